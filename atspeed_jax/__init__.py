@@ -1,0 +1,1 @@
+"""Generative recommendation with speculative beam search, in JAX."""

@@ -1,0 +1,19 @@
+"""What the model reads of a user: BOS and the codes of the newest items."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atspeed_jax.items.catalog import BOS, Catalog
+
+
+def prompt_tokens(catalog: Catalog, items, history: int) -> np.ndarray:
+    """Tokens [1 + L * n] int32: BOS, then the codes of the newest n = min(len(items), history) of `items` (time order).
+
+    An empty history gives BOS alone. Raises CatalogError for an unknown item, ValueError for a negative `history`.
+    """
+    if history < 0:
+        raise ValueError(f"history is {history}; it is a number of items, 0 or more.")
+    items = np.asarray(items, np.int32)
+    newest = items[max(0, len(items) - history) :]
+    return np.concatenate((np.array([BOS], np.int32), catalog.tokens(newest).reshape(-1)))

@@ -1,0 +1,167 @@
+"""Readers of raw interactions. Every source ends as a `Source`: item ids and three lists of items per user, split by global time."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH
+
+SPLITS = ("train", "valid", "test")
+_TOKEN = re.compile(r"<([A-Za-z]+)_([0-9]{1,9})>")
+_LAYOUT = "Expected: sequential_train.txt, sequential_valid.txt, sequential_test.txt and exactly one *.json index of the items."
+
+
+class SourceError(ValueError):
+    """Raw data that cannot be read; the message names the file, the line or entry, and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Interactions ready to be stored.
+
+    Attributes:
+      name: of the dataset.
+      codes: [items, L] int32, the id of every item.
+      train, valid, test: per user (same order in all three) an int32 array of items 0..items-1 in time order; may be empty.
+    """
+
+    name: str
+    codes: np.ndarray
+    train: tuple[np.ndarray, ...]
+    valid: tuple[np.ndarray, ...]
+    test: tuple[np.ndarray, ...]
+
+
+def read_atspeed(data_dir) -> Source:
+    """Reads a directory in AtSpeed's layout: `sequential_{train,valid,test}.txt` and one `*.json` index.
+
+    A line is `user item item ...`, numbers from 1 on, items in time order; a user may have none. The index maps item number (from 0 on) to its
+    codes: {"0": ["<a_47>", "<b_103>", ...], ...}. Users keep the order of the train file; the source is named after the directory.
+
+    Raises:
+      SourceError: a missing or malformed file, naming file, line or entry.
+    """
+    directory = Path(data_dir)
+    if not directory.is_dir():
+        raise SourceError(f"{directory}: no such data directory; give --data_dir the directory that holds the data. {_LAYOUT}")
+    if not any(directory.iterdir()):
+        raise SourceError(f"{directory}: the data directory is empty; put the data there or give --data_dir another. {_LAYOUT}")
+    files = {split: directory / f"sequential_{split}.txt" for split in SPLITS}
+    for file in files.values():
+        if not file.is_file():
+            raise SourceError(f"{file}: no such file; all three splits are needed. {_LAYOUT}")
+    indices = sorted(directory.glob("*.json"))
+    if len(indices) != 1:
+        found = ", ".join(index.name for index in indices) or "none"
+        raise SourceError(f"{directory}: the item index must be the only *.json file there, found: {found}. {_LAYOUT}")
+
+    codes = _read_index(indices[0])
+    sequences = {split: _read_users(file, len(codes)) for split, file in files.items()}
+    users = list(sequences["train"])
+    for split in ("valid", "test"):
+        if odd := sequences[split].keys() ^ sequences["train"].keys():
+            user = min(odd)
+            has, lacks = ("train", split) if user in sequences["train"] else (split, "train")
+            raise SourceError(
+                f"{files[lacks]}: user {user} has no line here but one in {files[has].name}; every user needs a line in each of the three "
+                f"files (the user number alone if there are no items)."
+            )
+    by_split = {split: tuple(sequences[split][user] for user in users) for split in SPLITS}
+    if not any(len(items) for items in by_split["train"]):
+        raise SourceError(f"{files['train']}: no interactions at all; training needs at least one.")
+    return Source(directory.resolve().name, codes, **by_split)
+
+
+def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
+    """user number -> items (from 0 on), in file order."""
+    users: dict[int, np.ndarray] = {}
+    lines: dict[int, int] = {}
+    with open(file, encoding="utf-8", errors="replace") as text:
+        for number, line in enumerate(text, start=1):
+            fields = line.split()
+            if not fields:
+                continue
+            for field in fields:
+                if not (field.isascii() and field.isdigit()):
+                    raise SourceError(f"{file}, line {number}: {field!r} is not a number; expected `user item item ...`, all whole numbers from 1 on.")
+            user, *sequence = map(int, fields)
+            if user in users:
+                raise SourceError(f"{file}, line {number}: user {user} again, first on line {lines[user]}; join the two lines in time order.")
+            for item in sequence:
+                if not 1 <= item <= items:
+                    raise SourceError(
+                        f"{file}, line {number}: item {item} is unknown; the index has {items} items, written 1..{items} in this file "
+                        f"(index entry + 1). Correct the line or add the item to the index."
+                    )
+            users[user] = np.array(sequence, np.int32) - np.int32(1)
+            lines[user] = number
+    return users
+
+
+def _read_index(file: Path) -> np.ndarray:
+    """codes [items, L] int32 of the index file."""
+    entries = _parse_index(file)
+    items: dict[int, list] = {}
+    for key, tokens in entries.items():
+        if not (key.isascii() and key.isdigit()) or str(int(key)) != key:
+            raise SourceError(f"{file}: key {key!r} is not an item number; keys are \"0\", \"1\", ... without gaps.")
+        items[int(key)] = tokens
+    for item in range(len(items)):
+        if item not in items:
+            raise SourceError(
+                f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. Add it, or renumber the items."
+            )
+    codes, letters = [], None
+    for item in range(len(items)):
+        row, found = _parse_id(file, item, items[item])
+        letters = letters or found
+        if len(found) != len(letters):
+            raise SourceError(f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have the same length.")
+        if found != letters:
+            level = next(level for level, pair in enumerate(zip(found, letters, strict=True)) if pair[0] != pair[1])
+            raise SourceError(
+                f"{file}: item {item}, token {items[item][level]!r} at place {level + 1} begins with {found[level]!r} where item 0 has "
+                f"{letters[level]!r}; a level has one letter, so correct the token or the order of the codes."
+            )
+        codes.append(row)
+    return np.array(codes, np.int32)
+
+
+def _parse_index(file: Path) -> dict:
+    def no_repeats(pairs):
+        entries = dict(pairs)
+        if len(entries) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for position, key in enumerate(keys) if key in keys[:position])
+            raise SourceError(f"{file}: item {twice} has two entries; keep one.")
+        return entries
+
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=no_repeats)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f'{file}: not a JSON text ({error}); expected {{"0": ["<a_47>", "<b_103>", ...], ...}}.') from error
+    if not isinstance(entries, dict) or not entries:
+        raise SourceError(f'{file}: expected a non-empty JSON object {{"0": ["<a_47>", "<b_103>", ...], ...}}.')
+    return entries
+
+
+def _parse_id(file: Path, item: int, tokens) -> tuple[list[int], list[str]]:
+    """Codes and letters of one entry."""
+    if not isinstance(tokens, list) or not 1 <= len(tokens) <= MAX_LENGTH:
+        raise SourceError(f'{file}: item {item} has {tokens!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", "<b_103>"].')
+    codes, letters = [], []
+    for place, token in enumerate(tokens, start=1):
+        match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
+        if match is None or int(match[2]) >= MAX_CODES:
+            raise SourceError(
+                f"{file}: item {item}, place {place}: malformed token {token!r}; expected <letter_number> such as <a_47>, with a number "
+                f"below {MAX_CODES}."
+            )
+        letters.append(match[1])
+        codes.append(int(match[2]))
+    return codes, letters

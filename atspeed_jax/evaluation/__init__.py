@@ -1,0 +1,1 @@
+"""Measures: list quality, baselines, speed, and the report."""

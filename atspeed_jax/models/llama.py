@@ -1,0 +1,194 @@
+"""A Llama decoder in Flax Linen, pure: parameters and cache are arguments. Draft and target are two configs of it.
+
+Architecture: RMSNorm, rotary positions (half-split layout, as Hugging Face stores weights), grouped-query attention, SwiGLU (Touvron et al. 2023, sections 2.2;
+Ainslie et al. 2023 for GQA). Layers are stacked and scanned, so compile time does not grow with depth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from atspeed_jax.models.cache import Cache, init_cache, write
+from atspeed_jax.shapes import Mask, Tokens
+
+MASKED = -1e30  # finite: a query that sees nothing must not become NaN
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes of one model. dtype is that of activations and cache; parameters are created in float32.
+
+    dropout acts on the embedding and on both residual branches while training. Raises ValueError if heads do not divide.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_eps: float
+    tied_embeddings: bool
+    dropout: float
+    dtype: Literal["float32", "bfloat16", "float64"]
+    remat: bool
+
+    def __post_init__(self):
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, use an even head_dim")
+
+
+class RMSNorm(nn.Module):
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # moments in bfloat16 lose too much
+        normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.eps)
+        return (normed * scale).astype(x.dtype)
+
+
+def rotary_angles(positions: Tokens, head_dim: int, theta: float, dtype) -> tuple[Array, Array]:
+    """(cos, sin) [B, T, head_dim / 2] of the angle position / theta^(2i / head_dim)."""
+    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=dtype) / head_dim)
+    angle = positions[..., None].astype(dtype) * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+    """x [B, T, H, head_dim] turned by its position; dimension i pairs with i + head_dim / 2."""
+    first, second = jnp.split(x, 2, -1)
+    cos, sin = cos[:, :, None].astype(x.dtype), sin[:, :, None].astype(x.dtype)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def attend(query: Array, keys: Array, values: Array, mask: Mask) -> Array:
+    """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d], mask [B, T, S] -> [B, T, H * d]."""
+    batch, length, heads, dim = query.shape
+    kv = keys.shape[2]
+    grouped = query.reshape(batch, length, kv, heads // kv, dim)
+    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, keys, preferred_element_type=query.dtype) * dim**-0.5
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, MASKED), -1).astype(values.dtype)
+    return jnp.einsum("bkgts,bskd->btkgd", weights, values).reshape(batch, length, heads * dim)
+
+
+class Attention(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x, rotary, mask, slots, cache):
+        c = self.config
+        batch, length, _ = x.shape
+
+        def project(name, heads):
+            return _dense(c, heads * c.head_dim, name)(x).reshape(batch, length, heads, c.head_dim)
+
+        query, key = rotate(project("query", c.heads), *rotary), rotate(project("key", c.kv_heads), *rotary)
+        value = project("value", c.kv_heads)
+        if cache is not None:
+            cache = Cache(write(cache.keys, slots, key), write(cache.values, slots, value))
+            key, value = cache.keys, cache.values
+        return _dense(c, c.hidden_size, "output")(attend(query, key, value, mask)), cache
+
+
+class MLP(nn.Module):
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x):
+        c = self.config
+        gate, up = _dense(c, c.intermediate_size, "gate")(x), _dense(c, c.intermediate_size, "up")(x)
+        return _dense(c, c.hidden_size, "down")(jax.nn.silu(gate) * up)
+
+
+class Layer(nn.Module):
+    config: LlamaConfig
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x, cache, rotary, mask, slots):
+        c = self.config
+        drop = nn.Dropout(c.dropout, deterministic=self.deterministic)
+        attended, cache = Attention(c, name="attention")(
+            RMSNorm(c.norm_eps, name="attention_norm")(x), rotary, mask, slots, cache)
+        x = x + drop(attended)
+        x = x + drop(MLP(c, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x)))
+        return x, cache
+
+
+class Llama(nn.Module):
+    """tokens, positions [B, T], mask [B, T, S] -> logits [B, n_out, V] of the last n_out tokens, in float32 or wider.
+
+    With a cache, keys and values of the T tokens are written at slots [B, T] first and S is the cache's; without one, S = T.
+    """
+
+    config: LlamaConfig
+    deterministic: bool = True
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, positions: Tokens, mask: Mask, slots: Tokens | None, cache: Cache | None, n_out: int):
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
+        x = nn.Dropout(c.dropout, deterministic=self.deterministic)(table[tokens].astype(dtype))
+        rotary = rotary_angles(positions, c.head_dim, c.rope_theta, wide)
+        body = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
+        layers = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True}, length=c.layers,
+                         in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast))
+        x, cache = layers(c, self.deterministic, name="layers")(x, cache, rotary, mask, slots)
+        x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
+        if c.tied_embeddings:
+            logits = x @ table.T.astype(dtype)
+        else:
+            logits = _dense(c, c.vocab_size, "head")(x)
+        return logits.astype(wide), cache
+
+
+def _dense(config: LlamaConfig, features: int, name: str) -> nn.Dense:
+    return nn.Dense(features, use_bias=False, name=name, dtype=jnp.dtype(config.dtype), kernel_init=nn.initializers.normal(0.02))
+
+
+def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
+    """Random float32 parameters, a plain nested dict; layer parameters carry a leading axis [layers]."""
+    token = jnp.zeros((1, 1), jnp.int32)
+    return Llama(config).init(key, token, token, jnp.ones((1, 1, 1), bool), None, None, 1)["params"]
+
+
+def forward(config: LlamaConfig, params, tokens: Tokens, valid: Array, *, dropout_key: Array | None = None) -> Array:
+    """Logits [B, T, V] of whole left-padded sequences under the causal mask, without a cache: the training pass.
+
+    valid [B, T] marks real tokens; positions start at 0 on the first of each row. dropout_key=None turns dropout off.
+    """
+    positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
+    mask = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool)) & valid[:, None, :]
+    model = Llama(config, deterministic=dropout_key is None)
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    return model.apply({"params": params}, tokens, positions, mask, None, None, tokens.shape[1], rngs=rngs)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaStep:
+    """The `step` contract of decoding for a Llama: hashable by its config, so it can be a static jit argument."""
+
+    config: LlamaConfig
+
+    def init_cache(self, batch: int, slots: int) -> Cache:
+        c = self.config
+        return init_cache(c.layers, batch, slots, c.kv_heads, c.head_dim, jnp.dtype(c.dtype))
+
+    def __call__(self, params, tokens: Tokens, positions: Tokens, slots: Tokens, mask: Mask, cache: Cache, *, n_out: int):
+        """-> (logits [B, n_out, V] of the last n_out tokens, cache). Slot S writes nowhere."""
+        return Llama(self.config).apply({"params": params}, tokens, positions, mask, slots, cache, n_out)

@@ -1,0 +1,28 @@
+"""The notation every file uses, and the array types spelled with it.
+
+B  users in a batch            L  codes of an item id (levels)     T  tokens of one model call
+P  prompt length, left-padded  K  beams kept per level             S  cache slots: prompt, then tree
+N  nodes of one level          W  drafted nodes of a level         R  row width: most children a node may have
+V  vocabulary                  D  model width                      H  attention heads
+
+A *prefix* of l codes is a node of depth l; the root has depth 0. "Level l" speaks of the nodes of depth l: level 0 is the root
+(the last prompt token), levels 1..L-1 are fed to a model, level L is never fed.
+"""
+
+from __future__ import annotations
+
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+Tokens = Int[Array, "B T"]
+Mask = Bool[Array, "B T S"]
+Logits = Float[Array, "B N V"]
+NodeInt = Int[Array, "B N"]
+NodeFloat = Float[Array, "B N"]
+NodeBool = Bool[Array, "B N"]
+NodeLevels = Int[Array, "B N L"]
+ChildInt = Int[Array, "B N R"]
+ChildFloat = Float[Array, "B N R"]
+ChildBool = Bool[Array, "B N R"]
+RowInt = Int[Array, "B"]
+RowBool = Bool[Array, "B"]
