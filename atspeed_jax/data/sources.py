@@ -48,9 +48,13 @@ def read_atspeed(data_dir) -> Source:
     """
     directory = Path(data_dir)
     if not directory.is_dir():
-        raise SourceError(f"{directory}: no such data directory; give --data_dir the directory that holds the data. {_LAYOUT}")
+        raise SourceError(
+            f"{directory}: no such data directory; give --data_dir the directory that holds the data. {_LAYOUT}"
+        )
     if not any(directory.iterdir()):
-        raise SourceError(f"{directory}: the data directory is empty; put the data there or give --data_dir another. {_LAYOUT}")
+        raise SourceError(
+            f"{directory}: the data directory is empty; put the data there or give --data_dir another. {_LAYOUT}"
+        )
     files = {split: directory / f"sequential_{split}.txt" for split in SPLITS}
     for file in files.values():
         if not file.is_file():
@@ -88,10 +92,14 @@ def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
                 continue
             for field in fields:
                 if not (field.isascii() and field.isdigit()):
-                    raise SourceError(f"{file}, line {number}: {field!r} is not a number; expected `user item item ...`, all whole numbers from 1 on.")
+                    raise SourceError(
+                        f"{file}, line {number}: {field!r} is not a number; expected `user item item ...`, all whole numbers from 1 on."
+                    )
             user, *sequence = map(int, fields)
             if user in users:
-                raise SourceError(f"{file}, line {number}: user {user} again, first on line {lines[user]}; join the two lines in time order.")
+                raise SourceError(
+                    f"{file}, line {number}: user {user} again, first on line {lines[user]}; join the two lines in time order."
+                )
             for item in sequence:
                 if not 1 <= item <= items:
                     raise SourceError(
@@ -109,7 +117,7 @@ def _read_index(file: Path) -> np.ndarray:
     items: dict[int, list] = {}
     for key, tokens in entries.items():
         if not (key.isascii() and key.isdigit()) or str(int(key)) != key:
-            raise SourceError(f"{file}: key {key!r} is not an item number; keys are \"0\", \"1\", ... without gaps.")
+            raise SourceError(f'{file}: key {key!r} is not an item number; keys are "0", "1", ... without gaps.')
         items[int(key)] = tokens
     for item in range(len(items)):
         if item not in items:
@@ -121,7 +129,9 @@ def _read_index(file: Path) -> np.ndarray:
         row, found = _parse_id(file, item, items[item])
         letters = letters or found
         if len(found) != len(letters):
-            raise SourceError(f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have the same length.")
+            raise SourceError(
+                f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have the same length."
+            )
         if found != letters:
             level = next(level for level, pair in enumerate(zip(found, letters, strict=True)) if pair[0] != pair[1])
             raise SourceError(
@@ -144,7 +154,9 @@ def _parse_index(file: Path) -> dict:
     try:
         entries = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=no_repeats)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SourceError(f'{file}: not a JSON text ({error}); expected {{"0": ["<a_47>", "<b_103>", ...], ...}}.') from error
+        raise SourceError(
+            f'{file}: not a JSON text ({error}); expected {{"0": ["<a_47>", "<b_103>", ...], ...}}.'
+        ) from error
     if not isinstance(entries, dict) or not entries:
         raise SourceError(f'{file}: expected a non-empty JSON object {{"0": ["<a_47>", "<b_103>", ...], ...}}.')
     return entries
@@ -153,7 +165,9 @@ def _parse_index(file: Path) -> dict:
 def _parse_id(file: Path, item: int, tokens) -> tuple[list[int], list[str]]:
     """Codes and letters of one entry."""
     if not isinstance(tokens, list) or not 1 <= len(tokens) <= MAX_LENGTH:
-        raise SourceError(f'{file}: item {item} has {tokens!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", "<b_103>"].')
+        raise SourceError(
+            f'{file}: item {item} has {tokens!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", "<b_103>"].'
+        )
     codes, letters = [], []
     for place, token in enumerate(tokens, start=1):
         match = _TOKEN.fullmatch(token) if isinstance(token, str) else None

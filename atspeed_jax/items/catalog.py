@@ -40,7 +40,9 @@ class Catalog:
         _check_codes(codes)
         sizes = tuple(int(size) for size in self.level_sizes)
         if len(sizes) != codes.shape[1]:
-            raise CatalogError(f"level_sizes has {len(sizes)} entries but ids have {codes.shape[1]} codes; give one size per level.")
+            raise CatalogError(
+                f"level_sizes has {len(sizes)} entries but ids have {codes.shape[1]} codes; give one size per level."
+            )
         for level, (size, largest) in enumerate(zip(sizes, codes.max(axis=0), strict=True)):
             if not 0 <= largest < size <= MAX_CODES:
                 item = int(codes[:, level].argmax())
@@ -128,12 +130,16 @@ class Catalog:
         """
         tokens = np.asarray(tokens)
         if tokens.shape[-1:] != (self.length,):
-            raise CatalogError(f"tokens of shape {tokens.shape} are no whole ids: the last axis must have {self.length} places.")
+            raise CatalogError(
+                f"tokens of shape {tokens.shape} are no whole ids: the last axis must have {self.length} places."
+            )
         codes = tokens - self.level_offsets
         wrong = (codes < 0) | (codes >= np.array(self.level_sizes))
         if wrong.any():
             place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
-            raise CatalogError(f"token {tokens[place]} at place {place} is no code of level {place[-1]}; mask invalid beams before asking.")
+            raise CatalogError(
+                f"token {tokens[place]} at place {place} is no code of level {place[-1]}; mask invalid beams before asking."
+            )
         return codes.astype(np.int32)
 
     def items_by_id(self, popularity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +154,9 @@ class Catalog:
         """
         popularity = np.asarray(popularity)
         if popularity.shape != (self.items,):
-            raise CatalogError(f"popularity has shape {popularity.shape}; expected one count per item, ({self.items},).")
+            raise CatalogError(
+                f"popularity has shape {popularity.shape}; expected one count per item, ({self.items},)."
+            )
         order = np.lexsort((np.arange(self.items), -popularity.astype(np.int64), self.id_of_item))
         counts = np.bincount(self.id_of_item, minlength=len(self.ids))
         return order.astype(np.int32), np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
@@ -177,9 +185,13 @@ def expand_ids(id_rows: np.ndarray, items_sorted: np.ndarray, offsets: np.ndarra
 
 def _check_codes(codes: np.ndarray) -> None:
     if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
-        raise CatalogError(f"codes must be a matrix [items, levels] of integers; got shape {codes.shape} of {codes.dtype}.")
+        raise CatalogError(
+            f"codes must be a matrix [items, levels] of integers; got shape {codes.shape} of {codes.dtype}."
+        )
     if not len(codes) or not 1 <= codes.shape[1] <= MAX_LENGTH:
-        raise CatalogError(f"codes have shape {codes.shape}; a catalogue needs at least one item and ids of 1 to {MAX_LENGTH} codes.")
+        raise CatalogError(
+            f"codes have shape {codes.shape}; a catalogue needs at least one item and ids of 1 to {MAX_LENGTH} codes."
+        )
     if codes.min() < 0:
         item, level = (int(axis) for axis in np.argwhere(codes < 0)[0])
         raise CatalogError(f"item {item} has code {codes[item, level]} at level {level}; codes start at 0.")

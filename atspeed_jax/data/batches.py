@@ -1,0 +1,233 @@
+"""Batches of fixed shapes: left-padded with PAD, in a few length buckets, each batch a pure function of (data, config, step).
+
+A bucket is a number of items; a row of bucket b has T = 1 + L * b tokens (BOS and b ids). Notation: B rows, T tokens, L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import grain
+import numpy as np
+
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.prompts import prompt_tokens
+from atspeed_jax.items.catalog import BOS, FIRST_CODE, PAD, Catalog
+
+_ENDLESS = 1 << 40  # batches; grain wants a length
+
+
+def bucket_lengths(buckets: tuple[int, ...], longest: int) -> tuple[int, ...]:
+    """Buckets in use when rows have 0..`longest` items: `buckets` below `longest`, then `longest` itself.
+
+    Raises ValueError for buckets that are not positive and increasing, or a negative `longest`.
+    """
+    if not buckets or min(buckets) < 1 or list(buckets) != sorted(set(buckets)):
+        raise ValueError(
+            f"buckets are {buckets}; expected increasing numbers of items, 1 or more, such as (5, 10, 20)."
+        )
+    if longest < 0:
+        raise ValueError(f"history is {longest}; it is a number of items, 0 or more.")
+    return (*(bucket for bucket in buckets if bucket < longest), longest)
+
+
+class _ShuffledBatches:
+    """Endless batches of one bucket: every epoch is a new permutation of the examples, epochs are joined before they are cut into batches."""
+
+    def __init__(self, examples: Sequence, batch_size: int, seed: tuple[int, ...], collate: Callable[[list], dict]):
+        self._examples, self._batch_size, self._collate = examples, batch_size, collate
+        # Kept because a permutation costs as much as a batch; recomputed after a resume, to the same values.
+        self._order = lru_cache(maxsize=4)(
+            lambda epoch: np.random.default_rng((*seed, epoch)).permutation(len(examples))
+        )
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, step: int) -> dict:
+        epochs, places = np.divmod(
+            np.arange(step * self._batch_size, (step + 1) * self._batch_size), len(self._examples)
+        )
+        return self._collate(
+            [self._examples[self._order(epoch)[place]] for epoch, place in zip(epochs.tolist(), places, strict=True)]
+        )
+
+
+def bucketed_batches(
+    examples: Sequence,
+    lengths: Sequence[int],
+    *,
+    buckets: tuple[int, ...],
+    batch_size: int,
+    seed: int,
+    collate: Callable[[list, int], dict],
+) -> grain.MapDataset:
+    """Endless shuffled batches, each from one bucket; buckets take turns in proportion to their number of examples.
+
+    `batches[step]` depends on the arguments and `step` alone, so a run resumes by asking for its next step. Within a bucket every example comes
+    once before any comes again; a bucket smaller than `batch_size` repeats inside a batch.
+
+    Args:
+      examples: anything indexable; numbers of rows are enough if `collate` holds the rows.
+      lengths: of each example, in the unit of `buckets`.
+      buckets: increasing; an example goes to the smallest bucket that holds it.
+      batch_size: examples per batch, B.
+      seed: of the order.
+      collate: (list of B examples, bucket) -> dict of arrays.
+
+    Raises:
+      ValueError: no examples, one longer than every bucket, or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
+    if not len(examples):
+        raise ValueError("there are no examples to make batches of; the split is empty.")
+    parts, weights = [], []
+    for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
+        if len(rows):
+            chosen = [examples[row] for row in rows.tolist()]
+            source = _ShuffledBatches(
+                chosen, batch_size, (seed, bucket), lambda batch, bucket=bucket: collate(batch, bucket)
+            )
+            parts.append(grain.MapDataset.source(source))
+            weights.append(len(rows))
+    return grain.MapDataset.mix(parts, weights=weights)
+
+
+def train_batches(
+    dataset: Dataset, *, history: int, buckets: tuple[int, ...], batch_size: int, seed: int
+) -> grain.MapDataset:
+    """Endless batches of training windows, see `bucketed_batches`.
+
+    A user's train items are cut, newest first, into windows of at most `history` + 1 items that do not overlap. The largest bucket in use is
+    `history` + 1.
+
+    Returns:
+      dicts of "tokens" [B, T] int32, "valid" [B, T] bool (not PAD), "predict" [B, T] bool (codes, all of which are to be predicted).
+    """
+    windows = _windows(dataset, history)
+    buckets = bucket_lengths(buckets, history + 1)
+    lengths = np.array([len(window) for window in windows], np.int64)
+    tables = _tables(dataset.catalog, windows, lengths, buckets)
+    row_in_table = np.zeros(len(windows), np.int64)
+    for rows in _rows_by_bucket(lengths, buckets):
+        row_in_table[rows] = np.arange(len(rows))
+
+    def collate(rows: list[int], bucket: int) -> dict:
+        tokens = tables[bucket][row_in_table[rows]]
+        return {"tokens": tokens, "valid": tokens != PAD, "predict": tokens >= FIRST_CODE}
+
+    return bucketed_batches(
+        range(len(windows)), lengths, buckets=buckets, batch_size=batch_size, seed=seed, collate=collate
+    )
+
+
+def steps_per_epoch(dataset: Dataset, history: int, buckets: tuple[int, ...], batch_size: int) -> int:
+    """Batches of `train_batches` that hold as many rows as there are windows, rounded up."""
+    bucket_lengths(buckets, history + 1)  # the same complaint as train_batches
+    return -(-len(_windows(dataset, history)) // batch_size)
+
+
+def valid_batches(
+    dataset: Dataset, *, users: int | None, seed: int, history: int, buckets: tuple[int, ...], batch_size: int
+) -> list[dict]:
+    """All validation items of the chosen users once, each after what the user did before it.
+
+    A row is a window of at most `history` + 1 items that ends in validation items; a user with many gets several rows, so that every item to
+    be predicted has at least `history` // 2 items before it where the user has them.
+
+    Args:
+      users: how many users with validation items, chosen by `seed`; None (or more than there are) for all.
+
+    Returns:
+      dicts as in `train_batches`, "predict" True on the validation items' codes only. Rows that fill the last batch of a bucket are all PAD.
+    """
+    with_items = np.array([user for user, items in enumerate(dataset.valid) if len(items)], np.int64)
+    if users is not None and users < len(with_items):
+        with_items = np.sort(np.random.default_rng(seed).choice(with_items, users, replace=False))
+    windows, predicted = [], []
+    block = max(1, (history + 1) // 2)
+    for user in with_items.tolist():
+        known, new = dataset.train[user], dataset.valid[user]
+        sequence = np.concatenate((known, new))
+        for start in range(len(known), len(sequence), block):
+            end = min(start + block, len(sequence))
+            windows.append(sequence[max(0, end - history - 1) : end])
+            predicted.append(end - start)
+    buckets = bucket_lengths(buckets, history + 1)
+    lengths = np.array([len(window) for window in windows], np.int64)
+    tables = _tables(dataset.catalog, windows, lengths, buckets)
+
+    batches = []
+    for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
+        tokens = _filled(tables[bucket], batch_size, PAD)
+        codes = _filled(np.array(predicted, np.int64)[rows] * dataset.catalog.length, batch_size, 0)
+        predict = np.arange(tokens.shape[1]) >= tokens.shape[1] - codes[:, None]
+        for start in range(0, len(tokens), batch_size):
+            part = slice(start, start + batch_size)
+            batches.append({"tokens": tokens[part], "valid": tokens[part] != PAD, "predict": predict[part]})
+    return batches
+
+
+def prompt_batches(
+    catalog: Catalog, histories: Sequence[np.ndarray], *, history: int, buckets: tuple[int, ...], batch_size: int
+) -> list[dict]:
+    """Every history once as a prompt, bucket after bucket, in the given order within a bucket.
+
+    Returns:
+      dicts of "row" [B] int32 (index into `histories`; -1 for a filler), "tokens" [B, P] int32, "valid" [B, P] bool, P = 1 + L * bucket and the
+      largest bucket in use is `history`. An empty history and a filler are BOS alone.
+    """
+    newest = [np.asarray(items)[max(0, len(items) - history) :] for items in histories]
+    buckets = bucket_lengths(buckets, history)
+    lengths = np.array([len(items) for items in newest], np.int64)
+    tables = _tables(catalog, newest, lengths, buckets)
+    batches = []
+    for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
+        tokens = _filled(tables[bucket], batch_size, PAD)
+        tokens[len(rows) :, -1] = BOS
+        numbers = _filled(rows.astype(np.int32), batch_size, -1)
+        for start in range(0, len(tokens), batch_size):
+            part = slice(start, start + batch_size)
+            batches.append({"row": numbers[part], "tokens": tokens[part], "valid": tokens[part] != PAD})
+    return batches
+
+
+def _windows(dataset: Dataset, history: int) -> list[np.ndarray]:
+    """All train items of all users in windows of at most history + 1; a user's last window is full if there are enough items."""
+    size = history + 1
+    return [
+        items[max(0, end - size) : end]
+        for items in dataset.train
+        for end in range((len(items) - 1) % size + 1, len(items) + 1, size)
+    ]
+
+
+def _rows_by_bucket(lengths: Sequence[int], buckets: tuple[int, ...]) -> list[np.ndarray]:
+    """For each bucket the rows [n] that belong to it, ascending: those too long for the bucket before."""
+    lengths = np.asarray(lengths, np.int64)
+    if len(lengths) and lengths.max() > buckets[-1]:
+        raise ValueError(
+            f"example {int(lengths.argmax())} has length {lengths.max()}, longer than the largest of the buckets {buckets}."
+        )
+    place = np.searchsorted(buckets, lengths)
+    return [np.flatnonzero(place == bucket) for bucket in range(len(buckets))]
+
+
+def _tables(catalog: Catalog, sequences: Sequence[np.ndarray], lengths, buckets) -> dict[int, np.ndarray]:
+    """bucket -> left-padded tokens [rows of that bucket, 1 + L * bucket], so that a batch is one indexing."""
+    tables = {}
+    for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
+        table = np.full((len(rows), 1 + catalog.length * bucket), PAD, np.int32)
+        for line, row in zip(table, rows.tolist(), strict=True):
+            tokens = prompt_tokens(catalog, sequences[row], bucket)
+            line[len(line) - len(tokens) :] = tokens
+        tables[bucket] = table
+    return tables
+
+
+def _filled(rows: np.ndarray, batch_size: int, value: int) -> np.ndarray:
+    """`rows` with rows of `value` added until batches are full."""
+    missing = -len(rows) % batch_size
+    return np.concatenate((rows, np.full((missing, *rows.shape[1:]), value, rows.dtype)))

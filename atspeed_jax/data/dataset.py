@@ -1,0 +1,200 @@
+"""The stored dataset: array_record files written by a TFDS builder, and the catalogue beside them.
+
+    directory/catalog.json                        name, level sizes and the id of every item
+    directory/interactions/1.0.0/*.array_record*  one record per user: train, valid and test items
+
+A directory is complete or absent: it is written under a temporary name beside its place and renamed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from atspeed_jax.data.sources import SPLITS, Source
+from atspeed_jax.items.catalog import Catalog, CatalogError
+
+CATALOG_FILE = "catalog.json"
+USERS_SPLIT = "users"
+VERSION = "1.0.0"
+_REMEDY = "Build it with `python -m launch.prepare_data --config=configs/NAME.py --workdir=DIR [--data_dir=DIR]`."
+
+
+class DatasetError(ValueError):
+    """A stored dataset that is missing, incomplete, damaged or in the way."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset in memory.
+
+    Attributes:
+      name: of the source it was made from.
+      catalog: ids of the items.
+      train, valid, test: per user (same order in all three) an int32 array of items in time order; may be empty.
+    """
+
+    name: str
+    catalog: Catalog
+    train: tuple[np.ndarray, ...]
+    valid: tuple[np.ndarray, ...]
+    test: tuple[np.ndarray, ...]
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return len(self.train)
+
+    @cached_property
+    def popularity(self) -> np.ndarray:
+        """[items] int64, interactions of each item in train (never valid or test)."""
+        counts = np.bincount(np.concatenate(self.train), minlength=self.catalog.items)
+        counts.setflags(write=False)
+        return counts
+
+    def history(self, user: int, split: str) -> np.ndarray:
+        """Items [n] int32 known of `user` before `split`: train for "valid", train then valid for "test"."""
+        if split == "valid":
+            return self.train[user]
+        if split == "test":
+            return np.concatenate((self.train[user], self.valid[user]))
+        raise ValueError(f'split is {split!r}; a history is asked for "valid" or "test".')
+
+
+class Interactions(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder of a `Source`: one example per user, in the source's order."""
+
+    VERSION = tfds.core.Version(VERSION)
+    url_infos = None  # nothing is downloaded, and TFDS's own search for checksums needs a package it does not require
+
+    def __init__(self, *, source: Source, **kwargs):
+        self._source = source
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        sequence = tfds.features.Tensor(shape=(None,), dtype=np.int32)
+        features = {"user": np.int32} | dict.fromkeys(SPLITS, sequence)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Interactions of {self._source.name}, split by global time.",
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,  # users stay in order, so a row number names a user
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # nothing is ever downloaded
+        return {USERS_SPLIT: self._generate_examples()}
+
+    def _generate_examples(self):
+        rows = zip(self._source.train, self._source.valid, self._source.test, strict=True)
+        for user, sequences in enumerate(rows):
+            yield user, {"user": user, **dict(zip(SPLITS, sequences, strict=True))}
+
+
+def build_dataset(source: Source, directory) -> None:
+    """Stores `source` in `directory`, which must not exist yet (or be empty). Needs no TensorFlow.
+
+    A build that fails or is killed leaves `directory` as it was; what a killed one left beside it is removed by the next.
+
+    Raises:
+      DatasetError: something is already there, the directory cannot be written, or an interaction names an unknown item.
+      CatalogError: the ids of the source are no catalogue.
+    """
+    directory = Path(directory).absolute()
+    catalog = Catalog.from_codes(source.codes)
+    _check_interactions(source, catalog.items)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise DatasetError(
+            f"{directory}: something is already there; it is kept. Give another directory or remove it yourself."
+        )
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        building = _temporary_sibling(directory)
+    except OSError as error:
+        raise DatasetError(f"{directory}: cannot be written ({error}); give a directory you may write to.") from error
+    try:
+        builder = Interactions(source=source, data_dir=str(building), file_format="array_record")
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces the temporary path as the final one
+            builder.download_and_prepare()
+        entries = {"name": source.name, "level_sizes": catalog.level_sizes, "codes": catalog.codes.tolist()}
+        (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
+        os.rename(building, directory)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def load_dataset(directory) -> Dataset:
+    """Reads back what `build_dataset` stored.
+
+    Raises:
+      DatasetError: missing, incomplete or damaged; the message names the file and the command to run.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DatasetError(f"{directory}: no such dataset directory. {_REMEDY}")
+    file = directory / CATALOG_FILE
+    records = directory / Interactions.name / VERSION
+    for needed in (file, records / "dataset_info.json", records / "features.json"):
+        if not needed.is_file():
+            raise DatasetError(
+                f"{needed}: missing, so the dataset is incomplete; remove {directory} and build it again. {_REMEDY}"
+            )
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        name = str(entries["name"])
+        catalog = Catalog(np.array(entries["codes"]), tuple(entries["level_sizes"]))
+    except (ValueError, KeyError, TypeError) as error:  # CatalogError is a ValueError
+        raise DatasetError(f"{file}: damaged ({error}); remove {directory} and build it again. {_REMEDY}") from error
+    try:
+        rows = tfds.builder_from_directory(str(records)).as_data_source(split=USERS_SPLIT)
+        rows = rows.__getitems__(range(len(rows)))
+    except Exception as error:  # whatever TFDS or array_record make of damaged files
+        raise DatasetError(
+            f"{records}: cannot be read ({error}); remove {directory} and build it again. {_REMEDY}"
+        ) from error
+    rows.sort(key=lambda row: row["user"])
+    return Dataset(name, catalog, *(tuple(row[split] for row in rows) for split in SPLITS))
+
+
+def _check_interactions(source: Source, items: int) -> None:
+    users = {split: len(getattr(source, split)) for split in SPLITS}
+    if len(set(users.values())) != 1:
+        raise DatasetError(f"source {source.name!r} has {users} users; every split needs an entry for every user.")
+    for split in SPLITS:
+        for user, sequence in enumerate(getattr(source, split)):
+            if len(sequence) and not 0 <= sequence.min() <= sequence.max() < items:
+                raise DatasetError(
+                    f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; the catalogue has {items} items."
+                )
+
+
+def _temporary_sibling(directory: Path) -> Path:
+    """A fresh directory beside `directory`; removes those of builds that were killed on this machine."""
+    prefix = f".{directory.name}.building-{socket.gethostname()}-"
+    for leftover in directory.parent.glob(f"{prefix}*"):
+        process = leftover.name.removeprefix(prefix)
+        if process.isdigit() and (int(process) == os.getpid() or not _alive(int(process))):
+            shutil.rmtree(leftover, ignore_errors=True)
+    building = directory.parent / f"{prefix}{os.getpid()}"
+    building.mkdir()
+    return building
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
