@@ -1,0 +1,73 @@
+"""Metrics of a run, as JSON lines and as TensorBoard scalars, without duplicates over restarts."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from atspeed_jax.training.workdir import WorkdirError, jsonable, write_whole
+
+
+def read_metrics(path) -> list[dict]:
+    """Records of a metrics.jsonl file, in order. A last line cut short by a kill is left out.
+
+    Raises WorkdirError naming the line if another line is no JSON object.
+    """
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    records = []
+    # The text after the last line break is either empty or a line whose writing was cut short.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise WorkdirError(f"{path} line {number}: not JSON ({line[:60]!r}); remove this line") from error
+        if not isinstance(record, dict) or "step" not in record or "split" not in record:
+            raise WorkdirError(f"{path} line {number}: expected an object with step and split; remove this line")
+        records.append(record)
+    return records
+
+
+class MetricsLog:
+    """Appends records {"step", "split", "time", metrics...} to DIR/metrics.jsonl and to DIR/tensorboard.
+
+    Opened for a run that resumes after `step` updates, it keeps the records up to that step and drops later ones,
+    which the run is about to write again. The TensorBoard files are derived from the JSON lines: opening rewrites them.
+    """
+
+    def __init__(self, directory, step: int):
+        directory = Path(directory)
+        path = directory / "metrics.jsonl"
+        kept = [record for record in read_metrics(path) if record["step"] <= step]
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+        self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
+        for record in kept:
+            self._add_scalars(record)
+
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Append one record; it is in the file, safe from a kill, when this returns. Non-finite values become null."""
+        record = jsonable({"step": step, "split": split, "time": round(time.time(), 3), **metrics})
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        self._add_scalars(record)
+
+    def _add_scalars(self, record: dict) -> None:
+        for name, value in record.items():
+            if name not in ("step", "split", "time") and value is not None:
+                self._tensorboard.add_scalar(
+                    f"{record['split']}/{name}", value, record["step"], walltime=record.get("time")
+                )
+
+    def close(self) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

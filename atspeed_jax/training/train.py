@@ -1,0 +1,279 @@
+"""The training loop: any parameters, any loss, resumable at any moment to the same bits."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from atspeed_jax.training import sharding
+from atspeed_jax.training.checkpoint import (
+    TrainCheckpoints,
+    fingerprint_of,
+    is_finished,
+    load_params,
+    save_params,
+)
+from atspeed_jax.training.metrics_log import MetricsLog
+from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
+from atspeed_jax.training.workdir import check_workdir, claimed_workdir
+
+RESERVED_METRICS = ("loss", "grad_norm", "learning_rate")
+
+
+class FitConfigError(ValueError):
+    """A setting of the training loop outside its range."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss, the gradient or the monitored figure is not finite."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of the loop, all counted in steps (updates) except patience.
+
+    patience: evaluations in a row without improvement after which training stops; 0 never stops early.
+    seed: of the initial parameters and of the keys given to the loss.
+
+    Raises FitConfigError on a value outside its range.
+    """
+
+    optim: OptimConfig
+    steps: int
+    eval_every: int
+    patience: int
+    checkpoint_every: int
+    log_every: int
+    seed: int
+
+    def __post_init__(self):
+        for name in ("steps", "eval_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise FitConfigError(f"FitConfig.{name} = {getattr(self, name)!r}, expected at least 1")
+        if self.patience < 0:
+            raise FitConfigError(f"FitConfig.patience = {self.patience!r}, expected 0 (never stop early) or more")
+        if self.steps > self.optim.steps:
+            raise FitConfigError(
+                f"FitConfig.steps = {self.steps} goes beyond OptimConfig.steps = {self.optim.steps}, where the "
+                "learning rate is 0; make OptimConfig.steps at least as large"
+            )
+
+
+@dataclass
+class Progress:
+    """What must survive a restart besides arrays: early stopping and the time spent."""
+
+    best_step: int | None = None
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    evaluations_without_improvement: int = 0
+    seconds: float = 0.0
+
+    def improves(self, value: float, monitor: str, mode: str) -> bool:
+        """Whether `value` is strictly better than the best so far."""
+        if self.best_step is None:
+            return True
+        best = self.best_metrics[monitor]
+        return value < best if mode == "min" else value > best
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays fixed during one call of fit."""
+
+    name: str
+    workdir: Path
+    config: FitConfig
+    fingerprint: str
+    loss: Callable
+    batches: Any
+    evaluate: Callable
+    monitor: str
+    mode: str
+    mesh: jax.sharding.Mesh
+
+
+def fit(
+    *,
+    name: str,
+    workdir,
+    config: FitConfig,
+    fingerprint: str,
+    init_params: Callable[[jax.Array], Any],
+    loss: Callable[[Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
+    batches,
+    evaluate: Callable[[Any], dict[str, float]],
+    monitor: str,
+    mode: str,
+):
+    """Train, and return the parameters of the best evaluation (replicated over the devices).
+
+    name labels the progress bar. init_params(key) gives the parameters (traced under jit). loss(params, batch, key)
+    gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, and its key is
+    fold_in(key of the seed, updates done). batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a
+    function of n alone. evaluate(params) runs every eval_every steps and after the last one; its figure `monitor` is
+    minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement.
+
+    The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
+    and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
+    deterministic, XLA_FLAGS=--xla_gpu_deterministic_ops=true). A finished workdir is read back without work: it holds
+    params/ and metadata.json, see workdir.py. fingerprint identifies configuration and data. The wall time in
+    metadata.json counts compilation and evaluation, not what a kill made to be done again.
+
+    Raises WorkdirError (unwritable, foreign, in use, or of another fingerprint), ShardingError (batch not divisible
+    over the devices), FitConfigError, TrainingDiverged (non-finite loss or gradient; its batch is saved in workdir).
+    """
+    if mode not in ("min", "max"):
+        raise FitConfigError(f"mode = {mode!r}, expected 'min' or 'max'")
+    workdir = Path(workdir).absolute()
+    check_workdir(workdir, fingerprint)
+    mesh = sharding.data_mesh()
+    init = _initialiser(init_params, config, mesh)
+    abstract = sharding.abstract_like(jax.eval_shape(init), sharding.replicated(mesh))
+    if is_finished(workdir):
+        return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
+    with claimed_workdir(workdir, name, fingerprint):
+        if not is_finished(workdir):  # another process may have finished it in between
+            run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh)
+            _train(run, init, abstract)
+        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+        return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
+
+
+def _initialiser(init_params, config: FitConfig, mesh):
+    """() -> state before the first update: params, opt_state, step (updates done), key; replicated over the mesh."""
+
+    def init():
+        init_key, step_key = jax.random.split(jax.random.key(config.seed))
+        params = init_params(init_key)
+        opt_state = make_optimizer(config.optim).init(params)
+        return {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
+
+    return jax.jit(init, out_shardings=sharding.replicated(mesh))
+
+
+def make_train_step(loss, optim: OptimConfig, mesh):
+    """Compiled (state, batch) -> (state, metrics); the state given is donated."""
+    optimizer, schedule = make_optimizer(optim), learning_rate_schedule(optim)
+
+    def train_step(state, batch):
+        key = jax.random.fold_in(state["key"], state["step"])
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state["params"], batch, key)
+        taken = sorted(set(metrics) & set(RESERVED_METRICS))
+        if taken:
+            raise FitConfigError(f"the loss returns metrics named {taken}, which fit reports itself; rename them")
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        metrics = {
+            **metrics,
+            "loss": value,
+            "grad_norm": optax.tree.norm(grads),  # before clipping
+            "learning_rate": schedule(state["step"]),
+        }
+        params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1, "key": state["key"]}, metrics
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+
+
+def _train(run: _Run, init, abstract) -> None:
+    """Train from the newest checkpoint, or from the start, to the end; leaves the best parameters in the workdir."""
+    with TrainCheckpoints(run.workdir / "checkpoints") as checkpoints:
+        latest = checkpoints.latest()
+        if latest is None:
+            step, progress, state = 0, Progress(), init()
+        else:
+            step, progress = latest[0], Progress(**latest[1])
+            state = checkpoints.restore(step, abstract)
+        with MetricsLog(run.workdir, step) as log:
+            step = _loop(run, state, step, progress, checkpoints, log)
+        best = checkpoints.restore_params(progress.best_step, abstract["params"])
+    metadata = {
+        "name": run.name,
+        "fingerprint": run.fingerprint,
+        "params_fingerprint": fingerprint_of(best),
+        "step": progress.best_step,
+        "monitor": run.monitor,
+        "mode": run.mode,
+        "metrics": progress.best_metrics,
+        "steps_trained": step,
+        "seconds": round(progress.seconds, 3),
+    }
+    save_params(run.workdir, best, metadata)
+
+
+def _loop(run: _Run, state, step: int, progress: Progress, checkpoints: TrainCheckpoints, log: MetricsLog) -> int:
+    """Update until the last step or early stopping; returns the number of updates done. Changes `progress`."""
+    config = run.config
+    train_step = make_train_step(run.loss, config.optim, run.mesh)
+    began = time.monotonic() - progress.seconds
+    interval = 0.5 if sys.stderr.isatty() else 30.0
+    with tqdm(total=config.steps, initial=step, desc=run.name, unit="step", mininterval=interval) as bar:
+        pending = None
+        while step < config.steps and not _exhausted(config, progress):
+            host_batch = run.batches[step]
+            state, metrics = train_step(state, sharding.shard_batch(host_batch, run.mesh))
+            step += 1
+            # Read the metrics of the step before: the device already works on this one.
+            _record(run, pending, log, bar)
+            pending = (step, host_batch, metrics)
+            evaluates = step % config.eval_every == 0 or step == config.steps
+            if not evaluates and step % config.checkpoint_every != 0:
+                continue
+            # Whatever is evaluated or saved has been found finite, and its log is complete.
+            _record(run, pending, log, bar)
+            pending = None
+            if evaluates:
+                _evaluate(run, state["params"], step, progress, log)
+            if step % config.checkpoint_every == 0 or progress.best_step == step:
+                progress.seconds = time.monotonic() - began
+                checkpoints.save(step, state, asdict(progress), progress.best_step)
+        progress.seconds = time.monotonic() - began
+    return step
+
+
+def _exhausted(config: FitConfig, progress: Progress) -> bool:
+    return 0 < config.patience <= progress.evaluations_without_improvement
+
+
+def _record(run: _Run, pending, log: MetricsLog, bar) -> None:
+    """Wait for a dispatched step, check that it was finite, show it, and log it if its turn has come."""
+    if pending is None:
+        return
+    step, host_batch, metrics = pending
+    shown = {name: float(metrics[name]) for name in ("loss", "grad_norm")}
+    bad = [f"{name} = {value}" for name, value in shown.items() if not math.isfinite(value)]
+    if bad:
+        path = run.workdir / f"diverged_batch_{step - 1}.npz"
+        np.savez(path, **{name: np.asarray(value) for name, value in host_batch.items()})
+        raise TrainingDiverged(
+            f"{run.name}: {' and '.join(bad)} at step {step}, on batch {step - 1} (saved as {path}); the last good "
+            "checkpoint is untouched. Lower the learning rate or look at the batch"
+        )
+    bar.update(step - bar.n)
+    bar.set_postfix(loss=f"{shown['loss']:.4f}", refresh=False)
+    if step % run.config.log_every == 0:
+        log.write(step, "train", {name: float(value) for name, value in metrics.items()})
+
+
+def _evaluate(run: _Run, params, step: int, progress: Progress, log: MetricsLog) -> None:
+    """Evaluate, log, and update early stopping in `progress`."""
+    figures = {name: float(value) for name, value in run.evaluate(params).items()}
+    if run.monitor not in figures:
+        raise FitConfigError(f"monitor = {run.monitor!r}, expected one of what evaluate returns: {sorted(figures)}")
+    if not math.isfinite(figures[run.monitor]):
+        raise TrainingDiverged(f"{run.name}: {run.monitor} = {figures[run.monitor]} in the evaluation at step {step}")
+    log.write(step, "valid", figures)
+    if progress.improves(figures[run.monitor], run.monitor, run.mode):
+        progress.best_step, progress.best_metrics = step, figures
+        progress.evaluations_without_improvement = 0
+    else:
+        progress.evaluations_without_improvement += 1

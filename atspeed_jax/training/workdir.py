@@ -1,0 +1,104 @@
+"""The directory of one training run: who owns it, and small files written whole or not at all.
+
+    run.json        name and fingerprint, written first; a run with another fingerprint is refused
+    checkpoints/    training state, while training
+    metrics.jsonl   the log; tensorboard/ is made from it
+    params/         best parameters, when finished
+    metadata.json   written last: its presence means "finished"
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+from pathlib import Path
+
+RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+
+
+class WorkdirError(ValueError):
+    """A working directory that cannot be used for this run."""
+
+
+def jsonable(value):
+    """`value` with non-finite floats as None, which JSON cannot hold; dicts and lists are searched."""
+    if isinstance(value, dict):
+        return {key: jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_whole(path, json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object; WorkdirError if the file holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WorkdirError(f"{path} is not valid JSON ({error}); delete the directory or use another one") from error
+    if not isinstance(value, dict):
+        raise WorkdirError(f"{path} holds no JSON object; delete the directory or use another one")
+    return value
+
+
+def check_workdir(workdir: Path, fingerprint: str) -> None:
+    """Raise WorkdirError unless `workdir` is absent, empty, or of a run with this fingerprint. Writes nothing."""
+    if workdir.exists() and not workdir.is_dir():
+        raise WorkdirError(f"workdir {workdir} is not a directory; use another workdir")
+    run_file = workdir / RUN_FILE
+    if run_file.exists():
+        stored = read_json(run_file).get("fingerprint")
+        if stored != fingerprint:
+            raise WorkdirError(
+                f"workdir {workdir} belongs to a run with fingerprint {stored!r}, this run has {fingerprint!r} "
+                "(its configuration or data differ); use another workdir, or delete this one to start afresh"
+            )
+        return
+    ours = {LOCK_FILE, f".{RUN_FILE}.partial"}
+    foreign = sorted(set(os.listdir(workdir)) - ours) if workdir.exists() else []
+    if foreign:
+        raise WorkdirError(
+            f"workdir {workdir} is not empty and holds no {RUN_FILE} (found {', '.join(foreign[:3])}); "
+            "it was not made by this program: use another workdir, or delete it"
+        )
+
+
+@contextlib.contextmanager
+def claimed_workdir(workdir: Path, name: str, fingerprint: str):
+    """Make the directory this run's own while the block runs; another process that tries gets WorkdirError.
+
+    The lock belongs to the process, so it vanishes with it however it ends. Raises WorkdirError if the directory
+    cannot be made or written, is foreign, or has another fingerprint.
+    """
+    check_workdir(workdir, fingerprint)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = open(workdir / LOCK_FILE, "w")  # noqa: SIM115 (open for as long as the run lasts)
+    except OSError as error:
+        raise WorkdirError(f"workdir {workdir} cannot be written ({error}); use another workdir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkdirError(
+                f"workdir {workdir} is in use by another process; wait for it, or use another workdir"
+            ) from error
+        if not (workdir / RUN_FILE).exists():
+            write_json(workdir / RUN_FILE, {"name": name, "fingerprint": fingerprint})
+        yield
