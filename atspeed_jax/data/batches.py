@@ -1,6 +1,8 @@
-"""Batches of fixed shapes: left-padded with PAD, in a few length buckets, each batch a pure function of (data, config, step).
+"""Batches of fixed shapes, left-padded with PAD, in a few length buckets; each is a pure function of data, config,
+step.
 
-A bucket is a number of items; a row of bucket b has T = 1 + L * b tokens (BOS and b ids). Notation: B rows, T tokens, L levels.
+A bucket is a number of items; a row of bucket b has T = 1 + L * b tokens (BOS and b ids). Notation: B rows, T tokens,
+L levels.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def bucket_lengths(buckets: tuple[int, ...], longest: int) -> tuple[int, ...]:
 
 
 class _ShuffledBatches:
-    """Endless batches of one bucket: every epoch is a new permutation of the examples, epochs are joined before they are cut into batches."""
+    """Endless batches of one bucket: a new permutation of the examples every epoch, joined, then cut into batches."""
 
     def __init__(self, examples: Sequence, batch_size: int, seed: tuple[int, ...], collate: Callable[[list], dict]):
         self._examples, self._batch_size, self._collate = examples, batch_size, collate
@@ -65,8 +67,8 @@ def bucketed_batches(
 ) -> grain.MapDataset:
     """Endless shuffled batches, each from one bucket; buckets take turns in proportion to their number of examples.
 
-    `batches[step]` depends on the arguments and `step` alone, so a run resumes by asking for its next step. Within a bucket every example comes
-    once before any comes again; a bucket smaller than `batch_size` repeats inside a batch.
+    `batches[step]` depends on the arguments and `step` alone, so a run resumes by asking for its next step. Within a
+    bucket every example comes once before any comes again; a bucket smaller than `batch_size` repeats inside a batch.
 
     Args:
       examples: anything indexable; numbers of rows are enough if `collate` holds the rows.
@@ -79,8 +81,11 @@ def bucketed_batches(
     Raises:
       ValueError: no examples, one longer than every bucket, or a batch size below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
+    _check_batch_size(batch_size)
+    if len(examples) != len(lengths):
+        raise ValueError(f"{len(examples)} examples but {len(lengths)} lengths; give one length per example.")
+    if list(buckets) != sorted(set(buckets)):
+        raise ValueError(f"buckets are {buckets}; expected increasing lengths.")
     if not len(examples):
         raise ValueError("there are no examples to make batches of; the split is empty.")
     parts, weights = [], []
@@ -100,11 +105,12 @@ def train_batches(
 ) -> grain.MapDataset:
     """Endless batches of training windows, see `bucketed_batches`.
 
-    A user's train items are cut, newest first, into windows of at most `history` + 1 items that do not overlap. The largest bucket in use is
-    `history` + 1.
+    A user's train items are cut, newest first, into windows of at most `history` + 1 items that do not overlap. The
+    largest bucket in use is `history` + 1.
 
     Returns:
-      dicts of "tokens" [B, T] int32, "valid" [B, T] bool (not PAD), "predict" [B, T] bool (codes, all of which are to be predicted).
+      dicts of "tokens" [B, T] int32, "valid" [B, T] bool (not PAD), "predict" [B, T] bool (codes, all of which are to
+      be predicted).
     """
     windows = _windows(dataset, history)
     buckets = bucket_lengths(buckets, history + 1)
@@ -125,7 +131,8 @@ def train_batches(
 
 def steps_per_epoch(dataset: Dataset, history: int, buckets: tuple[int, ...], batch_size: int) -> int:
     """Batches of `train_batches` that hold as many rows as there are windows, rounded up."""
-    bucket_lengths(buckets, history + 1)  # the same complaint as train_batches
+    bucket_lengths(buckets, history + 1)  # the same complaints as train_batches
+    _check_batch_size(batch_size)
     return -(-len(_windows(dataset, history)) // batch_size)
 
 
@@ -134,15 +141,17 @@ def valid_batches(
 ) -> list[dict]:
     """All validation items of the chosen users once, each after what the user did before it.
 
-    A row is a window of at most `history` + 1 items that ends in validation items; a user with many gets several rows, so that every item to
-    be predicted has at least `history` // 2 items before it where the user has them.
+    A row is a window of at most `history` + 1 items that ends in validation items; a user with many gets several rows,
+    so that every item to be predicted has at least `history` // 2 items before it where the user has them.
 
     Args:
       users: how many users with validation items, chosen by `seed`; None (or more than there are) for all.
 
     Returns:
-      dicts as in `train_batches`, "predict" True on the validation items' codes only. Rows that fill the last batch of a bucket are all PAD.
+      dicts as in `train_batches`, "predict" True on the validation items' codes only. Rows that fill the last batch of
+      a bucket are all PAD.
     """
+    _check_batch_size(batch_size)
     with_items = np.array([user for user, items in enumerate(dataset.valid) if len(items)], np.int64)
     if users is not None and users < len(with_items):
         with_items = np.sort(np.random.default_rng(seed).choice(with_items, users, replace=False))
@@ -176,9 +185,10 @@ def prompt_batches(
     """Every history once as a prompt, bucket after bucket, in the given order within a bucket.
 
     Returns:
-      dicts of "row" [B] int32 (index into `histories`; -1 for a filler), "tokens" [B, P] int32, "valid" [B, P] bool, P = 1 + L * bucket and the
-      largest bucket in use is `history`. An empty history and a filler are BOS alone.
+      dicts of "row" [B] int32 (index into `histories`; -1 for a filler), "tokens" [B, P] int32, "valid" [B, P] bool;
+      P = 1 + L * bucket, the largest bucket in use is `history`. An empty history and a filler are BOS alone.
     """
+    _check_batch_size(batch_size)
     newest = [np.asarray(items)[max(0, len(items) - history) :] for items in histories]
     buckets = bucket_lengths(buckets, history)
     lengths = np.array([len(items) for items in newest], np.int64)
@@ -195,7 +205,7 @@ def prompt_batches(
 
 
 def _windows(dataset: Dataset, history: int) -> list[np.ndarray]:
-    """All train items of all users in windows of at most history + 1; a user's last window is full if there are enough items."""
+    """All train items of all users in windows of at most history + 1; the last is full if there are enough items."""
     size = history + 1
     return [
         items[max(0, end - size) : end]
@@ -209,7 +219,8 @@ def _rows_by_bucket(lengths: Sequence[int], buckets: tuple[int, ...]) -> list[np
     lengths = np.asarray(lengths, np.int64)
     if len(lengths) and lengths.max() > buckets[-1]:
         raise ValueError(
-            f"example {int(lengths.argmax())} has length {lengths.max()}, longer than the largest of the buckets {buckets}."
+            f"example {int(lengths.argmax())} has length {lengths.max()}, longer than the largest of the buckets "
+            f"{buckets}."
         )
     place = np.searchsorted(buckets, lengths)
     return [np.flatnonzero(place == bucket) for bucket in range(len(buckets))]
@@ -225,6 +236,11 @@ def _tables(catalog: Catalog, sequences: Sequence[np.ndarray], lengths, buckets)
             line[len(line) - len(tokens) :] = tokens
         tables[bucket] = table
     return tables
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected 1 or more.")
 
 
 def _filled(rows: np.ndarray, batch_size: int, value: int) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from atspeed_jax.data.sources import SPLITS, Source
-from atspeed_jax.items.catalog import Catalog, CatalogError
+from atspeed_jax.items.catalog import Catalog
 
 CATALOG_FILE = "catalog.json"
 USERS_SPLIT = "users"
@@ -104,10 +104,10 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
 def build_dataset(source: Source, directory) -> None:
     """Stores `source` in `directory`, which must not exist yet (or be empty). Needs no TensorFlow.
 
-    A build that fails or is killed leaves `directory` as it was; what a killed one left beside it is removed by the next.
+    A build that fails or is killed leaves `directory` as it was; the next one removes what a killed one left beside it.
 
     Raises:
-      DatasetError: something is already there, the directory cannot be written, or an interaction names an unknown item.
+      DatasetError: something is already there, it cannot be written, or an interaction names an unknown item.
       CatalogError: the ids of the source are no catalogue.
     """
     directory = Path(directory).absolute()
@@ -174,7 +174,8 @@ def _check_interactions(source: Source, items: int) -> None:
         for user, sequence in enumerate(getattr(source, split)):
             if len(sequence) and not 0 <= sequence.min() <= sequence.max() < items:
                 raise DatasetError(
-                    f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; the catalogue has {items} items."
+                    f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; the catalogue has "
+                    f"{items} items."
                 )
 
 

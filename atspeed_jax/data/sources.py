@@ -1,4 +1,5 @@
-"""Readers of raw interactions. Every source ends as a `Source`: item ids and three lists of items per user, split by global time."""
+"""Sources of interactions. Each ends as a `Source`: item ids, and per user three lists of items split by global
+time."""
 
 from __future__ import annotations
 
@@ -9,11 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from atspeed_jax.data.simulate import SyntheticConfig, simulate
+from atspeed_jax.data.split import k_core, keep_rated, renumber, sequences, split_by_time
 from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH
+from atspeed_jax.items.quantize import residual_kmeans
 
 SPLITS = ("train", "valid", "test")
 _TOKEN = re.compile(r"<([A-Za-z]+)_([0-9]{1,9})>")
-_LAYOUT = "Expected: sequential_train.txt, sequential_valid.txt, sequential_test.txt and exactly one *.json index of the items."
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_LAYOUT = (
+    "Expected: sequential_train.txt, sequential_valid.txt, sequential_test.txt and exactly one *.json index of the "
+    "items."
+)
 
 
 class SourceError(ValueError):
@@ -27,7 +35,8 @@ class Source:
     Attributes:
       name: of the dataset.
       codes: [items, L] int32, the id of every item.
-      train, valid, test: per user (same order in all three) an int32 array of items 0..items-1 in time order; may be empty.
+      train, valid, test: per user (same order in all three) an int32 array of items 0..items-1 in time order; may be
+        empty.
     """
 
     name: str
@@ -40,8 +49,9 @@ class Source:
 def read_atspeed(data_dir) -> Source:
     """Reads a directory in AtSpeed's layout: `sequential_{train,valid,test}.txt` and one `*.json` index.
 
-    A line is `user item item ...`, numbers from 1 on, items in time order; a user may have none. The index maps item number (from 0 on) to its
-    codes: {"0": ["<a_47>", "<b_103>", ...], ...}. Users keep the order of the train file; the source is named after the directory.
+    A line is `user item item ...`, numbers from 1 on, items in time order; a user may have none. The index maps item
+    number (from 0 on) to its codes: {"0": ["<a_47>", "<b_103>", ...], ...}. Users keep the order of the train file; the
+    source is named after the directory.
 
     Raises:
       SourceError: a missing or malformed file, naming file, line or entry.
@@ -72,13 +82,40 @@ def read_atspeed(data_dir) -> Source:
             user = min(odd)
             has, lacks = ("train", split) if user in sequences["train"] else (split, "train")
             raise SourceError(
-                f"{files[lacks]}: user {user} has no line here but one in {files[has].name}; every user needs a line in each of the three "
+                f"{files[lacks]}: user {user} has no line here but one in {files[has].name}; every user needs a line "
+                "in each of the three "
                 f"files (the user number alone if there are no items)."
             )
     by_split = {split: tuple(sequences[split][user] for user in users) for split in SPLITS}
     if not any(len(items) for items in by_split["train"]):
         raise SourceError(f"{files['train']}: no interactions at all; training needs at least one.")
     return Source(directory.resolve().name, codes, **by_split)
+
+
+def synthesize(config: SyntheticConfig) -> Source:
+    """The synthetic source: simulated events, filtered, split by global time, ids by residual k-means.
+
+    Raises:
+      SourceError: the filters or the split leave nothing to train or to test on.
+    """
+    events, vectors = simulate(config)
+    events = k_core(keep_rated(events, config.min_rating), config.core)
+    events, old_users, old_items = renumber(events)
+    parts = split_by_time(events, config.valid_share, config.test_share)
+    if not all(len(part) for part in parts):
+        raise SourceError(
+            f"synthetic source: train, valid and test are left with {[len(part) for part in parts]} events; raise "
+            "users or "
+            f"events, or lower core ({config.core}) or min_rating ({config.min_rating})."
+        )
+    codes = residual_kmeans(
+        vectors[old_items],
+        levels=config.levels,
+        codes=config.codes_per_level,
+        iterations=config.kmeans_iterations,
+        seed=config.seed,
+    )
+    return Source("synthetic", codes, *(sequences(part, len(old_users)) for part in parts))
 
 
 def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
@@ -91,19 +128,27 @@ def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
             if not fields:
                 continue
             for field in fields:
-                if not (field.isascii() and field.isdigit()):
+                if not _NUMBER.fullmatch(field):
                     raise SourceError(
-                        f"{file}, line {number}: {field!r} is not a number; expected `user item item ...`, all whole numbers from 1 on."
+                        f"{file}, line {number}: {field!r} is not a number; expected `user item item ...`, all whole "
+                        "numbers from 1 on."
                     )
             user, *sequence = map(int, fields)
+            if user < 1:
+                raise SourceError(
+                    f"{file}, line {number}: user 0, but numbers start at 1; if this file counts from 0, add 1 to all "
+                    "of it."
+                )
             if user in users:
                 raise SourceError(
-                    f"{file}, line {number}: user {user} again, first on line {lines[user]}; join the two lines in time order."
+                    f"{file}, line {number}: user {user} again, first on line {lines[user]}; join the two lines in "
+                    "time order."
                 )
             for item in sequence:
                 if not 1 <= item <= items:
                     raise SourceError(
-                        f"{file}, line {number}: item {item} is unknown; the index has {items} items, written 1..{items} in this file "
+                        f"{file}, line {number}: item {item} is unknown; the index has {items} items, written "
+                        f"1..{items} in this file "
                         f"(index entry + 1). Correct the line or add the item to the index."
                     )
             users[user] = np.array(sequence, np.int32) - np.int32(1)
@@ -116,13 +161,14 @@ def _read_index(file: Path) -> np.ndarray:
     entries = _parse_index(file)
     items: dict[int, list] = {}
     for key, tokens in entries.items():
-        if not (key.isascii() and key.isdigit()) or str(int(key)) != key:
+        if not _NUMBER.fullmatch(key):
             raise SourceError(f'{file}: key {key!r} is not an item number; keys are "0", "1", ... without gaps.')
         items[int(key)] = tokens
     for item in range(len(items)):
         if item not in items:
             raise SourceError(
-                f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. Add it, or renumber the items."
+                f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. Add it, "
+                "or renumber the items."
             )
     codes, letters = [], None
     for item in range(len(items)):
@@ -130,12 +176,14 @@ def _read_index(file: Path) -> np.ndarray:
         letters = letters or found
         if len(found) != len(letters):
             raise SourceError(
-                f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have the same length."
+                f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have the same "
+                "length."
             )
         if found != letters:
             level = next(level for level, pair in enumerate(zip(found, letters, strict=True)) if pair[0] != pair[1])
             raise SourceError(
-                f"{file}: item {item}, token {items[item][level]!r} at place {level + 1} begins with {found[level]!r} where item 0 has "
+                f"{file}: item {item}, token {items[item][level]!r} at place {level + 1} begins with {found[level]!r} "
+                "where item 0 has "
                 f"{letters[level]!r}; a level has one letter, so correct the token or the order of the codes."
             )
         codes.append(row)
@@ -166,14 +214,16 @@ def _parse_id(file: Path, item: int, tokens) -> tuple[list[int], list[str]]:
     """Codes and letters of one entry."""
     if not isinstance(tokens, list) or not 1 <= len(tokens) <= MAX_LENGTH:
         raise SourceError(
-            f'{file}: item {item} has {tokens!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", "<b_103>"].'
+            f'{file}: item {item} has {tokens!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", '
+            '"<b_103>"].'
         )
     codes, letters = [], []
     for place, token in enumerate(tokens, start=1):
         match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
         if match is None or int(match[2]) >= MAX_CODES:
             raise SourceError(
-                f"{file}: item {item}, place {place}: malformed token {token!r}; expected <letter_number> such as <a_47>, with a number "
+                f"{file}: item {item}, place {place}: malformed token {token!r}; expected <letter_number> such as "
+                "<a_47>, with a number "
                 f"below {MAX_CODES}."
             )
         letters.append(match[1])

@@ -1,7 +1,7 @@
 """The catalogue: items <-> codes <-> tokens, and the items that share an id.
 
-An *item* is an integer 0..items-1. Its *id* is a sequence of L codes, one per level. Several items may carry the same id (a collision), so a
-decoder works on distinct ids and a list of ids is turned into items afterwards (`expand_ids`).
+An *item* is an integer 0..items-1. Its *id* is a sequence of L codes, one per level. Several items may carry the same
+id (a collision), so a decoder works on distinct ids and a list of ids is turned into items afterwards (`expand_ids`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Catalog:
             if not 0 <= largest < size <= MAX_CODES:
                 item = int(codes[:, level].argmax())
                 raise CatalogError(
-                    f"item {item}: code {largest} at level {level} does not fit a level of {size} codes (codes start at 0, at most "
+                    f"item {item}: code {largest} at level {level} does not fit a level of {size} codes (codes start "
+                    "at 0, at most "
                     f"{MAX_CODES} per level); correct the code or level_sizes[{level}]."
                 )
         codes = codes.astype(np.int32)  # a copy: the caller's array stays the caller's
@@ -57,7 +58,7 @@ class Catalog:
 
     @classmethod
     def from_codes(cls, codes) -> Catalog:
-        """Catalogue of `codes` [items, L] whose level sizes are the largest code + 1 of each level. Raises CatalogError."""
+        """Catalogue of `codes` [items, L]; a level's size is its largest code + 1. Raises CatalogError."""
         codes = np.asarray(codes)
         _check_codes(codes)
         return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)))
@@ -138,7 +139,8 @@ class Catalog:
         if wrong.any():
             place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
             raise CatalogError(
-                f"token {tokens[place]} at place {place} is no code of level {place[-1]}; mask invalid beams before asking."
+                f"token {tokens[place]} at place {place} is no code of level {place[-1]}; mask invalid beams before "
+                "asking."
             )
         return codes.astype(np.int32)
 
@@ -149,8 +151,8 @@ class Catalog:
           popularity: [items] interactions of each item in the training split.
 
         Returns:
-          items_sorted [items] int32 and offsets [U + 1] int32: the items of ids[u] are items_sorted[offsets[u]:offsets[u + 1]], more popular
-          first, then smaller item number.
+          items_sorted [items] int32 and offsets [U + 1] int32: the items of ids[u] are
+          items_sorted[offsets[u]:offsets[u + 1]], more popular first, then smaller item number.
         """
         popularity = np.asarray(popularity)
         if popularity.shape != (self.items,):

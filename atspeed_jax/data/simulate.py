@@ -1,0 +1,161 @@
+"""A small world of users with drifting interests, to try everything on without any download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from atspeed_jax.data.split import Interactions
+from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH
+
+_SUCCESSORS = 2  # clusters an interest can drift to from each cluster
+_RATINGS = np.arange(1, 6)
+_LIKED = np.array([0.01, 0.03, 0.06, 0.3, 0.6])  # ratings of items of the current interest
+_TRIED = np.array([0.2, 0.2, 0.2, 0.2, 0.2])  # ratings of the others
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Size and habits of the world.
+
+    Attributes:
+      users, items: before the filters; a few of each do not pass them.
+      clusters: groups of similar items.
+      dimensions: of the item vectors.
+      spread: standard deviation of the items around their cluster's centre, whose own coordinates have 1.
+      twins: items that copy another item's vector and so share its id.
+      levels, codes_per_level: L and codes per level of the ids.
+      kmeans_iterations: per level, of the quantiser.
+      zipf: exponent of item popularity, weight = rank ** -zipf.
+      events: mean events per user.
+      drift: probability that the interest moves on before an event.
+      noise: probability that an event has nothing to do with the interest.
+      days: from the first to the last possible event.
+      active_share: share of that time in which one user is active.
+      min_rating, core: filters, see `split.keep_rated` and `split.k_core`.
+      valid_share, test_share: of the events, see `split.split_by_time`.
+      seed: of everything.
+
+    Raises:
+      ValueError: a value out of range, naming it.
+    """
+
+    users: int
+    items: int
+    clusters: int
+    dimensions: int
+    spread: float
+    twins: int
+    levels: int
+    codes_per_level: int
+    kmeans_iterations: int
+    zipf: float
+    events: float
+    drift: float
+    noise: float
+    days: int
+    active_share: float
+    min_rating: int
+    core: int
+    valid_share: float
+    test_share: float
+    seed: int
+
+    def __post_init__(self):
+        for name in (
+            "users",
+            "items",
+            "clusters",
+            "dimensions",
+            "levels",
+            "codes_per_level",
+            "kmeans_iterations",
+            "days",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"synthetic source: {name} is {getattr(self, name)}; expected 1 or more.")
+        for name in ("drift", "noise", "active_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"synthetic source: {name} is {getattr(self, name)}; expected a number from 0 to 1.")
+        for name in ("spread", "zipf", "core", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"synthetic source: {name} is {getattr(self, name)}; expected 0 or more.")
+        if self.clusters > self.items:
+            raise ValueError(
+                f"synthetic source: {self.clusters} clusters for {self.items} items; expected at most as many."
+            )
+        if not 0 <= 2 * self.twins <= self.items:
+            raise ValueError(f"synthetic source: twins is {self.twins}; expected 0 to items / 2 = {self.items // 2}.")
+        if self.levels > MAX_LENGTH or self.codes_per_level > MAX_CODES:
+            raise ValueError(
+                f"synthetic source: {self.levels} levels of {self.codes_per_level} codes; expected at most "
+                f"{MAX_LENGTH} "
+                f"levels (levels) of {MAX_CODES} codes (codes_per_level)."
+            )
+        if not (self.valid_share > 0 and self.test_share > 0 and self.valid_share + self.test_share < 1):
+            raise ValueError(
+                f"synthetic source: valid_share is {self.valid_share} and test_share {self.test_share}; expected both "
+                "above "
+                "0 and a sum below 1."
+            )
+        if not self.events > 0:
+            raise ValueError(f"synthetic source: events is {self.events}; expected a positive mean number per user.")
+
+
+def simulate(config: SyntheticConfig) -> tuple[Interactions, np.ndarray]:
+    """The world's events and its items' vectors [items, dimensions]; the same for the same config.
+
+    A user's interest is a cluster. Before each event it may drift to one of that cluster's successors; the item is
+    drawn from the cluster by popularity, never twice for one user. So the last items tell the next ones, which
+    popularity alone cannot.
+    """
+    rng = np.random.default_rng(config.seed)
+    cluster, vectors = _make_items(config, rng)
+    weights = rng.permutation((1.0 + np.arange(config.items)) ** -config.zipf)
+    successors = rng.integers(config.clusters, size=(config.clusters, _SUCCESSORS))
+    # Gamma before Poisson: some users are far more active than others.
+    counts = np.minimum(rng.poisson(rng.gamma(4.0, config.events / 4.0, config.users)), config.items)
+    members = [np.flatnonzero(cluster == number) for number in range(config.clusters)]
+    seconds = config.days * 86400
+    users, items, ratings, times = [], [], [], []
+    for user, count in enumerate(counts.tolist()):
+        chosen, liked = _walk(config, members, weights, successors, count, rng)
+        start = rng.uniform(0, 1 - config.active_share) * seconds
+        moments = np.sort(rng.uniform(start, start + config.active_share * seconds, count)).astype(np.int64)
+        users.append(np.full(count, user))
+        items.append(chosen)
+        ratings.append(np.where(liked, rng.choice(_RATINGS, count, p=_LIKED), rng.choice(_RATINGS, count, p=_TRIED)))
+        times.append(moments)
+    return Interactions(*(np.concatenate(column) for column in (users, items, ratings, times))), vectors
+
+
+def _make_items(config: SyntheticConfig, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster [items] and vector [items, D] of every item."""
+    cluster = rng.permutation(np.arange(config.items) % config.clusters)
+    centres = rng.normal(size=(config.clusters, config.dimensions))
+    vectors = centres[cluster] + config.spread * rng.normal(size=(config.items, config.dimensions))
+    originals, copies = rng.permutation(config.items)[: 2 * config.twins].reshape(2, config.twins)
+    cluster[copies] = cluster[originals]
+    vectors[copies] = vectors[originals]
+    return cluster, vectors
+
+
+def _walk(config: SyntheticConfig, members, weights, successors, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """One user's items [count] in order, and whether each came from the interest of its moment."""
+    left = weights.copy()
+    everything = np.arange(len(weights))
+    interest = rng.integers(config.clusters)
+    items, liked = np.zeros(count, np.int64), np.zeros(count, bool)
+    for event in range(count):
+        if rng.random() < config.drift:
+            interest = successors[interest, rng.integers(_SUCCESSORS)]
+        pool = members[interest]
+        liked[event] = rng.random() >= config.noise and left[pool].any()
+        if not liked[event]:
+            pool = everything
+        cumulative = np.cumsum(left[pool])
+        place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+        items[event] = pool[place]
+        left[pool[place]] = 0
+    return items, liked
