@@ -1,0 +1,141 @@
+"""List quality per user, and how sure one can be of its mean."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_DRAWS_AT_ONCE = 1 << 22  # resampled values held in memory at a time
+
+
+class MetricError(ValueError):
+    """Lists, truths or values that cannot be measured."""
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def recall_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int) -> np.ndarray:
+    """[N] float64: share of the user's true items among the first k of the list.
+
+    lists: [N, K] items, best first, -1 = empty place. truths: N arrays of items; repeats count once.
+    Raises MetricError for k beyond K, a user without true items, or an item twice in a list.
+    """
+    hits, truth_sizes = _hits(lists, truths, k)
+    return hits.sum(axis=1) / truth_sizes
+
+
+def ndcg_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int) -> np.ndarray:
+    """[N] float64: discounted gain of the first k places, 1 / log2(1 + rank) per hit, over that of an ideal list.
+
+    The ideal list has the true items on its first min(k, number of true items) places (Jarvelin and Kekalainen 2002,
+    binary relevance). Arguments and errors as for recall_at.
+    """
+    hits, truth_sizes = _hits(lists, truths, k)
+    gain = 1.0 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(gain)[np.minimum(truth_sizes, k) - 1]
+    return hits @ gain / ideal
+
+
+def measure_lists(lists: np.ndarray, truths: Sequence[np.ndarray], ks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Per-user recall@k and ndcg@k for every k: {"recall@10": [N], ...}. Arguments and errors as for recall_at."""
+    measures: dict[str, Callable] = {"recall": recall_at, "ndcg": ndcg_at}
+    return {f"{name}@{k}": measure(lists, truths, k) for name, measure in measures.items() for k in ks}
+
+
+def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the first k places hold a true item [N, k] bool, and the number of distinct true items [N]."""
+    lists = np.asarray(lists)
+    if lists.ndim != 2 or len(lists) != len(truths):
+        raise MetricError(f"lists has shape {lists.shape}, expected [{len(truths)}, K]: one list for each truth")
+    if not 1 <= k <= lists.shape[1]:
+        raise MetricError(f"k = {k}, expected 1 to {lists.shape[1]}, the length of the lists")
+    sizes = np.array([len(truth) for truth in truths], np.int64)
+    if not sizes.all():
+        raise MetricError(f"user {int(np.argmin(sizes))} of {len(sizes)} has no true items; measure only users who do")
+    lists = lists[:, :k].astype(np.int64)
+    truth_items = np.concatenate(truths).astype(np.int64) if len(truths) else np.empty(0, np.int64)
+
+    # One number per (user, item), so that membership is a single sorted search over all users.
+    stride = max(lists.max(initial=-1), truth_items.max(initial=-1)) + 1
+    users = np.arange(len(lists), dtype=np.int64)
+    distinct = np.unique(np.repeat(users, sizes) * stride + truth_items)
+    filled = lists >= 0
+    keys = users[:, None] * stride + lists
+    _check_no_repeats(np.sort(np.where(filled, keys, -1 - np.arange(k)), axis=1), stride)
+    return np.isin(keys, distinct) & filled, np.bincount(distinct // stride, minlength=len(lists))
+
+
+def _check_no_repeats(sorted_keys: np.ndarray, stride: int) -> None:
+    repeated = sorted_keys[:, 1:] == sorted_keys[:, :-1]
+    if repeated.any():
+        user, place = np.argwhere(repeated)[0]
+        item = sorted_keys[user, place] % stride
+        raise MetricError(f"the list of user {user} holds item {item} twice; an item may stand in a list only once")
+
+
+def bootstrap_interval(values: np.ndarray, *, samples: int, seed: int) -> Interval:
+    """Mean of values [N] and its 95 % percentile interval over `samples` resamplings of the users with replacement.
+
+    Efron and Tibshirani 1993, section 13.3. The same arguments give the same interval. Raises MetricError for values
+    that are empty, not finite or not one-dimensional, and for fewer than one sample.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not len(values):
+        raise MetricError(f"values has shape {values.shape}, expected [N] with at least one user")
+    if not (finite := np.isfinite(values)).all():
+        raise MetricError(f"value {values[~finite][0]} of user {int(np.argmin(finite))}: not finite")
+    if samples < 1:
+        raise MetricError(f"samples = {samples}, expected at least 1")
+    rng = np.random.default_rng(seed)
+    block = max(1, _DRAWS_AT_ONCE // len(values))
+    means = np.concatenate(
+        [
+            values[rng.integers(len(values), size=(min(block, samples - start), len(values)))].mean(axis=1)
+            for start in range(0, samples, block)
+        ]
+    )
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray, *, samples: int, seed: int) -> Interval:
+    """Mean of a - b over the same users [N] and its 95 % interval, users resampled in pairs.
+
+    Raises MetricError if the shapes differ, and as bootstrap_interval does.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        raise MetricError(f"a has shape {a.shape} and b {b.shape}; a paired difference needs the same users in both")
+    return bootstrap_interval(a - b, samples=samples, seed=seed)
+
+
+def summarize(measures: Mapping[str, np.ndarray], *, samples: int, seed: int) -> dict:
+    """A quality entry of the report from per-user values [N] by name, as measure_lists gives them.
+
+    {"recall@10": mean, "intervals": {"recall@10": [low, high], ...}, "users": N, ...}; raises as bootstrap_interval does.
+    """
+    intervals = {name: bootstrap_interval(values, samples=samples, seed=seed) for name, values in measures.items()}
+    return _entry(intervals, measures)
+
+
+def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], *, samples: int, seed: int) -> dict:
+    """A difference entry of the report, in the form of summarize: paired differences a - b of every measure of a.
+
+    Raises MetricError if b lacks a measure of a, and as paired_difference does.
+    """
+    if missing := sorted(set(a) - set(b)):
+        raise MetricError(f"nothing to compare {', '.join(missing)} with; measure both sides at the same k")
+    intervals = {name: paired_difference(a[name], b[name], samples=samples, seed=seed) for name in a}
+    return _entry(intervals, a)
+
+
+def _entry(intervals: Mapping[str, Interval], measures: Mapping[str, np.ndarray]) -> dict:
+    means = {name: interval.mean for name, interval in intervals.items()}
+    bounds = {name: [interval.low, interval.high] for name, interval in intervals.items()}
+    return {**means, "intervals": bounds, "users": len(next(iter(measures.values())))}
