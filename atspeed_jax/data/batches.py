@@ -219,8 +219,8 @@ def _rows_by_bucket(lengths: Sequence[int], buckets: tuple[int, ...]) -> list[np
     lengths = np.asarray(lengths, np.int64)
     if len(lengths) and lengths.max() > buckets[-1]:
         raise ValueError(
-            f"example {int(lengths.argmax())} has length {lengths.max()}, longer than the largest of the buckets "
-            f"{buckets}."
+            f"example {int(lengths.argmax())} has length {lengths.max()}, longer than the largest "
+            f"of the buckets {buckets}."
         )
     place = np.searchsorted(buckets, lengths)
     return [np.flatnonzero(place == bucket) for bucket in range(len(buckets))]

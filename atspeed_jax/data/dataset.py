@@ -1,6 +1,6 @@
 """The stored dataset: array_record files written by a TFDS builder, and the catalogue beside them.
 
-    directory/catalog.json                        name, level sizes and the id of every item
+    directory/catalog.json                        name, fingerprint, level sizes and the id of every item
     directory/interactions/1.0.0/*.array_record*  one record per user: train, valid and test items
 
 A directory is complete or absent: it is written under a temporary name beside its place and renamed at the end.
@@ -9,6 +9,7 @@ A directory is complete or absent: it is written under a temporary name beside i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -61,6 +62,17 @@ class Dataset:
         counts = np.bincount(np.concatenate(self.train), minlength=self.catalog.items)
         counts.setflags(write=False)
         return counts
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any id or interaction (not with the name)."""
+        digest = hashlib.sha256(repr((self.catalog.codes.shape, self.catalog.level_sizes)).encode())
+        digest.update(self.catalog.codes.astype("<i4").tobytes())
+        for split in SPLITS:
+            rows = getattr(self, split)
+            digest.update(np.array([len(row) for row in rows], "<i8").tobytes())
+            digest.update(np.concatenate((*rows, np.zeros(0, np.int32))).astype("<i4").tobytes())
+        return digest.hexdigest()[:16]
 
     def history(self, user: int, split: str) -> np.ndarray:
         """Items [n] int32 known of `user` before `split`: train for "valid", train then valid for "test"."""
@@ -126,7 +138,13 @@ def build_dataset(source: Source, directory) -> None:
         builder = Interactions(source=source, data_dir=str(building), file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # it announces the temporary path as the final one
             builder.download_and_prepare()
-        entries = {"name": source.name, "level_sizes": catalog.level_sizes, "codes": catalog.codes.tolist()}
+        stored = Dataset(source.name, catalog, source.train, source.valid, source.test)
+        entries = {
+            "name": source.name,
+            "fingerprint": stored.fingerprint,
+            "level_sizes": catalog.level_sizes,
+            "codes": catalog.codes.tolist(),
+        }
         (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
         os.rename(building, directory)
     finally:
@@ -151,19 +169,21 @@ def load_dataset(directory) -> Dataset:
             )
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
-        name = str(entries["name"])
+        name, fingerprint = str(entries["name"]), entries["fingerprint"]
         catalog = Catalog(np.array(entries["codes"]), tuple(entries["level_sizes"]))
     except (ValueError, KeyError, TypeError) as error:  # CatalogError is a ValueError
         raise DatasetError(f"{file}: damaged ({error}); remove {directory} and build it again. {_REMEDY}") from error
     try:
         rows = tfds.builder_from_directory(str(records)).as_data_source(split=USERS_SPLIT)
-        rows = rows.__getitems__(range(len(rows)))
+        rows = sorted(rows.__getitems__(range(len(rows))), key=lambda row: row["user"])
+        dataset = Dataset(name, catalog, *(tuple(row[split] for row in rows) for split in SPLITS))
+        if dataset.fingerprint != fingerprint:  # a truncated file can be read, as fewer or empty rows
+            raise ValueError(f"content {dataset.fingerprint} differs from the {fingerprint} that {file.name} names")
     except Exception as error:  # whatever TFDS or array_record make of damaged files
         raise DatasetError(
             f"{records}: cannot be read ({error}); remove {directory} and build it again. {_REMEDY}"
         ) from error
-    rows.sort(key=lambda row: row["user"])
-    return Dataset(name, catalog, *(tuple(row[split] for row in rows) for split in SPLITS))
+    return dataset
 
 
 def _check_interactions(source: Source, items: int) -> None:
@@ -174,8 +194,8 @@ def _check_interactions(source: Source, items: int) -> None:
         for user, sequence in enumerate(getattr(source, split)):
             if len(sequence) and not 0 <= sequence.min() <= sequence.max() < items:
                 raise DatasetError(
-                    f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; the catalogue has "
-                    f"{items} items."
+                    f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; "
+                    f"the catalogue has {items} items."
                 )
 
 

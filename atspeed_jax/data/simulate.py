@@ -90,14 +90,12 @@ class SyntheticConfig:
         if self.levels > MAX_LENGTH or self.codes_per_level > MAX_CODES:
             raise ValueError(
                 f"synthetic source: {self.levels} levels of {self.codes_per_level} codes; expected at most "
-                f"{MAX_LENGTH} "
-                f"levels (levels) of {MAX_CODES} codes (codes_per_level)."
+                f"{MAX_LENGTH} levels (levels) of {MAX_CODES} codes (codes_per_level)."
             )
         if not (self.valid_share > 0 and self.test_share > 0 and self.valid_share + self.test_share < 1):
             raise ValueError(
                 f"synthetic source: valid_share is {self.valid_share} and test_share {self.test_share}; expected both "
-                "above "
-                "0 and a sum below 1."
+                "above 0 and a sum below 1."
             )
         if not self.events > 0:
             raise ValueError(f"synthetic source: events is {self.events}; expected a positive mean number per user.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from atspeed_jax.items.quantize import residual_kmeans
 
 SPLITS = ("train", "valid", "test")
 _TOKEN = re.compile(r"<([A-Za-z]+)_([0-9]{1,9})>")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_KEY = re.compile(r"0|[1-9][0-9]{0,17}")
 _LAYOUT = (
     "Expected: sequential_train.txt, sequential_valid.txt, sequential_test.txt and exactly one *.json index of the "
     "items."
@@ -75,18 +77,17 @@ def read_atspeed(data_dir) -> Source:
         raise SourceError(f"{directory}: the item index must be the only *.json file there, found: {found}. {_LAYOUT}")
 
     codes = _read_index(indices[0])
-    sequences = {split: _read_users(file, len(codes)) for split, file in files.items()}
-    users = list(sequences["train"])
+    lines = {split: _read_users(file, len(codes)) for split, file in files.items()}
+    users = list(lines["train"])
     for split in ("valid", "test"):
-        if odd := sequences[split].keys() ^ sequences["train"].keys():
+        if odd := lines[split].keys() ^ lines["train"].keys():
             user = min(odd)
-            has, lacks = ("train", split) if user in sequences["train"] else (split, "train")
+            has, lacks = ("train", split) if user in lines["train"] else (split, "train")
             raise SourceError(
                 f"{files[lacks]}: user {user} has no line here but one in {files[has].name}; every user needs a line "
-                "in each of the three "
-                f"files (the user number alone if there are no items)."
+                "in each of the three files (the user number alone if there are no items)."
             )
-    by_split = {split: tuple(sequences[split][user] for user in users) for split in SPLITS}
+    by_split = {split: tuple(lines[split][user] for user in users) for split in SPLITS}
     if not any(len(items) for items in by_split["train"]):
         raise SourceError(f"{files['train']}: no interactions at all; training needs at least one.")
     return Source(directory.resolve().name, codes, **by_split)
@@ -105,8 +106,7 @@ def synthesize(config: SyntheticConfig) -> Source:
     if not all(len(part) for part in parts):
         raise SourceError(
             f"synthetic source: train, valid and test are left with {[len(part) for part in parts]} events; raise "
-            "users or "
-            f"events, or lower core ({config.core}) or min_rating ({config.min_rating})."
+            f"users or events, or lower core ({config.core}) or min_rating ({config.min_rating})."
         )
     codes = residual_kmeans(
         vectors[old_items],
@@ -130,26 +130,25 @@ def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
             for field in fields:
                 if not _NUMBER.fullmatch(field):
                     raise SourceError(
-                        f"{file}, line {number}: {field!r} is not a number; expected `user item item ...`, all whole "
-                        "numbers from 1 on."
+                        f"{file}, line {number}: {field!r} is not a number; expected `user item item ...`, "
+                        "all whole numbers from 1 on."
                     )
             user, *sequence = map(int, fields)
             if user < 1:
                 raise SourceError(
-                    f"{file}, line {number}: user 0, but numbers start at 1; if this file counts from 0, add 1 to all "
-                    "of it."
+                    f"{file}, line {number}: user 0, but numbers start at 1; if this file counts from 0, "
+                    "add 1 to all of it."
                 )
             if user in users:
                 raise SourceError(
-                    f"{file}, line {number}: user {user} again, first on line {lines[user]}; join the two lines in "
-                    "time order."
+                    f"{file}, line {number}: user {user} again, first on line {lines[user]}; join the two "
+                    "lines in time order."
                 )
             for item in sequence:
                 if not 1 <= item <= items:
                     raise SourceError(
                         f"{file}, line {number}: item {item} is unknown; the index has {items} items, written "
-                        f"1..{items} in this file "
-                        f"(index entry + 1). Correct the line or add the item to the index."
+                        f"1..{items} in this file (index entry + 1). Correct the line or add the item to the index."
                     )
             users[user] = np.array(sequence, np.int32) - np.int32(1)
             lines[user] = number
@@ -161,14 +160,14 @@ def _read_index(file: Path) -> np.ndarray:
     entries = _parse_index(file)
     items: dict[int, list] = {}
     for key, tokens in entries.items():
-        if not _NUMBER.fullmatch(key):
+        if not _KEY.fullmatch(key):
             raise SourceError(f'{file}: key {key!r} is not an item number; keys are "0", "1", ... without gaps.')
         items[int(key)] = tokens
     for item in range(len(items)):
         if item not in items:
             raise SourceError(
-                f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. Add it, "
-                "or renumber the items."
+                f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. "
+                "Add it, or renumber the items."
             )
     codes, letters = [], None
     for item in range(len(items)):
@@ -176,15 +175,15 @@ def _read_index(file: Path) -> np.ndarray:
         letters = letters or found
         if len(found) != len(letters):
             raise SourceError(
-                f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have the same "
-                "length."
+                f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have "
+                "the same length."
             )
         if found != letters:
             level = next(level for level, pair in enumerate(zip(found, letters, strict=True)) if pair[0] != pair[1])
             raise SourceError(
                 f"{file}: item {item}, token {items[item][level]!r} at place {level + 1} begins with {found[level]!r} "
-                "where item 0 has "
-                f"{letters[level]!r}; a level has one letter, so correct the token or the order of the codes."
+                f"where item 0 has {letters[level]!r}; a level has one letter, so correct the "
+                "token or the order of the codes."
             )
         codes.append(row)
     return np.array(codes, np.int32)
@@ -194,8 +193,7 @@ def _parse_index(file: Path) -> dict:
     def no_repeats(pairs):
         entries = dict(pairs)
         if len(entries) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for position, key in enumerate(keys) if key in keys[:position])
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise SourceError(f"{file}: item {twice} has two entries; keep one.")
         return entries
 
@@ -223,8 +221,7 @@ def _parse_id(file: Path, item: int, tokens) -> tuple[list[int], list[str]]:
         if match is None or int(match[2]) >= MAX_CODES:
             raise SourceError(
                 f"{file}: item {item}, place {place}: malformed token {token!r}; expected <letter_number> such as "
-                "<a_47>, with a number "
-                f"below {MAX_CODES}."
+                f"<a_47>, with a number below {MAX_CODES}."
             )
         letters.append(match[1])
         codes.append(int(match[2]))

@@ -48,8 +48,7 @@ class Catalog:
                 item = int(codes[:, level].argmax())
                 raise CatalogError(
                     f"item {item}: code {largest} at level {level} does not fit a level of {size} codes (codes start "
-                    "at 0, at most "
-                    f"{MAX_CODES} per level); correct the code or level_sizes[{level}]."
+                    f"at 0, at most {MAX_CODES} per level); correct the code or level_sizes[{level}]."
                 )
         codes = codes.astype(np.int32)  # a copy: the caller's array stays the caller's
         codes.setflags(write=False)
@@ -139,8 +138,8 @@ class Catalog:
         if wrong.any():
             place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
             raise CatalogError(
-                f"token {tokens[place]} at place {place} is no code of level {place[-1]}; mask invalid beams before "
-                "asking."
+                f"token {tokens[place]} at place {place} is no code of level {place[-1]}; mask invalid beams "
+                "before asking."
             )
         return codes.astype(np.int32)
 

@@ -1,0 +1,92 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from atspeed_jax.data.simulate import SyntheticConfig, simulate
+
+CONFIG = SyntheticConfig(
+    users=300, items=200, clusters=10, dimensions=8, spread=0.2, twins=5, levels=3, codes_per_level=8,
+    kmeans_iterations=10, zipf=0.8, events=12, drift=0.1, noise=0.1, days=100, active_share=0.4, min_rating=4, core=3,
+    valid_share=0.1, test_share=0.1, seed=7,
+)  # fmt: skip
+
+
+def test_shapes_and_ranges():
+    events, vectors = simulate(CONFIG)
+    assert vectors.shape == (200, 8)
+    assert len(events.users) == len(events.items) == len(events.ratings) == len(events.times) > 2000
+    assert 0 <= events.items.min() and events.items.max() < 200 and set(events.users.tolist()) <= set(range(300))
+    assert set(events.ratings.tolist()) == {1, 2, 3, 4, 5}
+    assert 0 <= events.times.min() and events.times.max() < 100 * 86400
+    assert abs(len(events) / 300 - 12) < 2
+
+
+def test_nobody_sees_an_item_twice_and_nobody_is_active_for_too_long():
+    events, _ = simulate(CONFIG)
+    pairs = set(zip(events.users.tolist(), events.items.tolist(), strict=True))
+    assert len(pairs) == len(events)
+    for user in np.unique(events.users):
+        times = events.times[events.users == user]
+        assert times.max() - times.min() <= 0.4 * 100 * 86400 and (np.diff(times) >= 0).all()
+
+
+def test_popularity_is_zipf():
+    events, _ = simulate(dataclasses.replace(CONFIG, users=2000, noise=1.0, drift=0.0, events=3))
+    counts = np.sort(np.bincount(events.items, minlength=200))[::-1]
+    slope = np.polyfit(np.log(1 + np.arange(50)), np.log(counts[:50]), 1)[0]
+    assert abs(slope + 0.8) < 0.15
+
+
+def test_interests_show_in_the_items_and_drift():
+    def share_of_neighbours_alike(**change):
+        """Share of consecutive items that lie close together."""
+        events, vectors = simulate(dataclasses.replace(CONFIG, **change))
+        same_user = events.users[1:] == events.users[:-1]
+        apart = np.linalg.norm(vectors[events.items[1:]] - vectors[events.items[:-1]], axis=1)
+        return (apart < 1.5)[same_user].mean()
+
+    faithful, drifting, random = (
+        share_of_neighbours_alike(drift=0.0, noise=0.0),
+        share_of_neighbours_alike(drift=0.5, noise=0.0),
+        share_of_neighbours_alike(drift=0.0, noise=1.0),
+    )
+    assert faithful > 0.9 > 0.75 > drifting > random and random < 0.2
+
+
+def test_twins_share_vectors():
+    _, vectors = simulate(CONFIG)
+    assert len(np.unique(vectors, axis=0)) == 195
+
+
+def test_more_events_than_items_and_tiny_worlds():
+    events, _ = simulate(dataclasses.replace(CONFIG, items=6, clusters=2, twins=0, events=40, users=20))
+    assert np.bincount(events.users).max() == 6
+    events, _ = simulate(dataclasses.replace(CONFIG, items=1, clusters=1, twins=0, users=3))
+    assert set(events.items.tolist()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"users": 0}, "users is 0"),
+        ({"days": -1}, "days is -1"),
+        ({"drift": 1.5}, "drift is 1.5"),
+        ({"noise": -0.1}, "noise is -0.1"),
+        ({"zipf": -1.0}, "zipf is -1.0"),
+        ({"clusters": 201}, "201 clusters for 200 items"),
+        ({"twins": 101}, "twins is 101; expected 0 to items / 2 = 100"),
+        ({"twins": -1}, "twins is -1"),
+        ({"events": 0}, "events is 0"),
+        ({"levels": 9}, "9 levels"),
+        ({"valid_share": 0.5, "test_share": 0.5}, "valid_share is 0.5"),
+        ({"test_share": 0.0}, "test_share 0.0"),
+    ],
+)
+def test_bad_config(change, message):
+    with pytest.raises(ValueError, match=f"synthetic source: .*{message}"):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_config_can_be_a_key():
+    assert {CONFIG: 1}[dataclasses.replace(CONFIG)] == 1
