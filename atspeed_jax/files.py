@@ -5,16 +5,21 @@ import os
 from pathlib import Path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file so that a reader, even after a kill, finds the old content or the new, never a part."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, even after a kill, finds the old content or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(partial, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """write_bytes in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
 def write_json(path: Path, value) -> None:
-    """Writes indented JSON, whole or not at all. Raises ValueError for NaN and infinity, which JSON cannot hold."""
+    """Indented JSON through write_text. Raises ValueError for NaN and infinity, which JSON cannot hold."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -118,7 +118,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, samples: int, seed: int) 
 def summarize(measures: Mapping[str, np.ndarray], *, samples: int, seed: int) -> dict:
     """A quality entry of the report from per-user values [N] by name, as measure_lists gives them.
 
-    {"recall@10": mean, "intervals": {"recall@10": [low, high], ...}, "users": N, ...}; raises as bootstrap_interval does.
+    {"recall@10": mean, ..., "intervals": {"recall@10": [low, high], ...}, "users": N}. Raises as bootstrap_interval.
     """
     intervals = {name: bootstrap_interval(values, samples=samples, seed=seed) for name, values in measures.items()}
     return _entry(intervals, measures)

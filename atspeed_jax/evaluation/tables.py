@@ -1,0 +1,148 @@
+"""The tables of a report, once for Markdown and once for the terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+ABSENT = "–"
+
+
+class Table(NamedTuple):
+    """Cells as text; the first column is aligned to the left, the others to the right."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def report_tables(report: Mapping) -> list[Table]:
+    """Every table of a valid report, in reading order; differences only if the report has them."""
+    quality = report["quality"]
+    methods = {name: entry for name, entry in quality.items() if isinstance(entry, Mapping) and name != "differences"}
+    tables = [
+        _key_values("Dataset", report["dataset"]),
+        _quality("Quality, mean over users [95 % interval]", methods),
+    ]
+    if quality.get("differences"):
+        tables.append(_quality("Quality, paired differences [95 % interval]", quality["differences"]))
+    rows = report["decoding"]
+    return [*tables, _calls(rows), _speed(rows), _key_values("Environment", report["environment"])]
+
+
+def markdown(table: Table) -> str:
+    """A Markdown table under a second-level heading."""
+    rule = ["---", *["---:"] * (len(table.header) - 1)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (table.header, rule, *table.rows)]
+    return "\n".join([f"## {table.title}", "", *lines, ""])
+
+
+def plain(table: Table) -> str:
+    """Aligned columns for a terminal."""
+    widths = [max(len(row[column]) for row in (table.header, *table.rows)) for column in range(len(table.header))]
+    lines = [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in (list(zip(row, widths, strict=True)) for row in (table.header, *table.rows))
+    ]
+    return "\n".join([table.title, *(f"  {line}".rstrip() for line in lines), ""])
+
+
+def widths_label(widths: Sequence[int | str] | None) -> str:
+    """Beam widths per level as in the configs: all, 64, 96."""
+    return ", ".join(map(str, widths)) if widths else ABSENT
+
+
+def method_label(row: Mapping) -> str:
+    """Short name of a decoding row's method, its drafter included."""
+    if row["method"] == "beam_search":
+        return "beam search"
+    drafter = {"draft": "draft model", "popularity": "popularity prior", "none": "no drafter"}
+    return f"speculative, {drafter.get(row['drafter'], row['drafter'])}"
+
+
+def _number(value, digits: int) -> str:
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _levels(values: Sequence[float | None] | None) -> str:
+    return " / ".join(_number(value, 2) for value in values) if values else ABSENT
+
+
+def _key_values(title: str, values: Mapping) -> Table:
+    def text(value) -> str:
+        if value is None:
+            return ABSENT
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    return Table(title, ["", "value"], [[key.replace("_", " "), text(value)] for key, value in values.items()])
+
+
+def _entries(methods: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
+    """(label, entry) of every method and of its variants, such as target > seen_removed."""
+    for name, entry in methods.items():
+        name = name.replace("_", " ")
+        if any("@" in key for key in entry):
+            yield name, entry
+        for variant, inner in entry.items():
+            if isinstance(inner, Mapping) and variant != "intervals":
+                yield f"{name}, {variant.replace('_', ' ')}", inner
+
+
+def _quality(title: str, methods: Mapping[str, Mapping]) -> Table:
+    entries = dict(_entries(methods))
+    measures = list(dict.fromkeys(key for entry in entries.values() for key in entry if "@" in key))
+
+    def cell(entry: Mapping, measure: str) -> str:
+        low_high = (entry.get("intervals") or {}).get(measure)
+        interval = f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""
+        return _number(entry.get(measure), 4) + interval
+
+    names = {"recall": "Recall", "ndcg": "NDCG"}
+    rows = []
+    if any("users" in entry for entry in entries.values()):
+        rows.append(["users", *(_number(entry.get("users"), 0) for entry in entries.values())])
+    for measure in measures:
+        name, at, k = measure.partition("@")
+        rows.append([names.get(name, name) + at + k, *(cell(entry, measure) for entry in entries.values())])
+    return Table(title, ["", *entries], rows)
+
+
+def _identity(row: Mapping) -> list[str]:
+    return [method_label(row), str(row["K"]), widths_label(row["widths"]), row["score_norm"]]
+
+
+_IDENTITY_HEADER = ["method", "K", "widths", "norm"]
+
+
+def _calls(rows: Sequence[Mapping]) -> Table:
+    header = [*_IDENTITY_HEADER, "users", "target calls", "AS@K", "in one call"]
+    header += ["acceptance by level", "coverage by level", "mismatched", "near ties"]
+    cells = [
+        [
+            *_identity(row),
+            _number(row["users"], 0),
+            _number(row["target_calls_mean"], 3),
+            _number(row["accept_steps_mean"], 3),
+            _number(row["one_call_share"], 3),
+            _levels(row["acceptance_by_level"]),
+            _levels(row["coverage_by_level"]),
+            _number(row["mismatched_users"], 0),
+            _number(row["near_tie_users"], 0),
+        ]
+        for row in rows
+    ]
+    return Table("Target calls", header, cells)
+
+
+# Key, column and digits; the speed-up over Hugging Face is a column only where it was measured.
+_SPEED = (
+    ("latency_ms_p50", "p50 ms", 1),
+    ("latency_ms_p95", "p95 ms", 1),
+    ("ws_vs_beam_search", "WS@K over beam search", 2),
+    ("ws_vs_hf_generate", "WS@K over Hugging Face generate", 2),
+    ("users_per_s", "users/s", 1),
+)
+
+
+def _speed(rows: Sequence[Mapping]) -> Table:
+    columns = [column for column in _SPEED if any(column[0] in row for row in rows) or column[0] != "ws_vs_hf_generate"]
+    cells = [[*_identity(row), *(_number(row.get(key), digits) for key, _, digits in columns)] for row in rows]
+    return Table("Speed", [*_IDENTITY_HEADER, *(name for _, name, _ in columns)], cells)

@@ -1,0 +1,58 @@
+import pytest
+
+
+def decoding_row(method: str, drafter: str, k: int, calls: float, **changes) -> dict:
+    """A complete decoding row of four levels."""
+    speculative = method == "speculative"
+    row = {
+        "method": method,
+        "drafter": drafter,
+        "mode": "strict",
+        "score_norm": "vocab",
+        "K": k,
+        "widths": ["all", 64, 96] if speculative else None,
+        "users": 3553,
+        "target_calls_mean": calls,
+        "accept_steps_mean": 4 - calls,
+        "one_call_share": 0.75 if speculative else 0.0,
+        "acceptance_by_level": [1.0, 0.875, 0.5] if speculative else None,
+        "coverage_by_level": [1.0, 0.98, 0.96] if speculative else None,
+        "mismatched_users": 0 if speculative else None,
+        "near_tie_users": 2 if speculative else None,
+        "latency_ms_p50": 8.25,
+        "latency_ms_p95": 11.5,
+        "ws_vs_beam_search": 1.25 if speculative else 1.0,
+        "users_per_s": 210.0,
+        "target_fingerprint": "abc",
+    }
+    return {**row, **changes}
+
+
+@pytest.fixture
+def report() -> dict:
+    """A small valid report."""
+    return {
+        "dataset": {"name": "toy", "users": 19383, "items": 12035, "distinct_ids": 12023, "collisions": 12},
+        "quality": {
+            "target": {
+                "recall@10": 0.0177,
+                "ndcg@10": 0.0096,
+                "intervals": {"recall@10": [0.0145, 0.021], "ndcg@10": [0.0078, 0.0115]},
+                "users": 3553,
+                "seen_kept": {"recall@10": 0.0175, "ndcg@10": 0.0095},
+            },
+            "popularity": {"recall@10": 0.0089, "ndcg@10": 0.0053},
+            "covisitation": {"recall@10": 0.0191, "ndcg@10": 0.0127},
+            "target_fingerprint": "abc",
+            "differences": {
+                "target - covisitation": {"recall@10": -0.0014, "intervals": {"recall@10": [-0.003, 0.001]}},
+            },
+        },
+        "decoding": [
+            decoding_row("beam_search", "none", 20, 4.0),
+            decoding_row("speculative", "draft", 20, 1.375),
+            decoding_row("speculative", "draft", 5, 1.0625),
+            decoding_row("speculative", "popularity", 20, 2.0, latency_ms_p50=None, latency_ms_p95=None),
+        ],
+        "environment": {"jax": "0.10.2", "device": "cpu", "cpu_count": 2, "git": None},
+    }
