@@ -1,0 +1,143 @@
+"""What a decoder takes and gives: the model contract, the search settings, the slot layout, the result.
+
+Nothing here knows attention. A model is a hashable `StepModel` (a static jit argument) and its parameters (a traced one); tests inject a
+lookup table in its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from atspeed_jax.shapes import Logits, Mask, RowBool, RowInt, Tokens
+
+ScoreNorm = Literal["vocab", "trie"]
+
+
+class DecodeError(ValueError):
+    """Search settings that cannot work, found before anything is compiled."""
+
+
+class StepModel(Protocol):
+    """One forward pass over tokens with an explicit slot and an explicit mask (DESIGN: one idea that keeps it small)."""
+
+    def init_cache(self, batch: int, slots: int) -> Any: ...
+
+    def __call__(self, params: Any, tokens: Tokens, positions: Tokens, slots: Tokens, mask: Mask, cache: Any, *,
+                 n_out: int) -> tuple[Logits, Any]:
+        """Writes the T tokens at their slots (slot S: nowhere), attends under the mask, returns logits of the last n_out tokens."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """Static settings of one decode.
+
+    beams: K, prefixes kept per level. widths: W_1..W_{L-1}, drafted nodes per level, ints (see `resolve_widths`). gamma: most levels
+    drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary, "trie" over allowed children.
+    """
+
+    beams: int
+    widths: tuple[int, ...]
+    gamma: int
+    score_norm: ScoreNorm
+
+    def __post_init__(self):
+        if self.beams < 1:
+            raise DecodeError(f"beams={self.beams}: keep at least one beam")
+        if self.gamma < 1:
+            raise DecodeError(f"gamma={self.gamma}: draft at least one level, or use beam_search")
+        if self.score_norm not in ("vocab", "trie"):
+            raise DecodeError(f"score_norm={self.score_norm!r}: expected 'vocab' or 'trie'")
+
+
+def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
+    """Widths as ints: "all" becomes the number of prefixes of that depth, and no level is wider than that.
+
+    prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`). Raises DecodeError for a wrong number of widths, or one below
+    min(K, prefixes of its level): such a level could never hold all K beams.
+    """
+    if len(widths) != len(prefixes) - 1:
+        raise DecodeError(f"widths={widths} has {len(widths)} entries; ids of length {len(prefixes)} need {len(prefixes) - 1}, one for "
+                          "each level but the last")
+    resolved = []
+    for level, (width, have) in enumerate(zip(widths, prefixes, strict=False), start=1):
+        if width != "all" and not isinstance(width, int):
+            raise DecodeError(f"width {width!r} of level {level}: expected an int or 'all'")
+        if width != "all" and width < min(beams, have):
+            raise DecodeError(f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
+                              f"{min(beams, have)}: it could never hold the K beams; raise it, or lower K")
+        resolved.append(have if width == "all" else min(width, have))
+    return tuple(resolved)
+
+
+class Prompt(struct.PyTreeNode):
+    """Left-padded prompts: tokens [B, P] int32, valid [B, P] bool. The last column is always a real token (at least BOS)."""
+
+    tokens: Int[Array, "B P"]
+    valid: Bool[Array, "B P"]
+
+    @property
+    def last_position(self) -> RowInt:
+        return self.valid.sum(1) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which cache slots a level owns: node j of level l lives at offset[l] + j; the root is the last prompt slot.
+
+    room: nodes of level 0..L-1. The last level needs no slots.
+    """
+
+    prompt: int
+    room: tuple[int, ...]
+
+    @property
+    def offset(self) -> tuple[int, ...]:
+        return (self.prompt - 1, *(self.prompt + sum(self.room[1:level]) for level in range(1, len(self.room))))
+
+    @property
+    def slots(self) -> int:
+        return self.prompt + sum(self.room[1:])
+
+
+class RoundOne(struct.PyTreeNode):
+    """Round 1 of a speculative search at levels 1..L-1, each [B, L-1] (ALGORITHM: acceptance_l, coverage_l).
+
+    reached: the walk came to this level. accepted: all K beams of it had been drafted. coverage: share of them that had.
+    """
+
+    reached: Bool[Array, "B M"]
+    accepted: Bool[Array, "B M"]
+    coverage: Float[Array, "B M"]
+
+
+class Result(struct.PyTreeNode):
+    """The K best items per user, best first; ties in lexicographic order of the ids.
+
+    ids [B, K]: row of the catalogue's sorted distinct ids (0 where invalid). tokens [B, K, L]; score [B, K]: log-probability; valid [B, K]: False marks
+    a place nothing was found for. target_calls [B]: target forwards of each user, the prompt's included. rounds []: forwards of the
+    batch (its slowest row). round_one: None for plain beam search.
+    """
+
+    ids: Int[Array, "B K"]
+    tokens: Int[Array, "B K L"]
+    score: Float[Array, "B K"]
+    valid: Bool[Array, "B K"]
+    target_calls: RowInt
+    rounds: Int[Array, ""]
+    round_one: RoundOne | None
+
+
+def select_rows(condition: RowBool, then, otherwise):
+    """Row-wise `where` over two equal pytrees whose arrays start with the batch dimension."""
+    def pick(a, b):
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, then, otherwise)

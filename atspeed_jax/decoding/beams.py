@@ -1,0 +1,164 @@
+"""Beams of one level as flat arrays, and the verbs on them: root, children, best, place, inputs, finalise.
+
+Nodes of a level stay in trie order with the invalid ones last, and are sorted by score only at the very end. Then `top_k`, which prefers the lower
+index among equals, is the tie rule (lexicographically smaller id first) at every level.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from atspeed_jax.decoding.base import Layout, Prompt, Result, RoundOne, ScoreNorm
+from atspeed_jax.items.trie import Trie
+from atspeed_jax.shapes import (
+    ChildBool,
+    ChildFloat,
+    ChildInt,
+    Logits,
+    Mask,
+    NodeBool,
+    NodeFloat,
+    NodeInt,
+    NodeLevels,
+    RowInt,
+    Tokens,
+)
+
+UNPLACED = -1  # path entry of a level that has no slot yet
+LOWEST = -1e30  # score of an invalid node; validity itself is always the bool
+
+
+class Beams(struct.PyTreeNode):
+    """N prefixes of l codes per user.
+
+    tokens [B, N, L]: codes so far as tokens (0 beyond l). path [B, N, L]: cache slots of levels 0..l, own slot included once placed. score [B, N]:
+    log-probability. node [B, N]: trie node of depth l. valid [B, N].
+    """
+
+    tokens: NodeLevels
+    path: NodeLevels
+    score: NodeFloat
+    node: NodeInt
+    valid: NodeBool
+
+    @property
+    def count(self) -> int:
+        return self.score.shape[1]
+
+    def take(self, index: NodeInt) -> Beams:
+        """The beams at index [B, M]."""
+        return jax.tree.map(lambda x: jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - 2)), 1), self)
+
+    def resize(self, count: int) -> Beams:
+        """The first `count` beams, or padded with invalid ones."""
+        missing = count - self.count
+        if missing <= 0:
+            return jax.tree.map(lambda x: x[:, :count], self)
+        filler = Beams(tokens=0, path=UNPLACED, score=LOWEST, node=0, valid=False)
+        return jax.tree.map(lambda x, f: jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2), constant_values=f), self, filler)
+
+
+class Children(struct.PyTreeNode):
+    """All trie children of N nodes: edge [B, N, R] (also the child's node number), token, log_prob given the parent, exists."""
+
+    edge: ChildInt
+    token: ChildInt
+    log_prob: ChildFloat
+    exists: ChildBool
+
+
+class StepInput(struct.PyTreeNode):
+    """What one model call reads: tokens, positions, slots [B, T] and mask [B, T, S]."""
+
+    tokens: Tokens
+    positions: Tokens
+    slots: Tokens
+    mask: Mask
+
+
+def root(prompt: Prompt, length: int) -> Beams:
+    """The empty prefix of each user: its slot is the last prompt token's."""
+    batch, width = prompt.tokens.shape
+    levels = jnp.zeros((batch, 1, length), jnp.int32)
+    return Beams(tokens=levels, path=(levels + UNPLACED).at[..., 0].set(width - 1), score=jnp.zeros((batch, 1)),
+                 node=jnp.zeros((batch, 1), jnp.int32), valid=jnp.ones((batch, 1), bool))
+
+
+def children_of(trie: Trie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm) -> Children:
+    """Reads each node's trie children and scores them: log-softmax over the vocabulary, or over the children alone."""
+    edge, exists = trie.edges(level, beams.node)
+    exists &= beams.valid[..., None]
+    token = jnp.where(exists, trie.token[level][edge], 0)
+    logit = jnp.take_along_axis(logits, token, -1)
+    if norm == "vocab":
+        total = jax.nn.logsumexp(logits, -1, keepdims=True)
+    else:
+        total = jax.nn.logsumexp(jnp.where(exists, logit, LOWEST), -1, keepdims=True)
+    return Children(edge, token, jnp.where(exists, logit - total, LOWEST), exists)
+
+
+def best(beams: Beams, children: Children, level: int, count: int) -> Beams:
+    """The `count` best children of nodes of `level` by cumulative score, in trie order, invalid last.
+
+    Parents are in trie order and children in code order, so the flat index is the trie order and sorting it restores it.
+    """
+    batch, _, row = children.edge.shape
+    flat = jax.tree.map(lambda x: x.reshape(batch, -1), children)
+    total = jnp.where(children.exists, beams.score[..., None] + children.log_prob, LOWEST).reshape(batch, -1)
+    candidates = total.shape[1]
+    _, index = jax.lax.top_k(total, min(count, candidates))
+    found = jnp.take_along_axis(flat.exists, index, 1)
+    index = jnp.sort(jnp.where(found, index, candidates), 1)
+    valid = index < candidates
+    index = jnp.where(valid, index, 0)
+    parent = beams.take(index // row)
+
+    def pick(values, invalid):
+        return jnp.where(valid, jnp.take_along_axis(values, index, 1), invalid)
+
+    chosen = Beams(tokens=parent.tokens.at[..., level].set(pick(flat.token, 0)), path=parent.path, score=pick(total, LOWEST),
+                   node=pick(flat.edge, 0), valid=valid)
+    return chosen.resize(count)
+
+
+def place(beams: Beams, level: int, layout: Layout) -> Beams:
+    """Beams of `level` >= 1 put into that level's first slots."""
+    slots = layout.offset[level] + jnp.arange(beams.count, dtype=jnp.int32)
+    return beams.replace(path=beams.path.at[..., level].set(slots))
+
+
+def prompt_input(prompt: Prompt, slots: int) -> StepInput:
+    """The prompt under the causal mask; positions start at 0 on the first real token of each row."""
+    width = prompt.tokens.shape[1]
+    positions = jnp.maximum(jnp.cumsum(prompt.valid, 1) - 1, 0)
+    mask = jnp.tril(jnp.ones((width, width), bool)) & prompt.valid[:, None]
+    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), prompt.tokens.shape)
+    return StepInput(prompt.tokens, positions, own, jnp.pad(mask, ((0, 0), (0, 0), (0, slots - width))))
+
+
+def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, settled: RowInt) -> StepInput:
+    """Placed beams of `level` >= 1 as model input: each sees the valid prompt and its own path.
+
+    settled [B]: the level each row stands at. A row already past `level` is idle there and writes nowhere: its old nodes of this
+    level may be ancestors still in use. Invalid nodes write into their own slot, which nobody's path holds.
+    """
+    ancestors = (beams.path[..., None] == jnp.arange(layout.slots)).any(-2)
+    seen = ancestors | jnp.pad(prompt.valid, ((0, 0), (0, layout.slots - layout.prompt)))[:, None]
+    slots = layout.offset[level] + jnp.arange(beams.count, dtype=jnp.int32)
+    slots = jnp.where((settled <= level)[:, None], slots, layout.slots)
+    positions = jnp.broadcast_to((prompt.last_position + level)[:, None], slots.shape)
+    return StepInput(beams.tokens[..., level - 1], positions, slots, seen)
+
+
+def join(*inputs: StepInput) -> StepInput:
+    """Several inputs read in one call."""
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *inputs)
+
+
+def finalise(beams: Beams, target_calls: RowInt, rounds, round_one: RoundOne | None) -> Result:
+    """Beams of depth L, best first. The sort is stable, so equals stay in lexicographic order."""
+    order = jnp.argsort(jnp.where(beams.valid, -beams.score, jnp.inf), axis=1, stable=True)
+    beams = beams.take(order)
+    return Result(beams.node, beams.tokens, beams.score, beams.valid, target_calls, rounds, round_one)

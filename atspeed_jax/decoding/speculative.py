@@ -1,0 +1,66 @@
+"""Strict speculative beam search: the list of plain beam search, in fewer calls of the target (AtSpeed, ICLR 2025, sections 3 and 4.1).
+
+A round is: the draft grows a tree from the settled beams, ONE target call scores all of it, a walk accepts every level that is certain. Each
+round settles at least one level, so L rounds always suffice. Round 1 also reads the prompt; later rounds are one scan that costs
+nothing once every row of the batch is finished.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, Result, RoundOne, SearchConfig, StepModel
+from atspeed_jax.decoding.draft import Drafter, draft_tree
+from atspeed_jax.decoding.verify import accept, verify_tree
+from atspeed_jax.items.trie import Trie
+from atspeed_jax.shapes import RowInt
+
+
+class State(struct.PyTreeNode):
+    """Between rounds: K settled beams per row, the level they stand at [B], target calls so far [B], and both caches."""
+
+    settled: B.Beams
+    level: RowInt
+    calls: RowInt
+    target_cache: Any
+    draft_cache: Any
+
+
+@functools.partial(jax.jit, static_argnames=("target", "drafter", "config"))
+def speculative_beam_search(target: StepModel, target_params, drafter: Drafter, draft_params, trie: Trie, prompt: Prompt, *,
+                            config: SearchConfig) -> Result:
+    """The same K items, order and scores as `beam_search` of the target, for ANY drafter and widths.
+
+    Raises DecodeError if `config.widths` does not have L - 1 entries. A level's slots hold max(K, W_l) nodes; invalid places of the
+    result are flagged, never filled.
+    """
+    length, batch, width = trie.length, *prompt.tokens.shape
+    if len(config.widths) != length - 1:
+        raise DecodeError(f"widths={config.widths}: ids of length {length} need {length - 1} widths, one per level but the last")
+    layout = Layout(width, (1, *(max(config.beams, w) for w in config.widths)))
+
+    def one_round(state: State, levels: range) -> tuple[State, RoundOne]:
+        nodes, draft_cache = draft_tree(drafter, draft_params, trie, prompt, layout, config, state.settled, state.level,
+                                        state.draft_cache, levels)
+        logits, target_cache = verify_tree(target, target_params, prompt, layout, nodes, state.level, state.target_cache)
+        settled, level, record = accept(trie, nodes, logits, state.settled, state.level, config)
+        calls = state.calls + (state.level < length)
+        return State(settled, level, calls, target_cache, draft_cache), record
+
+    def next_round(state: State, _):
+        unfinished = (state.level < length).any()
+        state = jax.lax.cond(unfinished, lambda s: one_round(s, range(1, length))[0], lambda s: s, state)
+        return state, unfinished
+
+    zeros = jnp.zeros((batch,), jnp.int32)
+    state = State(B.root(prompt, length), zeros, zeros, target.init_cache(batch, layout.slots),
+                  drafter.init_cache(batch, layout.slots))
+    state, round_one = one_round(state, range(0, min(config.gamma + 1, length)))
+    state, ran = jax.lax.scan(next_round, state, None, length=length - 1)
+    return B.finalise(state.settled, state.calls, 1 + ran.sum(dtype=jnp.int32), round_one)

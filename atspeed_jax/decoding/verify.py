@@ -1,0 +1,74 @@
+"""Verification: one target call over the whole tree, then the strict walk that accepts as many levels as are certain.
+
+All K beams of a level are checked at once (the paper's N-to-K verification): every operation runs over beams, nodes and users together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, SearchConfig, StepModel, select_rows
+from atspeed_jax.items.trie import Trie
+from atspeed_jax.shapes import Logits, RowInt
+
+
+def verify_tree(target: StepModel, params, prompt: Prompt, layout: Layout, nodes: dict[int, B.Beams], at: RowInt,
+                cache) -> tuple[dict[int, Logits], Any]:
+    """Target logits [B, N_l, V] of every level in `nodes` by ONE call; with level 0 among them the same call reads the prompt."""
+    inputs = [B.prompt_input(prompt, layout.slots) if level == 0 else B.level_input(beams, level, prompt, layout, at)
+              for level, beams in nodes.items()]
+    n_out = sum(beams.count for beams in nodes.values())
+    call = B.join(*inputs)
+    logits, cache = target(params, call.tokens, call.positions, call.slots, call.mask, cache, n_out=n_out)
+    parts, start = {}, 0
+    for level, beams in nodes.items():
+        parts[level] = logits[:, start : start + beams.count]
+        start += beams.count
+    return parts, cache
+
+
+def accept(trie: Trie, nodes: dict[int, B.Beams], logits: dict[int, Logits], settled: B.Beams, at: RowInt,
+           config: SearchConfig) -> tuple[B.Beams, RowInt, RoundOne]:
+    """The strict walk (lossless): settles levels while all K target beams of a level are among its drafted nodes.
+
+    A row starts at its level `at` [B] with its settled beams; the best K children under the *target* are the settled beams of the next level. If
+    every valid one was drafted, their logits are already here and the walk goes on; else it stops. A missing place counts as drafted.
+    -> (settled beams, their level, what happened at each level 1..L-1). Source: ALGORITHM section 5.
+    """
+    settled, begun = settled.resize(config.beams), at
+    alive = jnp.zeros(at.shape, bool)
+    verified = None  # this level's nodes with the target's scores, for rows that walked here
+    no = jnp.zeros((at.shape[0], trie.length - 1), bool)
+    record = RoundOne(no, no, no.astype(jnp.float32))
+    for level, drafted in nodes.items():
+        starts = begun == level
+        current = drafted if verified is None else select_rows(starts, drafted, verified)
+        children = B.children_of(trie, level, current, logits[level], config.score_norm)
+        found = B.best(current, children, level, config.beams)
+        alive = alive | starts
+        settled = select_rows(alive, found, settled)
+        at = jnp.where(alive, level + 1, at)
+        if level + 1 in nodes:
+            verified, present = match(found, nodes[level + 1])
+            covered = present | ~found.valid
+            record = RoundOne(record.reached.at[:, level].set(alive),
+                              record.accepted.at[:, level].set(alive & covered.all(1)),
+                              record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)))
+            alive = alive & covered.all(1)
+        elif level + 1 < trie.length:  # nothing drafted there (gamma): the round ends for those who came this far
+            record = record.replace(reached=record.reached.at[:, level].set(alive))
+    return settled, at, record
+
+
+def match(found: B.Beams, drafted: B.Beams):
+    """Drafted nodes of a level that are among the target's beams, with the target's score; and which beams were drafted.
+
+    -> (nodes [B, N], present [B, K]). Equal trie nodes have equal prefixes. The score is a max over the hits, never a scatter: a beam that was not
+    drafted has no place to scatter to.
+    """
+    hit = (found.node[:, :, None] == drafted.node[:, None]) & found.valid[:, :, None] & drafted.valid[:, None]
+    score = jnp.where(hit, found.score[:, :, None], B.LOWEST).max(1)
+    return drafted.replace(score=score, valid=hit.any(1)), hit.any(2)
