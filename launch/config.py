@@ -1,0 +1,219 @@
+"""From the command line's ConfigDict to frozen dataclasses, and the directory a run may write to."""
+
+import dataclasses
+import difflib
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+from ml_collections import ConfigDict, FieldReference
+from ml_collections.config_dict import RequiredValueError
+
+from atspeed_jax.files import write_json
+
+MARKER_FILE = "experiment.json"
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A config with an unknown, missing or unusable field."""
+
+
+class WorkdirError(ValueError):
+    """A working directory that cannot be used."""
+
+
+def load(config: ConfigDict | Mapping, into: type[T]) -> T:
+    """The config as an instance of the dataclass `into`, converted by its type hints.
+
+    Understood are bool, int, float, str, None, Literal, unions, tuple[X, ...], tuple[X, Y] (from lists or tuples) and
+    further dataclasses (from nested dicts). An int is taken where a float is expected, a bool never as a number. A
+    field that the config lacks takes the dataclass's default, if there is one.
+
+    Raises ConfigError naming the field's full path: an unknown field (with the nearest valid name), a missing one, a
+    value of the wrong type, or one that the dataclass itself refuses with a ValueError.
+    """
+    return _dataclass(_resolved(config, into, "config"), into, "config")
+
+
+def _dataclass(value, kind: type, path: str):
+    if not isinstance(value, Mapping):
+        names = ", ".join(field.name for field in _fields(kind))
+        raise ConfigError(f"{path} is {value!r}, expected the fields of {kind.__name__}: {names}")
+    fields = {field.name: field for field in _fields(kind)}
+    for name in value:
+        if name not in fields:
+            raise ConfigError(f"{path}.{name} is unknown; {_nearest(str(name), kind, path)}")
+    hints = typing.get_type_hints(kind)
+    arguments = {}
+    for name, field in fields.items():
+        if name in value:
+            arguments[name] = _convert(value[name], hints[name], f"{path}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{path}.{name} is missing; expected {_expected(hints[name])}")
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _fields(kind: type) -> list[dataclasses.Field]:
+    return [field for field in dataclasses.fields(kind) if field.init]
+
+
+def _nearest(name: str, kind: type, path: str) -> str:
+    """The field that was most likely meant: one of the same dataclass first, else the same name at another place."""
+    here = [field.name for field in _fields(kind)]
+    if close := difflib.get_close_matches(name, here, n=1, cutoff=0.6):
+        return f"did you mean {path}.{close[0]}?"
+    below = [inner for inner in _paths(kind, path) if inner.rpartition(".")[2] == name]
+    if below:
+        return f"did you mean {below[0]}?"
+    closest = difflib.get_close_matches(name, here, n=1, cutoff=0.0)
+    return f"the nearest field there is {path}.{closest[0]}, of {', '.join(here)}" if closest else "it has no fields"
+
+
+def _paths(kind: type, path: str):
+    for name, hint in typing.get_type_hints(kind).items():
+        yield f"{path}.{name}"
+        for inner in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(inner):
+                yield from _paths(inner, f"{path}.{name}")
+
+
+def _convert(value, hint, path: str):
+    """`value` as an instance of the type `hint`; ConfigError naming `path` if it is none."""
+    value = _resolved(value, hint, path)
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass(value, hint, path)
+    if origin in (Union, types.UnionType):
+        return _union(value, hint, path)
+    if origin is tuple and isinstance(value, list | tuple):
+        return _tuple(value, hint, path)
+    if origin is Literal:
+        if any(value == allowed and type(value) is type(allowed) for allowed in typing.get_args(hint)):
+            return value
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint in (bool, int, float, str, types.NoneType):
+        if type(value) is hint:
+            return value
+    elif origin is not tuple:
+        raise TypeError(f"{path}: type {hint} of the dataclass is not understood; use the types that load() lists")
+    raise ConfigError(f"{path} is {value!r} ({type(value).__name__}), expected {_expected(hint)}")
+
+
+def _resolved(value, hint, path: str):
+    """`value` without the wrappers of ml_collections."""
+    if isinstance(value, FieldReference):
+        try:
+            value = value.get()
+        except RequiredValueError as error:
+            raise ConfigError(f"{path} has no value; expected {_expected(hint)}, set it with --{path}=...") from error
+    return dict(value.items(preserve_field_references=True)) if isinstance(value, ConfigDict) else value
+
+
+def _tuple(value, hint, path: str) -> tuple:
+    kinds = typing.get_args(hint)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(kinds) != len(value):
+        raise ConfigError(f"{path} is {value!r} with {len(value)} entries, expected {_expected(hint)}")
+    return tuple(
+        _convert(entry, kind, f"{path}[{place}]") for place, (entry, kind) in enumerate(zip(value, kinds, strict=True))
+    )
+
+
+def _union(value, hint, path: str):
+    """The first member that fits; if none, the error of the dataclass that shares most names with the value."""
+    members = typing.get_args(hint)
+    errors = {}
+    # An exact match before int -> float, so that int | float keeps an int.
+    for member in sorted(members, key=lambda member: type(value) is not member):
+        try:
+            return _convert(value, member, path)
+        except ConfigError as error:
+            errors[member] = error
+    inner = [member for member in members if dataclasses.is_dataclass(member)]
+    if isinstance(value, Mapping) and inner:
+        raise errors[max(inner, key=lambda kind: len(set(value) & {field.name for field in _fields(kind)}))]
+    raise ConfigError(f"{path} is {value!r} ({type(value).__name__}), expected {_expected(hint)}")
+
+
+def _expected(hint) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(_expected(argument) for argument in arguments)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return f"a tuple of {_expected(arguments[0])}"
+    if origin is tuple:
+        return "a tuple of (" + ", ".join(map(_expected, arguments)) + ")"
+    return "None" if hint is types.NoneType else getattr(hint, "__name__", str(hint))
+
+
+def check_workdir(path: str | os.PathLike, experiment) -> list[str]:
+    """Makes sure that `path` may be written to by this run; makes and marks it if it is new or empty.
+
+    A directory is ours if it holds experiment.json, the config it was made with. experiment: dataclass of the run.
+    Returns the differences from that config, such as "decoding.k: 20 -> 10" (empty for a new directory): each stage
+    decides by its own fingerprint what they mean for it. An existing marker is never rewritten.
+
+    Raises WorkdirError, with the directory untouched, if it is foreign and not empty, or cannot be made or written.
+    """
+    workdir = Path(path).absolute()
+    marker = workdir / MARKER_FILE
+    config = json.loads(json.dumps(dataclasses.asdict(experiment)))
+    if workdir.exists() and not workdir.is_dir():
+        raise WorkdirError(f"workdir {workdir} is a file; give --workdir a directory")
+    if marker.exists():
+        recorded = _read_marker(marker)
+    else:
+        # A run killed while it wrote its marker leaves the partial file alone there.
+        found = sorted({entry.name for entry in _listed(workdir)} - {f".{MARKER_FILE}.partial"})
+        if found:
+            raise WorkdirError(
+                f"workdir {workdir} is not empty and was not made by this program (no {MARKER_FILE}; it holds "
+                f"{', '.join(found[:3])}{', ...' if len(found) > 3 else ''}); give --workdir a new or empty directory"
+            )
+        recorded = config
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            write_json(marker, config)
+    except OSError as error:
+        raise WorkdirError(f"workdir {workdir} cannot be made or written ({error.strerror}); choose another") from error
+    if not os.access(workdir, os.W_OK | os.X_OK):
+        raise WorkdirError(f"workdir {workdir} is not writable; change its permissions or choose another")
+    return _differences(recorded, config, "")
+
+
+def _listed(workdir: Path) -> list[Path]:
+    try:
+        return list(workdir.iterdir()) if workdir.exists() else []
+    except OSError as error:
+        raise WorkdirError(f"workdir {workdir} cannot be read ({error.strerror}); choose another") from error
+
+
+def _read_marker(marker: Path) -> dict:
+    try:
+        recorded = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{marker} cannot be read ({error}); give --workdir a new or empty directory") from error
+    if not isinstance(recorded, dict):
+        raise WorkdirError(f"{marker} holds no config; give --workdir a new or empty directory")
+    return recorded
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        inner = [(old.get(name, "absent"), new.get(name, "absent"), f"{path}.{name}".lstrip(".")) for name in names]
+        return [difference for arguments in inner for difference in _differences(*arguments)]
+    return [] if old == new else [f"{path}: {old} -> {new}"]
