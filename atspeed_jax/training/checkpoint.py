@@ -23,9 +23,9 @@ def path_name(path) -> str:
 
 
 def fingerprint_of(params) -> str:
-    """SHA-256 (hex) over the leaves in order of their paths: path, shape, dtype, bytes (row-major, little-endian).
+    """SHA-256 (hex) over the leaves in order of their paths: path, shape, dtype, bytes (row-major).
 
-    Two trees have the same fingerprint exactly if they are bit-identical, wherever their arrays live.
+    Says whether two trees are bit-identical, wherever their arrays live.
     """
     digest = hashlib.sha256()
     leaves = ((path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params))
@@ -55,12 +55,11 @@ class TrainCheckpoints:
     """
 
     def __init__(self, directory):
+        self._directory = Path(directory).absolute()
         self._policy = _LatestAndBest(None)
+        self._saving = None
         self._checkpointer = ocp.training.Checkpointer(
-            Path(directory).absolute(),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=self._policy,
-            cleanup_tmp_directories=True,
+            self._directory, preservation_policy=self._policy, cleanup_tmp_directories=True
         )
 
     def latest(self) -> tuple[int, dict] | None:
@@ -77,18 +76,25 @@ class TrainCheckpoints:
         """
         self._policy.best_step = best_step
         rest = {name: value for name, value in state.items() if name != "params"}
-        self._checkpointer.save_checkpointables_async(
+        self._saving = self._checkpointer.save_checkpointables_async(
             step, {"params": state["params"], "rest": rest}, force=True, custom_metadata=progress
         )
 
     def restore(self, step: int, abstract: dict) -> dict:
-        """The state saved at `step`, with the structure and shardings of `abstract`."""
+        """The state saved at `step`, with the structure and shardings of `abstract`.
+
+        Raises CheckpointError if its parameters are those of another model.
+        """
+        stored = self._checkpointer.checkpointables_metadata(step).metadata["params"]
+        _check_same_tree(self._directory / str(step), stored, abstract["params"])
         rest = {name: value for name, value in abstract.items() if name != "params"}
         loaded = self._checkpointer.load_checkpointables(step, {"params": abstract["params"], "rest": rest})
         return {"params": loaded["params"], **loaded["rest"]}
 
     def restore_params(self, step: int, abstract):
-        """The parameters alone of the state saved at `step`."""
+        """The parameters alone of the state saved at `step`; waits for a save under way, which may be that one."""
+        if self._saving is not None:
+            self._saving.result()
         return self._checkpointer.load_checkpointables(step, {"params": abstract})["params"]
 
     def close(self) -> None:
@@ -146,18 +152,31 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
             f"{metadata.get('fingerprint')!r}, expected {fingerprint!r}; give the configuration it was trained with, "
             "or train again in another directory"
         )
-    path = directory / PARAMS_DIR
-    try:
-        stored = ocp.metadata(path).metadata
-    except (ocp.errors.InvalidLayoutError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}); delete {directory} and train again") from error
-    _check_same_tree(path, stored, abstract)
+    return _load_tree(directory / PARAMS_DIR, abstract), metadata
+
+
+def _load_tree(path: Path, abstract):
+    """Load a tree of arrays; CheckpointError if it is missing, damaged, or another tree."""
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first),
         abstract,
     )
-    return ocp.load(path, target), metadata
+    try:
+        stored = ocp.metadata(path).metadata
+        if not jax.tree.leaves(stored):  # what orbax makes of a lost index
+            raise ValueError("it lists no arrays")
+    except (ocp.errors.InvalidLayoutError, OSError, ValueError) as error:
+        raise CheckpointError(_damaged(path, error)) from error
+    _check_same_tree(path, stored, abstract)
+    try:
+        return ocp.load(path, target)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is missing or damaged ({str(error)[:300]}); delete {path.parent} and train again"
 
 
 def _check_same_tree(path: Path, stored, abstract) -> None:

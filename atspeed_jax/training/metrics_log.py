@@ -42,7 +42,7 @@ class MetricsLog:
         path = directory / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= step]
         write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._file = open(path, "a", encoding="utf-8")
         shutil.rmtree(directory / "tensorboard", ignore_errors=True)
         self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
         for record in kept:

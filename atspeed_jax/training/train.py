@@ -139,14 +139,13 @@ def fit(
     mesh = sharding.data_mesh()
     init = _initialiser(init_params, config, mesh)
     abstract = sharding.abstract_like(jax.eval_shape(init), sharding.replicated(mesh))
-    if is_finished(workdir):
-        return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
-    with claimed_workdir(workdir, name, fingerprint):
-        if not is_finished(workdir):  # another process may have finished it in between
-            run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh)
-            _train(run, init, abstract)
-        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
-        return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
+    if not is_finished(workdir):
+        with claimed_workdir(workdir, name, fingerprint):
+            if not is_finished(workdir):  # another process may have finished it in between
+                run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh)
+                _train(run, init, abstract)
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
 
 
 def _initialiser(init_params, config: FitConfig, mesh):
@@ -154,7 +153,8 @@ def _initialiser(init_params, config: FitConfig, mesh):
 
     def init():
         init_key, step_key = jax.random.split(jax.random.key(config.seed))
-        params = init_params(init_key)
+        # astype drops weak types, which the first update would drop too: the second would be compiled again.
+        params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key))
         opt_state = make_optimizer(config.optim).init(params)
         return {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
 

@@ -59,6 +59,13 @@ def read_json(path: Path) -> dict:
 
 def check_workdir(workdir: Path, fingerprint: str) -> None:
     """Raise WorkdirError unless `workdir` is absent, empty, or of a run with this fingerprint. Writes nothing."""
+    try:
+        _check_owner(workdir, fingerprint)
+    except OSError as error:
+        raise WorkdirError(f"workdir {workdir} cannot be read ({error}); use another workdir") from error
+
+
+def _check_owner(workdir: Path, fingerprint: str) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"workdir {workdir} is not a directory; use another workdir")
     run_file = workdir / RUN_FILE
@@ -89,7 +96,7 @@ def claimed_workdir(workdir: Path, name: str, fingerprint: str):
     check_workdir(workdir, fingerprint)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / LOCK_FILE, "w")  # noqa: SIM115 (open for as long as the run lasts)
+        lock = open(workdir / LOCK_FILE, "w")
     except OSError as error:
         raise WorkdirError(f"workdir {workdir} cannot be written ({error}); use another workdir") from error
     with lock:
@@ -99,6 +106,7 @@ def claimed_workdir(workdir: Path, name: str, fingerprint: str):
             raise WorkdirError(
                 f"workdir {workdir} is in use by another process; wait for it, or use another workdir"
             ) from error
+        check_workdir(workdir, fingerprint)  # again, now that nobody else can be writing here
         if not (workdir / RUN_FILE).exists():
             write_json(workdir / RUN_FILE, {"name": name, "fingerprint": fingerprint})
         yield

@@ -1,0 +1,65 @@
+import struct
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from atspeed_jax.training.metrics_log import MetricsLog, read_metrics
+from atspeed_jax.training.workdir import WorkdirError
+
+
+def tensorboard_scalars(directory):
+    """Sorted (tag, step, value) of all event files; a record is length, its checksum, data, its checksum."""
+    found = []
+    for path in (directory / "tensorboard").iterdir():
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack_from("<Q", data, at)
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            at += 16 + length
+    return sorted(found)
+
+
+def without_time(records):
+    return [{key: value for key, value in record.items() if key != "time"} for record in records]
+
+
+def test_records_reach_both_files(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        log.write(1, "train", {"loss": 0.5})
+        assert without_time(read_metrics(tmp_path / "metrics.jsonl")) == [{"step": 1, "split": "train", "loss": 0.5}]
+        log.write(1, "valid", {"recall": 0.25, "odd": float("nan")})
+    assert without_time(read_metrics(tmp_path / "metrics.jsonl"))[1] == {
+        "step": 1,
+        "split": "valid",
+        "recall": 0.25,
+        "odd": None,
+    }
+    assert tensorboard_scalars(tmp_path) == [("train/loss", 1, 0.5), ("valid/recall", 1, 0.25)]
+
+
+def test_resuming_drops_later_records_and_a_half_written_line(tmp_path):
+    with MetricsLog(tmp_path, 0) as log:
+        for step in (1, 2, 3):
+            log.write(step, "train", {"loss": float(step)})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "spl')
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    with MetricsLog(tmp_path, 2) as log:
+        log.write(3, "train", {"loss": 30.0})
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(record["step"], record["loss"]) for record in records] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    assert tensorboard_scalars(tmp_path) == [("train/loss", 1, 1.0), ("train/loss", 2, 2.0), ("train/loss", 3, 30.0)]
+
+
+def test_no_log_is_an_empty_log(tmp_path):
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+@pytest.mark.parametrize("line", ["{", "3", '{"step": 1}'])
+def test_a_broken_line_is_named_and_nothing_is_lost(tmp_path, line):
+    text = '{"step": 1, "split": "train"}\n' + line + '\n{"step": 2, "split": "train"}\n'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(WorkdirError, match="metrics.jsonl line 2: .*remove this line"):
+        MetricsLog(tmp_path, 5)
+    assert (tmp_path / "metrics.jsonl").read_text() == text

@@ -1,0 +1,105 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from atspeed_jax.training.workdir import (
+    WorkdirError,
+    check_workdir,
+    claimed_workdir,
+    jsonable,
+    read_json,
+    write_json,
+    write_whole,
+)
+
+
+def test_a_claimed_directory_says_whose_it_is_and_can_be_claimed_again(tmp_path):
+    workdir = tmp_path / "a" / "b"
+    for _ in range(2):
+        with claimed_workdir(workdir, "toy", "f1"):
+            assert read_json(workdir / "run.json") == {"name": "toy", "fingerprint": "f1"}
+
+
+def test_another_fingerprint_is_refused_and_nothing_changes(tmp_path):
+    with claimed_workdir(tmp_path / "w", "toy", "f1"):
+        pass
+    before = {path: path.read_bytes() for path in (tmp_path / "w").iterdir()}
+    with pytest.raises(WorkdirError, match="'f1', this run has 'f2'.*use another workdir, or delete this one"):
+        with claimed_workdir(tmp_path / "w", "toy", "f2"):
+            pass
+    assert {path: path.read_bytes() for path in (tmp_path / "w").iterdir()} == before
+
+
+def test_a_foreign_directory_is_refused_untouched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(WorkdirError, match="not empty and holds no run.json.*thesis.tex"):
+        with claimed_workdir(tmp_path, "toy", "f1"):
+            pass
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_what_a_kill_leaves_before_the_first_file_is_not_foreign(tmp_path):
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / ".run.json.partial").write_text("{")
+    with claimed_workdir(tmp_path, "toy", "f1"):
+        assert read_json(tmp_path / "run.json")["fingerprint"] == "f1"
+
+
+def test_checking_makes_nothing(tmp_path):
+    check_workdir(tmp_path / "w", "f1")
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="file/w cannot be written.*use another workdir"):
+        with claimed_workdir(tmp_path / "file" / "w", "toy", "f1"):
+            pass
+    with pytest.raises(WorkdirError, match="file is not a directory"):
+        check_workdir(tmp_path / "file", "f1")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_directory_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(WorkdirError, match="cannot be written.*use another workdir"):
+        with claimed_workdir(tmp_path, "toy", "f1"):
+            pass
+
+
+def test_two_processes_cannot_share_a_directory(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom atspeed_jax.training.workdir import claimed_workdir\n"
+        "with claimed_workdir(Path(sys.argv[1]), 'toy', 'f1'): pass"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "w")]
+    with claimed_workdir(tmp_path / "w", "toy", "f1"):
+        other = subprocess.run(command, capture_output=True, text=True)
+        assert other.returncode == 1
+        assert "in use by another process" in other.stderr
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 0
+
+
+def test_files_are_replaced_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    write_whole(path, "old")
+    with open(path) as reader:
+        write_whole(path, "new")
+        assert reader.read() == "old"  # who reads keeps the old file: the new one took its name, not its bytes
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_json_has_null_for_what_json_cannot_hold(tmp_path):
+    assert jsonable({"a": [float("nan"), 1.5, (float("inf"),)], "b": "x"}) == {"a": [None, 1.5, [None]], "b": "x"}
+    write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert read_json(tmp_path / "a.json") == {"loss": None}
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+def test_json_that_is_no_object_is_named(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(WorkdirError, match="a.json (is not valid JSON|holds no JSON object)"):
+        read_json(tmp_path / "a.json")
