@@ -67,6 +67,20 @@ def test_covisitation_lists_by_hand():
     np.testing.assert_array_equal(removed, [[1, 0, 5, -1, -1]])
 
 
+def test_items_beyond_the_history_do_not_vote():
+    config = CovisitationConfig(window=2, history=2, decay=0.5)
+    # The vote of 4 would lift 3 from 0.102 above 0 (0.354) and 2 (0.177).
+    lists = covisitation_lists(TRAIN, POPULARITY, [np.array([4, 0, 2])], config, k=4, remove_seen=False)
+    np.testing.assert_array_equal(lists, [[1, 0, 2, 3]])
+
+
+def test_ties_go_to_the_more_popular_item_then_to_the_lower_number():
+    train = [np.array(pair) for pair in ((0, 1), (0, 3), (0, 2), (0, 2))]
+    popularity = np.array([1, 1, 4, 1])  # 0 is as similar to 1 (1 / 1) as to 2 (2 / sqrt 4) and to 3
+    lists = covisitation_lists(train, popularity, [np.array([0])], COVISITATION, k=3, remove_seen=True)
+    np.testing.assert_array_equal(lists, [[2, 1, 3]])
+
+
 def test_empty_histories_fall_back_to_popularity():
     empty = [np.array([], int)] * 2
     lists = covisitation_lists(TRAIN, POPULARITY, empty, COVISITATION, k=3, remove_seen=True)

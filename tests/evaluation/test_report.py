@@ -146,6 +146,7 @@ def test_git_revision(tmp_path, monkeypatch):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init")
+    git("commit", "-m", "empty", "--allow-empty", "--no-verify")
     assert git_revision(package) is None  # inside a repository that does not track it
     git("add", ".")
     git("commit", "-m", "a", "--no-verify")
