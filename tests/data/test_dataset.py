@@ -226,13 +226,17 @@ def test_damaged_catalogue(copy):
             load_dataset(copy)
 
 
-def test_damaged_records(copy):
+def test_damaged_records(copy, tmp_path):
     file = next(copy.rglob("*.array_record*"))
     content = file.read_bytes()
     for damage in (b"", content[: len(content) // 2], content[:100] + b"\0" * 400 + content[500:]):
         file.write_bytes(damage)
         with pytest.raises(DatasetError, match="1.0.0: cannot be read .*remove .* and build it again"):
             load_dataset(copy)
+    build_dataset(make_source(seed=1), tmp_path / "other")
+    file.write_bytes(next((tmp_path / "other").rglob("*.array_record*")).read_bytes())
+    with pytest.raises(DatasetError, match=r"cannot be read \(content [0-9a-f]{16} differs from"):
+        load_dataset(copy)
     file.unlink()
     with pytest.raises(DatasetError, match="1.0.0: cannot be read"):
         load_dataset(copy)
