@@ -20,7 +20,7 @@ from atspeed_jax.training.checkpoint import CheckpointError, TrainCheckpoints, f
 from atspeed_jax.training.metrics_log import MetricsLog, read_metrics
 from atspeed_jax.training.optim import make_optimizer
 from atspeed_jax.training.train import FitConfigError, TrainingDiverged
-from atspeed_jax.training.workdir import WorkdirError
+from atspeed_jax.training.workdir import WorkdirError, claimed_workdir
 from tests.training import toy
 
 ROOT = Path(__file__).parents[2]
@@ -122,11 +122,15 @@ def test_the_best_parameters_equal_a_loop_written_out(uninterrupted):
     params = toy.init_params(init_key)
     state = optimizer.init(params)
     figures, kept = {}, {}
-    gradient = jax.jit(jax.grad(lambda params, batch, key: toy.loss(params, batch, key)[0]))
-    for step in range(config.steps):
-        grads = gradient(params, toy.ToyBatches()[step], jax.random.fold_in(step_key, step))
+
+    @jax.jit
+    def update(params, state, batch, key):
+        grads = jax.grad(lambda params: toy.loss(params, batch, key)[0])(params)
         updates, state = optimizer.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for step in range(config.steps):
+        params, state = update(params, state, toy.ToyBatches()[step], jax.random.fold_in(step_key, step))
         if (step + 1) % config.eval_every == 0:
             figures[step + 1], kept[step + 1] = toy.evaluate(params)["mse"], params
     best = min(figures, key=figures.get)
@@ -169,7 +173,8 @@ def test_a_finished_run_is_read_back_without_work(uninterrupted):
 
     workdir, params = uninterrupted
     before = contents(workdir)
-    again = toy.fit_toy(workdir, toy.toy_config(), loss=never, evaluate=never, batches=toy.ToyBatches(never))
+    with claimed_workdir(workdir, "toy", "toy-1"):  # reading needs no claim, so nobody has to wait
+        again = toy.fit_toy(workdir, toy.toy_config(), loss=never, evaluate=never, batches=toy.ToyBatches(never))
     assert fingerprint_of(again) == fingerprint_of(params)
     assert contents(workdir) == before
 
@@ -199,7 +204,7 @@ def test_an_unwritable_workdir_is_named(tmp_path):
 def test_four_devices_give_the_losses_of_one(tmp_path, cache):
     # At the learning rate of the other tests Adam turns the rounding of a sum over devices, 1e-7, into 1.4e-5 within 24
     # steps (in float64 the two agree to 1e-15): this compares the devices, not the rounding.
-    changes = {"learning_rate": 0.01}
+    changes = {"learning_rate": 0.01, "steps": 10, "eval_every": 5}
     toy.fit_toy(tmp_path / "one", toy.toy_config(**changes))
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     report = run_toy(tmp_path / "run", kills=[], changes=changes, environment=flags | cache)

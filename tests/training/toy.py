@@ -1,4 +1,4 @@
-"""A toy regression with two batch shapes and a random loss, fitted in tests; `python toy.py WORKDIR KILLS CONFIG` fits it.
+"""A toy regression with two batch shapes and a random loss; `python toy.py WORKDIR KILLS CONFIG` fits it.
 
 CONFIG is a JSON object of changes to toy_config's arguments.
 KILLS is a JSON list of [when, value]: for each, a child process fits in WORKDIR until it kills itself with SIGKILL
@@ -28,7 +28,7 @@ from atspeed_jax.training.train import FitConfig, fit
 ROWS = 8
 
 
-def toy_config(steps=40, eval_every=10, patience=0, checkpoint_every=3, log_every=1, seed=0, learning_rate=0.05):
+def toy_config(steps=40, eval_every=10, patience=0, checkpoint_every=6, log_every=1, seed=0, learning_rate=0.05):
     optim = OptimConfig(
         learning_rate=learning_rate,
         warmup_steps=min(5, steps - 1),
