@@ -121,9 +121,9 @@ class RoundOne(struct.PyTreeNode):
 class Result(struct.PyTreeNode):
     """The K best items per user, best first; ties in lexicographic order of the ids.
 
-    ids [B, K]: row of the catalogue's sorted distinct ids (0 where invalid). tokens [B, K, L]; score [B, K]: log-probability; valid [B, K]: False marks
-    a place nothing was found for. target_calls [B]: target forwards of each user, the prompt's included. rounds []: forwards of the
-    batch (its slowest row). round_one: None for plain beam search.
+    ids [B, K]: row of the catalogue's sorted distinct ids. tokens [B, K, L]; score [B, K]: log-probability; valid [B, K]:
+    False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each user, the
+    prompt's included. rounds []: forwards of the batch (its slowest row). round_one: None for plain beam search.
     """
 
     ids: Int[Array, "B K"]

@@ -161,4 +161,5 @@ def finalise(beams: Beams, target_calls: RowInt, rounds, round_one: RoundOne | N
     """Beams of depth L, best first. The sort is stable, so equals stay in lexicographic order."""
     order = jnp.argsort(jnp.where(beams.valid, -beams.score, jnp.inf), axis=1, stable=True)
     beams = beams.take(order)
-    return Result(beams.node, beams.tokens, beams.score, beams.valid, target_calls, rounds, round_one)
+    tokens = jnp.where(beams.valid[..., None], beams.tokens, 0)  # an invalid place holds the codes of some prefix
+    return Result(beams.node, tokens, beams.score, beams.valid, target_calls, rounds, round_one)

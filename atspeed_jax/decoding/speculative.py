@@ -62,5 +62,8 @@ def speculative_beam_search(target: StepModel, target_params, drafter: Drafter, 
     state = State(B.root(prompt, length), zeros, zeros, target.init_cache(batch, layout.slots),
                   drafter.init_cache(batch, layout.slots))
     state, round_one = one_round(state, range(0, min(config.gamma + 1, length)))
-    state, ran = jax.lax.scan(next_round, state, None, length=length - 1)
-    return B.finalise(state.settled, state.calls, 1 + ran.sum(dtype=jnp.int32), round_one)
+    rounds = jnp.int32(1)
+    if length > 1:  # ids of one code are settled by round 1, and a later round would have no level to read
+        state, ran = jax.lax.scan(next_round, state, None, length=length - 1)
+        rounds += ran.sum(dtype=jnp.int32)
+    return B.finalise(state.settled, state.calls, rounds, round_one)
