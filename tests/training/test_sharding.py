@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,3 +50,16 @@ def test_abstract_like_keeps_shapes_and_dtypes():
 def test_arrays_that_disagree_about_the_rows_are_refused(batch):
     with pytest.raises(sharding.ShardingError, match=r"same first axis.*pass arrays \[B, \.\.\.\]"):
         sharding.shard_batch(batch, sharding.data_mesh())
+
+
+def test_a_batch_that_four_devices_cannot_share_is_refused():
+    code = (
+        "import numpy as np; from atspeed_jax.training.sharding import *\n"
+        "try: shard_batch({'x': np.zeros((6, 2))}, data_mesh())\n"
+        "except ShardingError as error: print(error)"
+    )
+    root = str(Path(__file__).parents[2])
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | flags)
+    assert "a batch of 6 rows cannot be split evenly over 4 devices" in run.stdout, run.stderr
+    assert "a multiple of 4 (such as 8)" in run.stdout
