@@ -127,13 +127,13 @@ def allows_pickle(tree: ast.AST) -> list[int]:
 def acts_on_import(tree: ast.Module) -> list[int]:
     """Lines of module-level statements that do more than define: calls, loops, and arrays made with jax.
 
-    Allowed are imports, definitions, assignments, `if` around imports, docstrings and calls of register_*.
+    Allowed are imports, definitions, assignments, `if` around imports, docstrings and calls of register_* and defvjp.
     """
     lines = []
     for node in tree.body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             name = ast.unparse(node.value.func).rpartition(".")[2]
-            if not name.startswith("register"):
+            if not name.startswith(("register", "defvjp")):
                 lines.append(node.lineno)
         elif isinstance(node, ast.For | ast.While | ast.With | ast.Delete | ast.Assert | ast.AugAssign):
             lines.append(node.lineno)

@@ -69,7 +69,7 @@ def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> T
     ids = np.asarray(id_tokens)
     if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
         raise TrieError(f"ids must be a matrix [ids >= 1, codes >= 1], got shape {ids.shape}")
-    starts = _first_rows(ids)
+    starts = prefix_rows(ids)
     nodes = tuple(len(s) for s in starts[1:])
     parents = [np.searchsorted(starts[level], starts[level + 1], side="right") - 1 for level in range(ids.shape[1])]
     widths = tuple(int(np.bincount(p).max()) for p in parents)
@@ -88,7 +88,7 @@ def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> T
 
 def prefix_counts(id_tokens: np.ndarray) -> tuple[int, ...]:
     """Number of distinct prefixes of depth 1..L of sorted ids [U, L]."""
-    return tuple(len(s) for s in _first_rows(np.asarray(id_tokens))[1:])
+    return tuple(len(s) for s in prefix_rows(np.asarray(id_tokens))[1:])
 
 
 def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -> tuple[Array, ...]:
@@ -97,7 +97,7 @@ def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -
     id_tokens: [U, L] sorted ids the trie was built from. id_counts: [U] training interactions of each id. Returns one float32 array
     [edges] per level, padded like `trie.token`; it depends on the catalogue and its counts alone, no model (the free drafter).
     """
-    starts = _first_rows(np.asarray(id_tokens))
+    starts = prefix_rows(np.asarray(id_tokens))
     below = np.concatenate([[0.0], np.cumsum(np.asarray(id_counts, np.float64) + 1.0)])
     totals = [np.diff(np.append(below[s], below[-1])) for s in starts]
     prior = []
@@ -109,7 +109,7 @@ def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -
     return tuple(prior)
 
 
-def _first_rows(ids: np.ndarray) -> list[np.ndarray]:
+def prefix_rows(ids: np.ndarray) -> list[np.ndarray]:
     """For each depth 0..L, the row of `ids` at which each distinct prefix of that depth begins (ascending)."""
     changed = ids[1:] != ids[:-1]
     first_change = np.where(changed.any(1), changed.argmax(1), ids.shape[1])
@@ -119,8 +119,10 @@ def _first_rows(ids: np.ndarray) -> list[np.ndarray]:
         wrong = (first_change == ids.shape[1]) | (ids[1:][rows, at] <= ids[:-1][rows, at])
         if wrong.any():
             row = int(wrong.argmax())
-            raise TrieError(f"ids must be distinct and sorted: row {row + 1} {ids[row + 1].tolist()} does not follow row {row} "
-                            f"{ids[row].tolist()}; take them from Catalog.id_tokens")
+            raise TrieError(
+                f"ids must be distinct and sorted: row {row + 1} {ids[row + 1].tolist()} does not follow row {row} "
+                f"{ids[row].tolist()}; take them from Catalog.id_tokens"
+            )
     return [np.concatenate([[0], np.flatnonzero(first_change < depth) + 1]) for depth in range(ids.shape[1] + 1)]
 
 
@@ -133,9 +135,13 @@ def _check_capacity(capacity: TrieCapacity, nodes: tuple[int, ...], widths: tupl
         raise TrieError(f"capacity is for ids of length {len(capacity.nodes)}, the ids have length {len(nodes)}")
     for level, (have, need) in enumerate(zip(capacity.row_width, widths, strict=True)):
         if need > have:
-            raise TrieError(f"a node of level {level} has {need} children, the trie's row width there is {have}: raise "
-                            f"TrieCapacity.row_width[{level}] to {_power_of_two(need)}")
+            raise TrieError(
+                f"a node of level {level} has {need} children, the trie's row width there is {have}: raise "
+                f"TrieCapacity.row_width[{level}] to {_power_of_two(need)}"
+            )
     for level, (have, need) in enumerate(zip(capacity.nodes, nodes, strict=True)):
         if need > have:
-            raise TrieError(f"level {level + 1} has {need} prefixes, the trie has room for {have}: raise "
-                            f"TrieCapacity.nodes[{level}] to {_power_of_two(need)}")
+            raise TrieError(
+                f"level {level + 1} has {need} prefixes, the trie has room for {have}: raise "
+                f"TrieCapacity.nodes[{level}] to {_power_of_two(need)}"
+            )

@@ -1,0 +1,67 @@
+"""Objectives that align a draft with its target, side by side: pure functions of two distributions per tree node.
+
+Notation: p the teacher's (target's) next-code distribution at a node, q the student's (draft's), both under the serving constraint
+(`alignment.tree.child_log_probs`), given as log-probabilities [B, N, M] with a mask of the M entries that exist. Each function
+returns one value per node [B, N]; `mean_over_tree` weighs every level alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float
+
+from atspeed_jax.shapes import Logits, NodeBool, NodeFloat
+
+Objective = Literal["sft", "tree_kd", "atspeed_s"]
+Distribution = Float[Array, "B N M"]
+Exists = Bool[Array, "B N M"]
+
+
+def tree_kd(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
+    """Forward KL, sum_y p(y) (log p(y) - log q(y)) over the children [B, N] (TreeKD, ALGORITHM section 7)."""
+    return jnp.where(exists, jnp.exp(p) * (p - q), 0.0).sum(-1)
+
+
+def atspeed_s(p: Distribution, q: Distribution, exists: Exists, *, top_k: int, density_weight: float) -> NodeFloat:
+    """Reverse KL over the student's top-K children plus density regularisation [B, N] (AtSpeed-S; paper section 4.2).
+
+    sum_{y in S} q(y) (log q(y) - log p(y)), the mass outside S kept as one bucket so that it stays a divergence, plus
+    density_weight * p_(K) * H(q_S), where S holds the student's top-K entries, p_(K) is the teacher's probability of the student's K-th, and H the
+    entropy of q renormalised over S. A node with fewer than K entries has S = all of them and no density term.
+    """
+    k = min(top_k, q.shape[-1])
+    _, index = jax.lax.top_k(jax.lax.stop_gradient(jnp.where(exists, q, -jnp.inf)), k)
+    inside = jnp.take_along_axis(exists, index, -1)
+    p_top, q_top = (jnp.where(inside, jnp.take_along_axis(x, index, -1), 0.0) for x in (p, q))
+    p_in, q_in = (jnp.where(inside, jnp.exp(x), 0.0) for x in (p_top, q_top))
+    p_tail, q_tail = (jnp.clip(1.0 - x.sum(-1), 1e-6, 1.0) for x in (p_in, q_in))
+    divergence = (q_in * (q_top - p_top)).sum(-1) + q_tail * (jnp.log(q_tail) - jnp.log(p_tail))
+    share = q_in / jnp.maximum(q_in.sum(-1, keepdims=True), 1e-9)
+    entropy = -jnp.where(inside, share * jnp.log(jnp.maximum(share, 1e-9)), 0.0).sum(-1)
+    full = (exists.sum(-1) >= top_k) & (k == top_k)
+    return divergence + density_weight * jnp.where(full, p_in[..., -1] * entropy, 0.0)
+
+
+def next_item_cross_entropy(logits: Logits, target, at: NodeBool) -> tuple[Array, Array]:
+    """Cross-entropy over the vocabulary of the true next code `target` [B] at the nodes marked `at` [B, N].
+
+    -> (sum, count) over the batch, both scalars.
+    """
+    log_prob = jax.nn.log_softmax(logits, -1)
+    chosen = jnp.take_along_axis(log_prob, jnp.broadcast_to(target[:, None, None], logits.shape[:2] + (1,)), -1)[..., 0]
+    return -jnp.where(at, chosen, 0.0).sum(), at.sum()
+
+
+def mean_over_tree(values: Sequence[NodeFloat], counted: Sequence[NodeBool]) -> Array:
+    """Mean over the counted nodes of each level, then over the levels that have any: every level weighs alike."""
+    means = [
+        jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+        for value, mask in zip(values, counted, strict=True)
+    ]
+    present = [mask.any() for mask in counted]
+    return sum(means) / jnp.maximum(sum(present), 1)

@@ -1,0 +1,128 @@
+"""The teacher's beam tree as one masked forward pass: the prompt once, every beam of every level behind it.
+
+Training reads the same level-slotted tree as decoding does (`decoding.beams`), but without a cache: slot s is token s of the pass.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding.base import Layout, Prompt, ScoreNorm
+from atspeed_jax.items.trie import Trie, prefix_rows
+from atspeed_jax.shapes import Logits
+
+
+class TreeContext(struct.PyTreeNode):
+    """The catalogue as alignment needs it: the trie, and the parent (node of depth l) of every node of depth l + 1."""
+
+    trie: Trie
+    parent: tuple[Array, ...]
+
+
+class TeacherTree(struct.PyTreeNode):
+    """Nodes of levels 0..L-1 of a batch and how to read them.
+
+    levels[l]: `Beams` [B, N_l], N_0 = 1 and N_l = K + 1: the teacher's K beams and last the true next item's prefix. inputs: the pass over
+    P + sum N_l tokens. is_beam[l] [B, N_l]: nodes of the teacher. is_next[l] [B, N_l]: the node that is the true next item's prefix (one, or none
+    where the user has no next item). next_token [B, L].
+    """
+
+    levels: tuple[B.Beams, ...]
+    inputs: B.StepInput
+    is_beam: tuple[Bool[Array, "B N"], ...]
+    is_next: tuple[Bool[Array, "B N"], ...]
+    next_token: Int[Array, "B L"]
+
+    @property
+    def n_out(self) -> int:
+        return sum(level.count for level in self.levels)
+
+    def split(self, logits: Logits) -> list[Logits]:
+        """Logits [B, n_out, V] of the pass, level by level."""
+        ends = np.cumsum([level.count for level in self.levels])
+        return jnp.split(logits, ends[:-1].tolist(), axis=1)
+
+
+def tree_context(trie: Trie, id_tokens: np.ndarray) -> TreeContext:
+    """Adds parents to the trie built from sorted ids [U, L]; arrays are padded like the trie's."""
+    rows = prefix_rows(id_tokens)
+    parents = []
+    for level in range(trie.length):
+        parent = np.zeros(trie.token[level].shape[0], np.int32)
+        parent[: len(rows[level + 1])] = np.searchsorted(rows[level], rows[level + 1], side="right") - 1
+        parents.append(jnp.asarray(parent))
+    return TreeContext(trie, tuple(parents))
+
+
+def teacher_tree(
+    context: TreeContext, prompt: Prompt, beams: Int[Array, "B M K"], next_id: Int[Array, "B"]
+) -> TeacherTree:
+    """Builds the pass of a batch, inside jit.
+
+    beams [B, L-1, K]: trie nodes of the teacher's settled beams of depth 1..L-1, -1 for a missing one. next_id [B]: row of the
+    true next item's id among the sorted ids, -1 for none. A true prefix that is among the beams is not read twice.
+    """
+    trie, length = context.trie, context.trie.length
+    batch, width = prompt.tokens.shape
+    layout = Layout(width, (1,) + (beams.shape[2] + 1,) * (length - 1))
+    nowhere = jnp.zeros((batch,), jnp.int32)
+    truth = _path_to(context, next_id)
+    current = B.root(prompt, length)
+    levels, inputs = [current], [B.prompt_input(prompt, layout.slots)]
+    is_beam, is_next = [current.valid], [(next_id >= 0)[:, None]]
+    for level in range(1, length):
+        nodes = beams[:, level - 1]
+        true_node = truth[level - 1][:, None]
+        extra = jnp.where((nodes == true_node).any(1, keepdims=True), -1, true_node)
+        nodes = jnp.concatenate([nodes, extra], 1)
+        current = _attach(context, current, nodes, level, layout)
+        levels.append(current)
+        inputs.append(B.level_input(current, level, prompt, layout, nowhere))
+        is_beam.append(current.valid & (jnp.arange(nodes.shape[1]) < nodes.shape[1] - 1))
+        is_next.append(current.valid & (nodes == true_node))
+    tokens = jnp.stack([trie.token[level][jnp.maximum(truth[level], 0)] for level in range(length)], 1)
+    return TeacherTree(tuple(levels), B.join(*inputs), tuple(is_beam), tuple(is_next), tokens)
+
+
+def _path_to(context: TreeContext, ids: Int[Array, "B"]) -> list[Int[Array, "B"]]:
+    """Nodes of depth 1..L on the way to each id, -1 where the id is -1."""
+    path = [ids]
+    for level in range(context.trie.length - 1, 0, -1):
+        path.insert(0, jnp.where(ids >= 0, context.parent[level][jnp.maximum(path[0], 0)], -1))
+    return path
+
+
+def _attach(context: TreeContext, parents: B.Beams, nodes: Int[Array, "B N"], level: int, layout: Layout) -> B.Beams:
+    """Nodes of depth `level` hung below their parents among `parents`, placed; a node whose parent is absent is invalid."""
+    valid, node = nodes >= 0, jnp.maximum(nodes, 0)
+    hit = (context.parent[level - 1][node][:, :, None] == parents.node[:, None]) & parents.valid[:, None]
+    current = parents.take(hit.argmax(-1))
+    current = current.replace(
+        tokens=current.tokens.at[..., level - 1].set(context.trie.token[level - 1][node]),
+        node=node,
+        valid=valid & hit.any(-1),
+    )
+    return B.place(current, level, layout)
+
+
+def child_log_probs(
+    context: TreeContext, level: int, beams: B.Beams, logits: Logits, norm: ScoreNorm
+) -> tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]:
+    """Next-code distributions under the serving constraint, and which entries exist: [B, N, R], under "vocab" norm [B, N, R + 1].
+
+    "trie" renormalises over the children. "vocab" keeps the children's log-softmax over the vocabulary and adds one bucket, last, for
+    all other tokens: that mass moves beams against each other (ALGORITHM section 7).
+    """
+    children = B.children_of(context.trie, level, beams, logits, norm)
+    log_prob, exists = children.log_prob, children.exists
+    if norm == "vocab":
+        mass = jnp.where(exists, jnp.exp(log_prob), 0.0).sum(-1, keepdims=True)
+        rest = jnp.log(jnp.clip(1.0 - mass, 1e-6, 1.0))  # clipped: rounding may leave less than nothing
+        log_prob = jnp.concatenate([log_prob, rest], -1)
+        exists = jnp.concatenate([exists, beams.valid[..., None]], -1)
+    return log_prob, exists

@@ -1,0 +1,59 @@
+"""Time per list and lists per second, measured side by side in one run.
+
+A time is from token ids on the host to lists on the host, after a warm-up of the same shape. Decoders are interleaved, so that a drift of the
+machine hits all of them alike; read ratios, not milliseconds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.evaluation.decode_users import prompt_of
+
+Decode = Callable[[Prompt], Result]
+
+
+def run_once(decode: Decode, batch: dict) -> float:
+    """Seconds of one decode of a batch, from NumPy tokens to NumPy lists."""
+    start = time.perf_counter()
+    result = decode(prompt_of(batch))
+    jax.device_get((result.ids, result.score, result.valid))
+    return time.perf_counter() - start
+
+
+def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, np.ndarray]:
+    """Milliseconds of each batch (of one user, for latency at batch 1), the median of `repeats`, per decoder: {name: [batches]}."""
+    _warm_up(decoders, batches)
+    times = {name: np.zeros(len(batches)) for name in decoders}
+    for number, batch in enumerate(batches):
+        samples: dict[str, list[float]] = {name: [] for name in decoders}
+        for _ in range(repeats):
+            for name, decode in decoders.items():
+                samples[name].append(run_once(decode, batch))
+        for name, values in samples.items():
+            times[name][number] = 1e3 * statistics.median(values)
+    return times
+
+
+def throughput(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, float]:
+    """Users per second over all rows of the batches (fillers do not count), the median of `repeats` passes, per decoder."""
+    _warm_up(decoders, batches)
+    users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
+    passes: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(repeats):
+        for name, decode in decoders.items():
+            passes[name].append(sum(run_once(decode, batch) for batch in batches))
+    return {name: users / statistics.median(values) for name, values in passes.items()}
+
+
+def _warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:
+    """Compiles every decoder for every batch shape."""
+    for shape in {batch["tokens"].shape: batch for batch in batches}.values():
+        for decode in decoders.values():
+            run_once(decode, shape)

@@ -1,0 +1,98 @@
+"""Decoding many users, and saying whether two decoders gave them the same lists."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.evaluation.decoders import Decoders, Setting
+
+SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order, scores to this
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """Lists and statistics of N users as NumPy arrays, in the users' order.
+
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; batch_rounds: target calls of all batches together;
+    batches: their number. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode, None for plain beam search.
+    """
+
+    ids: np.ndarray
+    score: np.ndarray
+    calls: np.ndarray
+    batch_rounds: int
+    batches: int
+    reached: np.ndarray | None
+    accepted: np.ndarray | None
+    coverage: np.ndarray | None
+
+    def differs(self, other: Decoded) -> np.ndarray:
+        """[N] bool: lists that are not equal. Scores of invalid places do not count."""
+        valid = self.ids >= 0
+        gap = np.where(valid, np.abs(self.score - other.score), 0.0)
+        return (self.ids != other.ids).any(1) | (gap > SCORE_TOLERANCE).any(1)
+
+
+def prompt_of(batch: dict) -> Prompt:
+    """A batch of `data.batches.prompt_batches` on the device."""
+    return Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]))
+
+
+def decode_users(decode: Callable[[Prompt], Result], batches: Iterable[dict], users: int) -> Decoded:
+    """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories)."""
+    rows, results = [], []
+    for batch in batches:
+        result = jax.device_get(decode(prompt_of(batch)))
+        real = batch["row"] >= 0
+        rows.append(batch["row"][real])
+        results.append((result, real))
+    order = np.concatenate(rows)
+    if sorted(order.tolist()) != list(range(users)):
+        raise ValueError(f"the batches hold rows {sorted(order.tolist())[:5]}..., expected each of 0..{users - 1} once")
+
+    def gather(pick):
+        values = np.concatenate([pick(result)[real] for result, real in results])
+        placed = np.empty_like(values)
+        placed[order] = values
+        return placed
+
+    first = None if results[0][0].round_one is None else True
+    return Decoded(
+        ids=gather(lambda r: np.where(r.valid, r.ids, -1)),
+        score=gather(lambda r: r.score),
+        calls=gather(lambda r: r.target_calls),
+        batch_rounds=int(sum(result.rounds for result, _ in results)),
+        batches=len(results),
+        reached=first and gather(lambda r: r.round_one.reached),
+        accepted=first and gather(lambda r: r.round_one.accepted),
+        coverage=first and gather(lambda r: r.round_one.coverage),
+    )
+
+
+def count_differences(
+    decoders: Decoders, setting: Setting, baseline: Setting, a: Decoded, b: Decoded, batches: Sequence[dict]
+) -> tuple[int, int]:
+    """(mismatched users, near-tie users) between the decodes `a` of `setting` and `b` of `baseline`.
+
+    A user whose lists differ is decoded again by both in float64: equal there is a near tie (two batch shapes of one
+    model round differently), else a mismatch. Source: ALGORITHM section 5.
+    """
+    different = a.differs(b)
+    if not different.any():
+        return 0, 0
+    near = 0
+    with jax.enable_x64(True):
+        wide = decoders.in_float64()
+        first, second = wide.build(setting), wide.build(baseline)
+        for batch in batches:
+            for row in np.flatnonzero((batch["row"] >= 0) & different[batch["row"]]):
+                prompt = Prompt(jnp.asarray(batch["tokens"][row : row + 1]), jnp.asarray(batch["valid"][row : row + 1]))
+                one = [{"row": np.zeros(1, np.int32), "tokens": prompt.tokens, "valid": prompt.valid}]
+                near += not decode_users(first, one, 1).differs(decode_users(second, one, 1)).any()
+    return int(different.sum()) - near, near

@@ -1,0 +1,107 @@
+"""Every way to decode under one roof: what to run, and the models and catalogue to run it with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from atspeed_jax.decoding.base import Prompt, Result, ScoreNorm, SearchConfig, resolve_widths
+from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
+from atspeed_jax.decoding.speculative import speculative_beam_search
+from atspeed_jax.items.trie import Trie
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+
+Method = Literal["beam_search", "speculative"]
+DrafterName = Literal["none", "draft", "popularity"]
+Widths = tuple[int | Literal["all"], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+    """widths: drafted nodes of levels 1..L-1, ints or "all". gamma: most levels drafted at once. score_norm: see SearchConfig."""
+
+    widths: Widths
+    gamma: int
+    score_norm: ScoreNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One way to decode. Plain beam search has drafter "none" and no widths."""
+
+    method: Method
+    drafter: DrafterName
+    beams: int
+    widths: Widths
+    gamma: int
+    score_norm: ScoreNorm
+
+    @property
+    def label(self) -> str:
+        widths = "-".join(map(str, self.widths)) or "none"
+        return f"{self.method}_{self.drafter}_K{self.beams}_w{widths}_g{self.gamma}_{self.score_norm}"
+
+
+def plain(beams: int, score_norm: ScoreNorm) -> Setting:
+    """Plain beam search, the baseline of every speed-up."""
+    return Setting("beam_search", "none", beams, (), 0, score_norm)
+
+
+def speculative(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setting:
+    """Strict speculative beam search with the given drafter."""
+    return Setting("speculative", drafter, beams, decode.widths, decode.gamma, decode.score_norm)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoders:
+    """Target, draft and catalogue, ready to decode any `Setting`.
+
+    prior: `items.trie.popularity_prior`. prefixes: distinct prefixes of depth 1..L, what "all" means. draft and draft_params may be None where no
+    draft model is used.
+    """
+
+    target: LlamaConfig
+    target_params: Any
+    draft: LlamaConfig | None
+    draft_params: Any
+    trie: Trie
+    prior: tuple[jax.Array, ...]
+    prefixes: tuple[int, ...]
+
+    def build(self, setting: Setting) -> Callable[[Prompt], Result]:
+        """The jitted decoder of a setting as a function of the prompt alone. Raises DecodeError for widths that cannot work."""
+        step = LlamaStep(self.target)
+        if setting.method == "beam_search":
+            return lambda prompt: beam_search(
+                step, self.target_params, self.trie, prompt, beams=setting.beams, score_norm=setting.score_norm
+            )
+        widths = resolve_widths(setting.widths, self.prefixes, setting.beams)
+        config = SearchConfig(setting.beams, widths, setting.gamma, setting.score_norm)
+        if setting.drafter == "draft":
+            drafter, params = ModelDrafter(LlamaStep(self.draft)), self.draft_params
+        else:
+            drafter, params = PopularityDrafter(), self.prior
+        return lambda prompt: speculative_beam_search(
+            step, self.target_params, drafter, params, self.trie, prompt, config=config
+        )
+
+    def in_float64(self) -> Decoders:
+        """The same in double precision; to be called, and its decoders run, under `jax.enable_x64(True)`."""
+
+        def widen(tree):
+            return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
+
+        draft = None if self.draft is None else dataclasses.replace(self.draft, dtype="float64")
+        return dataclasses.replace(
+            self,
+            target=dataclasses.replace(self.target, dtype="float64"),
+            target_params=widen(self.target_params),
+            draft=draft,
+            draft_params=widen(self.draft_params),
+            prior=widen(self.prior),
+        )

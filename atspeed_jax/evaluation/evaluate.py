@@ -1,0 +1,247 @@
+"""The evaluation of a whole run: quality of the lists, target calls, equality with plain beam search, and time.
+
+Every finished measurement is a small file in `directory`, so that a stopped evaluation goes on where it was; files of other models or
+settings are never read (their names carry a fingerprint).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from atspeed_jax import files
+from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.evaluation import baselines, benchmark, metrics
+from atspeed_jax.evaluation.decode_users import Decoded, count_differences, decode_users
+from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.items.catalog import expand_ids
+
+CUTS = (1, 5, 10, 20)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured on whom.
+
+    list_size: K of the quality lists. beams: K decoded for all users at the default widths. grid_beams, grid_widths: the rest of the grid, on
+    `grid_users` fixed users. users: None for all test users, else a fixed seeded choice. latency_users, latency_repeats: batch 1. throughput_users: at
+    `batch_size`. buckets: prompt lengths in items. bootstrap_samples: of the 95 % intervals.
+    """
+
+    list_size: int
+    beams: tuple[int, ...]
+    grid_beams: tuple[int, ...]
+    grid_widths: tuple[Widths, ...]
+    grid_users: int
+    drafters: tuple[DrafterName, ...]
+    users: int | None
+    batch_size: int
+    buckets: tuple[int, ...]
+    latency_users: int
+    latency_repeats: int
+    throughput_users: int
+    bootstrap_samples: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TestUsers:
+    """Users with test items, their histories (train + valid) and their true test items."""
+
+    __test__ = False  # not a test class, whatever pytest thinks
+
+    users: np.ndarray
+    histories: list[np.ndarray]
+    truths: list[np.ndarray]
+
+    def batches(self, dataset: Dataset, config: EvaluateConfig, history: int, batch_size: int) -> list[dict]:
+        return prompt_batches(
+            dataset.catalog, self.histories, history=history, buckets=config.buckets, batch_size=batch_size
+        )
+
+    def choose(self, count: int, seed: int) -> TestUsers:
+        """`count` fixed users (all, if there are no more), in order."""
+        rows = np.sort(np.random.default_rng(seed).permutation(len(self.users))[:count])
+        return TestUsers(self.users[rows], [self.histories[r] for r in rows], [self.truths[r] for r in rows])
+
+
+def users_with_items(dataset: Dataset, split: str) -> TestUsers:
+    """Everyone with items in `split` ("valid" or "test"), with what was known before it."""
+    users = np.array([user for user, items in enumerate(getattr(dataset, split)) if len(items)], np.int64)
+    histories = [dataset.history(user, split) for user in users.tolist()]
+    return TestUsers(users, histories, [getattr(dataset, split)[user] for user in users.tolist()])
+
+
+class Evaluation:
+    """One evaluation: fixed users, decoders and settings, and the directory that remembers what is done."""
+
+    def __init__(self, directory: Path, dataset: Dataset, decoders: Decoders, decode: DecodeConfig, config: EvaluateConfig, *,
+                 history: int, fingerprint: str, target_fingerprint: str, say: Callable[[str], None]):
+        self.directory, self.dataset, self.decoders = directory, dataset, decoders
+        self.decode, self.config, self.history = decode, config, history
+        self.fingerprint, self.target_fingerprint, self.say = fingerprint, target_fingerprint, say
+        everyone = users_with_items(dataset, "test")
+        self.everyone = everyone.choose(len(everyone.users) if config.users is None else config.users, config.seed)
+        self.some = self.everyone.choose(config.grid_users, config.seed + 1)
+        self._decoded: dict[tuple[str, int], Decoded] = {}
+
+    def settings(self, full: bool) -> list[tuple[Setting, TestUsers]]:
+        """Every setting with its users: default widths for everyone, the rest of the grid for some (or, if `full`, all)."""
+        config, norm = self.config, self.decode.score_norm
+        some = self.everyone if full else self.some
+        rows = []
+        for beams in (*config.beams, *config.grid_beams):
+            main = beams in config.beams
+            rows.append((plain(beams, norm), self.everyone if main else some))
+            for widths in (self.decode.widths, *config.grid_widths):
+                default = main and widths == self.decode.widths
+                for drafter in config.drafters:
+                    setting = speculative(drafter, beams, dataclasses.replace(self.decode, widths=widths))
+                    rows.append((setting, self.everyone if default else some))
+        return rows
+
+    def quality(self) -> dict:
+        """Recall and NDCG of target, popularity and co-visitation, seen items kept and removed, with paired differences."""
+        return self._remembered("quality", self._quality)
+
+    def _quality(self) -> dict:
+        users, config, data = self.everyone, self.config, self.dataset
+        items_sorted, offsets = data.catalog.items_by_id(data.popularity)
+        decoded = self._decode(plain(config.list_size, self.decode.score_norm), users)
+        lists = {"target": {"seen_kept": expand_ids(decoded.ids, items_sorted, offsets, config.list_size)}}
+        lists["target"]["seen_removed"] = without_seen(lists["target"]["seen_kept"], users.histories)
+        for name, make in (("popularity", self._popularity), ("covisitation", self._covisitation)):
+            lists[name] = {"seen_kept": make(remove_seen=False), "seen_removed": make(remove_seen=True)}
+        cuts = tuple(k for k in CUTS if k <= config.list_size)
+        measured = {name: {kind: metrics.measure_lists(made, users.truths, cuts) for kind, made in kinds.items()}
+                    for name, kinds in lists.items()}
+        sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
+        report: dict = {"target_fingerprint": self.target_fingerprint}
+        for name, kinds in measured.items():
+            # The main entry of a method is its stronger habit: a baseline that repeats what was seen wastes its places.
+            main = "seen_kept" if name == "target" else "seen_removed"
+            report[name] = metrics.summarize(kinds[main], **sampling)
+            report[name] |= {kind: metrics.summarize(values, **sampling) for kind, values in kinds.items()}
+        removed = {name: kinds["seen_removed"] for name, kinds in measured.items()}
+        report["differences"] = {
+            f"target - {name} (seen removed)": metrics.compare(removed["target"], removed[name], **sampling)
+            for name in ("popularity", "covisitation")
+        }
+        return report
+
+    def _popularity(self, *, remove_seen: bool) -> np.ndarray:
+        return baselines.popularity_lists(
+            self.dataset.popularity, self.everyone.histories, k=self.config.list_size, remove_seen=remove_seen
+        )
+
+    def _covisitation(self, *, remove_seen: bool) -> np.ndarray:
+        return baselines.covisitation_lists(
+            self.dataset.train, self.dataset.popularity, self.everyone.histories, baselines.COVISITATION,
+            k=self.config.list_size, remove_seen=remove_seen,
+        )
+
+    def row(self, setting: Setting, users: TestUsers) -> dict:
+        """Calls, acceptance and equality of one setting (see `report`'s decoding rows); times are added by `add_times`."""
+        return self._remembered(f"row_{setting.label}_{len(users.users)}", lambda: self._row(setting, users))
+
+    def _row(self, setting: Setting, users: TestUsers) -> dict:
+        decoded = self._decode(setting, users)
+        length = self.dataset.catalog.length
+        baseline = plain(setting.beams, setting.score_norm)
+        mismatched, near = count_differences(
+            self.decoders, setting, baseline, decoded, self._decode(baseline, users), self._batches(users)
+        )
+        speculated = decoded.reached is not None
+        reached = decoded.reached.sum(0) if speculated else None
+        return {
+            "method": setting.method, "drafter": setting.drafter, "mode": "strict", "score_norm": setting.score_norm,
+            "K": setting.beams, "widths": list(setting.widths), "users": len(users.users),
+            "target_calls_mean": float(decoded.calls.mean()),
+            "accept_steps_mean": float(length - decoded.calls.mean()),
+            "one_call_share": float((decoded.calls == 1).mean()),
+            "acceptance_by_level": _shares(decoded.accepted.sum(0), reached) if speculated else None,
+            "coverage_by_level": _shares((decoded.coverage * decoded.reached).sum(0), reached) if speculated else None,
+            "mismatched_users": mismatched, "near_tie_users": near,
+            "batch_rounds_mean": decoded.batch_rounds / decoded.batches,
+            "target_fingerprint": self.target_fingerprint,
+        }
+
+    def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
+        """Latency at batch 1 and users/s at `batch_size` of settings of one K, interleaved with each other: {label: figures}."""
+        name = "times_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
+        return self._remembered(name, lambda: self._times(settings))
+
+    def _times(self, settings: Sequence[Setting]) -> dict[str, dict]:
+        config = self.config
+        built = {setting.label: self.decoders.build(setting) for setting in settings}
+        single = self.everyone.choose(config.latency_users, config.seed + 2).batches(self.dataset, config, self.history, 1)
+        many = self.everyone.choose(config.throughput_users, config.seed + 3)
+        latency = benchmark.latencies(built, single, repeats=config.latency_repeats)
+        rate = benchmark.throughput(
+            built, many.batches(self.dataset, config, self.history, config.batch_size), repeats=config.latency_repeats
+        )
+        base = latency[plain(settings[0].beams, settings[0].score_norm).label]
+        return {
+            label: {
+                "latency_ms_p50": float(np.percentile(latency[label], 50)),
+                "latency_ms_p95": float(np.percentile(latency[label], 95)),
+                "ws_vs_beam_search": float((base / latency[label]).mean()),
+                "users_per_s": rate[label],
+            }
+            for label in built
+        }
+
+    def _batches(self, users: TestUsers) -> list[dict]:
+        return users.batches(self.dataset, self.config, self.history, self.config.batch_size)
+
+    def _decode(self, setting: Setting, users: TestUsers) -> Decoded:
+        key = (setting.label, len(users.users))
+        if key not in self._decoded:
+            self.say(f"decoding {len(users.users)} users: {setting.label}")
+            decoded = decode_users(self.decoders.build(setting), self._batches(users), len(users.users))
+            if setting.method != "beam_search":
+                return decoded
+            self._decoded[key] = decoded  # the baseline of every other row of this K
+        return self._decoded[key]
+
+    def _remembered(self, name: str, measure: Callable[[], dict]) -> dict:
+        path = self.directory / f"{name}.json"
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["fingerprint"] == self.fingerprint:
+                return stored["value"]
+        self.say(f"measuring {name}")
+        value = measure()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, {"fingerprint": self.fingerprint, "value": value})
+        return value
+
+
+def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
+    """(quality, decoding rows) of the report. Latency comes after all decoding, K by K."""
+    quality = evaluation.quality()
+    pairs = evaluation.settings(full)
+    rows = [evaluation.row(setting, users) for setting, users in pairs]
+    times: dict[str, dict] = {}
+    for beams in dict.fromkeys(setting.beams for setting, _ in pairs):
+        times |= evaluation.times([setting for setting, _ in pairs if setting.beams == beams])
+    return quality, [row | times[setting.label] for row, (setting, _) in zip(rows, pairs, strict=True)]
+
+
+def without_seen(lists: np.ndarray, histories: Sequence[np.ndarray]) -> np.ndarray:
+    """Item lists [N, K] with items of the user's history taken out, closed up, -1 at the end."""
+    kept = np.full_like(lists, -1)
+    for row, (items, seen) in enumerate(zip(lists, histories, strict=True)):
+        rest = items[(items >= 0) & ~np.isin(items, seen)]
+        kept[row, : len(rest)] = rest
+    return kept
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
+    return [float(a / b) if b else None for a, b in zip(part, whole, strict=True)]

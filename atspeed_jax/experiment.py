@@ -1,0 +1,118 @@
+"""A whole run as one frozen dataclass: what data, which models, how they are trained, decoded and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from atspeed_jax.alignment.align import AlignConfig
+from atspeed_jax.alignment.teacher import TeacherConfig
+from atspeed_jax.data.simulate import SyntheticConfig
+from atspeed_jax.evaluation.decoders import DecodeConfig
+from atspeed_jax.evaluation.evaluate import EvaluateConfig
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.training.optim import OptimConfig
+from atspeed_jax.training.train import FitConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """source: "synthetic" (made from `synthetic`) or "atspeed" (a directory in the AtSpeed text layout, given by --data_dir).
+
+    history: newest items of a user that a model sees.
+    """
+
+    source: Literal["synthetic", "atspeed"]
+    history: int
+    synthetic: SyntheticConfig | None
+
+    def __post_init__(self):
+        if self.source == "synthetic" and self.synthetic is None:
+            raise ValueError("source is 'synthetic' but synthetic is None: give its sizes")
+        if self.history < 1:
+            raise ValueError(f"history={self.history}: a model must see at least 1 item")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a Llama whose vocabulary the catalogue decides (see `LlamaConfig`)."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_eps: float
+    tied_embeddings: bool
+    dropout: float
+    dtype: Literal["float32", "bfloat16"]
+    remat: bool
+
+    def llama(self, vocab_size: int) -> LlamaConfig:
+        return LlamaConfig(vocab_size=vocab_size, **dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run in epochs; `fit` turns them into steps.
+
+    buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations without improvement before it
+    stops, 0 never. valid_users: validation users measured each time.
+    """
+
+    epochs: float
+    batch_size: int
+    buckets: tuple[int, ...]
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    b1: float
+    b2: float
+    evaluations: int
+    patience: int
+    checkpoint_every: int
+    log_every: int
+    valid_users: int
+    seed: int
+
+    def fit(self, steps_per_epoch: int) -> FitConfig:
+        """The loop's settings. A run shorter than its warm-up warms up for a tenth of it."""
+        steps = max(1, round(self.epochs * steps_per_epoch))
+        optim = OptimConfig(
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps if self.warmup_steps < steps else steps // 10,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            b1=self.b1,
+            b2=self.b2,
+            steps=steps,
+        )
+        return FitConfig(
+            optim=optim,
+            steps=steps,
+            eval_every=max(1, -(-steps // self.evaluations)),
+            patience=self.patience,
+            checkpoint_every=self.checkpoint_every,
+            log_every=self.log_every,
+            seed=self.seed,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything a run depends on besides its data directory. name labels the report."""
+
+    name: str
+    data: DataConfig
+    target: ModelConfig
+    draft: ModelConfig
+    train_target: TrainConfig
+    train_draft: TrainConfig
+    align: AlignConfig
+    train_align: TrainConfig
+    teacher: TeacherConfig
+    decode: DecodeConfig
+    evaluate: EvaluateConfig

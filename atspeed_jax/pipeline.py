@@ -1,0 +1,221 @@
+"""The stages of a run in order: data, target, teacher, draft, evaluation. Each skips what is complete and resumes what is not.
+
+    WORKDIR/data  target  teacher  draft_sft  draft  evaluation  report.json report.md *.png
+
+A stage's fingerprint is a hash of the settings and data it depends on; output of another fingerprint is refused, never overwritten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from atspeed_jax.alignment.align import align_loss
+from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher, next_item_examples
+from atspeed_jax.alignment.tree import tree_context
+from atspeed_jax.data.batches import prompt_batches, steps_per_epoch, train_batches, valid_batches
+from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset, load_dataset
+from atspeed_jax.data.sources import read_atspeed, synthesize
+from atspeed_jax.decoding.base import resolve_widths
+from atspeed_jax.evaluation.decode_users import decode_users
+from atspeed_jax.evaluation.decoders import Decoders, speculative
+from atspeed_jax.evaluation.evaluate import Evaluation, evaluate, users_with_items
+from atspeed_jax.evaluation.report import environment, format_table, write_report
+from atspeed_jax.experiment import ExperimentConfig, TrainConfig
+from atspeed_jax.items.trie import build_trie, popularity_prior, prefix_counts
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep, init_params
+from atspeed_jax.training.checkpoint import fingerprint_of, load_params
+from atspeed_jax.training.metrics_log import read_metrics
+from atspeed_jax.training.next_item import training_loss, validation
+from atspeed_jax.training.train import fit
+
+STAGES = ("data", "target", "teacher", "draft", "evaluation")
+
+
+def fingerprint(*parts) -> str:
+    """16 hexadecimal digits of a hash over configs (frozen dataclasses print their fields) and other fingerprints."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class Run:
+    """One experiment in one working directory; every property is loaded once and every stage is a method."""
+
+    def __init__(self, config: ExperimentConfig, workdir: Path, data_dir: Path | None):
+        self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
+
+    # What the stages share.
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        return load_dataset(self.workdir / "data")
+
+    @functools.cached_property
+    def trie(self):
+        return build_trie(self.dataset.catalog.id_tokens)
+
+    @property
+    def target_model(self) -> LlamaConfig:
+        return self.config.target.llama(self.dataset.catalog.vocab_size)
+
+    @property
+    def draft_model(self) -> LlamaConfig:
+        return self.config.draft.llama(self.dataset.catalog.vocab_size)
+
+    @functools.cached_property
+    def target_params(self):
+        return self._trained("target", self.target_model, self._target_fingerprint)
+
+    @functools.cached_property
+    def draft_params(self):
+        return self._trained("draft", self.draft_model, self._draft_fingerprint)
+
+    def decoders(self, draft_params) -> Decoders:
+        catalog = self.dataset.catalog
+        counts = np.bincount(catalog.id_of_item, weights=self.dataset.popularity, minlength=len(catalog.ids))
+        return Decoders(
+            self.target_model, self.target_params, self.draft_model, draft_params, self.trie,
+            popularity_prior(self.trie, catalog.id_tokens, counts), prefix_counts(catalog.id_tokens),
+        )
+
+    @property
+    def _target_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(self.dataset.fingerprint, c.data.history, c.target, c.train_target)
+
+    @functools.cached_property
+    def _teacher_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(fingerprint_of(self.target_params), c.teacher, c.data.history, c.decode.score_norm)
+
+    @property
+    def _sft_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(self.dataset.fingerprint, c.data.history, c.draft, c.train_draft)
+
+    @property
+    def _draft_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(self._sft_fingerprint, self._teacher_fingerprint, c.align, c.train_align, c.decode)
+
+    def _trained(self, name: str, model: LlamaConfig, expected: str):
+        abstract = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        return load_params(self.workdir / name, abstract, fingerprint=expected)[0]
+
+    # The stages.
+
+    def data(self) -> None:
+        """Reads or makes the interactions and stores them as array_record."""
+        directory, config = self.workdir / "data", self.config.data
+        if directory.exists():
+            if config.source == "atspeed" and self.data_dir is not None:
+                self._check_same_data(read_atspeed(self.data_dir), directory)
+            return
+        if config.source == "synthetic":
+            build_dataset(synthesize(config.synthetic), directory)
+        elif self.data_dir is None:
+            raise DatasetError("this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt and one "
+                               "*.json index")
+        else:
+            build_dataset(read_atspeed(self.data_dir), directory)
+
+    def _check_same_data(self, source, directory: Path) -> None:
+        stored = load_dataset(directory)
+        if dataclasses.replace(stored, train=source.train, valid=source.valid, test=source.test).fingerprint != stored.fingerprint:
+            raise DatasetError(f"{directory} was built from other interactions than {self.data_dir}: use another --workdir")
+
+    def target(self) -> None:
+        """Trains the target from scratch on train; the best validation step is kept."""
+        self._fit_next_item("target", self.target_model, self.config.train_target, self._target_fingerprint)
+
+    def teacher(self) -> None:
+        """Decodes the target's beams for every training user."""
+        c = self.config
+        make_teacher(
+            self.workdir / "teacher", self.dataset, LlamaStep(self.target_model), self.target_params, self.trie, c.teacher,
+            history=c.data.history, score_norm=c.decode.score_norm, fingerprint=self._teacher_fingerprint,
+            progress=functools.partial(tqdm, desc="teacher", unit="part"),
+        )
+
+    def draft(self) -> None:
+        """Trains the draft: next items first (SFT), then alignment; the step with fewest target calls on validation users is kept."""
+        c, model = self.config, self.draft_model
+        sft = self._fit_next_item("draft_sft", model, c.train_draft, self._sft_fingerprint)
+        beams = load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint)
+        context = tree_context(self.trie, self.dataset.catalog.id_tokens)
+        train = c.train_align
+        batches = alignment_batches(
+            self.dataset, beams, history=c.data.history, buckets=train.buckets, batch_size=train.batch_size, seed=train.seed
+        )
+        examples = int((next_item_examples(self.dataset)[1] >= 0).sum())
+
+        def loss(params, batch, key):
+            return align_loss(c.align, model, self.target_model, params, self.target_params, context, batch, key)
+
+        fit(
+            name="draft", workdir=self.workdir / "draft", config=train.fit(-(-examples // train.batch_size)),
+            fingerprint=self._draft_fingerprint, init_params=lambda key: sft, loss=loss, batches=batches,
+            evaluate=self._target_calls(train), monitor="target_calls", mode="min",
+        )
+
+    def _fit_next_item(self, name: str, model: LlamaConfig, train: TrainConfig, stage_fingerprint: str):
+        shape = {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
+        batches = train_batches(self.dataset, seed=train.seed, **shape)
+        held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)
+        return fit(
+            name=name, workdir=self.workdir / name, config=train.fit(steps_per_epoch(self.dataset, **shape)),
+            fingerprint=stage_fingerprint, init_params=functools.partial(init_params, model), loss=training_loss(model),
+            batches=batches, evaluate=validation(model, held_out, self.dataset.catalog.length),
+            monitor="nats_per_item", mode="min",
+        )
+
+    def _target_calls(self, train: TrainConfig):
+        """params of a draft -> {"target_calls"}: mean over fixed validation users at the teacher's K and the default widths."""
+        c = self.config
+        users = users_with_items(self.dataset, "valid").choose(train.valid_users, train.seed)
+        batches = prompt_batches(
+            self.dataset.catalog, users.histories, history=c.data.history, buckets=c.evaluate.buckets,
+            batch_size=c.evaluate.batch_size,
+        )
+        setting = speculative("draft", c.teacher.beams, c.decode)
+
+        def evaluate_draft(params) -> dict[str, float]:
+            decoded = decode_users(self.decoders(params).build(setting), batches, len(users.users))
+            return {"target_calls": float(decoded.calls.mean())}
+
+        return evaluate_draft
+
+    def evaluation(self, *, full: bool = False) -> dict:
+        """Measures everything and writes report.json, report.md and plots; returns the report."""
+        c, catalog = self.config, self.dataset.catalog
+        for widths in (c.decode.widths, *c.evaluate.grid_widths):  # before any long work
+            for beams in (*c.evaluate.beams, *c.evaluate.grid_beams):
+                resolve_widths(widths, prefix_counts(catalog.id_tokens), beams)
+        target = fingerprint_of(self.target_params)[:16]
+        evaluation = Evaluation(
+            self.workdir / "evaluation", self.dataset, self.decoders(self.draft_params), c.decode, c.evaluate,
+            history=c.data.history, target_fingerprint=target, say=lambda text: print(f"[evaluation] {text}", flush=True),
+            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), c.evaluate, c.decode, c.data.history),
+        )
+        quality, rows = evaluate(evaluation, full=full)
+        report = {
+            "dataset": {"name": self.dataset.name, "users": self.dataset.users, "items": catalog.items,
+                        "distinct_ids": len(catalog.ids), "collisions": len(catalog.collisions)},
+            "quality": quality, "decoding": rows, "environment": environment(),
+        }
+        curves = {name: read_metrics(self.workdir / name / "metrics.jsonl") for name in ("target", "draft_sft", "draft")}
+        write_report(self.workdir, report, curves)
+        print(format_table(report))
+        return report
+
+    def all(self) -> dict:
+        """Every stage in order."""
+        for stage in STAGES[:-1]:
+            print(f"[{stage}]", flush=True)
+            getattr(self, stage)()
+        return self.evaluation()

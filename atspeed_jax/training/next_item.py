@@ -1,0 +1,48 @@
+"""Next-item training: the target from scratch, and the draft's supervised start (SFT)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from atspeed_jax.models.llama import LlamaConfig, forward
+
+
+def next_item_loss(model: LlamaConfig, params, batch, dropout_key):
+    """(sum, count) of the cross-entropy over the vocabulary of every token marked "predict", given all before it.
+
+    batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`). Padding never counts: it is never marked.
+    """
+    logits = forward(model, params, batch["tokens"], batch["valid"], dropout_key=dropout_key)
+    # Targets are shifted, not the logits: slicing logits [B, T, V] costs a padded copy of them in the gradient.
+    target = jnp.roll(batch["tokens"], -1, 1)
+    counted = jnp.roll(batch["predict"], -1, 1).at[:, -1].set(False)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    return jnp.where(counted, loss, 0.0).sum(), counted.sum()
+
+
+def training_loss(model: LlamaConfig):
+    """The loss for `fit`: mean nats per code token."""
+
+    def loss(params, batch, key):
+        total, count = next_item_loss(model, params, batch, key)
+        return total / jnp.maximum(count, 1), {}
+
+    return loss
+
+
+def validation(model: LlamaConfig, batches: list[dict], length: int):
+    """The `evaluate` of `fit`: params -> {"nats_per_item"}, L times the mean loss per code of the validation items.
+
+    The first code of a row's first token cannot be predicted from nothing, so every row starts with BOS.
+    """
+    measure = jax.jit(functools.partial(next_item_loss, model))
+
+    def evaluate(params) -> dict[str, float]:
+        sums = [measure(params, batch, None) for batch in batches]
+        return {"nats_per_item": length * float(sum(t for t, _ in sums)) / float(sum(c for _, c in sums))}
+
+    return evaluate

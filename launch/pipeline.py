@@ -1,0 +1,9 @@
+"""All stages in order; skips what is complete.
+
+    python -m launch.pipeline --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
+"""
+
+from launch.stage import main
+
+if __name__ == "__main__":
+    main(lambda run: run.all())
