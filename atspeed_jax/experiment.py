@@ -17,9 +17,8 @@ from atspeed_jax.training.train import FitConfig
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """source: "synthetic" (made from `synthetic`) or "atspeed" (a directory in the AtSpeed text layout, given by --data_dir).
-
-    history: newest items of a user that a model sees.
+    """What is read. source: "synthetic" (made from `synthetic`) or "atspeed" (a directory in the AtSpeed text layout,
+    given by --data_dir). history: newest items of a user that a model sees.
     """
 
     source: Literal["synthetic", "atspeed"]
@@ -58,8 +57,8 @@ class ModelConfig:
 class TrainConfig:
     """One training run in epochs; `fit` turns them into steps.
 
-    buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations without improvement before it
-    stops, 0 never. valid_users: validation users measured each time.
+    buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations
+    without improvement before it stops, 0 never. valid_users: validation users measured each time.
     """
 
     epochs: float
@@ -79,7 +78,10 @@ class TrainConfig:
     seed: int
 
     def fit(self, steps_per_epoch: int) -> FitConfig:
-        """The loop's settings. A run shorter than its warm-up warms up for a tenth of it."""
+        """The loop's settings.
+
+        A run shorter than its warm-up warms up for a tenth of it.
+        """
         steps = max(1, round(self.epochs * steps_per_epoch))
         optim = OptimConfig(
             learning_rate=self.learning_rate,
@@ -103,7 +105,10 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """Everything a run depends on besides its data directory. name labels the report."""
+    """Everything a run depends on besides its data directory.
+
+    name labels the report.
+    """
 
     name: str
     data: DataConfig

@@ -1,8 +1,10 @@
-"""The stages of a run in order: data, target, teacher, draft, evaluation. Each skips what is complete and resumes what is not.
+"""The stages of a run in order: data, target, teacher, draft, evaluation.
 
-    WORKDIR/data  target  teacher  draft_sft  draft  evaluation  report.json report.md *.png
+Each skips what is complete and resumes what is not.     WORKDIR/data  target  teacher  draft_sft  draft  evaluation
+report.json report.md *.png
 
-A stage's fingerprint is a hash of the settings and data it depends on; output of another fingerprint is refused, never overwritten.
+A stage's fingerprint is a hash of the settings and data it depends on; output of another fingerprint is refused, never
+overwritten.
 """
 
 from __future__ import annotations
@@ -79,8 +81,13 @@ class Run:
         catalog = self.dataset.catalog
         counts = np.bincount(catalog.id_of_item, weights=self.dataset.popularity, minlength=len(catalog.ids))
         return Decoders(
-            self.target_model, self.target_params, self.draft_model, draft_params, self.trie,
-            popularity_prior(self.trie, catalog.id_tokens, counts), prefix_counts(catalog.id_tokens),
+            self.target_model,
+            self.target_params,
+            self.draft_model,
+            draft_params,
+            self.trie,
+            popularity_prior(self.trie, catalog.id_tokens, counts),
+            prefix_counts(catalog.id_tokens),
         )
 
     @property
@@ -119,15 +126,22 @@ class Run:
         if config.source == "synthetic":
             build_dataset(synthesize(config.synthetic), directory)
         elif self.data_dir is None:
-            raise DatasetError("this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt and one "
-                               "*.json index")
+            raise DatasetError(
+                "this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt and "
+                "one *.json index"
+            )
         else:
             build_dataset(read_atspeed(self.data_dir), directory)
 
     def _check_same_data(self, source, directory: Path) -> None:
         stored = load_dataset(directory)
-        if dataclasses.replace(stored, train=source.train, valid=source.valid, test=source.test).fingerprint != stored.fingerprint:
-            raise DatasetError(f"{directory} was built from other interactions than {self.data_dir}: use another --workdir")
+        if (
+            dataclasses.replace(stored, train=source.train, valid=source.valid, test=source.test).fingerprint
+            != stored.fingerprint
+        ):
+            raise DatasetError(
+                f"{directory} was built from other interactions than {self.data_dir}: use another --workdir"
+            )
 
     def target(self) -> None:
         """Trains the target from scratch on train; the best validation step is kept."""
@@ -137,20 +151,33 @@ class Run:
         """Decodes the target's beams for every training user."""
         c = self.config
         make_teacher(
-            self.workdir / "teacher", self.dataset, LlamaStep(self.target_model), self.target_params, self.trie, c.teacher,
-            history=c.data.history, score_norm=c.decode.score_norm, fingerprint=self._teacher_fingerprint,
+            self.workdir / "teacher",
+            self.dataset,
+            LlamaStep(self.target_model),
+            self.target_params,
+            self.trie,
+            c.teacher,
+            history=c.data.history,
+            score_norm=c.decode.score_norm,
+            fingerprint=self._teacher_fingerprint,
             progress=functools.partial(tqdm, desc="teacher", unit="part"),
         )
 
     def draft(self) -> None:
-        """Trains the draft: next items first (SFT), then alignment; the step with fewest target calls on validation users is kept."""
+        """Trains the draft: next items first (SFT), then alignment; the step with fewest target calls on validation
+        users is kept."""
         c, model = self.config, self.draft_model
         sft = self._fit_next_item("draft_sft", model, c.train_draft, self._sft_fingerprint)
         beams = load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint)
         context = tree_context(self.trie, self.dataset.catalog.id_tokens)
         train = c.train_align
         batches = alignment_batches(
-            self.dataset, beams, history=c.data.history, buckets=train.buckets, batch_size=train.batch_size, seed=train.seed
+            self.dataset,
+            beams,
+            history=c.data.history,
+            buckets=train.buckets,
+            batch_size=train.batch_size,
+            seed=train.seed,
         )
         examples = int((next_item_examples(self.dataset)[1] >= 0).sum())
 
@@ -158,9 +185,16 @@ class Run:
             return align_loss(c.align, model, self.target_model, params, self.target_params, context, batch, key)
 
         fit(
-            name="draft", workdir=self.workdir / "draft", config=train.fit(-(-examples // train.batch_size)),
-            fingerprint=self._draft_fingerprint, init_params=lambda key: sft, loss=loss, batches=batches,
-            evaluate=self._target_calls(train), monitor="target_calls", mode="min",
+            name="draft",
+            workdir=self.workdir / "draft",
+            config=train.fit(-(-examples // train.batch_size)),
+            fingerprint=self._draft_fingerprint,
+            init_params=lambda key: sft,
+            loss=loss,
+            batches=batches,
+            evaluate=self._target_calls(train),
+            monitor="target_calls",
+            mode="min",
         )
 
     def _fit_next_item(self, name: str, model: LlamaConfig, train: TrainConfig, stage_fingerprint: str):
@@ -168,18 +202,28 @@ class Run:
         batches = train_batches(self.dataset, seed=train.seed, **shape)
         held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)
         return fit(
-            name=name, workdir=self.workdir / name, config=train.fit(steps_per_epoch(self.dataset, **shape)),
-            fingerprint=stage_fingerprint, init_params=functools.partial(init_params, model), loss=training_loss(model),
-            batches=batches, evaluate=validation(model, held_out, self.dataset.catalog.length),
-            monitor="nats_per_item", mode="min",
+            name=name,
+            workdir=self.workdir / name,
+            config=train.fit(steps_per_epoch(self.dataset, **shape)),
+            fingerprint=stage_fingerprint,
+            init_params=functools.partial(init_params, model),
+            loss=training_loss(model),
+            batches=batches,
+            evaluate=validation(model, held_out, self.dataset.catalog.length),
+            monitor="nats_per_item",
+            mode="min",
         )
 
     def _target_calls(self, train: TrainConfig):
-        """params of a draft -> {"target_calls"}: mean over fixed validation users at the teacher's K and the default widths."""
+        """Params of a draft -> {"target_calls"}: mean over fixed validation users at the teacher's K and the default
+        widths."""
         c = self.config
         users = users_with_items(self.dataset, "valid").choose(train.valid_users, train.seed)
         batches = prompt_batches(
-            self.dataset.catalog, users.histories, history=c.data.history, buckets=c.evaluate.buckets,
+            self.dataset.catalog,
+            users.histories,
+            history=c.data.history,
+            buckets=c.evaluate.buckets,
             batch_size=c.evaluate.batch_size,
         )
         setting = speculative("draft", c.teacher.beams, c.decode)
@@ -198,17 +242,32 @@ class Run:
                 resolve_widths(widths, prefix_counts(catalog.id_tokens), beams)
         target = fingerprint_of(self.target_params)[:16]
         evaluation = Evaluation(
-            self.workdir / "evaluation", self.dataset, self.decoders(self.draft_params), c.decode, c.evaluate,
-            history=c.data.history, target_fingerprint=target, say=lambda text: print(f"[evaluation] {text}", flush=True),
+            self.workdir / "evaluation",
+            self.dataset,
+            self.decoders(self.draft_params),
+            c.decode,
+            c.evaluate,
+            history=c.data.history,
+            target_fingerprint=target,
+            say=lambda text: print(f"[evaluation] {text}", flush=True),
             fingerprint=fingerprint(target, fingerprint_of(self.draft_params), c.evaluate, c.decode, c.data.history),
         )
         quality, rows = evaluate(evaluation, full=full)
         report = {
-            "dataset": {"name": self.dataset.name, "users": self.dataset.users, "items": catalog.items,
-                        "distinct_ids": len(catalog.ids), "collisions": len(catalog.collisions)},
-            "quality": quality, "decoding": rows, "environment": environment(),
+            "dataset": {
+                "name": self.dataset.name,
+                "users": self.dataset.users,
+                "items": catalog.items,
+                "distinct_ids": len(catalog.ids),
+                "collisions": len(catalog.collisions),
+            },
+            "quality": quality,
+            "decoding": rows,
+            "environment": environment(),
         }
-        curves = {name: read_metrics(self.workdir / name / "metrics.jsonl") for name in ("target", "draft_sft", "draft")}
+        curves = {
+            name: read_metrics(self.workdir / name / "metrics.jsonl") for name in ("target", "draft_sft", "draft")
+        }
         write_report(self.workdir, report, curves)
         print(format_table(report))
         return report

@@ -1,12 +1,12 @@
 """The notation every file uses, and the array types spelled with it.
 
-B  users in a batch            L  codes of an item id (levels)     T  tokens of one model call
-P  prompt length, left-padded  K  beams kept per level             S  cache slots: prompt, then tree
-N  nodes of one level          W  drafted nodes of a level         R  row width: most children a node may have
-V  vocabulary                  D  model width                      H  attention heads
+B  users in a batch            L  codes of an item id (levels)     T  tokens of one model call P  prompt length, left-
+padded  K  beams kept per level             S  cache slots: prompt, then tree N  nodes of one level          W  drafted
+nodes of a level         R  row width: most children a node may have V  vocabulary                  D  model width
+H  attention heads
 
-A *prefix* of l codes is a node of depth l; the root has depth 0. "Level l" speaks of the nodes of depth l: level 0 is the root
-(the last prompt token), levels 1..L-1 are fed to a model, level L is never fed.
+A *prefix* of l codes is a node of depth l; the root has depth 0. "Level l" speaks of the nodes of depth l: level 0 is
+the root (the last prompt token), levels 1..L-1 are fed to a model, level L is never fed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Decodes the target's beams for every training user.
 
-    python -m launch.make_teacher --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
+python -m launch.make_teacher --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
 """
 
 from launch.stage import main

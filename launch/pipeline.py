@@ -1,6 +1,6 @@
 """All stages in order; skips what is complete.
 
-    python -m launch.pipeline --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
+python -m launch.pipeline --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
 """
 
 from launch.stage import main

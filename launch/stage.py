@@ -9,13 +9,20 @@ from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
 from launch.config import check_workdir, load
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, such as configs/tiny.py; --config.x.y=... overrides.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment, such as configs/tiny.py; --config.x.y=... overrides."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run: new, empty, or one that this program made.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read them.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read them."
+)
 
 
 def open_run() -> Run:
-    """The run that the flags describe. Raises ConfigError, WorkdirError before anything is done."""
+    """The run that the flags describe.
+
+    Raises ConfigError, WorkdirError before anything is done.
+    """
     config = load(_CONFIG.value, ExperimentConfig)
     for difference in check_workdir(_WORKDIR.value, config):
         print(f"note: differs from the config this workdir was made with: {difference}")

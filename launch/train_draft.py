@@ -1,6 +1,6 @@
 """Trains the draft: next items, then alignment.
 
-    python -m launch.train_draft --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
+python -m launch.train_draft --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
 """
 
 from launch.stage import main

@@ -1,6 +1,6 @@
 """Trains the target.
 
-    python -m launch.train_target --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
+python -m launch.train_target --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
 """
 
 from launch.stage import main

@@ -1,4 +1,5 @@
-"""The alignment loss of a batch: teacher and student read the same tree once, an objective compares them node by node."""
+"""The alignment loss of a batch: teacher and student read the same tree once, an objective compares them node by
+node."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ from atspeed_jax.models.llama import LlamaConfig, apply_masked
 
 @dataclasses.dataclass(frozen=True)
 class AlignConfig:
-    """objective: "tree_kd" or "atspeed_s" ("sft" is the next-item loss alone). alpha: its weight; 1 - alpha goes to the next item.
+    """What aligns the draft. objective: "tree_kd" or "atspeed_s" ("sft" is the next-item loss alone).
 
-    temperature divides the logits of both models, at least 0.1. top_k: |S| of AtSpeed-S. density_weight: of its second term.
-    score_norm: that of serving. Raises ValueError outside these ranges.
+    alpha: its weight; 1 - alpha goes to the next item. temperature divides the logits of both models, at least 0.1.
+    top_k: |S| of AtSpeed-S. density_weight: of its second term. score_norm: that of serving. Raises ValueError outside
+    these ranges.
     """
 
     objective: losses.Objective
@@ -49,10 +51,12 @@ def align_loss(
     batch,
     dropout_key,
 ):
-    """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM section 7).
+    """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM section
+    7).
 
-    batch: "tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B] (see `teacher_tree`). Teacher logits are recomputed here in one tree forward;
-    nothing but beams is ever stored. -> (loss, {"align_loss", "next_item_loss"}), both per node.
+    batch: "tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B] (see `teacher_tree`). Teacher logits are
+    recomputed here in one tree forward; nothing but beams is ever stored. -> (loss, {"align_loss", "next_item_loss"}),
+    both per node.
     """
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])
     student = tree_logits(draft, draft_params, tree, dropout_key)

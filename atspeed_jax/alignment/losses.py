@@ -1,8 +1,8 @@
 """Objectives that align a draft with its target, side by side: pure functions of two distributions per tree node.
 
-Notation: p the teacher's (target's) next-code distribution at a node, q the student's (draft's), both under the serving constraint
-(`alignment.tree.child_log_probs`), given as log-probabilities [B, N, M] with a mask of the M entries that exist. Each function
-returns one value per node [B, N]; `mean_over_tree` weighs every level alike.
+Notation: p the teacher's (target's) next-code distribution at a node, q the student's (draft's), both under the
+serving constraint (`alignment.tree.child_log_probs`), given as log-probabilities [B, N, M] with a mask of the M
+entries that exist. Each function returns one value per node [B, N]; `mean_over_tree` weighs every level alike.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def atspeed_s(p: Distribution, q: Distribution, exists: Exists, *, top_k: int, d
     """Reverse KL over the student's top-K children plus density regularisation [B, N] (AtSpeed-S; paper section 4.2).
 
     sum_{y in S} q(y) (log q(y) - log p(y)), the mass outside S kept as one bucket so that it stays a divergence, plus
-    density_weight * p_(K) * H(q_S), where S holds the student's top-K entries, p_(K) is the teacher's probability of the student's K-th, and H the
-    entropy of q renormalised over S. A node with fewer than K entries has S = all of them and no density term.
+    density_weight * p_(K) * H(q_S), where S holds the student's top-K entries, p_(K) is the teacher's probability of
+    the student's K-th, and H the entropy of q renormalised over S. A node with fewer than K entries has S = all of
+    them and no density term.
     """
     k = min(top_k, q.shape[-1])
     _, index = jax.lax.top_k(jax.lax.stop_gradient(jnp.where(exists, q, -jnp.inf)), k)

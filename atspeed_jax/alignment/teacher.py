@@ -1,7 +1,8 @@
 """Teacher data: the target's own settled beams for one prompt per training user, stored as trie nodes.
 
-Parquet parts, one per group of batches, so that an interrupted run goes on where it stopped; `complete.json` says that all are there. A
-user costs L * K int32; logits are never stored (the reference dumps 19 GB of them for Beauty), `alignment.align` recomputes them.
+Parquet parts, one per group of batches, so that an interrupted run goes on where it stopped; `complete.json` says that
+all are there. A user costs L * K int32; logits are never stored (the reference dumps 19 GB of them for Beauty),
+`alignment.align` recomputes them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ BATCHES_PER_PART = 16
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """beams: K per level. batch_size: prompts per decode. buckets: prompt lengths in items."""
+    """What the teacher decodes. beams: K per level.
+
+    batch_size: prompts per decode. buckets: prompt lengths in items.
+    """
 
     beams: int
     batch_size: int
@@ -45,7 +49,8 @@ class TeacherError(ValueError):
 
 
 def next_item_examples(dataset: Dataset) -> tuple[list[np.ndarray], np.ndarray]:
-    """One example per training user: (histories, next items [users]); the last train item is next, -1 for a user without one."""
+    """One example per training user: (histories, next items [users]); the last train item is next, -1 for a user
+    without one."""
     histories = [items[:-1] for items in dataset.train]
     return histories, np.array([items[-1] if len(items) else -1 for items in dataset.train], np.int32)
 
@@ -120,7 +125,8 @@ def alignment_batches(
 ) -> grain.MapDataset:
     """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B]} over the training users.
 
-    beams [users, L, K] from `load_teacher`. Resumable like all batches: batches[step] is a function of the arguments and step.
+    beams [users, L, K] from `load_teacher`. Resumable like all batches: batches[step] is a function of the arguments
+    and step.
     """
     histories, next_items = next_item_examples(dataset)
     histories = [items[max(0, len(items) - history) :] for items in histories]
@@ -161,6 +167,6 @@ def _check_fingerprint(directory: Path, fingerprint: str) -> None:
         files.write_text(claim, fingerprint + "\n")
     elif (found := claim.read_text(encoding="utf-8").strip()) != fingerprint:
         raise TeacherError(
-            f"{directory} holds beams of another target, data or setting ({found}, now {fingerprint}): delete it, or use "
-            "another --workdir"
+            f"{directory} holds beams of another target, data or setting ({found}, now {fingerprint}): delete it, "
+            "or use another --workdir"
         )

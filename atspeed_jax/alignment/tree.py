@@ -1,6 +1,7 @@
 """The teacher's beam tree as one masked forward pass: the prompt once, every beam of every level behind it.
 
-Training reads the same level-slotted tree as decoding does (`decoding.beams`), but without a cache: slot s is token s of the pass.
+Training reads the same level-slotted tree as decoding does (`decoding.beams`), but without a cache: slot s is token s
+of the pass.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class TreeContext(struct.PyTreeNode):
 class TeacherTree(struct.PyTreeNode):
     """Nodes of levels 0..L-1 of a batch and how to read them.
 
-    levels[l]: `Beams` [B, N_l], N_0 = 1 and N_l = K + 1: the teacher's K beams and last the true next item's prefix. inputs: the pass over
-    P + sum N_l tokens. is_beam[l] [B, N_l]: nodes of the teacher. is_next[l] [B, N_l]: the node that is the true next item's prefix (one, or none
-    where the user has no next item). next_token [B, L].
+    levels[l]: `Beams` [B, N_l], N_0 = 1 and N_l = K + 1: the teacher's K beams and last the true next item's prefix.
+    inputs: the pass over P + sum N_l tokens. is_beam[l] [B, N_l]: nodes of the teacher. is_next[l] [B, N_l]: the node
+    that is the true next item's prefix (one, or none where the user has no next item). next_token [B, L].
     """
 
     levels: tuple[B.Beams, ...]
@@ -60,12 +61,13 @@ def tree_context(trie: Trie, id_tokens: np.ndarray) -> TreeContext:
 
 
 def teacher_tree(
-    context: TreeContext, prompt: Prompt, beams: Int[Array, "B M K"], next_id: Int[Array, "B"]
+    context: TreeContext, prompt: Prompt, beams: Int[Array, "B M K"], next_id: Int[Array, B]
 ) -> TeacherTree:
     """Builds the pass of a batch, inside jit.
 
-    beams [B, L-1, K]: trie nodes of the teacher's settled beams of depth 1..L-1, -1 for a missing one. next_id [B]: row of the
-    true next item's id among the sorted ids, -1 for none. A true prefix that is among the beams is not read twice.
+    beams [B, L-1, K]: trie nodes of the teacher's settled beams of depth 1..L-1, -1 for a missing one. next_id [B]:
+    row of the true next item's id among the sorted ids, -1 for none. A true prefix that is among the beams is not read
+    twice.
     """
     trie, length = context.trie, context.trie.length
     batch, width = prompt.tokens.shape
@@ -89,7 +91,7 @@ def teacher_tree(
     return TeacherTree(tuple(levels), B.join(*inputs), tuple(is_beam), tuple(is_next), tokens)
 
 
-def _path_to(context: TreeContext, ids: Int[Array, "B"]) -> list[Int[Array, "B"]]:
+def _path_to(context: TreeContext, ids: Int[Array, B]) -> list[Int[Array, B]]:
     """Nodes of depth 1..L on the way to each id, -1 where the id is -1."""
     path = [ids]
     for level in range(context.trie.length - 1, 0, -1):
@@ -98,7 +100,8 @@ def _path_to(context: TreeContext, ids: Int[Array, "B"]) -> list[Int[Array, "B"]
 
 
 def _attach(context: TreeContext, parents: B.Beams, nodes: Int[Array, "B N"], level: int, layout: Layout) -> B.Beams:
-    """Nodes of depth `level` hung below their parents among `parents`, placed; a node whose parent is absent is invalid."""
+    """Nodes of depth `level` hung below their parents among `parents`, placed; a node whose parent is absent is
+    invalid."""
     valid, node = nodes >= 0, jnp.maximum(nodes, 0)
     hit = (context.parent[level - 1][node][:, :, None] == parents.node[:, None]) & parents.valid[:, None]
     current = parents.take(hit.argmax(-1))
@@ -113,10 +116,11 @@ def _attach(context: TreeContext, parents: B.Beams, nodes: Int[Array, "B N"], le
 def child_log_probs(
     context: TreeContext, level: int, beams: B.Beams, logits: Logits, norm: ScoreNorm
 ) -> tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]:
-    """Next-code distributions under the serving constraint, and which entries exist: [B, N, R], under "vocab" norm [B, N, R + 1].
+    """Next-code distributions under the serving constraint, and which entries exist: [B, N, R], under "vocab" norm [B,
+    N, R + 1].
 
-    "trie" renormalises over the children. "vocab" keeps the children's log-softmax over the vocabulary and adds one bucket, last, for
-    all other tokens: that mass moves beams against each other (ALGORITHM section 7).
+    "trie" renormalises over the children. "vocab" keeps the children's log-softmax over the vocabulary and adds one
+    bucket, last, for all other tokens: that mass moves beams against each other (ALGORITHM section 7).
     """
     children = B.children_of(context.trie, level, beams, logits, norm)
     log_prob, exists = children.log_prob, children.exists

@@ -1,7 +1,7 @@
 """What a decoder takes and gives: the model contract, the search settings, the slot layout, the result.
 
-Nothing here knows attention. A model is a hashable `StepModel` (a static jit argument) and its parameters (a traced one); tests inject a
-lookup table in its place.
+Nothing here knows attention. A model is a hashable `StepModel` (a static jit argument) and its parameters (a traced
+one); tests inject a lookup table in its place.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ class DecodeError(ValueError):
 
 
 class StepModel(Protocol):
-    """One forward pass over tokens with an explicit slot and an explicit mask (DESIGN: one idea that keeps it small)."""
+    """One forward pass over tokens with an explicit slot and an explicit mask (DESIGN: one idea that keeps it
+    small)."""
 
     def init_cache(self, batch: int, slots: int) -> Any: ...
 
-    def __call__(self, params: Any, tokens: Tokens, positions: Tokens, slots: Tokens, mask: Mask, cache: Any, *,
-                 n_out: int) -> tuple[Logits, Any]:
-        """Writes the T tokens at their slots (slot S: nowhere), attends under the mask, returns logits of the last n_out tokens."""
+    def __call__(
+        self, params: Any, tokens: Tokens, positions: Tokens, slots: Tokens, mask: Mask, cache: Any, *, n_out: int
+    ) -> tuple[Logits, Any]:
+        """Writes the T tokens at their slots (slot S: nowhere), attends under the mask, returns logits of the last
+        n_out tokens."""
         ...
 
 
@@ -39,8 +42,9 @@ class StepModel(Protocol):
 class SearchConfig:
     """Static settings of one decode.
 
-    beams: K, prefixes kept per level. widths: W_1..W_{L-1}, drafted nodes per level, ints (see `resolve_widths`). gamma: most levels
-    drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary, "trie" over allowed children.
+    beams: K, prefixes kept per level. widths: W_1..W_{L-1}, drafted nodes per level, ints (see `resolve_widths`).
+    gamma: most levels drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary,
+    "trie" over allowed children.
     """
 
     beams: int
@@ -60,25 +64,32 @@ class SearchConfig:
 def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
     """Widths as ints: "all" becomes the number of prefixes of that depth, and no level is wider than that.
 
-    prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`). Raises DecodeError for a wrong number of widths, or one below
-    min(K, prefixes of its level): such a level could never hold all K beams.
+    prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`). Raises DecodeError for a wrong number of
+    widths, or one below min(K, prefixes of its level): such a level could never hold all K beams.
     """
     if len(widths) != len(prefixes) - 1:
-        raise DecodeError(f"widths={widths} has {len(widths)} entries; ids of length {len(prefixes)} need {len(prefixes) - 1}, one for "
-                          "each level but the last")
+        raise DecodeError(
+            f"widths={widths} has {len(widths)} entries; ids of length {len(prefixes)} need {len(prefixes) - 1}, one "
+            "for each level but the last"
+        )
     resolved = []
     for level, (width, have) in enumerate(zip(widths, prefixes, strict=False), start=1):
         if width != "all" and not isinstance(width, int):
             raise DecodeError(f"width {width!r} of level {level}: expected an int or 'all'")
         if width != "all" and width < min(beams, have):
-            raise DecodeError(f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
-                              f"{min(beams, have)}: it could never hold the K beams; raise it, or lower K")
+            raise DecodeError(
+                f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
+                f"{min(beams, have)}: it could never hold the K beams; raise it, or lower K"
+            )
         resolved.append(have if width == "all" else min(width, have))
     return tuple(resolved)
 
 
 class Prompt(struct.PyTreeNode):
-    """Left-padded prompts: tokens [B, P] int32, valid [B, P] bool. The last column is always a real token (at least BOS)."""
+    """Left-padded prompts: tokens [B, P] int32, valid [B, P] bool.
+
+    The last column is always a real token (at least BOS).
+    """
 
     tokens: Int[Array, "B P"]
     valid: Bool[Array, "B P"]
@@ -110,7 +121,8 @@ class Layout:
 class RoundOne(struct.PyTreeNode):
     """Round 1 of a speculative search at levels 1..L-1, each [B, L-1] (ALGORITHM: acceptance_l, coverage_l).
 
-    reached: the walk came to this level. accepted: all K beams of it had been drafted. coverage: share of them that had.
+    reached: the walk came to this level. accepted: all K beams of it had been drafted. coverage: share of them that
+    had.
     """
 
     reached: Bool[Array, "B M"]
@@ -121,9 +133,10 @@ class RoundOne(struct.PyTreeNode):
 class Result(struct.PyTreeNode):
     """The K best items per user, best first; ties in lexicographic order of the ids.
 
-    ids [B, K]: row of the catalogue's sorted distinct ids. tokens [B, K, L]; score [B, K]: log-probability; valid [B, K]:
-    False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each user, the
-    prompt's included. rounds []: forwards of the batch (its slowest row). round_one: None for plain beam search.
+    ids [B, K]: row of the catalogue's sorted distinct ids. tokens [B, K, L]; score [B, K]: log-probability; valid [B,
+    K]: False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each
+    user, the prompt's included. rounds []: forwards of the batch (its slowest row). round_one: None for plain beam
+    search.
     """
 
     ids: Int[Array, "B K"]
@@ -137,6 +150,7 @@ class Result(struct.PyTreeNode):
 
 def select_rows(condition: RowBool, then, otherwise):
     """Row-wise `where` over two equal pytrees whose arrays start with the batch dimension."""
+
     def pick(a, b):
         return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
 

@@ -1,6 +1,7 @@
-"""Plain trie-constrained beam search with a shared prefix: one target call per level. The baseline, and the meaning of "correct".
+"""Plain trie-constrained beam search with a shared prefix: one target call per level.
 
-The prompt is read once per user, not once per beam; beams are reordered by moving a few ints (`Beams.path`), never the cache.
+The baseline, and the meaning of "correct". The prompt is read once per user, not once per beam; beams are reordered by
+moving a few ints (`Beams.path`), never the cache.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from atspeed_jax.items.trie import Trie
 def beam_search(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: int, score_norm: ScoreNorm) -> Result:
     """The K = `beams` best items of each user by exact-trie beam search; L model calls.
 
-    Places beyond the number of items are flagged invalid. Scores: see `SearchConfig`. Source: ALGORITHM sections 1 and 3.
+    Places beyond the number of items are flagged invalid. Scores: see `SearchConfig`. Source: ALGORITHM sections 1 and
+    3.
     """
     levels = search_levels(model, params, trie, prompt, beams=beams, score_norm=score_norm)
     batch = prompt.tokens.shape[0]
@@ -27,8 +29,13 @@ def beam_search(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: 
     return B.finalise(levels[-1], calls, jnp.int32(trie.length), None)
 
 
-def search_levels(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: int, score_norm: ScoreNorm) -> list[B.Beams]:
-    """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`). To be called under jit."""
+def search_levels(
+    model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: int, score_norm: ScoreNorm
+) -> list[B.Beams]:
+    """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`).
+
+    To be called under jit.
+    """
     batch, width = prompt.tokens.shape
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
     cache = model.init_cache(batch, layout.slots)
@@ -40,7 +47,9 @@ def search_levels(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams
             inputs = B.prompt_input(prompt, layout.slots)
         else:
             inputs = B.level_input(settled, level, prompt, layout, everywhere_busy)
-        logits, cache = model(params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=layout.room[level])
+        logits, cache = model(
+            params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=layout.room[level]
+        )
         children = B.children_of(trie, level, settled, logits, score_norm)
         settled = B.best(settled, children, level, beams)
         if level + 1 < trie.length:

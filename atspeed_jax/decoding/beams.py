@@ -1,7 +1,8 @@
 """Beams of one level as flat arrays, and the verbs on them: root, children, best, place, inputs, finalise.
 
-Nodes of a level stay in trie order with the invalid ones last, and are sorted by score only at the very end. Then `top_k`, which prefers the lower
-index among equals, is the tie rule (lexicographically smaller id first) at every level.
+Nodes of a level stay in trie order with the invalid ones last, and are sorted by score only at the very end. Then
+`top_k`, which prefers the lower index among equals, is the tie rule (lexicographically smaller id first) at every
+level.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ LOWEST = -1e30  # score of an invalid node; validity itself is always the bool
 class Beams(struct.PyTreeNode):
     """N prefixes of l codes per user.
 
-    tokens [B, N, L]: codes so far as tokens (0 beyond l). path [B, N, L]: cache slots of levels 0..l, own slot included once placed. score [B, N]:
-    log-probability. node [B, N]: trie node of depth l. valid [B, N].
+    tokens [B, N, L]: codes so far as tokens (0 beyond l). path [B, N, L]: cache slots of levels 0..l, own slot
+    included once placed. score [B, N]: log-probability. node [B, N]: trie node of depth l. valid [B, N].
     """
 
     tokens: NodeLevels
@@ -57,11 +58,14 @@ class Beams(struct.PyTreeNode):
         if missing <= 0:
             return jax.tree.map(lambda x: x[:, :count], self)
         filler = Beams(tokens=0, path=UNPLACED, score=LOWEST, node=0, valid=False)
-        return jax.tree.map(lambda x, f: jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2), constant_values=f), self, filler)
+        return jax.tree.map(
+            lambda x, f: jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2), constant_values=f), self, filler
+        )
 
 
 class Children(struct.PyTreeNode):
-    """All trie children of N nodes: edge [B, N, R] (also the child's node number), token, log_prob given the parent, exists."""
+    """All trie children of N nodes: edge [B, N, R] (also the child's node number), token, log_prob given the parent,
+    exists."""
 
     edge: ChildInt
     token: ChildInt
@@ -82,8 +86,13 @@ def root(prompt: Prompt, length: int) -> Beams:
     """The empty prefix of each user: its slot is the last prompt token's."""
     batch, width = prompt.tokens.shape
     levels = jnp.zeros((batch, 1, length), jnp.int32)
-    return Beams(tokens=levels, path=(levels + UNPLACED).at[..., 0].set(width - 1), score=jnp.zeros((batch, 1)),
-                 node=jnp.zeros((batch, 1), jnp.int32), valid=jnp.ones((batch, 1), bool))
+    return Beams(
+        tokens=levels,
+        path=(levels + UNPLACED).at[..., 0].set(width - 1),
+        score=jnp.zeros((batch, 1)),
+        node=jnp.zeros((batch, 1), jnp.int32),
+        valid=jnp.ones((batch, 1), bool),
+    )
 
 
 def children_of(trie: Trie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm) -> Children:
@@ -102,7 +111,8 @@ def children_of(trie: Trie, level: int, beams: Beams, logits: Logits, norm: Scor
 def best(beams: Beams, children: Children, level: int, count: int) -> Beams:
     """The `count` best children of nodes of `level` by cumulative score, in trie order, invalid last.
 
-    Parents are in trie order and children in code order, so the flat index is the trie order and sorting it restores it.
+    Parents are in trie order and children in code order, so the flat index is the trie order and sorting it restores
+    it.
     """
     batch, _, row = children.edge.shape
     flat = jax.tree.map(lambda x: x.reshape(batch, -1), children)
@@ -118,8 +128,13 @@ def best(beams: Beams, children: Children, level: int, count: int) -> Beams:
     def pick(values, invalid):
         return jnp.where(valid, jnp.take_along_axis(values, index, 1), invalid)
 
-    chosen = Beams(tokens=parent.tokens.at[..., level].set(pick(flat.token, 0)), path=parent.path, score=pick(total, LOWEST),
-                   node=pick(flat.edge, 0), valid=valid)
+    chosen = Beams(
+        tokens=parent.tokens.at[..., level].set(pick(flat.token, 0)),
+        path=parent.path,
+        score=pick(total, LOWEST),
+        node=pick(flat.edge, 0),
+        valid=valid,
+    )
     return chosen.resize(count)
 
 
@@ -141,8 +156,9 @@ def prompt_input(prompt: Prompt, slots: int) -> StepInput:
 def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, settled: RowInt) -> StepInput:
     """Placed beams of `level` >= 1 as model input: each sees the valid prompt and its own path.
 
-    settled [B]: the level each row stands at. A row already past `level` is idle there and writes nowhere: its old nodes of this
-    level may be ancestors still in use. Invalid nodes write into their own slot, which nobody's path holds.
+    settled [B]: the level each row stands at. A row already past `level` is idle there and writes nowhere: its old
+    nodes of this level may be ancestors still in use. Invalid nodes write into their own slot, which nobody's path
+    holds.
     """
     ancestors = (beams.path[..., None] == jnp.arange(layout.slots)).any(-2)
     seen = ancestors | jnp.pad(prompt.valid, ((0, 0), (0, layout.slots - layout.prompt)))[:, None]
@@ -158,7 +174,10 @@ def join(*inputs: StepInput) -> StepInput:
 
 
 def finalise(beams: Beams, target_calls: RowInt, rounds, round_one: RoundOne | None) -> Result:
-    """Beams of depth L, best first. The sort is stable, so equals stay in lexicographic order."""
+    """Beams of depth L, best first.
+
+    The sort is stable, so equals stay in lexicographic order.
+    """
     order = jnp.argsort(jnp.where(beams.valid, -beams.score, jnp.inf), axis=1, stable=True)
     beams = beams.take(order)
     tokens = jnp.where(beams.valid[..., None], beams.tokens, 0)  # an invalid place holds the codes of some prefix

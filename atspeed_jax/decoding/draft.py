@@ -1,7 +1,8 @@
-"""Drafting: growing a tree of candidate prefixes from the settled beams. Who proposes is exchangeable.
+"""Drafting: growing a tree of candidate prefixes from the settled beams.
 
-A drafter scores the trie children of nodes: a draft language model, or the catalogue's popularity prior, which needs no model at all. Verification never
-trusts it, so any drafter gives the same list; a better one only saves calls.
+Who proposes is exchangeable. A drafter scores the trie children of nodes: a draft language model, or the catalogue's
+popularity prior, which needs no model at all. Verification never trusts it, so any drafter gives the same list; a
+better one only saves calls.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from atspeed_jax.shapes import RowInt
 
 
 class Drafter(Protocol):
-    """Scores children of nodes. Hashable (a static jit argument); its parameters and cache are arguments."""
+    """Scores children of nodes.
+
+    Hashable (a static jit argument); its parameters and cache are arguments.
+    """
 
     def init_cache(self, batch: int, slots: int) -> Any: ...
 
-    def children(self, params: Any, trie: Trie, level: int, nodes: B.Beams, inputs: B.StepInput, cache: Any,
-                 norm: ScoreNorm) -> tuple[B.Children, Any]:
+    def children(
+        self, params: Any, trie: Trie, level: int, nodes: B.Beams, inputs: B.StepInput, cache: Any, norm: ScoreNorm
+    ) -> tuple[B.Children, Any]:
         """Children of the nodes of `level`, which `inputs` feeds (the whole prompt at level 0)."""
         ...
 
@@ -38,13 +43,16 @@ class ModelDrafter:
         return self.model.init_cache(batch, slots)
 
     def children(self, params, trie, level, nodes, inputs, cache, norm):
-        logits, cache = self.model(params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=nodes.count)
+        logits, cache = self.model(
+            params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=nodes.count
+        )
         return B.children_of(trie, level, nodes, logits, norm), cache
 
 
 @dataclasses.dataclass(frozen=True)
 class PopularityDrafter:
-    """Training popularity counted on the trie; params are `items.trie.popularity_prior`: log-probability per edge, per level."""
+    """Training popularity counted on the trie; params are `items.trie.popularity_prior`: log-probability per edge, per
+    level."""
 
     def init_cache(self, batch: int, slots: int):
         return ()
@@ -56,13 +64,23 @@ class PopularityDrafter:
         return B.Children(edge, jnp.where(exists, trie.token[level][edge], 0), log_prob, exists), cache
 
 
-def draft_tree(drafter: Drafter, params, trie: Trie, prompt: Prompt, layout: Layout, config: SearchConfig, settled: B.Beams,
-               at: RowInt, cache, levels: range) -> tuple[dict[int, B.Beams], Any]:
+def draft_tree(
+    drafter: Drafter,
+    params,
+    trie: Trie,
+    prompt: Prompt,
+    layout: Layout,
+    config: SearchConfig,
+    settled: B.Beams,
+    at: RowInt,
+    cache,
+    levels: range,
+) -> tuple[dict[int, B.Beams], Any]:
     """Nodes of each level in `levels`, placed in their slots, and the drafter's cache.
 
-    settled: K beams of each row at its own level `at` [B]. At that level a row puts its settled beams, up to gamma levels above it the
-    drafter's best W_l children of the level before, and nothing below (idle). Every level but the last is fed to the drafter once, even where it
-    drafts no further: its cache stays complete.
+    settled: K beams of each row at its own level `at` [B]. At that level a row puts its settled beams, up to gamma
+    levels above it the drafter's best W_l children of the level before, and nothing below (idle). Every level but the
+    last is fed to the drafter once, even where it drafts no further: its cache stays complete.
     """
     nodes: dict[int, B.Beams] = {}
     drafted = None
@@ -79,8 +97,11 @@ def draft_tree(drafter: Drafter, params, trie: Trie, prompt: Prompt, layout: Lay
     return nodes, cache
 
 
-def _level_nodes(settled: B.Beams, drafted: B.Beams | None, level: int, layout: Layout, at: RowInt, gamma: int) -> B.Beams:
-    """Nodes of one level: settled beams in rows standing at it, drafted ones in rows that stand above and reach it, else invalid."""
+def _level_nodes(
+    settled: B.Beams, drafted: B.Beams | None, level: int, layout: Layout, at: RowInt, gamma: int
+) -> B.Beams:
+    """Nodes of one level: settled beams in rows standing at it, drafted ones in rows that stand above and reach it,
+    else invalid."""
     if drafted is None:  # the first level of a later round holds settled beams alone, so K places do
         mine = B.place(settled, level, layout)
         return mine.replace(valid=mine.valid & (at == level)[:, None])

@@ -1,8 +1,9 @@
-"""Strict speculative beam search: the list of plain beam search, in fewer calls of the target (AtSpeed, ICLR 2025, sections 3 and 4.1).
+"""Strict speculative beam search: the list of plain beam search, in fewer calls of the target (AtSpeed, ICLR 2025,
+sections 3 and 4.1).
 
-A round is: the draft grows a tree from the settled beams, ONE target call scores all of it, a walk accepts every level that is certain. Each
-round settles at least one level, so L rounds always suffice. Round 1 also reads the prompt; later rounds are one scan that costs
-nothing once every row of the batch is finished.
+A round is: the draft grows a tree from the settled beams, ONE target call scores all of it, a walk accepts every level
+that is certain. Each round settles at least one level, so L rounds always suffice. Round 1 also reads the prompt;
+later rounds are one scan that costs nothing once every row of the batch is finished.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from atspeed_jax.shapes import RowInt
 
 
 class State(struct.PyTreeNode):
-    """Between rounds: K settled beams per row, the level they stand at [B], target calls so far [B], and both caches."""
+    """Between rounds: K settled beams per row, the level they stand at [B], target calls so far [B], and both
+    caches."""
 
     settled: B.Beams
     level: RowInt
@@ -33,22 +35,35 @@ class State(struct.PyTreeNode):
 
 
 @functools.partial(jax.jit, static_argnames=("target", "drafter", "config"))
-def speculative_beam_search(target: StepModel, target_params, drafter: Drafter, draft_params, trie: Trie, prompt: Prompt, *,
-                            config: SearchConfig) -> Result:
+def speculative_beam_search(
+    target: StepModel,
+    target_params,
+    drafter: Drafter,
+    draft_params,
+    trie: Trie,
+    prompt: Prompt,
+    *,
+    config: SearchConfig,
+) -> Result:
     """The same K items, order and scores as `beam_search` of the target, for ANY drafter and widths.
 
-    Raises DecodeError if `config.widths` does not have L - 1 entries. A level's slots hold max(K, W_l) nodes; invalid places of the
-    result are flagged, never filled.
+    Raises DecodeError if `config.widths` does not have L - 1 entries. A level's slots hold max(K, W_l) nodes; invalid
+    places of the result are flagged, never filled.
     """
     length, batch, width = trie.length, *prompt.tokens.shape
     if len(config.widths) != length - 1:
-        raise DecodeError(f"widths={config.widths}: ids of length {length} need {length - 1} widths, one per level but the last")
+        raise DecodeError(
+            f"widths={config.widths}: ids of length {length} need {length - 1} widths, one per level but the last"
+        )
     layout = Layout(width, (1, *(max(config.beams, w) for w in config.widths)))
 
     def one_round(state: State, levels: range) -> tuple[State, RoundOne]:
-        nodes, draft_cache = draft_tree(drafter, draft_params, trie, prompt, layout, config, state.settled, state.level,
-                                        state.draft_cache, levels)
-        logits, target_cache = verify_tree(target, target_params, prompt, layout, nodes, state.level, state.target_cache)
+        nodes, draft_cache = draft_tree(
+            drafter, draft_params, trie, prompt, layout, config, state.settled, state.level, state.draft_cache, levels
+        )
+        logits, target_cache = verify_tree(
+            target, target_params, prompt, layout, nodes, state.level, state.target_cache
+        )
         settled, level, record = accept(trie, nodes, logits, state.settled, state.level, config)
         calls = state.calls + (state.level < length)
         return State(settled, level, calls, target_cache, draft_cache), record
@@ -59,8 +74,13 @@ def speculative_beam_search(target: StepModel, target_params, drafter: Drafter, 
         return state, unfinished
 
     zeros = jnp.zeros((batch,), jnp.int32)
-    state = State(B.root(prompt, length), zeros, zeros, target.init_cache(batch, layout.slots),
-                  drafter.init_cache(batch, layout.slots))
+    state = State(
+        B.root(prompt, length),
+        zeros,
+        zeros,
+        target.init_cache(batch, layout.slots),
+        drafter.init_cache(batch, layout.slots),
+    )
     state, round_one = one_round(state, range(0, min(config.gamma + 1, length)))
     rounds = jnp.int32(1)
     if length > 1:  # ids of one code are settled by round 1, and a later round would have no level to read

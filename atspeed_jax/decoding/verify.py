@@ -1,6 +1,7 @@
 """Verification: one target call over the whole tree, then the strict walk that accepts as many levels as are certain.
 
-All K beams of a level are checked at once (the paper's N-to-K verification): every operation runs over beams, nodes and users together.
+All K beams of a level are checked at once (the paper's N-to-K verification): every operation runs over beams, nodes
+and users together.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import Logits, RowInt
 
 
-def verify_tree(target: StepModel, params, prompt: Prompt, layout: Layout, nodes: dict[int, B.Beams], at: RowInt,
-                cache) -> tuple[dict[int, Logits], Any]:
-    """Target logits [B, N_l, V] of every level in `nodes` by ONE call; with level 0 among them the same call reads the prompt."""
-    inputs = [B.prompt_input(prompt, layout.slots) if level == 0 else B.level_input(beams, level, prompt, layout, at)
-              for level, beams in nodes.items()]
+def verify_tree(
+    target: StepModel, params, prompt: Prompt, layout: Layout, nodes: dict[int, B.Beams], at: RowInt, cache
+) -> tuple[dict[int, Logits], Any]:
+    """Target logits [B, N_l, V] of every level in `nodes` by ONE call; with level 0 among them the same call reads the
+    prompt."""
+    inputs = [
+        B.prompt_input(prompt, layout.slots) if level == 0 else B.level_input(beams, level, prompt, layout, at)
+        for level, beams in nodes.items()
+    ]
     n_out = sum(beams.count for beams in nodes.values())
     call = B.join(*inputs)
     logits, cache = target(params, call.tokens, call.positions, call.slots, call.mask, cache, n_out=n_out)
@@ -30,12 +35,14 @@ def verify_tree(target: StepModel, params, prompt: Prompt, layout: Layout, nodes
     return parts, cache
 
 
-def accept(trie: Trie, nodes: dict[int, B.Beams], logits: dict[int, Logits], settled: B.Beams, at: RowInt,
-           config: SearchConfig) -> tuple[B.Beams, RowInt, RoundOne]:
+def accept(
+    trie: Trie, nodes: dict[int, B.Beams], logits: dict[int, Logits], settled: B.Beams, at: RowInt, config: SearchConfig
+) -> tuple[B.Beams, RowInt, RoundOne]:
     """The strict walk (lossless): settles levels while all K target beams of a level are among its drafted nodes.
 
-    A row starts at its level `at` [B] with its settled beams; the best K children under the *target* are the settled beams of the next level. If
-    every valid one was drafted, their logits are already here and the walk goes on; else it stops. A missing place counts as drafted.
+    A row starts at its level `at` [B] with its settled beams; the best K children under the *target* are the settled
+    beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on; else
+    it stops. A missing place counts as drafted.
     -> (settled beams, their level, what happened at each level 1..L-1). Source: ALGORITHM section 5.
     """
     settled, begun = settled.resize(config.beams), at
@@ -54,9 +61,11 @@ def accept(trie: Trie, nodes: dict[int, B.Beams], logits: dict[int, Logits], set
         if level + 1 in nodes:
             verified, present = match(found, nodes[level + 1])
             covered = present | ~found.valid
-            record = RoundOne(record.reached.at[:, level].set(alive),
-                              record.accepted.at[:, level].set(alive & covered.all(1)),
-                              record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)))
+            record = RoundOne(
+                record.reached.at[:, level].set(alive),
+                record.accepted.at[:, level].set(alive & covered.all(1)),
+                record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)),
+            )
             alive = alive & covered.all(1)
         elif level + 1 < trie.length:  # nothing drafted there (gamma): the round ends for those who came this far
             record = record.replace(reached=record.reached.at[:, level].set(alive))
@@ -64,10 +73,11 @@ def accept(trie: Trie, nodes: dict[int, B.Beams], logits: dict[int, Logits], set
 
 
 def match(found: B.Beams, drafted: B.Beams):
-    """Drafted nodes of a level that are among the target's beams, with the target's score; and which beams were drafted.
+    """Drafted nodes of a level that are among the target's beams, with the target's score; and which beams were
+    drafted.
 
-    -> (nodes [B, N], present [B, K]). Equal trie nodes have equal prefixes. The score is a max over the hits, never a scatter: a beam that was not
-    drafted has no place to scatter to.
+    -> (nodes [B, N], present [B, K]). Equal trie nodes have equal prefixes. The score is a max over the hits, never a
+    scatter: a beam that was not drafted has no place to scatter to.
     """
     hit = (found.node[:, :, None] == drafted.node[:, None]) & found.valid[:, :, None] & drafted.valid[:, None]
     score = jnp.where(hit, found.score[:, :, None], B.LOWEST).max(1)

@@ -1,7 +1,7 @@
 """Time per list and lists per second, measured side by side in one run.
 
-A time is from token ids on the host to lists on the host, after a warm-up of the same shape. Decoders are interleaved, so that a drift of the
-machine hits all of them alike; read ratios, not milliseconds.
+A time is from token ids on the host to lists on the host, after a warm-up of the same shape. Decoders are interleaved,
+so that a drift of the machine hits all of them alike; read ratios, not milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def run_once(decode: Decode, batch: dict) -> float:
 
 
 def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each batch (of one user, for latency at batch 1), the median of `repeats`, per decoder: {name: [batches]}."""
+    """Milliseconds of each batch (of one user, for latency at batch 1), the median of `repeats`, per decoder: {name:
+    [batches]}."""
     _warm_up(decoders, batches)
     times = {name: np.zeros(len(batches)) for name in decoders}
     for number, batch in enumerate(batches):
@@ -42,7 +43,8 @@ def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeat
 
 
 def throughput(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, float]:
-    """Users per second over all rows of the batches (fillers do not count), the median of `repeats` passes, per decoder."""
+    """Users per second over all rows of the batches (fillers do not count), the median of `repeats` passes, per
+    decoder."""
     _warm_up(decoders, batches)
     users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
     passes: dict[str, list[float]] = {name: [] for name in decoders}

@@ -19,8 +19,9 @@ SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order
 class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
-    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; batch_rounds: target calls of all batches together;
-    batches: their number. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode, None for plain beam search.
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; batch_rounds:
+    target calls of all batches together; batches: their number. reached, accepted, coverage [N, L-1]: round 1 of a
+    speculative decode, None for plain beam search.
     """
 
     ids: np.ndarray
@@ -33,7 +34,10 @@ class Decoded:
     coverage: np.ndarray | None
 
     def differs(self, other: Decoded) -> np.ndarray:
-        """[N] bool: lists that are not equal. Scores of invalid places do not count."""
+        """[N] bool: lists that are not equal.
+
+        Scores of invalid places do not count.
+        """
         valid = self.ids >= 0
         gap = np.where(valid, np.abs(self.score - other.score), 0.0)
         return (self.ids != other.ids).any(1) | (gap > SCORE_TOLERANCE).any(1)

@@ -23,7 +23,10 @@ Widths = tuple[int | Literal["all"], ...]
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig:
-    """widths: drafted nodes of levels 1..L-1, ints or "all". gamma: most levels drafted at once. score_norm: see SearchConfig."""
+    """How a tree is drafted and scored. widths: drafted nodes of levels 1..L-1, ints or "all".
+
+    gamma: most levels drafted at once. score_norm: see SearchConfig.
+    """
 
     widths: Widths
     gamma: int
@@ -32,7 +35,10 @@ class DecodeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One way to decode. Plain beam search has drafter "none" and no widths."""
+    """One way to decode.
+
+    Plain beam search has drafter "none" and no widths.
+    """
 
     method: Method
     drafter: DrafterName
@@ -61,8 +67,8 @@ def speculative(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setti
 class Decoders:
     """Target, draft and catalogue, ready to decode any `Setting`.
 
-    prior: `items.trie.popularity_prior`. prefixes: distinct prefixes of depth 1..L, what "all" means. draft and draft_params may be None where no
-    draft model is used.
+    prior: `items.trie.popularity_prior`. prefixes: distinct prefixes of depth 1..L, what "all" means. draft and
+    draft_params may be None where no draft model is used.
     """
 
     target: LlamaConfig
@@ -74,7 +80,10 @@ class Decoders:
     prefixes: tuple[int, ...]
 
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
-        """The jitted decoder of a setting as a function of the prompt alone. Raises DecodeError for widths that cannot work."""
+        """The jitted decoder of a setting as a function of the prompt alone.
+
+        Raises DecodeError for widths that cannot work.
+        """
         step = LlamaStep(self.target)
         if setting.method == "beam_search":
             return lambda prompt: beam_search(

@@ -1,7 +1,7 @@
 """The evaluation of a whole run: quality of the lists, target calls, equality with plain beam search, and time.
 
-Every finished measurement is a small file in `directory`, so that a stopped evaluation goes on where it was; files of other models or
-settings are never read (their names carry a fingerprint).
+Every finished measurement is a small file in `directory`, so that a stopped evaluation goes on where it was; files of
+other models or settings are never read (their names carry a fingerprint).
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ CUTS = (1, 5, 10, 20)
 class EvaluateConfig:
     """What is measured on whom.
 
-    list_size: K of the quality lists. beams: K decoded for all users at the default widths. grid_beams, grid_widths: the rest of the grid, on
-    `grid_users` fixed users. users: None for all test users, else a fixed seeded choice. latency_users, latency_repeats: batch 1. throughput_users: at
-    `batch_size`. buckets: prompt lengths in items. bootstrap_samples: of the 95 % intervals.
+    list_size: K of the quality lists. beams: K decoded for all users at the default widths. grid_beams, grid_widths:
+    the rest of the grid, on `grid_users` fixed users. users: None for all test users, else a fixed seeded choice.
+    latency_users, latency_repeats: batch 1. throughput_users: at `batch_size`. buckets: prompt lengths in items.
+    bootstrap_samples: of the 95 % intervals.
     """
 
     list_size: int
@@ -81,8 +82,19 @@ def users_with_items(dataset: Dataset, split: str) -> TestUsers:
 class Evaluation:
     """One evaluation: fixed users, decoders and settings, and the directory that remembers what is done."""
 
-    def __init__(self, directory: Path, dataset: Dataset, decoders: Decoders, decode: DecodeConfig, config: EvaluateConfig, *,
-                 history: int, fingerprint: str, target_fingerprint: str, say: Callable[[str], None]):
+    def __init__(
+        self,
+        directory: Path,
+        dataset: Dataset,
+        decoders: Decoders,
+        decode: DecodeConfig,
+        config: EvaluateConfig,
+        *,
+        history: int,
+        fingerprint: str,
+        target_fingerprint: str,
+        say: Callable[[str], None],
+    ):
         self.directory, self.dataset, self.decoders = directory, dataset, decoders
         self.decode, self.config, self.history = decode, config, history
         self.fingerprint, self.target_fingerprint, self.say = fingerprint, target_fingerprint, say
@@ -92,7 +104,8 @@ class Evaluation:
         self._decoded: dict[tuple[str, int], Decoded] = {}
 
     def settings(self, full: bool) -> list[tuple[Setting, TestUsers]]:
-        """Every setting with its users: default widths for everyone, the rest of the grid for some (or, if `full`, all)."""
+        """Every setting with its users: default widths for everyone, the rest of the grid for some (or, if `full`,
+        all)."""
         config, norm = self.config, self.decode.score_norm
         some = self.everyone if full else self.some
         rows = []
@@ -107,7 +120,8 @@ class Evaluation:
         return rows
 
     def quality(self) -> dict:
-        """Recall and NDCG of target, popularity and co-visitation, seen items kept and removed, with paired differences."""
+        """Recall and NDCG of target, popularity and co-visitation, seen items kept and removed, with paired
+        differences."""
         return self._remembered("quality", self._quality)
 
     def _quality(self) -> dict:
@@ -119,8 +133,10 @@ class Evaluation:
         for name, make in (("popularity", self._popularity), ("covisitation", self._covisitation)):
             lists[name] = {"seen_kept": make(remove_seen=False), "seen_removed": make(remove_seen=True)}
         cuts = tuple(k for k in CUTS if k <= config.list_size)
-        measured = {name: {kind: metrics.measure_lists(made, users.truths, cuts) for kind, made in kinds.items()}
-                    for name, kinds in lists.items()}
+        measured = {
+            name: {kind: metrics.measure_lists(made, users.truths, cuts) for kind, made in kinds.items()}
+            for name, kinds in lists.items()
+        }
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
         report: dict = {"target_fingerprint": self.target_fingerprint}
         for name, kinds in measured.items():
@@ -142,12 +158,17 @@ class Evaluation:
 
     def _covisitation(self, *, remove_seen: bool) -> np.ndarray:
         return baselines.covisitation_lists(
-            self.dataset.train, self.dataset.popularity, self.everyone.histories, baselines.COVISITATION,
-            k=self.config.list_size, remove_seen=remove_seen,
+            self.dataset.train,
+            self.dataset.popularity,
+            self.everyone.histories,
+            baselines.COVISITATION,
+            k=self.config.list_size,
+            remove_seen=remove_seen,
         )
 
     def row(self, setting: Setting, users: TestUsers) -> dict:
-        """Calls, acceptance and equality of one setting (see `report`'s decoding rows); times are added by `add_times`."""
+        """Calls, acceptance and equality of one setting (see `report`'s decoding rows); times are added by
+        `add_times`."""
         return self._remembered(f"row_{setting.label}_{len(users.users)}", lambda: self._row(setting, users))
 
     def _row(self, setting: Setting, users: TestUsers) -> dict:
@@ -160,27 +181,36 @@ class Evaluation:
         speculated = decoded.reached is not None
         reached = decoded.reached.sum(0) if speculated else None
         return {
-            "method": setting.method, "drafter": setting.drafter, "mode": "strict", "score_norm": setting.score_norm,
-            "K": setting.beams, "widths": list(setting.widths), "users": len(users.users),
+            "method": setting.method,
+            "drafter": setting.drafter,
+            "mode": "strict",
+            "score_norm": setting.score_norm,
+            "K": setting.beams,
+            "widths": list(setting.widths),
+            "users": len(users.users),
             "target_calls_mean": float(decoded.calls.mean()),
             "accept_steps_mean": float(length - decoded.calls.mean()),
             "one_call_share": float((decoded.calls == 1).mean()),
             "acceptance_by_level": _shares(decoded.accepted.sum(0), reached) if speculated else None,
             "coverage_by_level": _shares((decoded.coverage * decoded.reached).sum(0), reached) if speculated else None,
-            "mismatched_users": mismatched, "near_tie_users": near,
+            "mismatched_users": mismatched,
+            "near_tie_users": near,
             "batch_rounds_mean": decoded.batch_rounds / decoded.batches,
             "target_fingerprint": self.target_fingerprint,
         }
 
     def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
-        """Latency at batch 1 and users/s at `batch_size` of settings of one K, interleaved with each other: {label: figures}."""
+        """Latency at batch 1 and users/s at `batch_size` of settings of one K, interleaved with each other: {label:
+        figures}."""
         name = "times_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
         return self._remembered(name, lambda: self._times(settings))
 
     def _times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         config = self.config
         built = {setting.label: self.decoders.build(setting) for setting in settings}
-        single = self.everyone.choose(config.latency_users, config.seed + 2).batches(self.dataset, config, self.history, 1)
+        single = self.everyone.choose(config.latency_users, config.seed + 2).batches(
+            self.dataset, config, self.history, 1
+        )
         many = self.everyone.choose(config.throughput_users, config.seed + 3)
         latency = benchmark.latencies(built, single, repeats=config.latency_repeats)
         rate = benchmark.throughput(
@@ -224,7 +254,10 @@ class Evaluation:
 
 
 def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
-    """(quality, decoding rows) of the report. Latency comes after all decoding, K by K."""
+    """(quality, decoding rows) of the report.
+
+    Latency comes after all decoding, K by K.
+    """
     quality = evaluation.quality()
     pairs = evaluation.settings(full)
     rows = [evaluation.row(setting, users) for setting, users in pairs]

@@ -152,7 +152,7 @@ def _losses(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
 
 
 def _loss_lines(records: Sequence[Mapping]) -> dict[str, tuple[list, list]]:
-    """"split metric" -> (steps, values) of every metric with "loss" in its name."""
+    """ "split metric" -> (steps, values) of every metric with "loss" in its name."""
     lines: dict[str, tuple[list, list]] = {}
     for record in records:
         for key, value in record.items():

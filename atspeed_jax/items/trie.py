@@ -1,9 +1,10 @@
 """The exact item trie as flat arrays: which tokens may follow a prefix, read by a fixed-width gather.
 
-Nodes of one depth are numbered in lexicographic order of their prefixes, so the edge that leads to node e of depth l+1 is edge e of
-level l: an edge costs its token alone, and a node's children are a contiguous run of edges (compressed sparse rows, one per
-level; the layout is that of STATIC, arXiv 2602.22647, section 3). Reading a run takes `row_width[level]` entries whatever the number of
-items. The arrays are jit *arguments* padded to capacities: another catalogue that fits them does not recompile.
+Nodes of one depth are numbered in lexicographic order of their prefixes, so the edge that leads to node e of depth l+1
+is edge e of level l: an edge costs its token alone, and a node's children are a contiguous run of edges (compressed
+sparse rows, one per level; the layout is that of STATIC, arXiv 2602.22647, section 3). Reading a run takes
+`row_width[level]` entries whatever the number of items. The arrays are jit *arguments* padded to capacities: another
+catalogue that fits them does not recompile.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class TrieCapacity:
 class Trie(struct.PyTreeNode):
     """One compressed sparse row matrix per level l = 0..L-1.
 
-    row_start[l][n]: first edge of node n of depth l, int32 [nodes + 1]; token[l][e]: token on edge e, which leads to node e of depth
-    l + 1, int32 [edges]. Padding: empty rows and token 0. A node of depth L is a row of the sorted distinct ids.
+    row_start[l][n]: first edge of node n of depth l, int32 [nodes + 1]; token[l][e]: token on edge e, which leads to
+    node e of depth l + 1, int32 [edges]. Padding: empty rows and token 0. A node of depth L is a row of the sorted
+    distinct ids.
     """
 
     row_start: tuple[Array, ...]
@@ -92,10 +94,12 @@ def prefix_counts(id_tokens: np.ndarray) -> tuple[int, ...]:
 
 
 def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -> tuple[Array, ...]:
-    """Log-probability of each edge under smoothed popularity: log (1 + count below child) / (1 + count) summed over siblings.
+    """Log-probability of each edge under smoothed popularity: log (1 + count below child) / (1 + count) summed over
+    siblings.
 
-    id_tokens: [U, L] sorted ids the trie was built from. id_counts: [U] training interactions of each id. Returns one float32 array
-    [edges] per level, padded like `trie.token`; it depends on the catalogue and its counts alone, no model (the free drafter).
+    id_tokens: [U, L] sorted ids the trie was built from. id_counts: [U] training interactions of each id. Returns one
+    float32 array [edges] per level, padded like `trie.token`; it depends on the catalogue and its counts alone, no
+    model (the free drafter).
     """
     starts = prefix_rows(np.asarray(id_tokens))
     below = np.concatenate([[0.0], np.cumsum(np.asarray(id_counts, np.float64) + 1.0)])

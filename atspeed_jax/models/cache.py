@@ -10,7 +10,10 @@ from atspeed_jax.shapes import Tokens
 
 
 class Cache(struct.PyTreeNode):
-    """keys, values: [layers, B, S, kv_heads, head_dim]. Slots 0..P-1 hold the prompt, the rest the tree (DESIGN: level-slotted tree)."""
+    """Keys, values: [layers, B, S, kv_heads, head_dim].
+
+    Slots 0..P-1 hold the prompt, the rest the tree (DESIGN: level-slotted tree).
+    """
 
     keys: Array
     values: Array
@@ -23,6 +26,6 @@ def init_cache(layers: int, batch: int, slots: int, kv_heads: int, head_dim: int
 
 
 def write(store: Array, slots: Tokens, new: Array) -> Array:
-    """store [B, S, ...] with new [B, T, ...] written at slots [B, T]; slot S (or more) writes nowhere."""
+    """Store [B, S, ...] with new [B, T, ...] written at slots [B, T]; slot S (or more) writes nowhere."""
     rows = jnp.arange(store.shape[0])[:, None]
     return store.at[rows, slots].set(new.astype(store.dtype), mode="drop", unique_indices=False)

@@ -1,7 +1,8 @@
-"""A Llama decoder in Flax Linen, pure: parameters and cache are arguments. Draft and target are two configs of it.
+"""A Llama decoder in Flax Linen, pure: parameters and cache are arguments.
 
-Architecture: RMSNorm, rotary positions (half-split layout, as Hugging Face stores weights), grouped-query attention, SwiGLU (Touvron et al. 2023, sections 2.2;
-Ainslie et al. 2023 for GQA). Layers are stacked and scanned, so compile time does not grow with depth.
+Draft and target are two configs of it. Architecture: RMSNorm, rotary positions (half-split layout, as Hugging Face
+stores weights), grouped-query attention, SwiGLU (Touvron et al. 2023, sections 2.2; Ainslie et al. 2023 for GQA).
+Layers are stacked and scanned, so compile time does not grow with depth.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
-    """Sizes of one model. dtype is that of activations and cache; parameters are created in float32.
+    """Sizes of one model.
 
-    dropout acts on the embedding and on both residual branches while training, in steps of 1/256. Raises ValueError if heads do
-    not divide or dropout is not in [0, 1).
+    dtype is that of activations and cache; parameters are created in float32.     dropout acts on the embedding and on
+    both residual branches while training, in steps of 1/256. Raises ValueError if heads do     not divide or dropout
+    is not in [0, 1).
     """
 
     vocab_size: int
@@ -70,14 +72,15 @@ def rotary_angles(positions: Tokens, head_dim: int, theta: float, dtype) -> tupl
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
-    """x [B, T, H, head_dim] turned by its position; dimension i pairs with i + head_dim / 2."""
+    """X [B, T, H, head_dim] turned by its position; dimension i pairs with i + head_dim / 2."""
     first, second = jnp.split(x, 2, -1)
     cos, sin = cos[:, :, None].astype(x.dtype), sin[:, :, None].astype(x.dtype)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 def attend(query: Array, keys: Array, values: Array, mask: Mask) -> Array:
-    """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d], mask [B, T, S] -> [B, T, H * d]."""
+    """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d], mask [B, T, S] -> [B, T, H *
+    d]."""
     batch, length, heads, dim = query.shape
     kv = keys.shape[2]
     grouped = query.reshape(batch, length, kv, heads // kv, dim)
@@ -135,7 +138,8 @@ class Layer(nn.Module):
 class Llama(nn.Module):
     """tokens, positions [B, T], mask [B, T, S] -> logits [B, n_out, V] of the last n_out tokens, in float32 or wider.
 
-    With a cache, keys and values of the T tokens are written at slots [B, T] first and S is the cache's; without one, S = T.
+    With a cache, keys and values of the T tokens are written at slots [B, T] first and S is the cache's; without one,
+    S = T.
     """
 
     config: LlamaConfig
@@ -186,9 +190,10 @@ def _dot_general(x, kernel, dimension_numbers, precision=None, preferred_element
 
 @jax.custom_vjp
 def _project(x: Array, kernel: Array) -> Array:
-    """x [..., D] @ kernel [D, F], with the kernel's gradient written as x^T g.
+    """X [..., D] @ kernel [D, F], with the kernel's gradient written as x^T g.
 
-    JAX's own rule writes g^T x, and XLA on CPU then recomputes g, strided, inside the transpose: a third of a training step.
+    JAX's own rule writes g^T x, and XLA on CPU then recomputes g, strided, inside the transpose: a third of a training
+    step.
     """
     return x @ kernel
 
@@ -207,7 +212,8 @@ _project.defvjp(_project_forward, _project_backward)
 
 
 class Dropout(nn.Module):
-    """Zeroes a share `rate` of x and scales the rest up, from 8 random bits per entry: a quarter of nn.Dropout's cost."""
+    """Zeroes a share `rate` of x and scales the rest up, from 8 random bits per entry: a quarter of nn.Dropout's
+    cost."""
 
     rate: float
     deterministic: bool
@@ -230,7 +236,8 @@ def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
 def apply_masked(
     config: LlamaConfig, params, tokens: Tokens, positions: Tokens, mask: Mask, *, n_out: int, dropout_key: Array | None
 ) -> Array:
-    """Logits [B, n_out, V] of the last n_out tokens under an explicit mask [B, T, T], without a cache: the training pass.
+    """Logits [B, n_out, V] of the last n_out tokens under an explicit mask [B, T, T], without a cache: the training
+    pass.
 
     dropout_key=None turns dropout off.
     """

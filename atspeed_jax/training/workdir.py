@@ -1,10 +1,10 @@
 """The directory of one training run: who owns it, and small files written whole or not at all.
 
-    run.json        name and fingerprint, written first; a run with another fingerprint is refused
-    checkpoints/    training state, while training
-    metrics.jsonl   the log; tensorboard/ is made from it
-    params/         best parameters, when finished
-    metadata.json   written last: its presence means "finished"
+run.json        name and fingerprint, written first; a run with another fingerprint is refused
+checkpoints/    training state, while training
+metrics.jsonl   the log; tensorboard/ is made from it
+params/         best parameters, when finished
+metadata.json   written last: its presence means "finished"
 """
 
 import contextlib
