@@ -1,0 +1,86 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, SearchConfig, resolve_widths, select_rows
+
+
+@pytest.mark.parametrize(
+    ("widths", "beams", "expected"),
+    [
+        (("all", 64, 96), 20, (91, 64, 96)),
+        ((40, 40, 40), 20, (40, 40, 40)),
+        (("all", "all", "all"), 20, (91, 6539, 11172)),
+        ((500, 7000, 20), 20, (91, 6539, 20)),  # never wider than the level
+        ((91, 100, 100), 100, (91, 100, 100)),  # the least allowed at level 1 is all its prefixes
+        ((1, 1, 1), 1, (1, 1, 1)),
+    ],
+)
+def test_widths_become_ints(widths, beams, expected):
+    assert resolve_widths(widths, (91, 6539, 11172, 12023), beams) == expected
+
+
+@pytest.mark.parametrize(
+    ("widths", "beams", "message"),
+    [
+        (
+            (19, 64, 96),
+            20,
+            r"width 19 of level 1 is below min\(K=20, 91 prefixes of that level\) = 20.*raise it, or lower K",
+        ),
+        (("all", 64, 96), 100, r"width 64 of level 2 is below min\(K=100, 6539 prefixes"),
+        ((90, 100, 100), 100, r"width 90 of level 1 is below min\(K=100, 91 prefixes of that level\) = 91"),
+        (("all", 0, 96), 1, "width 0 of level 2"),
+        ((-1, 64, 96), 1, "width -1 of level 1"),
+        (("most", 64, 96), 20, "width 'most' of level 1: expected an int or 'all'"),
+        ((91, 64.5, 96), 20, "width 64.5 of level 2: expected an int or 'all'"),
+        (("all", 64), 20, "has 2 entries; ids of length 4 need 3"),
+        ((40, 40, 40, 40), 20, "has 4 entries; ids of length 4 need 3"),
+    ],
+)
+def test_widths_that_cannot_work(widths, beams, message):
+    with pytest.raises(DecodeError, match=message):
+        resolve_widths(widths, (91, 6539, 11172, 12023), beams)
+
+
+def test_ids_of_one_code_have_no_widths():
+    assert resolve_widths((), (50,), 20) == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((0, (4,), 1, "vocab"), "beams=0"),
+        ((4, (4,), 0, "vocab"), "gamma=0: draft at least one level, or use beam_search"),
+        ((4, (4,), 1, "softmax"), "score_norm='softmax': expected 'vocab' or 'trie'"),
+    ],
+)
+def test_settings_that_cannot_work(settings, message):
+    with pytest.raises(DecodeError, match=message):
+        SearchConfig(*settings)
+
+
+def test_settings_are_a_value():
+    assert hash(SearchConfig(4, (4,), 1, "vocab")) == hash(SearchConfig(4, (4,), 1, "vocab"))
+    assert SearchConfig(4, (4,), 1, "vocab") != SearchConfig(4, (4,), 1, "trie")
+
+
+def test_levels_own_disjoint_slots_after_the_prompt():
+    layout = Layout(5, (1, 4, 6, 2))
+    owned = [set(range(o, o + r)) for o, r in zip(layout.offset, layout.room, strict=True)]
+    assert owned[0] == {4}  # the root is the last prompt token
+    assert sorted(set().union(*owned[1:])) == list(range(5, 17)) and sum(map(len, owned[1:])) == 12
+    assert layout.slots == 17
+    assert Layout(3, (1,)).slots == 3
+
+
+def test_last_position_counts_real_tokens():
+    valid = jnp.array([[False, False, True], [True, True, True]])
+    assert Prompt(jnp.zeros((2, 3), jnp.int32), valid).last_position.tolist() == [0, 2]
+
+
+def test_select_rows_of_any_rank():
+    then, otherwise = ({"a": jnp.full((3,), v), "b": jnp.full((3, 2, 2), v)} for v in (1, 2))
+    chosen = select_rows(jnp.array([True, False, True]), then, otherwise)
+    assert chosen["a"].tolist() == [1, 2, 1]
+    np.testing.assert_array_equal(chosen["b"][:, 1, 1], [1, 2, 1])

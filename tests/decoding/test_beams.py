@@ -1,0 +1,142 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding.base import Layout, Prompt
+from atspeed_jax.items.trie import TrieCapacity, build_trie
+
+IDS = np.array(list(itertools.product((2, 3, 4), (5, 6), (7, 8, 9))))
+IDS = np.delete(IDS, [1, 4, 5, 12, 13, 14], axis=0)  # so that nodes have 1, 2 and 3 children; (4, 5) is gone
+CAPACITY = TrieCapacity((4, 7, 20), (3, 2, 4))
+TRIE = build_trie(IDS, CAPACITY)
+PROMPT = Prompt(jnp.array([[0, 0, 1], [1, 5, 7]]), jnp.array([[False, False, True], [True, True, True]]))
+LEVEL_TWO = sorted({tuple(row[:2].tolist()) for row in IDS})  # 5 prefixes
+
+
+def level_two(nodes, scores, valid=None):
+    """Beams of depth 2, the same for two users."""
+    tokens = [[*LEVEL_TWO[n], 0] for n in nodes]
+    path = [[2, 3 + n, 10 + n] for n in nodes]
+    one = B.Beams(
+        jnp.array(tokens),
+        jnp.array(path),
+        jnp.array(scores, jnp.float32),
+        jnp.array(nodes),
+        jnp.array(valid if valid is not None else [True] * len(nodes)),
+    )
+    return jax.tree.map(lambda x: jnp.stack([x, x]), one)
+
+
+def test_root_is_the_last_prompt_token():
+    root = B.root(PROMPT, 3)
+    assert root.count == 1 and root.valid.all() and not root.score.any() and not root.node.any()
+    assert root.path.tolist() == [[[2, B.UNPLACED, B.UNPLACED]]] * 2
+
+
+def test_take_and_resize():
+    beams = level_two([0, 2, 3], [-1.0, -2.0, -3.0])
+    taken = beams.take(jnp.array([[2, 0], [1, 1]]))
+    assert taken.node.tolist() == [[3, 0], [2, 2]] and taken.path[0, 0].tolist() == [2, 6, 13]
+    assert beams.resize(2).node.tolist() == [[0, 2]] * 2
+    padded = beams.resize(5)
+    assert padded.valid.tolist() == [[True] * 3 + [False] * 2] * 2
+    assert padded.tokens.shape == (2, 5, 3) and (padded.score[:, 3:] == B.LOWEST).all()
+
+
+@pytest.mark.parametrize("norm", ["vocab", "trie"])
+def test_children_and_their_log_probabilities(norm):
+    beams = level_two([0, 3, 4], [0.0, 0.0, 0.0], [True, True, False])
+    logits = np.random.default_rng(0).normal(size=(2, 3, 10)).astype(np.float32)
+    children = B.children_of(TRIE, 2, beams, jnp.asarray(logits), norm)
+    assert children.edge.shape == (2, 3, 4)
+    for user, place in itertools.product(range(2), range(2)):
+        prefix = LEVEL_TWO[beams.node[user, place]]
+        want = [row for row in range(len(IDS)) if tuple(IDS[row, :2]) == prefix]
+        exists = np.asarray(children.exists[user, place])
+        assert np.asarray(children.edge[user, place])[exists].tolist() == want
+        tokens = IDS[want, 2]
+        assert np.asarray(children.token[user, place])[exists].tolist() == tokens.tolist()
+        row = np.exp(np.float64(logits[user, place]))
+        total = row.sum() if norm == "vocab" else row[tokens].sum()
+        np.testing.assert_allclose(children.log_prob[user, place][exists], np.log(row[tokens] / total), atol=1e-5)
+    assert not children.exists[:, 2].any()  # an invalid node has no children
+    assert (np.asarray(children.log_prob)[~np.asarray(children.exists)] == B.LOWEST).all()
+
+
+def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
+    """Against sorting in Python, over scores of few values."""
+    rng = np.random.default_rng(1)
+    best = jax.jit(B.best, static_argnums=(2, 3))
+    children_of = jax.jit(B.children_of, static_argnums=(1, 4))
+    for _ in range(20):
+        beams = level_two([0, 1, 2, 4], -rng.integers(0, 3, 4).astype(float), rng.random(4) < 0.8)
+        logits = -rng.integers(0, 3, (2, 4, 10)).astype(np.float32)
+        logits[..., 0] = 64  # alone in the log-sum-exp, so that scores are exact
+        children = children_of(TRIE, 2, beams, jnp.asarray(logits), "vocab")
+        for count in (1, 4, 20):  # up to more than there are places
+            kept = jax.tree.map(np.asarray, best(beams, children, 2, count))
+            assert kept.count == count
+            for user in range(2):
+                candidates = [
+                    (float(beams.score[user, n]) + float(logits[user, n, IDS[row, 2]]) - 64, row)
+                    for n in range(4)
+                    if beams.valid[user, n]
+                    for row in range(len(IDS))
+                    if tuple(IDS[row, :2]) == LEVEL_TWO[beams.node[user, n]]
+                ]
+                want = sorted(sorted(candidates, key=lambda c: (-c[0], c[1]))[:count], key=lambda c: c[1])
+                assert kept.valid[user].tolist() == [True] * len(want) + [False] * (count - len(want))
+                assert kept.node[user, : len(want)].tolist() == [row for _, row in want]
+                assert kept.score[user, : len(want)].tolist() == [score for score, _ in want]
+                np.testing.assert_array_equal(kept.tokens[user, : len(want)], IDS[[row for _, row in want]])
+                for place, (_, row) in enumerate(want):  # the path is the parent's
+                    parent = LEVEL_TWO.index(tuple(IDS[row, :2].tolist()))
+                    assert kept.path[user, place].tolist() == [2, 3 + parent, 10 + parent]
+
+
+def test_place_gives_the_first_slots_of_the_level():
+    layout = Layout(3, (1, 4, 5))
+    placed = B.place(level_two([0, 3], [0.0, 0.0]), 2, layout)
+    assert placed.path[0].tolist() == [[2, 3, 7], [2, 6, 8]]
+
+
+def test_prompt_input_is_causal_over_real_tokens():
+    inputs = B.prompt_input(PROMPT, 6)
+    assert inputs.positions.tolist() == [[0, 0, 0], [0, 1, 2]]
+    assert inputs.slots.tolist() == [[0, 1, 2]] * 2
+    assert inputs.mask[0].astype(int).tolist() == [[0] * 6, [0] * 6, [0, 0, 1, 0, 0, 0]]
+    assert inputs.mask[1].astype(int).tolist() == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
+
+
+def test_level_input_sees_prompt_and_path_and_idle_rows_write_nowhere():
+    layout = Layout(3, (1, 4, 5))
+    beams = B.place(level_two([0, 3], [0.0, 0.0]), 2, layout)
+    inputs = B.level_input(beams, 2, PROMPT, layout, jnp.array([2, 3]))
+    assert inputs.tokens.tolist() == [[LEVEL_TWO[0][1], LEVEL_TWO[3][1]]] * 2
+    assert inputs.positions.tolist() == [[2, 2], [4, 4]]  # the last prompt token stands at 0 and at 2
+    assert inputs.slots.tolist() == [[7, 8], [12, 12]]  # user 1 is past this level: slot S
+    assert [np.flatnonzero(m).tolist() for m in inputs.mask[0]] == [[2, 3, 7], [2, 6, 8]]
+    assert [np.flatnonzero(m).tolist() for m in inputs.mask[1]] == [[0, 1, 2, 3, 7], [0, 1, 2, 6, 8]]
+
+
+def test_join_reads_inputs_one_after_the_other():
+    layout = Layout(3, (1, 4, 5))
+    first = B.prompt_input(PROMPT, layout.slots)
+    second = B.level_input(B.place(level_two([0, 3], [0.0, 0.0]), 2, layout), 2, PROMPT, layout, jnp.array([0, 0]))
+    both = B.join(first, second)
+    assert both.tokens.shape == (2, 5) and both.mask.shape == (2, 5, layout.slots)
+    np.testing.assert_array_equal(both.mask[:, :3], first.mask)
+    np.testing.assert_array_equal(both.slots[:, 3:], second.slots)
+
+
+def test_finalise_sorts_by_score_then_id_and_empties_invalid_places():
+    beams = level_two([0, 1, 2, 3, 0], [-2.0, -1.0, -2.0, -1.0, 5.0], [True, True, True, True, False])
+    result = B.finalise(beams, jnp.array([3, 3]), jnp.int32(3), None)
+    assert result.ids.tolist() == [[1, 3, 0, 2, 0]] * 2
+    assert result.valid.tolist() == [[True] * 4 + [False]] * 2
+    assert result.score[0, :4].tolist() == [-1, -1, -2, -2]
+    assert not result.tokens[:, 4].any() and result.tokens[:, :4].any()

@@ -1,0 +1,143 @@
+"""Known ways to get the decoder wrong, each shown to turn a named test red.
+
+A mutant is a copy of the package and its tests in which one passage of one file is replaced; the named test runs on
+the copy in a process of its own and must fail in the named check. The unchanged copy must pass them all.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = "tests/decoding/test_beam_search.py::test_equals_oracle"
+NARROW = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W4-4-4_gamma3_vocab_model]"
+GAMMA_ONE = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W4-6-8_gamma1_vocab_model]"
+TRIE_NORM = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L3_K5_W4-8_gamma2_trie_model]"
+COUNTED = "tests/decoding/test_speculative.py::test_reported_calls_are_executed_calls"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """file: below atspeed_jax/. old, new: passage and replacement. test must fail inside the function `check`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    check: str
+
+
+MUTANTS = [
+    Mutant("idle rows write their cache", "decoding/beams.py",
+           "slots = jnp.where((settled <= level)[:, None], slots, layout.slots)",
+           "slots = jnp.where((settled <= layout.slots)[:, None], slots, layout.slots)",
+           GAMMA_ONE, "check_user"),
+    Mutant("nodes kept in score order", "decoding/beams.py",
+           "index = jnp.sort(jnp.where(found, index, candidates), 1)",
+           "index = jnp.where(found, index, candidates)",
+           NARROW, "check_user"),
+    Mutant("scatter by argmax", "decoding/verify.py",
+           "score = jnp.where(hit, found.score[:, :, None], B.LOWEST).max(1)",
+           "users = jnp.arange(hit.shape[0])[:, None]\n"
+           "    score = jnp.full_like(drafted.score, B.LOWEST).at[users, hit.argmax(2)].set(found.score)",
+           NARROW, "check_user"),
+    Mutant("position one too small", "decoding/beams.py",
+           "(prompt.last_position + level)",
+           "(prompt.last_position + level - 1)",
+           PLAIN, "check_user"),
+    Mutant("stale path: place changes nothing", "decoding/beams.py",
+           "return beams.replace(path=beams.path.at[..., level].set(slots))",
+           "return beams",
+           PLAIN, "check_user"),
+    Mutant("stale path: settled beams keep the slots they were drafted in", "decoding/draft.py",
+           "mine = B.place(settled.resize(layout.room[level]), level, layout)",
+           "mine = settled.resize(layout.room[level])",
+           GAMMA_ONE, "check_user"),
+    Mutant("path of another parent", "decoding/beams.py",
+           "path=parent.path",
+           "path=jnp.broadcast_to(beams.path[:, :1], parent.path.shape)",
+           PLAIN, "check_user"),
+    Mutant("a separate prefill that is not counted", "decoding/speculative.py",
+           "    state, round_one = one_round(",
+           "    read = B.prompt_input(prompt, layout.slots)\n"
+           "    reading = read.tokens, read.positions, read.slots, read.mask\n"
+           "    cache = target(target_params, *reading, state.target_cache, n_out=1)[1]\n"
+           "    state = state.replace(target_cache=cache)\n"
+           "    state, round_one = one_round(",
+           COUNTED, "test_reported_calls_are_executed_calls"),
+    Mutant("calls of finished rows are counted", "decoding/speculative.py",
+           "calls = state.calls + (state.level < length)",
+           "calls = state.calls + 1",
+           COUNTED, "test_reported_calls_are_executed_calls"),
+    Mutant("finished batches go on calling", "decoding/speculative.py",
+           "jax.lax.cond(unfinished,",
+           "jax.lax.cond(jnp.bool_(True),",
+           COUNTED, "test_reported_calls_are_executed_calls"),
+    Mutant("padding is seen", "decoding/beams.py",
+           "seen = ancestors | jnp.pad(prompt.valid,",
+           "seen = ancestors | jnp.pad(jnp.ones_like(prompt.valid),",
+           PLAIN, "check_user"),
+    Mutant("trie scores over the whole vocabulary", "decoding/beams.py",
+           'if norm == "vocab":',
+           "if norm:",
+           TRIE_NORM, "check_user"),
+    Mutant("missing places block a level", "decoding/verify.py",
+           "covered = present | ~found.valid",
+           "covered = present",
+           NARROW, "check_walk"),
+    Mutant("the draft drafts below its reach", "decoding/draft.py",
+           "in_reach = (at < level) & (level <= at + gamma)",
+           "in_reach = at < level",
+           GAMMA_ONE, "check_walk"),
+    Mutant("idle rows write the draft's cache", "decoding/draft.py",
+           "inputs = B.level_input(nodes[level], level, prompt, layout, at)",
+           "inputs = B.level_input(nodes[level], level, prompt, layout, jnp.zeros_like(at))",
+           GAMMA_ONE, "check_walk"),
+    Mutant("the draft ranks without the settled scores", "decoding/draft.py",
+           "drafted = B.best(nodes[level], children, level, config.widths[level])",
+           "free = nodes[level].replace(score=jnp.zeros_like(nodes[level].score))\n"
+           "            drafted = B.best(free, children, level, config.widths[level])",
+           NARROW, "check_walk"),
+]  # fmt: skip
+
+
+def run(copy: Path, *tests: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider", *tests]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("atspeed_jax", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_turns_its_test_red(mutant, copy):
+    path = copy / "atspeed_jax" / mutant.file
+    source = path.read_text(encoding="utf-8")
+    assert source.count(mutant.old) == 1, (
+        f"{mutant.file} has changed: find the passage of the mutant {mutant.name!r} again"
+    )
+    path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    result = run(copy, mutant.test)
+    assert result.returncode == 1, result.stdout + result.stderr  # 1: tests ran and failed
+    assert "1 failed" in result.stdout and "AssertionError" in result.stdout, result.stdout
+    assert f": in {mutant.check}\n" in result.stdout, result.stdout
+
+
+@pytest.mark.slow
+def test_without_a_mutation_the_named_tests_pass(copy):
+    result = run(copy, *sorted({mutant.test for mutant in MUTANTS}))
+    assert result.returncode == 0, result.stdout + result.stderr

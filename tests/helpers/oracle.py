@@ -1,0 +1,133 @@
+"""What the decoders must return, said a second time: float64, a dict trie, Python sets, no cache, no slots, no batch.
+
+Written from the description of the method, not from the package, and sharing nothing with it. A model here is a
+function logits_of(tokens) -> float64 [V]: what it predicts after a whole token sequence.
+
+`margin` of a result is the smallest non-zero difference of scores that decided anything: below it, rounding in float32
+may decide otherwise. Exact ties are decided by the rule (higher score, then smaller code sequence) and leave the margin
+alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+LogitsOf = Callable[[tuple[int, ...]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """items: at most K (tokens of the id, score), best first. levels: the K best prefixes of each level, best first."""
+
+    items: list[tuple[tuple[int, ...], float]]
+    levels: list[list[tuple[tuple[int, ...], float]]]
+    margin: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """What strict speculation needs: target calls, and of round 1 per level 1..L-1 (reached, accepted, coverage)."""
+
+    calls: int
+    round_one: list[tuple[bool, bool, float]]
+    margin: float
+
+
+def dict_trie(ids: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
+    """Prefix -> sorted tokens that may follow it."""
+    trie: dict[tuple[int, ...], set[int]] = {}
+    for one in ids:
+        for level in range(len(one)):
+            trie.setdefault(tuple(one[:level]), set()).add(one[level])
+    return {prefix: sorted(tokens) for prefix, tokens in trie.items()}
+
+
+def log_sum_exp(values) -> float:
+    """Of a few floats; exact where one of them is larger than the others by 60 or more."""
+    top = max(values)
+    return top + math.log(math.fsum(math.exp(v - top) for v in values))
+
+
+def child_scores(trie, prompt, prefix, logits_of: LogitsOf, norm: str) -> dict[int, float]:
+    """Log-probability of each token that may follow `prefix`: over the whole vocabulary, or over the allowed ones."""
+    logits = logits_of((*prompt, *prefix))
+    allowed = trie[prefix]
+    total = log_sum_exp(logits if norm == "vocab" else [logits[t] for t in allowed])
+    return {t: float(logits[t]) - total for t in allowed}
+
+
+def cut(candidates: list[tuple[tuple[int, ...], float]], count: int):
+    """The `count` best (prefix, score), best first, and the margin of the cut alone."""
+    ranked = sorted(candidates, key=lambda c: (-c[1], c[0]))
+    return ranked[:count], _gaps(ranked[count - 1 : count + 1])
+
+
+def _gaps(ranked) -> float:
+    gaps = [a[1] - b[1] for a, b in zip(ranked, ranked[1:], strict=False)]
+    return min((g for g in gaps if g > 0), default=math.inf)
+
+
+def expand(trie, prompt, beams, logits_of, norm):
+    """All children of (prefix, score) beams with their cumulative scores."""
+    return [
+        ((*prefix, t), score + s)
+        for prefix, score in beams
+        for t, s in child_scores(trie, prompt, prefix, logits_of, norm).items()
+    ]
+
+
+def beam_search(ids, prompt, logits_of: LogitsOf, beams: int, norm: str) -> Found:
+    """The `beams` best prefixes level by level; fewer where there are fewer."""
+    trie = dict_trie(ids)
+    kept, levels, margin = [((), 0.0)], [], math.inf
+    for _ in range(len(next(iter(ids)))):
+        kept, gap = cut(expand(trie, prompt, kept, logits_of, norm), beams)
+        levels.append(kept)
+        margin = min(margin, gap)
+    return Found(kept, levels, min(margin, _gaps(kept)))
+
+
+def every_item(ids, prompt, logits_of: LogitsOf, norm: str) -> list[tuple[tuple[int, ...], float]]:
+    """All items by brute force, best first."""
+    trie = dict_trie(ids)
+    scored = []
+    for one in ids:
+        parts = [child_scores(trie, prompt, one[:level], logits_of, norm)[one[level]] for level in range(len(one))]
+        scored.append((tuple(one), sum(parts)))
+    return sorted(scored, key=lambda c: (-c[1], c[0]))
+
+
+def strict_walk(ids, prompt, target: LogitsOf, propose: Callable, beams: int, widths, gamma: int, norm: str) -> Walk:
+    """Rounds of strict speculation on sets of prefixes.
+
+    propose(trie, prompt, prefix) -> {token: draft log-probability}. A round drafts, from the beams settled so far, the
+    widths[l-1] best prefixes of each of the next `gamma` levels l < L, children of those drafted at the level before;
+    then the walk settles levels for as long as the target's best prefixes are all among them.
+    """
+    trie, length = dict_trie(ids), len(next(iter(ids)))
+    truth = beam_search(ids, prompt, target, beams, norm)
+    at, calls, round_one, margin = 0, 0, [], truth.margin
+    while at < length:
+        calls += 1
+        drafted = truth.levels[at - 1] if at else [((), 0.0)]
+        tree = {at: {p for p, _ in drafted}}
+        for level in range(at + 1, min(at + gamma, length - 1) + 1):
+            candidates = [((*p, t), s + d) for p, s in drafted for t, d in propose(trie, prompt, p).items()]
+            drafted, gap = cut(candidates, widths[level - 1])
+            margin = min(margin, gap)
+            tree[level] = {p for p, _ in drafted}
+        at += 1
+        while at < length:
+            found = {p for p, _ in truth.levels[at - 1]}
+            share = (beams - len(found - tree.get(at, set()))) / beams  # missing places count as drafted
+            if calls == 1:
+                round_one.append((True, share == 1, share if at in tree else 0.0))
+            if share < 1:
+                break
+            at += 1
+    round_one += [(False, False, math.nan)] * (length - 1 - len(round_one))
+    return Walk(calls, round_one, margin)

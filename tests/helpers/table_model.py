@@ -1,0 +1,93 @@
+"""A model whose logits are rows of a table, chosen by a hash of everything it can see.
+
+The cache holds one number per slot, made of the token and the position written there; a call sums the numbers of the
+slots its mask shows, and the sum picks a row of the parameter table. So a wrong slot, mask, position, token or an
+overwritten ancestor gives another row, and with tables of exact scores (`cases.make_table`) the right row gives exactly
+the right ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROWS = 61  # prime: the rows of a table
+
+
+@dataclasses.dataclass(frozen=True)
+class TableStep:
+    """The step contract of the decoders; params is the table [ROWS, V]. Unwritten slots hold numbers of their own."""
+
+    def init_cache(self, batch, slots):
+        unwritten = (jnp.arange(slots, dtype=jnp.uint32) + 1) * jnp.uint32(0x51ED270B)
+        return jnp.broadcast_to(unwritten, (batch, slots))
+
+    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
+        rows = jnp.arange(tokens.shape[0])[:, None]
+        cache = cache.at[rows, slots].set(_number(tokens, positions), mode="drop")
+        seen = jnp.where(mask[:, -n_out:], cache[:, None], jnp.uint32(0)).sum(-1, dtype=jnp.uint32)
+        return params[_row(seen)], cache
+
+
+class Calls:
+    """Executed calls: for each, which users had one of their tokens written."""
+
+    def __init__(self):
+        self.executed: list[np.ndarray] = []
+
+    def add(self, wrote):
+        self.executed.append(np.asarray(wrote))  # several callbacks may run at once; append is atomic
+
+    def take(self) -> tuple[int, list[int]]:
+        """Calls, and per user those that wrote one of its tokens, since the last take."""
+        jax.effects_barrier()
+        executed, self.executed = self.executed, []
+        return len(executed), np.sum(executed, 0, dtype=int).tolist() if executed else []
+
+
+@dataclasses.dataclass(frozen=True)
+class CountingStep(TableStep):
+    """A TableStep that reports each execution to `calls` by a host callback (tests only; a decoder must have none)."""
+
+    calls: Calls
+
+    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
+        jax.debug.callback(self.calls.add, (slots < cache.shape[1]).any(1))
+        return super().__call__(params, tokens, positions, slots, mask, cache, n_out=n_out)
+
+
+COUNTED = CountingStep(Calls())  # one object, so that all tests of a shape share its compilation
+
+
+def _number(tokens, positions):
+    mixed = tokens.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) ^ (positions.astype(jnp.uint32) + 1) * jnp.uint32(
+        0x85EBCA77
+    )
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x2C1B3C6D)
+    return mixed ^ (mixed >> 13)
+
+
+def _row(seen):
+    mixed = (seen ^ (seen >> 16)) * jnp.uint32(0x7FEB352D)
+    return ((mixed ^ (mixed >> 15)) % ROWS).astype(jnp.int32)
+
+
+def table_logits(table):
+    """The same model for the oracle, in Python integers: a function of the whole token sequence, position 0 first."""
+    table = np.asarray(table, np.float64)
+    word = 0xFFFFFFFF
+
+    def logits_of(sequence):
+        total = 0
+        for position, token in enumerate(sequence):
+            mixed = (token * 0x9E3779B1 & word) ^ ((position + 1) * 0x85EBCA77 & word)
+            mixed = (mixed ^ mixed >> 15) * 0x2C1B3C6D & word
+            total += mixed ^ mixed >> 13
+        total &= word
+        mixed = (total ^ total >> 16) * 0x7FEB352D & word
+        return table[(mixed ^ mixed >> 15) % ROWS]
+
+    return logits_of

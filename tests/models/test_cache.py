@@ -1,0 +1,35 @@
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.models.cache import init_cache, write
+
+
+def test_new_cache_is_finite_zero_of_the_right_shape():
+    cache = init_cache(3, 2, 7, 4, 6, jnp.bfloat16)
+    for store in (cache.keys, cache.values):
+        assert store.shape == (3, 2, 7, 4, 6) and store.dtype == jnp.bfloat16 and not store.any()
+    assert cache.keys is not cache.values
+
+
+def test_write_by_slot_and_row():
+    store = jnp.zeros((2, 5, 1, 2))
+    new = jnp.arange(12.0).reshape(2, 3, 1, 2) + 1
+    written = np.asarray(write(store, jnp.array([[4, 0, 2], [1, 2, 3]]), new))[:, :, 0, 0]
+    np.testing.assert_array_equal(written, [[3, 0, 5, 0, 1], [0, 7, 9, 11, 0]])
+
+
+def test_slot_beyond_the_last_writes_nowhere():
+    store = jnp.arange(2 * 3 * 2.0).reshape(2, 3, 1, 2)
+    new = jnp.full((2, 2, 1, 2), -1.0)
+    np.testing.assert_array_equal(write(store, jnp.array([[3, 3], [9, 3]]), new), store)
+    mixed = np.asarray(write(store, jnp.array([[3, 1], [3, 3]]), new))
+    np.testing.assert_array_equal(mixed[0, 1], -np.ones((1, 2)))
+    np.testing.assert_array_equal(
+        np.delete(mixed.reshape(6, 2), 1, 0), np.delete(np.asarray(store).reshape(6, 2), 1, 0)
+    )
+
+
+def test_written_again_is_overwritten_and_cast():
+    store = write(jnp.zeros((1, 2, 1, 1), jnp.bfloat16), jnp.array([[1]]), jnp.full((1, 1, 1, 1), 1.0))
+    store = write(store, jnp.array([[1]]), jnp.full((1, 1, 1, 1), 2.0))
+    assert store.dtype == jnp.bfloat16 and store.ravel().tolist() == [0.0, 2.0]

@@ -1,0 +1,289 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward, init_params
+from numpy_llama import numpy_llama, wide_params
+
+CONFIG = LlamaConfig(
+    vocab_size=19,
+    hidden_size=16,
+    intermediate_size=20,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=6,
+    rope_theta=100.0,
+    norm_eps=1e-5,
+    tied_embeddings=False,
+    dropout=0.0,
+    dtype="float32",
+    remat=False,
+)
+LENGTHS = (1, 4, 6)  # real tokens per row, of 6
+
+
+@functools.cache
+def params_of(config):
+    return wide_params(config, seed=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(config, params, tokens, valid, dropout_key=None):
+    return forward(config, params, tokens, valid, dropout_key=dropout_key)
+
+
+@functools.cache
+def step_of(config):
+    return jax.jit(LlamaStep(config), static_argnames="n_out")
+
+
+def ragged(width=6, padding=0):
+    """Left-padded random rows of LENGTHS tokens; the padding may hold any token."""
+    rng = np.random.default_rng(2)
+    tokens, valid = np.full((len(LENGTHS), width), padding, np.int32), np.zeros((len(LENGTHS), width), bool)
+    for row, length in enumerate(LENGTHS):
+        tokens[row, width - length :] = rng.integers(1, 19, length)
+        valid[row, width - length :] = True
+    return jnp.asarray(tokens), jnp.asarray(valid)
+
+
+VARIANTS = {
+    "untied, two queries per key": {},
+    "tied, one query per key": {"tied_embeddings": True, "kv_heads": 4},
+    "four queries per key, one layer": {"kv_heads": 1, "layers": 1},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_forward_is_the_numpy_llama(variant):
+    config = dataclasses.replace(CONFIG, **VARIANTS[variant])
+    params = params_of(config)
+    assert ("head" in params) is not config.tied_embeddings
+    tokens, valid = ragged()
+    logits, expected = run(config, params, tokens, valid), numpy_llama(config, params)
+    assert logits.shape == (3, 6, 19) and logits.dtype == jnp.float32
+    for row, length in enumerate(LENGTHS):
+        want = expected(tokens[row, 6 - length :].tolist())
+        assert want.std() > 0.3  # else a wrong layer would hide below the tolerance
+        np.testing.assert_allclose(logits[row, 6 - length :], want, rtol=0, atol=1e-4)
+
+
+def test_float64_is_the_numpy_llama_to_eleven_digits():
+    expected = numpy_llama(CONFIG, params_of(CONFIG))
+    with jax.enable_x64(True):
+        config, params, tokens, valid = float64_case()
+        logits = run(config, params, tokens, valid)
+    assert logits.dtype == jnp.float64
+    np.testing.assert_allclose(logits[2], expected(tokens[2].tolist()), rtol=0, atol=1e-11)
+
+
+# A tree of two children of the root (slots 6, 8), two grandchildren (9, 11) and one more (10); slot 7 stays unwritten.
+NODES = [(6, [6], 3), (8, [8], 4), (9, [6, 9], 5), (11, [8, 11], 5), (10, [8, 10], 7)]
+SLOTS = 12
+
+
+def tree_call(nodes, valid):
+    """tokens, positions, slots, mask of the given nodes for every row: each sees the real prompt and its own path."""
+    batch = len(valid)
+    tokens = np.tile([token for _, _, token in nodes], (batch, 1))
+    slots = np.tile([slot for slot, _, _ in nodes], (batch, 1))
+    positions = np.asarray(valid).sum(1)[:, None] - 1 + [len(path) for _, path, _ in nodes]
+    mask = np.zeros((batch, len(nodes), SLOTS), bool)
+    mask[:, :, : valid.shape[1]] = np.asarray(valid)[:, None]
+    for node, (_, path, _) in enumerate(nodes):
+        mask[:, node, path] = True
+    return tuple(map(jnp.asarray, (tokens, positions, slots, mask)))
+
+
+def prompt_call(tokens, valid):
+    positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
+    mask = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None]
+    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, SLOTS - valid.shape[1])))
+    return tokens, positions, jnp.broadcast_to(jnp.arange(valid.shape[1]), tokens.shape), mask
+
+
+def join(*calls):
+    return tuple(jnp.concatenate(parts, 1) for parts in zip(*calls, strict=True))
+
+
+def tokens_of(path):
+    return [next(token for slot, _, token in NODES if slot == one) for one in path]
+
+
+@pytest.mark.parametrize("calls", ["one", "per level", "per node"])
+def test_tree_nodes_equal_whole_sequences(calls):
+    """However a tree is cut into calls, a node's logits are those of its whole sequence without a cache."""
+    params, step = params_of(CONFIG), LlamaStep(CONFIG)
+    tokens, valid = ragged()
+    prompt, cache = prompt_call(tokens, valid), step.init_cache(3, SLOTS)
+    parts = {"one": [NODES], "per level": [NODES[:2], NODES[2:]], "per node": [[node] for node in NODES]}[calls]
+    outputs = []
+    for index, nodes in enumerate(parts):
+        call = tree_call(nodes, valid)
+        joined = join(prompt, call) if index == 0 else call
+        n_out = len(nodes) + (index == 0)
+        logits, cache = step_of(CONFIG)(params, *joined, cache, n_out=n_out)
+        assert logits.shape == (3, n_out, 19)
+        outputs.append(logits)
+    logits = jnp.concatenate(outputs, 1)
+    expected = numpy_llama(CONFIG, params)
+    for row, length in enumerate(LENGTHS):
+        own = tokens[row, 6 - length :].tolist()
+        for node, path in enumerate([[]] + [path for _, path, _ in NODES]):
+            want = expected(own + tokens_of(path))[-1]
+            np.testing.assert_allclose(logits[row, node], want, rtol=0, atol=1e-4)
+
+
+def test_rewritten_slots_forget_what_they_held():
+    """A rejected level is overwritten, never rolled back."""
+    params, step = params_of(CONFIG), step_of(CONFIG)
+    tokens, valid = ragged()
+    _, cache = step(
+        params,
+        *join(prompt_call(tokens, valid), tree_call(NODES, valid)),
+        LlamaStep(CONFIG).init_cache(3, SLOTS),
+        n_out=6,
+    )
+    other = [(6, [6], 11), (8, [8], 12), (9, [8, 9], 13), (11, [6, 11], 14), (10, [6, 10], 15)]
+    logits, _ = step(params, *tree_call(other, valid), cache, n_out=5)
+    want = numpy_llama(CONFIG, params)([*tokens[2].tolist(), 12, 13])[-1]
+    np.testing.assert_allclose(logits[2, 2], want, rtol=0, atol=1e-4)
+
+
+def test_slot_beyond_the_cache_writes_nothing():
+    params, step = params_of(CONFIG), step_of(CONFIG)
+    tokens, valid = ragged()
+    _, cache = step(params, *prompt_call(tokens, valid), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=1)
+    nodes, positions, slots, mask = tree_call(NODES, valid)
+    _, same = step(params, nodes, positions, jnp.full_like(slots, SLOTS), mask, cache, n_out=5)
+    jax.tree.map(np.testing.assert_array_equal, same, cache)
+    _, half = step(params, nodes, positions, slots.at[0].set(SLOTS), mask, cache, n_out=5)
+    np.testing.assert_array_equal(half.keys[:, 0], cache.keys[:, 0])
+    changed = (half.keys[:, 1] != cache.keys[:, 1]).any((0, 2, 3))
+    assert np.flatnonzero(changed).tolist() == [6, 8, 9, 10, 11]
+
+
+def test_padding_changes_nothing():
+    params = params_of(CONFIG)
+    narrow, wide = run(CONFIG, params, *ragged()), run(CONFIG, params, *ragged(width=9, padding=13))
+    for row, length in enumerate(LENGTHS):
+        np.testing.assert_allclose(wide[row, 9 - length :], narrow[row, 6 - length :], rtol=0, atol=1e-5)
+
+
+def test_a_later_token_changes_no_earlier_logits():
+    params, (tokens, valid) = params_of(CONFIG), ragged()
+    before, after = run(CONFIG, params, tokens, valid), run(CONFIG, params, tokens.at[:, 5].add(1), valid)
+    np.testing.assert_array_equal(after[2, :5], before[2, :5])
+    assert not np.allclose(after[:, 5], before[:, 5], atol=1e-2)
+
+
+def test_a_row_that_sees_nothing_stays_finite_and_harmless():
+    params, (tokens, valid) = params_of(CONFIG), ragged()
+    logits = run(CONFIG, params, tokens, valid.at[1].set(False))
+    assert np.isfinite(logits).all()
+    np.testing.assert_array_equal(logits[2], run(CONFIG, params, tokens, valid)[2])
+    cached, cache = step_of(CONFIG)(
+        params, *prompt_call(tokens, valid.at[1].set(False)), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=6
+    )
+    assert all(np.isfinite(x).all() for x in (cached, cache.keys, cache.values))
+
+
+def test_bfloat16_is_near_float32():
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    params, (tokens, valid) = params_of(CONFIG), ragged()
+    empty = LlamaStep(config).init_cache(3, SLOTS)
+    logits, cache = step_of(config)(params, *prompt_call(tokens, valid), empty, n_out=6)
+    assert logits.dtype == jnp.float32 and np.isfinite(logits).all() and cache.keys.dtype == jnp.bfloat16
+    difference = np.abs(logits - run(CONFIG, params, tokens, valid))[np.asarray(valid)]
+    assert 0 < difference.max() < 0.15
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss_and_grads(config, params, tokens, valid):
+    return jax.value_and_grad(lambda p: jnp.sin(forward(config, p, tokens, valid) * valid[..., None]).sum())(params)
+
+
+def float64_case():
+    """(config, params, tokens, valid); call it under enable_x64."""
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params_of(CONFIG))
+    return dataclasses.replace(CONFIG, dtype="float64"), params, *ragged()
+
+
+def test_remat_changes_no_value_and_no_gradient():
+    with jax.enable_x64(True):
+        config, *rest = float64_case()
+        plain, remat = (loss_and_grads(dataclasses.replace(config, remat=r), *rest) for r in (False, True))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), plain, remat)
+
+
+def test_gradients_are_slopes():
+    """Along random directions, in float64, against central differences: projections have a hand-written gradient."""
+    with jax.enable_x64(True):
+        config, params, tokens, valid = float64_case()
+        _, grads = loss_and_grads(config, params, tokens, valid)
+        rng = np.random.default_rng(3)
+        leaves = jax.tree.leaves(jax.tree.map(lambda x: float(jnp.abs(x).max()), grads))
+        assert min(leaves) > 1e-3
+        for index in range(len(leaves)):  # one leaf at a time
+            sizes = [x.shape for x in jax.tree.leaves(params)]
+            parts = [rng.normal(size=s) if i == index else np.zeros(s) for i, s in enumerate(sizes)]
+            direction = jax.tree.unflatten(jax.tree.structure(params), parts)
+            ahead, behind = (
+                loss_and_grads(config, jax.tree.map(lambda p, d, e=e: p + e * d, params, direction), tokens, valid)[0]
+                for e in (1e-5, -1e-5)
+            )
+            slope = sum((g * d).sum() for g, d in zip(jax.tree.leaves(grads), parts, strict=True))
+            np.testing.assert_allclose((ahead - behind) / 2e-5, slope, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_only_with_a_key():
+    config = dataclasses.replace(CONFIG, dropout=0.3)
+    params, (tokens, valid) = params_of(CONFIG), ragged()
+    still = run(config, params, tokens, valid)
+    np.testing.assert_array_equal(still, run(CONFIG, params, tokens, valid))
+    first, second = (run(config, params, tokens, valid, jax.random.key(seed)) for seed in (0, 1))
+    np.testing.assert_array_equal(first, run(config, params, tokens, valid, jax.random.key(0)))
+    assert not np.allclose(first, still, atol=0.1) and not np.allclose(first, second, atol=0.1)
+
+
+def test_step_is_a_value():
+    """A static jit argument: equal configs must be the same key, others another."""
+    assert LlamaStep(CONFIG) == LlamaStep(dataclasses.replace(CONFIG)) and hash(LlamaStep(CONFIG)) == hash(
+        LlamaStep(CONFIG)
+    )
+    assert LlamaStep(CONFIG) != LlamaStep(dataclasses.replace(CONFIG, layers=3))
+
+
+def test_parameters_are_float32_and_layers_are_stacked_and_differ():
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    init = jax.jit(lambda key: init_params(config, key))
+    first, second = (init(jax.random.key(seed)) for seed in (0, 1))
+    assert {x.dtype for x in jax.tree.leaves(first)} == {jnp.dtype("float32")}
+    assert {x.shape[0] for x in jax.tree.leaves(first["layers"])} == {config.layers}
+    kernel = first["layers"]["attention"]["query"]["kernel"]
+    assert not np.allclose(kernel[0], kernel[1])
+    assert not np.allclose(first["embedding"], second["embedding"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kv_heads": 3}, "heads=4 is not a multiple of kv_heads=3"),
+        ({"head_dim": 5}, "head_dim=5 is odd"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+    ],
+)
+def test_impossible_sizes(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_only_the_last_tokens_are_put_out():
+    params, (tokens, valid) = params_of(CONFIG), ragged()
+    two, _ = step_of(CONFIG)(params, *prompt_call(tokens, valid), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=2)
+    np.testing.assert_allclose(two[1:], run(CONFIG, params, tokens, valid)[1:, 4:], atol=1e-5)
