@@ -7,57 +7,51 @@ Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs
 """
 
 import ml_collections
+from ml_collections import config_dict
+
+TRAIN = dict(
+    batch_size=64,
+    buckets=(2, 4, 6, 9, 13, 21),
+    warmup_steps=200,
+    weight_decay=0.1,
+    clip_norm=1.0,
+    b1=0.9,
+    b2=0.98,
+    patience=4,
+    checkpoint_every=400,
+    log_every=20,
+    valid_users=1500,
+    seed=0,
+)
+ALIGN = TRAIN | dict(
+    epochs=6.0,
+    batch_size=128,
+    buckets=(3, 5, 8, 20),
+    learning_rate=2e-3,
+    warmup_steps=50,
+    weight_decay=0.01,
+    evaluations=3,
+    patience=0,
+    valid_users=500,
+)
+MODEL = dict(
+    rope_theta=10_000.0, norm_eps=1e-6, tied_embeddings=True, heads=4, kv_heads=4, dtype="float32", remat=False
+)
 
 
 def get_config() -> ml_collections.ConfigDict:
-    train = dict(
-        batch_size=64,
-        buckets=(2, 4, 6, 9, 13, 21),
-        warmup_steps=200,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        b1=0.9,
-        b2=0.98,
-        patience=4,
-        checkpoint_every=400,
-        log_every=20,
-        seed=0,
-    )
-    model = dict(rope_theta=10_000.0, norm_eps=1e-6, tied_embeddings=True, dtype="float32", remat=False)
     return ml_collections.ConfigDict(
         dict(
             name="lcrec_small",
             data=dict(source="atspeed", history=20, synthetic=None),
-            target=dict(
-                hidden_size=192,
-                intermediate_size=512,
-                layers=4,
-                heads=4,
-                kv_heads=4,
-                head_dim=48,
-                dropout=0.15,
-                **model,
-            ),
-            draft=dict(
-                hidden_size=80, intermediate_size=216, layers=2, heads=4, kv_heads=4, head_dim=20, dropout=0.0, **model
-            ),
-            train_target=train | dict(epochs=23.0, learning_rate=1e-3, evaluations=23, valid_users=1500),
-            train_draft=train | dict(epochs=10.0, learning_rate=2e-3, evaluations=10, valid_users=1500),
+            target=MODEL | dict(hidden_size=192, intermediate_size=512, layers=4, head_dim=48, dropout=0.15),
+            draft=MODEL | dict(hidden_size=80, intermediate_size=216, layers=2, head_dim=20, dropout=0.0),
+            train_target=TRAIN | dict(epochs=23.0, learning_rate=1e-3, evaluations=23),
+            train_draft=TRAIN | dict(epochs=10.0, learning_rate=2e-3, evaluations=10),
             align=dict(
                 objective="tree_kd", alpha=0.95, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
             ),
-            train_align=train
-            | dict(
-                epochs=6.0,
-                batch_size=128,
-                buckets=(3, 5, 8, 20),
-                learning_rate=2e-3,
-                warmup_steps=50,
-                weight_decay=0.01,
-                evaluations=3,
-                patience=0,
-                valid_users=500,
-            ),
+            train_align=ALIGN,
             teacher=dict(beams=20, batch_size=128, buckets=(3, 5, 8, 20)),
             decode=dict(widths=("all", 64, 96), gamma=3, score_norm="vocab"),
             evaluate=dict(
@@ -67,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
                 grid_widths=((40, 40, 40), ("all", 96, 128)),
                 grid_users=300,
                 drafters=("draft", "popularity"),
-                users=None,
+                users=config_dict.placeholder(int),  # None: all test users
                 batch_size=64,
                 buckets=(8, 20),
                 latency_users=200,

@@ -5,65 +5,63 @@ stage and proves that speculative and plain beam search give the same lists.
 """
 
 import ml_collections
+from ml_collections import config_dict
+
+TRAIN = dict(
+    epochs=40.0,
+    batch_size=64,
+    buckets=(17,),
+    learning_rate=3e-3,
+    warmup_steps=20,
+    weight_decay=0.1,
+    clip_norm=1.0,
+    b1=0.9,
+    b2=0.99,
+    evaluations=8,
+    patience=3,
+    checkpoint_every=100,
+    log_every=10,
+    valid_users=300,
+    seed=0,
+)
+MODEL = dict(rope_theta=10_000.0, norm_eps=1e-6, tied_embeddings=True, dropout=0.1, dtype="float32", remat=False)
+SYNTHETIC = dict(
+    users=600,
+    items=400,
+    clusters=20,
+    dimensions=16,
+    spread=0.4,
+    twins=6,
+    levels=4,
+    codes_per_level=16,
+    kmeans_iterations=25,
+    zipf=0.6,
+    events=16,
+    drift=0.15,
+    noise=0.1,
+    days=365,
+    active_share=0.5,
+    min_rating=4,
+    core=5,
+    valid_share=0.1,
+    test_share=0.1,
+    seed=0,
+)
 
 
 def get_config() -> ml_collections.ConfigDict:
-    train = dict(
-        epochs=40.0,
-        batch_size=64,
-        buckets=(17,),
-        learning_rate=3e-3,
-        warmup_steps=20,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        b1=0.9,
-        b2=0.99,
-        evaluations=8,
-        patience=3,
-        checkpoint_every=100,
-        log_every=10,
-        valid_users=300,
-        seed=0,
-    )
-    model = dict(rope_theta=10_000.0, norm_eps=1e-6, tied_embeddings=True, dropout=0.1, dtype="float32", remat=False)
     return ml_collections.ConfigDict(
         dict(
             name="tiny",
-            data=dict(
-                source="synthetic",
-                history=16,
-                synthetic=dict(
-                    users=600,
-                    items=400,
-                    clusters=20,
-                    dimensions=16,
-                    spread=0.4,
-                    twins=6,
-                    levels=4,
-                    codes_per_level=16,
-                    kmeans_iterations=25,
-                    zipf=0.6,
-                    events=16,
-                    drift=0.15,
-                    noise=0.1,
-                    days=365,
-                    active_share=0.5,
-                    min_rating=4,
-                    core=5,
-                    valid_share=0.1,
-                    test_share=0.1,
-                    seed=0,
-                ),
-            ),
-            target=dict(hidden_size=96, intermediate_size=256, layers=3, heads=4, kv_heads=2, head_dim=24, **model),
-            draft=dict(hidden_size=32, intermediate_size=96, layers=1, heads=2, kv_heads=2, head_dim=16, **model),
-            train_target=train,
-            train_draft=train | dict(epochs=40.0, learning_rate=5e-3),
+            data=dict(source="synthetic", history=16, synthetic=SYNTHETIC),
+            target=MODEL | dict(hidden_size=96, intermediate_size=256, layers=3, heads=4, kv_heads=2, head_dim=24),
+            draft=MODEL | dict(hidden_size=32, intermediate_size=96, layers=1, heads=2, kv_heads=2, head_dim=16),
+            train_target=TRAIN,
+            train_draft=TRAIN | dict(learning_rate=5e-3),
             align=dict(
                 objective="tree_kd", alpha=0.9, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
             ),
-            train_align=train
-            | dict(epochs=40.0, buckets=(16,), learning_rate=5e-3, evaluations=4, patience=0, valid_users=128),
+            train_align=TRAIN | dict(buckets=(16,), learning_rate=5e-3, evaluations=4, patience=0, valid_users=128),
             teacher=dict(beams=20, batch_size=64, buckets=(16,)),
             decode=dict(widths=("all", 32, 48), gamma=3, score_norm="vocab"),
             evaluate=dict(
@@ -73,7 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
                 grid_widths=((20, 20, 20),),
                 grid_users=100,
                 drafters=("draft", "popularity"),
-                users=None,
+                users=config_dict.placeholder(int),  # None: all test users
                 batch_size=64,
                 buckets=(16,),
                 latency_users=20,
