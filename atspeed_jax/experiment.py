@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from atspeed_jax.alignment.align import AlignConfig
@@ -49,6 +50,12 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"]
     remat: bool
 
+    def __post_init__(self):
+        for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        self.llama(1)  # its complaints now, not when the model's turn comes
+
     def llama(self, vocab_size: int) -> LlamaConfig:
         return LlamaConfig(vocab_size=vocab_size, **dataclasses.asdict(self))
 
@@ -76,6 +83,16 @@ class TrainConfig:
     log_every: int
     valid_users: int
     seed: int
+
+    def __post_init__(self):
+        for name in ("batch_size", "evaluations", "valid_users"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        if not 0 < self.epochs < math.inf:
+            raise ValueError(f"epochs={self.epochs}: expected a positive number")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps={self.warmup_steps}: expected 0 or more")
+        self.fit(1)  # the complaints of OptimConfig and FitConfig now, not when the run's turn comes
 
     def fit(self, steps_per_epoch: int) -> FitConfig:
         """The loop's settings.

@@ -9,7 +9,6 @@ overwritten.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 from pathlib import Path
@@ -21,10 +20,10 @@ from tqdm import tqdm
 from atspeed_jax.alignment.align import align_loss
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher, next_item_examples
 from atspeed_jax.alignment.tree import tree_context
+from atspeed_jax.checks import check_same_data, check_settings, check_splits
 from atspeed_jax.data.batches import prompt_batches, steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset, load_dataset
-from atspeed_jax.data.sources import read_atspeed, synthesize
-from atspeed_jax.decoding.base import resolve_widths
+from atspeed_jax.data.sources import Source, read_atspeed, synthesize
 from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.decoders import Decoders, speculative
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate, users_with_items
@@ -49,13 +48,36 @@ class Run:
     """One experiment in one working directory; every property is loaded once and every stage is a method."""
 
     def __init__(self, config: ExperimentConfig, workdir: Path, data_dir: Path | None):
+        if config.data.source == "synthetic" and data_dir is not None:
+            raise DatasetError(
+                f"this config makes its own data, {data_dir} would not be read: leave --data_dir out, or take a config "
+                "with data.source 'atspeed'"
+            )
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
 
     # What the stages share.
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        return load_dataset(self.workdir / "data")
+        """The stored dataset.
+
+        Raises, before any long work, DatasetError if it is not what config and data directory give or cannot be
+        trained and measured on, and ValueError for settings that cannot work with it.
+        """
+        directory = self.workdir / "data"
+        dataset = load_dataset(directory)
+        if self.source is not None:
+            check_same_data(dataset, directory, self.source, str(self.data_dir or "config.data.synthetic"))
+        check_splits(dataset)
+        check_settings(self.config, dataset)
+        return dataset
+
+    @functools.cached_property
+    def source(self) -> Source | None:
+        """What config and data directory give; None for stored data whose directory is not named again."""
+        if self.config.data.source == "synthetic":
+            return synthesize(self.config.data.synthetic)
+        return None if self.data_dir is None else read_atspeed(self.data_dir)
 
     @functools.cached_property
     def trie(self):
@@ -118,30 +140,15 @@ class Run:
 
     def data(self) -> None:
         """Reads or makes the interactions and stores them as array_record."""
-        directory, config = self.workdir / "data", self.config.data
-        if directory.exists():
-            if config.source == "atspeed" and self.data_dir is not None:
-                self._check_same_data(read_atspeed(self.data_dir), directory)
-            return
-        if config.source == "synthetic":
-            build_dataset(synthesize(config.synthetic), directory)
-        elif self.data_dir is None:
-            raise DatasetError(
-                "this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt and "
-                "one *.json index"
-            )
-        else:
-            build_dataset(read_atspeed(self.data_dir), directory)
-
-    def _check_same_data(self, source, directory: Path) -> None:
-        stored = load_dataset(directory)
-        if (
-            dataclasses.replace(stored, train=source.train, valid=source.valid, test=source.test).fingerprint
-            != stored.fingerprint
-        ):
-            raise DatasetError(
-                f"{directory} was built from other interactions than {self.data_dir}: use another --workdir"
-            )
+        directory = self.workdir / "data"
+        if not directory.exists():
+            if self.source is None:
+                raise DatasetError(
+                    "this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt "
+                    "and one *.json index"
+                )
+            build_dataset(self.source, directory)
+        self.dataset  # noqa: B018 (loaded to be checked)
 
     def target(self) -> None:
         """Trains the target from scratch on train; the best validation step is kept."""
@@ -237,9 +244,6 @@ class Run:
     def evaluation(self, *, full: bool = False) -> dict:
         """Measures everything and writes report.json, report.md and plots; returns the report."""
         c, catalog = self.config, self.dataset.catalog
-        for widths in (c.decode.widths, *c.evaluate.grid_widths):  # before any long work
-            for beams in (*c.evaluate.beams, *c.evaluate.grid_beams):
-                resolve_widths(widths, prefix_counts(catalog.id_tokens), beams)
         target = fingerprint_of(self.target_params)[:16]
         evaluation = Evaluation(
             self.workdir / "evaluation",
@@ -254,6 +258,7 @@ class Run:
         )
         quality, rows = evaluate(evaluation, full=full)
         report = {
+            "config": c.name,
             "dataset": {
                 "name": self.dataset.name,
                 "users": self.dataset.users,

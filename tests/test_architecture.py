@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "export": BELOW_TRAINING,
     "training": BELOW_TRAINING | {"evaluation"},
     "experiment": BELOW_TRAINING | {"training", "evaluation", "export"},  # config dataclasses only, see below
-    "pipeline": BELOW_TRAINING | {"training", "evaluation", "export", "experiment"},
+    "checks": BELOW_TRAINING | {"experiment"},
+    "pipeline": BELOW_TRAINING | {"training", "evaluation", "export", "experiment", "checks"},
 }
 LIBRARY_NEVER = ("absl.flags", "absl.app", "ml_collections", "tensorflow", "torch", "transformers", "launch", "configs")
 PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")

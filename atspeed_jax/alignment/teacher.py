@@ -82,6 +82,8 @@ def make_teacher(
     """
     directory.mkdir(parents=True, exist_ok=True)
     _check_fingerprint(directory, fingerprint)
+    if (directory / COMPLETE).exists():
+        return
     histories, _ = next_item_examples(dataset)
     batches = prompt_batches(
         dataset.catalog, histories, history=history, buckets=config.buckets, batch_size=config.batch_size

@@ -36,11 +36,10 @@ class Decoded:
     def differs(self, other: Decoded) -> np.ndarray:
         """[N] bool: lists that are not equal.
 
-        Scores of invalid places do not count.
+        Scores of invalid places do not count; one that is not a number equals nothing.
         """
-        valid = self.ids >= 0
-        gap = np.where(valid, np.abs(self.score - other.score), 0.0)
-        return (self.ids != other.ids).any(1) | (gap > SCORE_TOLERANCE).any(1)
+        close = np.abs(self.score - other.score) <= SCORE_TOLERANCE
+        return ((self.ids != other.ids) | ~close & (self.ids >= 0)).any(1)
 
 
 def prompt_of(batch: dict) -> Prompt:

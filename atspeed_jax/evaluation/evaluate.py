@@ -1,7 +1,7 @@
 """The evaluation of a whole run: quality of the lists, target calls, equality with plain beam search, and time.
 
-Every finished measurement is a small file in `directory`, so that a stopped evaluation goes on where it was; files of
-other models or settings are never read (their names carry a fingerprint).
+Every finished measurement is a small file in `directory / fingerprint`, so that a stopped evaluation goes on where it
+was, and what was measured of other models or with other settings is neither read nor overwritten.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class EvaluateConfig:
     list_size: K of the quality lists. beams: K decoded for all users at the default widths. grid_beams, grid_widths:
     the rest of the grid, on `grid_users` fixed users. users: None for all test users, else a fixed seeded choice.
     latency_users, latency_repeats: batch 1. throughput_users: at `batch_size`. buckets: prompt lengths in items.
-    bootstrap_samples: of the 95 % intervals.
+    bootstrap_samples: of the 95 % intervals. Raises ValueError for what cannot be measured or reported.
     """
 
     list_size: int
@@ -49,6 +49,22 @@ class EvaluateConfig:
     throughput_users: int
     bootstrap_samples: int
     seed: int
+
+    def __post_init__(self):
+        counts = ("grid_users", "batch_size", "latency_users", "latency_repeats", "throughput_users")
+        for name in (*counts, "bootstrap_samples", *(() if self.users is None else ("users",))):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        if self.list_size < 10:
+            raise ValueError(f"list_size={self.list_size}: the report shows Recall@10, give 10 or more")
+        every = (*self.beams, *self.grid_beams)
+        if not self.beams or min(every) < 1 or len(set(every)) != len(every):
+            raise ValueError(
+                f"beams={self.beams}, grid_beams={self.grid_beams}: expected one or more K for all users, each K at "
+                "least 1 and named once"
+            )
+        if "none" in self.drafters:
+            raise ValueError("drafters holds 'none', which is plain beam search; it is always measured, leave it out")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,9 +111,9 @@ class Evaluation:
         target_fingerprint: str,
         say: Callable[[str], None],
     ):
-        self.directory, self.dataset, self.decoders = directory, dataset, decoders
+        self.directory, self.dataset, self.decoders = directory / fingerprint, dataset, decoders
         self.decode, self.config, self.history = decode, config, history
-        self.fingerprint, self.target_fingerprint, self.say = fingerprint, target_fingerprint, say
+        self.target_fingerprint, self.say = target_fingerprint, say
         everyone = users_with_items(dataset, "test")
         self.everyone = everyone.choose(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.choose(config.grid_users, config.seed + 1)
@@ -112,7 +128,7 @@ class Evaluation:
         for beams in (*config.beams, *config.grid_beams):
             main = beams in config.beams
             rows.append((plain(beams, norm), self.everyone if main else some))
-            for widths in (self.decode.widths, *config.grid_widths):
+            for widths in dict.fromkeys((self.decode.widths, *config.grid_widths)):
                 default = main and widths == self.decode.widths
                 for drafter in config.drafters:
                     setting = speculative(drafter, beams, dataclasses.replace(self.decode, widths=widths))
@@ -167,8 +183,7 @@ class Evaluation:
         )
 
     def row(self, setting: Setting, users: TestUsers) -> dict:
-        """Calls, acceptance and equality of one setting (see `report`'s decoding rows); times are added by
-        `add_times`."""
+        """Calls, acceptance and equality of one setting (see `report`'s decoding rows); `times` gives the rest."""
         return self._remembered(f"row_{setting.label}_{len(users.users)}", lambda: self._row(setting, users))
 
     def _row(self, setting: Setting, users: TestUsers) -> dict:
@@ -243,13 +258,11 @@ class Evaluation:
     def _remembered(self, name: str, measure: Callable[[], dict]) -> dict:
         path = self.directory / f"{name}.json"
         if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["fingerprint"] == self.fingerprint:
-                return stored["value"]
+            return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"measuring {name}")
         value = measure()
         self.directory.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, {"fingerprint": self.fingerprint, "value": value})
+        files.write_json(path, value)
         return value
 
 

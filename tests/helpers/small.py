@@ -3,8 +3,14 @@
 Ids have three codes, and a width below the number of prefixes, so that the drafts do miss.
 """
 
+import dataclasses
+import json
+from pathlib import Path
+
 import ml_collections
 from ml_collections import config_dict
+
+from atspeed_jax.data.sources import SPLITS, Source
 
 BEAMS = 10
 
@@ -70,10 +76,10 @@ def get_config() -> ml_collections.ConfigDict:
                     seed=0,
                 ),
             ),
-            target=model,
+            target=dict(model),
             draft=model | dict(hidden_size=8),
-            train_target=train,
-            train_draft=train,
+            train_target=dict(train),
+            train_draft=dict(train),
             align=dict(
                 objective="tree_kd", alpha=0.9, temperature=1.0, top_k=4, density_weight=1.0, score_norm="vocab"
             ),
@@ -98,3 +104,32 @@ def get_config() -> ml_collections.ConfigDict:
             ),
         )
     )
+
+
+def changed(config, path: str, value):
+    """A frozen config with one field, such as "target.hidden_size", set to another value."""
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
+
+
+def write_atspeed(directory: Path, source: Source) -> Path:
+    """The source in AtSpeed's text layout, to be read back by `read_atspeed`."""
+    directory.mkdir(parents=True)
+    index = {
+        str(item): [f"<{letter}_{code}>" for letter, code in zip("abcdefgh", row, strict=False)]
+        for item, row in enumerate(source.codes.tolist())
+    }
+    (directory / "index.json").write_text(json.dumps(index))
+    for split in SPLITS:
+        lines = [" ".join(map(str, (user, *(items + 1)))) for user, items in enumerate(getattr(source, split), start=1)]
+        (directory / f"sequential_{split}.txt").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def snapshot(directory: Path) -> dict[str, tuple]:
+    """Everything below a directory with what a write would change."""
+    return {
+        path.relative_to(directory).as_posix(): (status.st_ino, status.st_size, status.st_mtime_ns)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and (status := path.stat())
+    }

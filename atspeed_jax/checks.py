@@ -1,0 +1,59 @@
+"""What can be known to fail before any long work: data that is not what the run describes, settings that do not fit it.
+
+All functions return None or raise a ValueError that names the field or directory and what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atspeed_jax.data.batches import bucket_lengths
+from atspeed_jax.data.dataset import Dataset, DatasetError
+from atspeed_jax.data.sources import SPLITS, Source
+from atspeed_jax.decoding.base import DecodeError, resolve_widths
+from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.trie import prefix_counts
+
+
+def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
+    """Raises DatasetError unless `stored`, of `directory`, has the interactions and item codes of `source`.
+
+    origin: where the source comes from, for the message.
+    """
+    fresh = Dataset(source.name, Catalog.from_codes(source.codes), source.train, source.valid, source.test)
+    if fresh.fingerprint != stored.fingerprint:
+        raise DatasetError(
+            f"{directory} was built from other interactions or item codes than {origin} gives: use another --workdir"
+        )
+
+
+def check_splits(dataset: Dataset) -> None:
+    """Raises DatasetError if nobody has items in one of the splits: training, choosing or measuring needs them all."""
+    for split in SPLITS:
+        if not any(len(items) for items in getattr(dataset, split)):
+            raise DatasetError(
+                f"dataset {dataset.name!r}: nobody has {split} items; train, valid and test each need some"
+            )
+
+
+def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
+    """Raises DecodeError for widths that cannot hold the beams, ValueError for buckets that are none."""
+    prefixes = prefix_counts(dataset.catalog.id_tokens)
+    measured = (*config.evaluate.beams, *config.evaluate.grid_beams)
+    _check_widths("config.decode.widths", config.decode.widths, prefixes, (config.teacher.beams, *measured))
+    for number, widths in enumerate(config.evaluate.grid_widths):
+        _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, measured)
+    for name in ("train_target", "train_draft", "train_align", "teacher", "evaluate"):
+        try:
+            bucket_lengths(getattr(config, name).buckets, config.data.history)
+        except ValueError as error:
+            raise ValueError(f"config.{name}: {error}") from error
+
+
+def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[int, ...]) -> None:
+    for beams in counts:
+        try:
+            resolve_widths(widths, prefixes, beams)
+        except DecodeError as error:
+            raise DecodeError(f"{name}: {error}") from error

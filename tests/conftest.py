@@ -1,0 +1,67 @@
+"""One run of the whole small pipeline, shared by the tests of everything that needs trained models."""
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+import small
+from atspeed_jax.data.sources import synthesize
+from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.pipeline import Run
+from launch.config import check_workdir, load
+
+
+@contextlib.contextmanager
+def _quick_compilation():
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Compiling is most of the time of tests this small; less of it, and the same numbers to rounding."""
+    with _quick_compilation():
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_config() -> ExperimentConfig:
+    """tests/helpers/small.py as the pipeline takes it."""
+    return load(small.get_config(), ExperimentConfig)
+
+
+@pytest.fixture(scope="session")
+def small_run(small_config, tmp_path_factory):
+    """(run, workdir, report, files) of the small pipeline from nothing to its report. Read it, never write into it.
+
+    files: what was there when it ended, see `small.snapshot`.
+    """
+    workdir = Path(tmp_path_factory.mktemp("small")) / "run"
+    check_workdir(workdir, small_config)
+    run = Run(small_config, workdir, None)
+    with _quick_compilation():
+        report = run.all()
+    return SimpleNamespace(run=run, workdir=workdir, report=report, files=small.snapshot(workdir))
+
+
+@pytest.fixture(scope="session")
+def data_only(small_config, tmp_path_factory) -> Path:
+    """A workdir of the small pipeline whose data stage alone is done. Never write into it."""
+    workdir = tmp_path_factory.mktemp("data_only") / "run"
+    Run(small_config, workdir, None).data()
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def real_data(small_config, tmp_path_factory):
+    """(config, source, directory): the small pipeline's interactions as a data directory, and its config for that."""
+    source = synthesize(small_config.data.synthetic)
+    directory = small.write_atspeed(tmp_path_factory.mktemp("data") / "shop", source)
+    config = small.changed(small.changed(small_config, "data.source", "atspeed"), "data.synthetic", None)
+    return SimpleNamespace(config=config, source=source, directory=directory)

@@ -1,0 +1,60 @@
+"""What is refused before any long work, asked for the way a run does."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import small
+from atspeed_jax.pipeline import Run
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("decode.widths", ("all",), r"config.decode.widths: .* has 1 entries; ids of length 3 need 2"),
+        ("decode.widths", ("all", 10, 10), r"config.decode.widths: .* has 3 entries; ids of length 3 need 2"),
+        ("decode.widths", (3, "all"), r"config.decode.widths: width 3 of level 1 is below min\(K=10, 4 prefixes"),
+        ("decode.widths", ("all", 9), r"config.decode.widths: width 9 of level 2 is below min\(K=10, 14 prefixes"),
+        ("teacher.beams", 11, r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
+        ("evaluate.beams", (5, 11), r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
+        ("evaluate.grid_beams", (11,), r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
+        ("evaluate.grid_widths", ((4, 10), (4, 9)), r"config.evaluate.grid_widths\[1\]: width 9 of level 2"),
+        ("train_align.buckets", (4, 2), r"config.train_align: buckets are \(4, 2\); expected increasing"),
+        ("evaluate.buckets", (), r"config.evaluate: buckets are \(\); expected increasing"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_training(small_config, data_only, path, value, message):
+    with pytest.raises(ValueError, match=message):
+        Run(small.changed(small_config, path, value), data_only, None).all()
+    assert [entry.name for entry in data_only.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("part", ["codes", "train", "test"])
+def test_other_data_than_the_workdir_was_built_from(real_data, tmp_path, part):
+    config, source, directory = real_data.config, real_data.source, real_data.directory
+    workdir = tmp_path / "run"
+    Run(config, workdir, directory).data()
+    before = small.snapshot(workdir)
+    if part == "codes":
+        other = np.array(source.codes)
+        other[[0, 1]] = other[[1, 0]]
+        assert (other != source.codes).any()
+    else:
+        other = (getattr(source, part)[0][:0], *getattr(source, part)[1:])
+    odd = small.write_atspeed(tmp_path / "odd", dataclasses.replace(source, **{part: other}))
+    message = "data was built from other interactions or item codes than .*odd gives: use another --workdir"
+    for stage in ("data", "target"):
+        with pytest.raises(ValueError, match=message):
+            getattr(Run(config, workdir, odd), stage)()
+    assert small.snapshot(workdir) == before
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_an_empty_split_is_refused_before_training(real_data, tmp_path, split):
+    config, source = real_data.config, real_data.source
+    nobody = tuple(items[:0] for items in getattr(source, split))
+    directory = small.write_atspeed(tmp_path / "odd", dataclasses.replace(source, **{split: nobody}))
+    with pytest.raises(ValueError, match=f"'odd': nobody has {split} items"):
+        Run(config, tmp_path / "run", directory).all()
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["data"]
