@@ -1,4 +1,4 @@
-"""Time per list and lists per second, measured side by side in one run.
+"""Time per list, measured side by side in one run.
 
 A time is from token ids on the host to lists on the host, after a warm-up of the same shape. Decoders are interleaved,
 so that a drift of the machine hits all of them alike; read ratios, not milliseconds.
@@ -40,18 +40,6 @@ def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeat
         for name, values in samples.items():
             times[name][number] = 1e3 * statistics.median(values)
     return times
-
-
-def throughput(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, float]:
-    """Users per second over all rows of the batches (fillers do not count), the median of `repeats` passes, per
-    decoder."""
-    _warm_up(decoders, batches)
-    users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
-    passes: dict[str, list[float]] = {name: [] for name in decoders}
-    for _ in range(repeats):
-        for name, decode in decoders.items():
-            passes[name].append(sum(run_once(decode, batch) for batch in batches))
-    return {name: users / statistics.median(values) for name, values in passes.items()}
 
 
 def _warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:

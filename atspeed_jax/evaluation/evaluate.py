@@ -31,7 +31,7 @@ class EvaluateConfig:
 
     list_size: K of the quality lists. beams: K decoded for all users at the default widths. grid_beams, grid_widths:
     the rest of the grid, on `grid_users` fixed users. users: None for all test users, else a fixed seeded choice.
-    latency_users, latency_repeats: batch 1. throughput_users: at `batch_size`. buckets: prompt lengths in items.
+    latency_users, latency_repeats: at batch 1. batch_size: of everything else. buckets: prompt lengths in items.
     bootstrap_samples: of the 95 % intervals. Raises ValueError for what cannot be measured or reported.
     """
 
@@ -46,12 +46,11 @@ class EvaluateConfig:
     buckets: tuple[int, ...]
     latency_users: int
     latency_repeats: int
-    throughput_users: int
     bootstrap_samples: int
     seed: int
 
     def __post_init__(self):
-        counts = ("grid_users", "batch_size", "latency_users", "latency_repeats", "throughput_users")
+        counts = ("grid_users", "batch_size", "latency_users", "latency_repeats")
         for name in (*counts, "bootstrap_samples", *(() if self.users is None else ("users",))):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
@@ -211,12 +210,12 @@ class Evaluation:
             "mismatched_users": mismatched,
             "near_tie_users": near,
             "batch_rounds_mean": decoded.batch_rounds / decoded.batches,
+            "users_per_s": len(users.users) / decoded.seconds,
             "target_fingerprint": self.target_fingerprint,
         }
 
     def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
-        """Latency at batch 1 and users/s at `batch_size` of settings of one K, interleaved with each other: {label:
-        figures}."""
+        """Latency at batch 1 of settings of one K, interleaved with each other: {label: figures}."""
         name = "times_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
         return self._remembered(name, lambda: self._times(settings))
 
@@ -226,18 +225,13 @@ class Evaluation:
         single = self.everyone.choose(config.latency_users, config.seed + 2).batches(
             self.dataset, config, self.history, 1
         )
-        many = self.everyone.choose(config.throughput_users, config.seed + 3)
         latency = benchmark.latencies(built, single, repeats=config.latency_repeats)
-        rate = benchmark.throughput(
-            built, many.batches(self.dataset, config, self.history, config.batch_size), repeats=config.latency_repeats
-        )
         base = latency[plain(settings[0].beams, settings[0].score_norm).label]
         return {
             label: {
                 "latency_ms_p50": float(np.percentile(latency[label], 50)),
                 "latency_ms_p95": float(np.percentile(latency[label], 95)),
                 "ws_vs_beam_search": float((base / latency[label]).mean()),
-                "users_per_s": rate[label],
             }
             for label in built
         }
