@@ -66,7 +66,6 @@ def get_config() -> ml_collections.ConfigDict:
                 buckets=(8, 20),
                 latency_users=200,
                 latency_repeats=3,
-                throughput_users=256,
                 bootstrap_samples=2000,
                 seed=0,
             ),

@@ -76,7 +76,6 @@ def get_config() -> ml_collections.ConfigDict:
                 buckets=(16,),
                 latency_users=20,
                 latency_repeats=3,
-                throughput_users=64,
                 bootstrap_samples=1000,
                 seed=0,
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -20,8 +21,9 @@ class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
     ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; batch_rounds:
-    target calls of all batches together; batches: their number. reached, accepted, coverage [N, L-1]: round 1 of a
-    speculative decode, None for plain beam search.
+    target calls of all batches together; batches: their number. seconds: spent on them, from tokens on the
+    host to lists on the host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode,
+    None for plain beam search.
     """
 
     ids: np.ndarray
@@ -29,6 +31,7 @@ class Decoded:
     calls: np.ndarray
     batch_rounds: int
     batches: int
+    seconds: float
     reached: np.ndarray | None
     accepted: np.ndarray | None
     coverage: np.ndarray | None
@@ -48,10 +51,15 @@ def prompt_of(batch: dict) -> Prompt:
 
 
 def decode_users(decode: Callable[[Prompt], Result], batches: Iterable[dict], users: int) -> Decoded:
-    """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories)."""
-    rows, results = [], []
+    """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories), and times it."""
+    rows, results, warm, seconds = [], [], set(), 0.0
     for batch in batches:
+        if batch["tokens"].shape not in warm:  # the first batch of a shape would be timed with its compilation
+            warm.add(batch["tokens"].shape)
+            jax.block_until_ready(decode(prompt_of(batch)))
+        start = time.perf_counter()
         result = jax.device_get(decode(prompt_of(batch)))
+        seconds += time.perf_counter() - start
         real = batch["row"] >= 0
         rows.append(batch["row"][real])
         results.append((result, real))
@@ -72,6 +80,7 @@ def decode_users(decode: Callable[[Prompt], Result], batches: Iterable[dict], us
         calls=gather(lambda r: r.target_calls),
         batch_rounds=int(sum(result.rounds for result, _ in results)),
         batches=len(results),
+        seconds=seconds,
         reached=first and gather(lambda r: r.round_one.reached),
         accepted=first and gather(lambda r: r.round_one.accepted),
         coverage=first and gather(lambda r: r.round_one.coverage),

@@ -98,7 +98,6 @@ def get_config() -> ml_collections.ConfigDict:
                 buckets=(4,),
                 latency_users=2,
                 latency_repeats=1,
-                throughput_users=8,
                 bootstrap_samples=20,
                 seed=0,
             ),
