@@ -24,7 +24,7 @@ TRAIN = dict(
     seed=0,
 )
 ALIGN = TRAIN | dict(
-    epochs=6.0,
+    epochs=5.0,
     batch_size=128,
     buckets=(3, 5, 8, 20),
     learning_rate=2e-3,
@@ -47,7 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
             target=MODEL | dict(hidden_size=192, intermediate_size=512, layers=4, head_dim=48, dropout=0.15),
             draft=MODEL | dict(hidden_size=80, intermediate_size=216, layers=2, head_dim=20, dropout=0.0),
             train_target=TRAIN | dict(epochs=23.0, learning_rate=1e-3, evaluations=23),
-            train_draft=TRAIN | dict(epochs=10.0, learning_rate=2e-3, evaluations=10),
+            train_draft=TRAIN | dict(epochs=6.0, learning_rate=2e-3, evaluations=6),
             align=dict(
                 objective="tree_kd", alpha=0.95, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
             ),
