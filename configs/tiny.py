@@ -8,7 +8,7 @@ import ml_collections
 from ml_collections import config_dict
 
 TRAIN = dict(
-    epochs=40.0,
+    epochs=16.0,
     batch_size=64,
     buckets=(17,),
     learning_rate=3e-3,
@@ -17,11 +17,11 @@ TRAIN = dict(
     clip_norm=1.0,
     b1=0.9,
     b2=0.99,
-    evaluations=8,
-    patience=3,
+    evaluations=4,
+    patience=0,
     checkpoint_every=100,
     log_every=10,
-    valid_users=300,
+    valid_users=200,
     seed=0,
 )
 MODEL = dict(rope_theta=10_000.0, norm_eps=1e-6, tied_embeddings=True, dropout=0.1, dtype="float32", remat=False)
@@ -61,14 +61,14 @@ def get_config() -> ml_collections.ConfigDict:
             align=dict(
                 objective="tree_kd", alpha=0.9, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
             ),
-            train_align=TRAIN | dict(buckets=(16,), learning_rate=5e-3, evaluations=4, patience=0, valid_users=128),
+            train_align=TRAIN | dict(buckets=(16,), learning_rate=5e-3, evaluations=2, valid_users=64),
             teacher=dict(beams=20, batch_size=64, buckets=(16,)),
             decode=dict(widths=("all", 32, 48), gamma=3, score_norm="vocab"),
             evaluate=dict(
                 list_size=20,
-                beams=(20, 5, 1),
+                beams=(20, 5),
                 grid_beams=(),
-                grid_widths=((20, 20, 20),),
+                grid_widths=(),
                 grid_users=100,
                 drafters=("draft", "popularity"),
                 users=config_dict.placeholder(int),  # None: all test users
