@@ -16,7 +16,7 @@ from properties import ROUNDING, check_batch
 from table_model import COUNTED, table_logits
 
 BATCHES = 24  # of 8 users, per shape
-EVERYTHING = next(shape for shape in SHAPES if shape.widths == (4, 12, 36))
+EVERYTHING = next(shape for shape in SHAPES if shape.widths == (5, 15, 45))
 NARROW = SHAPES[0]
 SMALL = next(shape for shape in SHAPES if len(shape.sizes) == 2)
 SAME = ("ids", "tokens", "score", "valid", "target_calls")
@@ -65,6 +65,7 @@ def test_there_are_enough_cases_and_they_are_hard():
                 )
                 seen["one call"] += walk.calls == 1
                 seen["more than two calls"] += walk.calls > 2
+                seen["a miss at level 1"] += bool(walk.round_one) and not walk.round_one[0][1]
     assert seen["users"] >= 2000
     assert all(seen[kind] >= 100 for kind in seen), seen
     assert seen["order hangs on a tie"] >= 600, seen

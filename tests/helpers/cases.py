@@ -60,24 +60,24 @@ class Shape:
 
 # The least widths allowed, all prefixes, in between; K of 1, beyond a width, beyond the catalogue; ids of 1 to 4 codes.
 SHAPES = (
-    Shape((4, 3, 3, 3), 4, (4, 4, 4), 3, "vocab"),
-    Shape((4, 3, 3, 3), 4, (4, 12, 36), 3, "trie"),
-    Shape((4, 3, 3, 3), 4, (4, 6, 8), 1, "vocab"),
-    Shape((4, 3, 3, 3), 4, (4, 6, 9), 3, "vocab", "popularity"),
+    Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, "vocab"),
+    Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, "trie"),
+    Shape((5, 3, 3, 3), 4, (4, 6, 8), 1, "vocab"),
+    Shape((5, 3, 3, 3), 4, (4, 6, 9), 3, "vocab", "popularity"),
     Shape((4, 3, 3), 1, (1, 1), 2, "vocab"),
     Shape((4, 3, 3), 12, (4, 12), 1, "vocab"),
     Shape((4, 3, 3), 40, (4, 12), 2, "trie"),
-    Shape((4, 3, 3), 5, (4, 8), 2, "trie"),
+    Shape((6, 3, 3), 5, (5, 8), 2, "trie"),
     Shape((7, 4), 4, (4,), 1, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie", "popularity"),
     Shape((9,), 4, (), 1, "vocab"),
 )
 MORE_SHAPES = (  # for the slow suite
-    Shape((4, 3, 3, 3), 4, (4, 5, 7), 2, "trie"),
+    Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie"),
     Shape((4, 3, 3, 3), 2, (2, 3, 2), 1, "trie", "popularity"),
     Shape((3, 3, 2, 2, 2), 6, (3, 6, 8, 8), 2, "vocab"),
-    Shape((4, 3, 3), 5, (4, 5), 2, "trie", "popularity"),
-    Shape((4, 3, 3), 7, (4, 10), 3, "vocab"),
+    Shape((6, 3, 3), 5, (5, 5), 2, "trie", "popularity"),
+    Shape((8, 3, 3), 7, (7, 10), 3, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie"),
 )
 
