@@ -1,4 +1,13 @@
+from types import SimpleNamespace
+
+import jax
+import numpy as np
 import pytest
+
+from atspeed_jax.evaluation.decoders import Decoders
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.trie import build_trie, popularity_prior, prefix_counts
+from atspeed_jax.models.llama import LlamaConfig, init_params
 
 
 def decoding_row(method: str, drafter: str, k: int, calls: float, **changes) -> dict:
@@ -56,3 +65,30 @@ def report() -> dict:
         ],
         "environment": {"jax": "0.10.2", "device": "cpu", "cpu_count": 2, "git": None},
     }
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """(catalog, decoders): 7 items, 6 ids of two codes (items 4 and 5 share one), random models."""
+    catalog = Catalog.from_codes(np.array([[0, 0], [0, 1], [1, 0], [1, 2], [2, 1], [2, 1], [0, 2]]))
+    model = LlamaConfig(
+        vocab_size=catalog.vocab_size,
+        hidden_size=8,
+        intermediate_size=8,
+        layers=1,
+        heads=1,
+        kv_heads=1,
+        head_dim=8,
+        rope_theta=10_000.0,
+        norm_eps=1e-6,
+        tied_embeddings=True,
+        dropout=0.0,
+        dtype="float32",
+        remat=False,
+    )
+    make = jax.jit(lambda key: jax.tree.map(lambda leaf: 30 * leaf, init_params(model, key)))
+    target, draft = make(jax.random.key(0)), make(jax.random.key(1))
+    trie = build_trie(catalog.id_tokens)
+    prior = popularity_prior(trie, catalog.id_tokens, np.arange(6.0))
+    decoders = Decoders(model, target, model, draft, trie, prior, prefix_counts(catalog.id_tokens))
+    return SimpleNamespace(catalog=catalog, decoders=decoders)
