@@ -66,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
             decode=dict(widths=("all", 32, 48), gamma=3, score_norm="vocab"),
             evaluate=dict(
                 list_size=20,
-                beams=(20, 5),
+                beams=(20, 5, 1),
                 grid_beams=(),
                 grid_widths=(),
                 grid_users=100,

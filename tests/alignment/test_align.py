@@ -33,9 +33,12 @@ def world():
     return tree_context(trie, ids), target, batch
 
 
+compiled_loss = jax.jit(align_loss, static_argnums=(0, 1, 2))
+
+
 def loss_of(config, world, draft):
     context, target, batch = world
-    return align_loss(config, MODEL, MODEL, draft, target, context, batch, None)
+    return compiled_loss(config, MODEL, MODEL, draft, target, context, batch, None)
 
 
 @pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s"])
