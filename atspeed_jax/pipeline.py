@@ -9,6 +9,7 @@ overwritten.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from pathlib import Path
@@ -245,6 +246,7 @@ class Run:
         """Measures everything and writes report.json, report.md and plots; returns the report."""
         c, catalog = self.config, self.dataset.catalog
         target = fingerprint_of(self.target_params)[:16]
+        measured = dataclasses.replace(c.evaluate, grid_beams=(), grid_widths=())  # a wider grid only adds rows
         evaluation = Evaluation(
             self.workdir / "evaluation",
             self.dataset,
@@ -254,7 +256,7 @@ class Run:
             history=c.data.history,
             target_fingerprint=target,
             say=lambda text: print(f"[evaluation] {text}", flush=True),
-            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), c.evaluate, c.decode, c.data.history),
+            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, c.data.history),
         )
         quality, rows = evaluate(evaluation, full=full)
         report = {
