@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
-from launch.config import check_workdir, load
+from atspeed_jax.training.train import TrainingDiverged
+from launch.config import ConfigError, check_workdir, load
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment, such as configs/tiny.py; --config.x.y=... overrides."
@@ -21,22 +22,32 @@ _DATA_DIR = flags.DEFINE_string(
 def open_run() -> Run:
     """The run that the flags describe.
 
-    Raises ConfigError, WorkdirError before anything is done.
+    Raises ConfigError, DatasetError or WorkdirError before anything is done.
     """
+    file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    if not Path(file).is_file():
+        raise ConfigError(f"there is no config file {file}; give one, such as --config=configs/tiny.py")
     config = load(_CONFIG.value, ExperimentConfig)
+    run = Run(config, Path(_WORKDIR.value), Path(_DATA_DIR.value) if _DATA_DIR.value else None)
     for difference in check_workdir(_WORKDIR.value, config):
         print(f"note: differs from the config this workdir was made with: {difference}")
-    return Run(config, Path(_WORKDIR.value), Path(_DATA_DIR.value) if _DATA_DIR.value else None)
+    return run
 
 
 def main(call) -> None:
-    """Runs `call(run)` with the flags parsed; a user's mistake ends in one clear line, not a traceback."""
+    """Runs `call(run)` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
+
+    --verbosity=1 shows the traceback as well.
+    """
 
     def body(_):
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
             call(open_run())
-        except ValueError as error:  # every error of ours for bad input is one
-            raise SystemExit(f"error: {error}") from error
+        except (ValueError, TrainingDiverged) as error:  # every error of ours for bad input is a ValueError
+            logging.debug("the error came from here", exc_info=True)
+            raise SystemExit("error: " + " ".join(str(error).split())) from error
 
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(body)

@@ -1,0 +1,165 @@
+"""The mains as a user meets them: what they print, how they end, what they leave alone.
+
+All run as children of one process (tests/helpers/mains.py), because starting Python and importing JAX takes seconds.
+"""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import small
+from atspeed_jax.training.train import TrainingDiverged
+from launch import stage
+from mains import ROOT, SMALL, run_mains
+
+REAL = "configs/lcrec_small.py"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, small_run) -> Path:
+    """Directories that are foreign, empty, a file, and a finished run."""
+    place = tmp_path_factory.mktemp("mains")
+    (place / "foreign").mkdir()
+    (place / "foreign" / "thesis.txt").write_text("precious")
+    (place / "empty").mkdir()
+    (place / "file").write_text("")
+    shutil.copytree(small_run.workdir, place / "finished")
+    text = (ROOT / SMALL).read_text()
+    (place / "odd.py").write_text(text.replace("gamma=2", "gama=2"))
+    return place
+
+
+# main, workdir, config, further arguments, what the error says
+BAD = {
+    "no data directory": ("pipeline", "new1", REAL, [], "error: this config reads a data directory: give --data_dir="),
+    "a data directory that is not there": (
+        "prepare_data",
+        "new1",
+        REAL,
+        ["--data_dir=nowhere"],
+        "error: nowhere: no such data directory; give --data_dir",
+    ),
+    "an empty data directory": ("pipeline", "new1", REAL, ["--data_dir={place}/empty"], "the data directory is empty"),
+    "a data directory nobody reads": ("pipeline", "new2", SMALL, ["--data_dir={place}"], "makes its own data"),
+    "an unknown field in the file": (
+        "pipeline",
+        "new2",
+        "{place}/odd.py",
+        [],
+        "error: config.decode.gama is unknown; did you mean config.decode.gamma?",
+    ),
+    "an unknown field on the command line": (
+        "pipeline",
+        "new2",
+        SMALL,
+        ["--config.target.hiden_size=8"],
+        'Did you mean "hidden_size"',
+    ),
+    "a value of the wrong kind": ("pipeline", "new2", SMALL, ["--config.target.hidden_size=big"], "hidden_size=big"),
+    "a config that is not there": ("pipeline", "new2", "configs/tini.py", [], "error: there is no config file configs"),
+    "a foreign directory": ("pipeline", "foreign", SMALL, [], "error: workdir {place}/foreign is not empty and was"),
+    "a directory that cannot be made": ("pipeline", "file/below", SMALL, [], "file/below cannot be made or written"),
+    "widths that cannot work": (
+        "pipeline",
+        "widths",
+        SMALL,
+        ["--config.decode.widths=('all',9)"],
+        "error: config.decode.widths: width 9 of level 2 is below min(K=10, 14 prefixes",
+    ),
+    "another config than the finished one": (
+        "pipeline",
+        "finished",
+        SMALL,
+        ["--config.target.hidden_size=8"],
+        "error: workdir {place}/finished/target belongs to a run with fingerprint",
+    ),
+    "a stage out of turn": ("make_teacher", "widths", SMALL, [], "widths/target does not exist"),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(place):
+    """Every case of BAD, a second run of a finished pipeline, and one that was asked to be talkative."""
+
+    def filled(text):
+        return text.replace("{place}", str(place))
+
+    cases = [
+        (name, place / workdir, filled(config), list(map(filled, more)), "")
+        for name, workdir, config, more, _ in BAD.values()
+    ]
+    before = small.snapshot(place)
+    cases += [
+        ("pipeline", place / "finished", SMALL, [], ""),
+        ("train_target", place / "finished", SMALL, ["--verbosity=0"], ""),
+    ]
+    *bad, again, talkative = run_mains(cases, {})
+    after = small.snapshot(place)
+    return SimpleNamespace(
+        bad=dict(zip(BAD, bad, strict=True)), again=again, talkative=talkative, before=before, after=after
+    )
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_ends_in_one_clear_line(ended, place, case):
+    result, expected = ended.bad[case], BAD[case][-1].replace("{place}", str(place))
+    assert result.code == 1
+    assert expected in result.err
+    if expected.startswith("error: "):
+        assert "Traceback" not in result.err
+        last = result.err.splitlines()[-1]
+        assert last.startswith(expected) and result.err.count("error: ") == 1
+
+
+def test_a_mistake_changes_nothing_that_was_there(ended):
+    rewritten = {name for name in ended.before if ended.after.get(name) != ended.before[name]}
+    assert {Path(name).name for name in rewritten} <= {"report.json", "report.md"} | {
+        Path(name).name for name in ended.before if name.endswith(".png")
+    }
+    new = {name for name in ended.after if name not in ended.before}
+    assert not [name for name in new if name.startswith(("foreign", "empty", "finished", "file"))]
+    stages = {name.split("/")[1] for name in new if name.startswith("widths")}
+    assert stages == {"data", "experiment.json"}  # refused before training
+
+
+def test_a_changed_field_is_named(ended):
+    assert "differs from the config this workdir was made with: target.hidden_size: 16 -> 8" in (
+        ended.bad["another config than the finished one"].out
+    )
+    assert "differs" not in ended.again.out
+
+
+def test_a_finished_pipeline_prints_its_table_and_little_else(ended):
+    assert ended.again.code == 0
+    assert "Target calls" in ended.again.out and "speculative, draft model" in ended.again.out
+    assert "measuring" not in ended.again.out and "Traceback" not in ended.again.err
+    assert len(ended.again.err.splitlines()) < 5, ended.again.err
+
+
+def test_orbax_speaks_only_when_asked(ended):
+    assert ended.talkative.code == 0
+    told = [line for line in ended.talkative.err.splitlines() if line.startswith("I")]
+    assert len(told) > 5  # or the next line would show nothing
+    assert not [line for line in ended.again.err.splitlines() if line.startswith("I")]
+
+
+@pytest.mark.parametrize("error", [ValueError, TrainingDiverged])
+def test_errors_end_in_one_line(monkeypatch, error):
+    def fail(run):
+        raise error("loss = nan\n  at step 7")
+
+    monkeypatch.setattr(stage.app, "run", lambda body: body([]))
+    monkeypatch.setattr(stage, "open_run", lambda: None)
+    monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
+    with pytest.raises(SystemExit, match="^error: loss = nan at step 7$"):
+        stage.main(fail)
+
+
+def test_a_programmers_error_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(stage.app, "run", lambda body: body([]))
+    monkeypatch.setattr(stage, "open_run", lambda: None)
+    monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
+    with pytest.raises(ZeroDivisionError):
+        stage.main(lambda run: 1 / 0)
