@@ -117,7 +117,7 @@ def run(copy: Path, *tests: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def copy(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("atspeed_jax", "tests"):
+    for folder in ("atspeed_jax", "tests/decoding", "tests/helpers"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
