@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward, init_params
+from atspeed_jax.models.llama import Dropout, LlamaConfig, LlamaStep, forward, init_params
 from numpy_llama import numpy_llama, wide_params
 
 CONFIG = LlamaConfig(
@@ -249,6 +249,14 @@ def test_dropout_only_with_a_key():
     first, second = (run(config, params, tokens, valid, jax.random.key(seed)) for seed in (0, 1))
     np.testing.assert_array_equal(first, run(config, params, tokens, valid, jax.random.key(0)))
     assert not np.allclose(first, still, atol=0.1) and not np.allclose(first, second, atol=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    dropped = Dropout(rate, False).apply({}, jnp.ones((400, 500)), rngs={"dropout": jax.random.key(0)})
+    share = round(256 * rate) / 256
+    assert float((dropped == 0).mean()) == pytest.approx(share, abs=0.003)
+    np.testing.assert_allclose(dropped[dropped != 0], 1 / (1 - share), rtol=1e-6)
 
 
 def test_step_is_a_value():
