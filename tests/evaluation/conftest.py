@@ -86,7 +86,13 @@ def toy():
         dtype="float32",
         remat=False,
     )
-    make = jax.jit(lambda key: jax.tree.map(lambda leaf: 30 * leaf, init_params(model, key)))
+
+    @jax.jit
+    def make(key):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if "scale" in jax.tree_util.keystr(path) else 15 * leaf, init_params(model, key)
+        )
+
     target, draft = make(jax.random.key(0)), make(jax.random.key(1))
     trie = build_trie(catalog.id_tokens)
     prior = popularity_prior(trie, catalog.id_tokens, np.arange(6.0))

@@ -33,8 +33,14 @@ LATEST = {**BATCH, "predict": np.array([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0] * 
 
 @pytest.fixture(scope="module")
 def params():
-    """Large enough that one token is far likelier than another."""
-    return jax.jit(lambda key: jax.tree.map(lambda leaf: 30 * leaf, init_params(MODEL, key)))(jax.random.key(0))
+    """Large enough to tell tokens apart, small enough that attention looks at all of them."""
+
+    def make(key):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf if "scale" in jax.tree_util.keystr(path) else 15 * leaf, init_params(MODEL, key)
+        )
+
+    return jax.jit(make)(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
