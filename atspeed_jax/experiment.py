@@ -65,7 +65,9 @@ class TrainConfig:
     """One training run in epochs; `fit` turns them into steps.
 
     buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations
-    without improvement before it stops, 0 never. valid_users: validation users measured each time.
+    without improvement before it stops, 0 never. valid_users: validation users measured each time. average: decay of
+    the moving average of the parameters, which is then what is kept; 0 for none. item_dropout: share of the items left
+    out of a row, in next-item training.
     """
 
     epochs: float
@@ -77,6 +79,8 @@ class TrainConfig:
     clip_norm: float
     b1: float
     b2: float
+    average: float
+    item_dropout: float
     evaluations: int
     patience: int
     checkpoint_every: int
@@ -90,6 +94,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         if not 0 < self.epochs < math.inf:
             raise ValueError(f"epochs={self.epochs}: expected a positive number")
+        if not 0 <= self.item_dropout < 1:
+            raise ValueError(f"item_dropout={self.item_dropout}: expected a share in [0, 1)")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps={self.warmup_steps}: expected 0 or more")
         self.fit(1)  # the complaints of OptimConfig and FitConfig now, not when the run's turn comes
@@ -107,6 +113,7 @@ class TrainConfig:
             clip_norm=self.clip_norm,
             b1=self.b1,
             b2=self.b2,
+            average=self.average,
             steps=steps,
         )
         return FitConfig(
@@ -138,3 +145,10 @@ class ExperimentConfig:
     teacher: TeacherConfig
     decode: DecodeConfig
     evaluate: EvaluateConfig
+
+    def __post_init__(self):
+        if self.teacher.log_probs and self.align.temperature != 1.0:
+            raise ValueError(
+                f"align.temperature={self.align.temperature} with teacher.log_probs: what is stored holds at "
+                "temperature 1.0 only; set teacher.log_probs=False, and the teacher is asked again in every step"
+            )

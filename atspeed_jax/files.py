@@ -1,6 +1,7 @@
 """Small files written whole or not at all."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -23,3 +24,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value) -> None:
     """Indented JSON through write_text. Raises ValueError for NaN and infinity, which JSON cannot hold."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def jsonable(value):
+    """`value` with non-finite floats as None, which JSON cannot hold; dicts and lists are searched."""
+    if isinstance(value, dict):
+        return {key: jsonable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

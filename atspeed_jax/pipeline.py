@@ -31,7 +31,7 @@ from atspeed_jax.evaluation.evaluate import Evaluation, evaluate, users_with_ite
 from atspeed_jax.evaluation.report import environment, format_table, write_report
 from atspeed_jax.experiment import ExperimentConfig, TrainConfig
 from atspeed_jax.items.trie import build_trie, popularity_prior, prefix_counts
-from atspeed_jax.models.llama import LlamaConfig, LlamaStep, init_params
+from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.training.checkpoint import fingerprint_of, load_params
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
@@ -83,6 +83,10 @@ class Run:
     @functools.cached_property
     def trie(self):
         return build_trie(self.dataset.catalog.id_tokens)
+
+    @functools.cached_property
+    def tree_context(self):
+        return tree_context(self.trie, self.dataset.catalog.id_tokens)
 
     @property
     def target_model(self) -> LlamaConfig:
@@ -161,9 +165,9 @@ class Run:
         make_teacher(
             self.workdir / "teacher",
             self.dataset,
-            LlamaStep(self.target_model),
+            self.target_model,
             self.target_params,
-            self.trie,
+            self.tree_context,
             c.teacher,
             history=c.data.history,
             score_norm=c.decode.score_norm,
@@ -176,12 +180,12 @@ class Run:
         users is kept."""
         c, model = self.config, self.draft_model
         sft = self._fit_next_item("draft_sft", model, c.train_draft, self._sft_fingerprint)
-        beams = load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint)
-        context = tree_context(self.trie, self.dataset.catalog.id_tokens)
-        train = c.train_align
+        teacher = load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint)
+        context, train = self.tree_context, c.train_align
         batches = alignment_batches(
             self.dataset,
-            beams,
+            self.trie,
+            teacher,
             history=c.data.history,
             buckets=train.buckets,
             batch_size=train.batch_size,
@@ -215,7 +219,7 @@ class Run:
             config=train.fit(steps_per_epoch(self.dataset, **shape)),
             fingerprint=stage_fingerprint,
             init_params=functools.partial(init_params, model),
-            loss=training_loss(model),
+            loss=training_loss(model, self.dataset.catalog.length, train.item_dropout),
             batches=batches,
             evaluate=validation(model, held_out, self.dataset.catalog.length),
             monitor="nats_per_item",

@@ -22,6 +22,8 @@ TRAIN = dict(
     clip_norm=1.0,
     b1=0.9,
     b2=0.98,
+    average=0.0,
+    item_dropout=0.0,
     patience=4,
     checkpoint_every=400,
     log_every=20,
@@ -57,7 +59,7 @@ def get_config() -> ml_collections.ConfigDict:
                 objective="tree_kd", alpha=0.95, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
             ),
             train_align=ALIGN,
-            teacher=dict(beams=20, batch_size=128, buckets=(3, 5, 8, 20)),
+            teacher=dict(beams=20, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
             decode=dict(widths=("all", 64, 96), gamma=3, score_norm="vocab"),
             evaluate=dict(
                 list_size=20,

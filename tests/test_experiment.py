@@ -24,6 +24,8 @@ TRAIN = TrainConfig(
     clip_norm=1.0,
     b1=0.9,
     b2=0.98,
+    average=0.5,
+    item_dropout=0.25,
     evaluations=4,
     patience=3,
     checkpoint_every=50,
@@ -85,7 +87,7 @@ def test_fit_counts_in_steps():
     assert (fit.patience, fit.checkpoint_every, fit.log_every, fit.seed) == (3, 50, 7, 5)
     optim = fit.optim
     assert (optim.learning_rate, optim.weight_decay, optim.clip_norm) == (1e-3, 0.1, 1.0)
-    assert (optim.b1, optim.b2) == (0.9, 0.98)
+    assert (optim.b1, optim.b2, optim.average) == (0.9, 0.98, 0.5)
 
 
 @pytest.mark.parametrize("per_epoch", [1, 2, 3, 7, 8, 10, 100, 1000])
@@ -119,6 +121,9 @@ def test_a_part_of_an_epoch_is_at_least_one_step():
         ("train_target.batch_size", 0, "config.train_target: batch_size=0: expected at least 1"),
         ("train_draft.evaluations", 0, "config.train_draft: evaluations=0: expected at least 1"),
         ("train_draft.valid_users", 0, "config.train_draft: valid_users=0: expected at least 1"),
+        ("train_target.average", 1.0, "config.train_target: OptimConfig.average = 1.0, expected in [0, 1)"),
+        ("train_draft.item_dropout", 1.0, "config.train_draft: item_dropout=1.0: expected a share in [0, 1)"),
+        ("align.temperature", 2.0, "config: align.temperature=2.0 with teacher.log_probs: what is stored holds at"),
         ("train_align.warmup_steps", -1, "config.train_align: warmup_steps=-1: expected 0 or more"),
         ("train_align.log_every", 0, "config.train_align: FitConfig.log_every = 0, expected at least 1"),
         ("train_align.learning_rate", -1.0, "config.train_align: OptimConfig.learning_rate = -1.0, expected a pos"),

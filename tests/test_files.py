@@ -24,3 +24,19 @@ def test_non_finite_numbers_are_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "a.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_keeps_the_file_it_opened(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    with open(path, encoding="utf-8") as reader:
+        files.write_text(path, "new")
+        assert reader.read() == "old"  # the new file took its name, not its bytes
+    assert path.read_text(encoding="utf-8") == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_jsonable_has_none_for_what_json_cannot_hold(tmp_path):
+    value = files.jsonable({"a": [float("nan"), 1.5, (float("inf"),)], "b": "x"})
+    assert value == {"a": [None, 1.5, [None]], "b": "x"}
+    files.write_json(tmp_path / "a.json", value)

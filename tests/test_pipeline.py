@@ -168,7 +168,9 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
     assert len(decoded) == 5 + 5  # 8 batches in parts of 3: the first part is not decoded again
     assert small.snapshot(copy / "teacher").items() >= first.items()
     whole = teacher.load_teacher(small_run.workdir / "teacher", fingerprint=small_run.run._teacher_fingerprint)
-    np.testing.assert_array_equal(teacher.load_teacher(copy / "teacher", fingerprint=run._teacher_fingerprint), whole)
+    again = teacher.load_teacher(copy / "teacher", fingerprint=run._teacher_fingerprint)
+    for name in ("beams", "log_probs", "start"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from atspeed_jax.alignment import losses
-from atspeed_jax.alignment.tree import TeacherTree, TreeContext, child_log_probs, teacher_tree
+from atspeed_jax.alignment.tree import (
+    TeacherTree,
+    TreeContext,
+    child_log_probs,
+    stored_log_probs,
+    teacher_tree,
+    tree_logits,
+)
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
-from atspeed_jax.models.llama import LlamaConfig, apply_masked
+from atspeed_jax.models.llama import LlamaConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +61,9 @@ def align_loss(
     """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM section
     7).
 
-    batch: "tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B] (see `teacher_tree`). Teacher logits are
-    recomputed here in one tree forward; nothing but beams is ever stored. -> (loss, {"align_loss", "next_item_loss"}),
-    both per node.
+    batch: "tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B] (see `teacher_tree`), and "log_probs" [B, 1 +
+    (L-1) K, R], the teacher's stored log-probabilities; without them the teacher reads the tree here, in one forward
+    pass, and needs nothing stored but beams. -> (loss, {"align_loss", "next_item_loss"}), both per node.
     """
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])
     student = tree_logits(draft, draft_params, tree, dropout_key)
@@ -67,29 +74,27 @@ def align_loss(
     next_item = sum(total for total, _ in totals) / jnp.maximum(sum(count for _, count in totals), 1)
     if config.objective == "sft":
         return next_item, {"next_item_loss": next_item}
-    teacher = jax.lax.stop_gradient(tree_logits(target, target_params, tree, None))
+    if "log_probs" in batch:
+        teacher = stored_log_probs(context, tree.levels, batch["log_probs"], config.score_norm)
+    else:
+        logits = jax.lax.stop_gradient(tree_logits(target, target_params, tree, None))
+        teacher = [_log_probs(config, context, tree, level, logits) for level in range(len(tree.levels))]
     aligned = losses.mean_over_tree(
-        [_node_loss(config, context, tree, level, teacher[level], student[level]) for level in range(len(tree.levels))],
+        [
+            _node_loss(config, p, *_log_probs(config, context, tree, level, student))
+            for level, (p, _) in enumerate(teacher)
+        ],
         tree.is_beam,
     )
     loss = (1 - config.alpha) * next_item + config.alpha * aligned
     return loss, {"align_loss": aligned, "next_item_loss": next_item}
 
 
-def tree_logits(model: LlamaConfig, params, tree: TeacherTree, dropout_key) -> list:
-    """A model's logits [B, N_l, V] at every node, level by level, by one forward pass."""
-    inputs = tree.inputs
-    return tree.split(
-        apply_masked(
-            model, params, inputs.tokens, inputs.positions, inputs.mask, n_out=tree.n_out, dropout_key=dropout_key
-        )
-    )
+def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, level: int, logits: list):
+    return child_log_probs(context, level, tree.levels[level], logits[level] / config.temperature, config.score_norm)
 
 
-def _node_loss(config: AlignConfig, context: TreeContext, tree: TeacherTree, level: int, teacher, student):
-    beams = tree.levels[level]
-    p, exists = child_log_probs(context, level, beams, teacher / config.temperature, config.score_norm)
-    q, _ = child_log_probs(context, level, beams, student / config.temperature, config.score_norm)
+def _node_loss(config: AlignConfig, teacher, student, exists):
     if config.objective == "tree_kd":
-        return losses.tree_kd(p, q, exists)
-    return losses.atspeed_s(p, q, exists, top_k=config.top_k, density_weight=config.density_weight)
+        return losses.tree_kd(teacher, student, exists)
+    return losses.atspeed_s(teacher, student, exists, top_k=config.top_k, density_weight=config.density_weight)

@@ -1,8 +1,8 @@
 """Teacher data: the target's own settled beams for one prompt per training user, stored as trie nodes.
 
 Parquet parts, one per group of batches, so that an interrupted run goes on where it stopped; `complete.json` says that
-all are there. A user costs L * K int32; logits are never stored (the reference dumps 19 GB of them for Beauty),
-`alignment.align` recomputes them.
+all are there. A user costs L * K int32, and with `log_probs` a float16 per child of a beam: whole logits are never
+stored (the reference dumps 19 GB of them for Beauty). Without `log_probs`, `alignment.align` recomputes them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jax import Array
+from jaxtyping import Int
 
 from atspeed_jax import files
+from atspeed_jax.alignment.tree import TreeContext, teacher_tree, tree_logits
 from atspeed_jax.data.batches import bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_tokens
+from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Prompt, ScoreNorm, StepModel
 from atspeed_jax.decoding.beam_search import search_levels
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 COMPLETE = "complete.json"
 BATCHES_PER_PART = 16
@@ -36,12 +41,27 @@ BATCHES_PER_PART = 16
 class TeacherConfig:
     """What the teacher decodes. beams: K per level.
 
-    batch_size: prompts per decode. buckets: prompt lengths in items.
+    batch_size: prompts per decode. buckets: prompt lengths in items. log_probs: store what the target thinks of the
+    beams' children too, so that alignment never runs the target; pays from two epochs on.
     """
 
     beams: int
     batch_size: int
     buckets: tuple[int, ...]
+    log_probs: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TeacherData:
+    """beams [users, L, K] int32: trie nodes, -1 for none.
+
+    log_probs, if stored: [E] float16, each user's rows one after the other from start[user] to start[user + 1]: the
+    log-softmax over the vocabulary of every child of the root and of the K beams of depth 1..L-1, in that order.
+    """
+
+    beams: np.ndarray
+    log_probs: np.ndarray | None
+    start: np.ndarray | None
 
 
 class TeacherError(ValueError):
@@ -62,12 +82,36 @@ def settled_nodes(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams
     return jnp.stack([jnp.where(level.valid, level.node, -1) for level in levels], 1)
 
 
+@functools.partial(jax.jit, static_argnames=("model",))
+def beam_log_probs(model: LlamaConfig, params, context: TreeContext, prompt: Prompt, beams: Int[Array, "B M K"]):
+    """What the target thinks of the children of the root and of its beams [B, L-1, K], by one forward pass.
+
+    -> log-softmax over the vocabulary and which entries exist, both [B, 1 + (L-1) K, R].
+    """
+    tree = teacher_tree(context, prompt, beams, jnp.full((beams.shape[0],), -1))
+    logits = tree_logits(model, params, tree, None)
+    found = [
+        B.children_of(context.trie, level, nodes, logits[level], "vocab") for level, nodes in enumerate(tree.levels)
+    ]
+    # The last node of a level is the true next item's: none here.
+    rows = [
+        (c.log_prob, c.exists) if level == 0 else (c.log_prob[:, :-1], c.exists[:, :-1])
+        for level, c in enumerate(found)
+    ]
+    width = max(row.shape[-1] for row, _ in rows)
+    return jax.tree.map(lambda *levels: jnp.concatenate([_widened(x, width) for x in levels], 1), *rows)
+
+
+def _widened(x: Array, width: int) -> Array:
+    return jnp.pad(x, ((0, 0), (0, 0), (0, width - x.shape[-1])))
+
+
 def make_teacher(
     directory: Path,
     dataset: Dataset,
-    model: StepModel,
+    model: LlamaConfig,
     params,
-    trie: Trie,
+    context: TreeContext,
     config: TeacherConfig,
     *,
     history: int,
@@ -93,19 +137,25 @@ def make_teacher(
         path = directory / f"part-{number:05d}.parquet"
         if path.exists():
             continue
-        rows, nodes = [], []
+        rows, nodes, log_probs = [], [], []
         for batch in part:
             prompt = Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]))
-            found = settled_nodes(model, params, trie, prompt, beams=config.beams, score_norm=score_norm)
+            found = settled_nodes(
+                LlamaStep(model), params, context.trie, prompt, beams=config.beams, score_norm=score_norm
+            )
             real = batch["row"] >= 0
             rows.append(batch["row"][real])
             nodes.append(np.asarray(found)[real])
-        _write_part(path, np.concatenate(rows), np.concatenate(nodes))
+            if config.log_probs:
+                values, exists = beam_log_probs(model, params, context, prompt, found[:, :-1])
+                values, exists = np.asarray(values)[real], np.asarray(exists)[real]
+                log_probs += [row[there].astype(np.float16) for row, there in zip(values, exists, strict=True)]
+        _write_part(path, np.concatenate(rows), np.concatenate(nodes), log_probs)
     files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "users": len(histories), "parts": len(parts)})
 
 
-def load_teacher(directory: Path, *, fingerprint: str) -> np.ndarray:
-    """Beams of every training user, [users, L, K] int32, -1 where there is none.
+def load_teacher(directory: Path, *, fingerprint: str) -> TeacherData:
+    """Beams of every training user, with the log-probabilities of their children if they were stored.
 
     Raises TeacherError if they are incomplete or of another target, data or setting.
     """
@@ -117,23 +167,35 @@ def load_teacher(directory: Path, *, fingerprint: str) -> np.ndarray:
     table = pa.concat_tables([pq.read_table(path) for path in sorted(directory.glob("part-*.parquet"))])
     levels, beams = (int(x) for x in table.schema.metadata[b"shape"].split())
     nodes = table["nodes"].combine_chunks().flatten().to_numpy().reshape(-1, levels, beams)
-    by_user = np.empty_like(nodes)
-    by_user[table["user"].to_numpy()] = nodes
-    return by_user
+    order = np.argsort(table["user"].to_numpy())
+    if "log_probs" not in table.column_names:
+        return TeacherData(nodes[order], None, None)
+    stored = table["log_probs"].combine_chunks().take(pa.array(order))
+    return TeacherData(
+        nodes[order], stored.flatten().to_numpy(), np.asarray(stored.offsets) - stored.offsets[0].as_py()
+    )
 
 
 def alignment_batches(
-    dataset: Dataset, beams: np.ndarray, *, history: int, buckets: tuple[int, ...], batch_size: int, seed: int
+    dataset: Dataset,
+    trie: Trie,
+    teacher: TeacherData,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    batch_size: int,
+    seed: int,
 ) -> grain.MapDataset:
-    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B]} over the training users.
+    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B]} over the training users, and
+    "log_probs" [B, 1 + (L-1) K, R] float16 if they were stored.
 
-    beams [users, L, K] from `load_teacher`. Resumable like all batches: batches[step] is a function of the arguments
-    and step.
+    Resumable like all batches: batches[step] is a function of the arguments and step.
     """
     histories, next_items = next_item_examples(dataset)
     histories = [items[max(0, len(items) - history) :] for items in histories]
     users = np.flatnonzero(next_items >= 0)
     catalog = dataset.catalog
+    children = [np.diff(np.asarray(starts)) for starts in trie.row_start]
     next_id = np.where(next_items >= 0, catalog.id_of_item[np.maximum(next_items, 0)], -1).astype(np.int32)
 
     def collate(chosen: list[int], bucket: int) -> dict:
@@ -141,7 +203,9 @@ def alignment_batches(
         for line, user in zip(tokens, chosen, strict=True):
             prompt = prompt_tokens(catalog, histories[user], bucket)
             line[len(line) - len(prompt) :] = prompt
-        return {"tokens": tokens, "valid": tokens != PAD, "beams": beams[chosen, :-1], "next_id": next_id[chosen]}
+        beams = teacher.beams[chosen, :-1]
+        batch = {"tokens": tokens, "valid": tokens != PAD, "beams": beams, "next_id": next_id[chosen]}
+        return batch if teacher.log_probs is None else batch | {"log_probs": _rows_of(teacher, children, chosen)}
 
     return bucketed_batches(
         users.tolist(),
@@ -153,9 +217,30 @@ def alignment_batches(
     )
 
 
-def _write_part(path: Path, users: np.ndarray, nodes: np.ndarray) -> None:
+def _rows_of(teacher: TeacherData, children: list[np.ndarray], users: list[int]) -> np.ndarray:
+    """The users' stored log-probabilities as rows [B, 1 + (L-1) K, R], 0 where there is no child.
+
+    children[l]: how many each node of depth l has.
+    """
+    beams = teacher.beams[users, :-1]
+    counts = [np.broadcast_to(children[0][0], (len(users), 1))]
+    for level in range(1, beams.shape[1] + 1):
+        nodes = beams[:, level - 1]
+        counts.append(np.where(nodes >= 0, children[level][np.maximum(nodes, 0)], 0))
+    counts = np.concatenate(counts, 1)
+    rows = np.zeros((*counts.shape, max(int(level.max()) for level in children)), np.float16)
+    rows[np.arange(rows.shape[-1]) < counts[..., None]] = np.concatenate(
+        [teacher.log_probs[teacher.start[user] : teacher.start[user + 1]] for user in users]
+    )
+    return rows
+
+
+def _write_part(path: Path, users: np.ndarray, nodes: np.ndarray, log_probs: list[np.ndarray]) -> None:
     flat = pa.array(nodes.reshape(-1).astype(np.int32))
     columns = {"user": pa.array(users, pa.int32()), "nodes": pa.FixedSizeListArray.from_arrays(flat, nodes[0].size)}
+    if log_probs:
+        offsets = np.cumsum([0] + [len(values) for values in log_probs])
+        columns["log_probs"] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), np.concatenate(log_probs))
     table = pa.table(columns).replace_schema_metadata({"shape": f"{nodes.shape[1]} {nodes.shape[2]}"})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")

@@ -6,6 +6,9 @@ of the pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -15,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Layout, Prompt, ScoreNorm
 from atspeed_jax.items.trie import Trie, prefix_rows
-from atspeed_jax.shapes import Logits
+from atspeed_jax.models.llama import LlamaConfig, apply_masked
+from atspeed_jax.shapes import ChildBool, ChildFloat, Logits, NodeBool
 
 
 class TreeContext(struct.PyTreeNode):
@@ -113,6 +117,16 @@ def _attach(context: TreeContext, parents: B.Beams, nodes: Int[Array, "B N"], le
     return B.place(current, level, layout)
 
 
+def tree_logits(model: LlamaConfig, params, tree: TeacherTree, dropout_key: Array | None) -> list[Logits]:
+    """A model's logits [B, N_l, V] at every node, level by level, by one forward pass."""
+    inputs = tree.inputs
+    return tree.split(
+        apply_masked(
+            model, params, inputs.tokens, inputs.positions, inputs.mask, n_out=tree.n_out, dropout_key=dropout_key
+        )
+    )
+
+
 def child_log_probs(
     context: TreeContext, level: int, beams: B.Beams, logits: Logits, norm: ScoreNorm
 ) -> tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]:
@@ -122,11 +136,36 @@ def child_log_probs(
     "trie" renormalises over the children. "vocab" keeps the children's log-softmax over the vocabulary and adds one
     bucket, last, for all other tokens: that mass moves beams against each other (ALGORITHM section 7).
     """
-    children = B.children_of(context.trie, level, beams, logits, norm)
-    log_prob, exists = children.log_prob, children.exists
-    if norm == "vocab":
-        mass = jnp.where(exists, jnp.exp(log_prob), 0.0).sum(-1, keepdims=True)
-        rest = jnp.log(jnp.clip(1.0 - mass, 1e-6, 1.0))  # clipped: rounding may leave less than nothing
-        log_prob = jnp.concatenate([log_prob, rest], -1)
-        exists = jnp.concatenate([exists, beams.valid[..., None]], -1)
-    return log_prob, exists
+    children = B.children_of(context.trie, level, beams, logits, "vocab")
+    return constrained(children.log_prob, children.exists, beams.valid, norm)
+
+
+def constrained(
+    log_prob: ChildFloat, exists: ChildBool, valid: NodeBool, norm: ScoreNorm
+) -> tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]:
+    """`child_log_probs` from the children's log-softmax over the vocabulary; valid [B, N] marks the nodes."""
+    if norm == "trie":
+        return log_prob - jax.nn.logsumexp(jnp.where(exists, log_prob, B.LOWEST), -1, keepdims=True), exists
+    mass = jnp.where(exists, jnp.exp(log_prob), 0.0).sum(-1, keepdims=True)
+    rest = jnp.log(jnp.clip(1.0 - mass, 1e-6, 1.0))  # clipped: rounding may leave less than nothing
+    return jnp.concatenate([log_prob, rest], -1), jnp.concatenate([exists, valid[..., None]], -1)
+
+
+def stored_log_probs(
+    context: TreeContext, levels: Sequence[B.Beams], stored: Float[Array, "B M R"], norm: ScoreNorm
+) -> list[tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]]:
+    """`child_log_probs` of every level of a teacher tree from its stored log-softmax over the vocabulary.
+
+    stored [B, 1 + (L-1) K, R]: the root's row, then those of the K beams of depth 1..L-1 (`teacher.beam_log_probs`).
+    The true next item's node, last of a level, has none.
+    """
+    found, start = [], 0
+    for level, beams in enumerate(levels):
+        _, exists = context.trie.edges(level, beams.node)
+        taught = beams.count - (level > 0)
+        rows = stored[:, start : start + taught, : exists.shape[-1]].astype(jnp.float32)
+        rows = jnp.pad(rows, ((0, 0), (0, beams.count - taught), (0, exists.shape[-1] - rows.shape[-1])))
+        exists &= beams.valid[..., None] & (jnp.arange(beams.count) < taught)[:, None]
+        found.append(constrained(jnp.where(exists, rows, B.LOWEST), exists, beams.valid, norm))
+        start += taught
+    return found

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from atspeed_jax.training.workdir import WorkdirError, read_json, write_json
+from atspeed_jax.files import jsonable, write_json
+from atspeed_jax.training.workdir import WorkdirError, read_json
 
 METADATA_FILE = "metadata.json"
 PARAMS_DIR = "params"
@@ -124,7 +125,7 @@ def save_params(directory, params, metadata: dict) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         ocp.save(directory / PARAMS_DIR, params, overwrite=True)
-        write_json(directory / METADATA_FILE, metadata)
+        write_json(directory / METADATA_FILE, jsonable(metadata))
     except OSError as error:
         raise WorkdirError(f"{directory} cannot be written ({error}); use another directory") from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from atspeed_jax.training.workdir import WorkdirError, jsonable, write_whole
+from atspeed_jax.files import jsonable, write_text
+from atspeed_jax.training.workdir import WorkdirError
 
 
 def read_metrics(path) -> list[dict]:
@@ -41,7 +42,7 @@ class MetricsLog:
         directory = Path(directory)
         path = directory / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= step]
-        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")
         shutil.rmtree(directory / "tensorboard", ignore_errors=True)
         self._tensorboard = SummaryWriter(str(directory / "tensorboard"))

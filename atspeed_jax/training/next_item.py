@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from atspeed_jax.items.catalog import PAD
 from atspeed_jax.models.llama import LlamaConfig, forward
 
 
@@ -24,10 +25,27 @@ def next_item_loss(model: LlamaConfig, params, batch, dropout_key):
     return jnp.where(counted, loss, 0.0).sum(), counted.sum()
 
 
-def training_loss(model: LlamaConfig):
-    """The loss for `fit`: mean nats per code token."""
+def drop_items(batch, length: int, rate: float, key):
+    """The batch with each item left out of its row with probability `rate`; what stays moves right, still left-padded.
+
+    Another history and other neighbours every epoch, where few users have many items. length: tokens per item, L.
+    """
+    rows, tokens = batch["tokens"].shape
+    dropped = jax.random.bernoulli(key, rate, (rows, tokens // length))
+    dropped = jnp.pad(jnp.repeat(dropped, length, 1), ((0, 0), (1, 0)))  # column 0 is before every item
+    kept = batch["valid"] & ~(dropped & batch["predict"])  # BOS stays
+    order = jnp.argsort(kept, axis=1, stable=True)
+    moved = {name: jnp.take_along_axis(batch[name], order, 1) for name in ("tokens", "predict")}
+    kept = jnp.take_along_axis(kept, order, 1)
+    return {"tokens": jnp.where(kept, moved["tokens"], PAD), "valid": kept, "predict": moved["predict"] & kept}
+
+
+def training_loss(model: LlamaConfig, length: int, item_dropout: float):
+    """The loss for `fit`: mean nats per code token; each item of a row is left out with probability item_dropout."""
 
     def loss(params, batch, key):
+        if item_dropout:
+            batch = drop_items(batch, length, item_dropout, jax.random.fold_in(key, 0))
         total, count = next_item_loss(model, params, batch, key)
         return total / jnp.maximum(count, 1), {}
 

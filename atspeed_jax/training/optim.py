@@ -1,9 +1,10 @@
-"""AdamW with linear warm-up, cosine decay and gradient clipping."""
+"""AdamW with linear warm-up, cosine decay and gradient clipping; the moving average of the parameters."""
 
 import math
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -16,7 +17,8 @@ class OptimConfig:
     """Settings of the optimizer.
 
     learning_rate is the peak, reached after warmup_steps; steps is the length of the whole schedule, at whose end the
-    learning rate is 0. clip_norm bounds the global norm of the gradient. b1, b2 are AdamW's decay rates.
+    learning rate is 0. clip_norm bounds the global norm of the gradient. b1, b2 are AdamW's decay rates. average is the
+    decay of the moving average of the parameters (`moving_average`), 0 for none.
 
     Raises OptimConfigError on a value outside its range.
     """
@@ -27,6 +29,7 @@ class OptimConfig:
     clip_norm: float
     b1: float
     b2: float
+    average: float
     steps: int
 
     def __post_init__(self):
@@ -38,6 +41,7 @@ class OptimConfig:
             "clip_norm": (self.clip_norm > 0, "a positive number (math.inf: never clip)"),
             "b1": (0 <= self.b1 < 1, "in [0, 1)"),
             "b2": (0 <= self.b2 < 1, "in [0, 1)"),
+            "average": (0 <= self.average < 1, "in [0, 1), 0 for no moving average"),
         }
         for name, (fine, expected) in allowed.items():
             if not fine:
@@ -84,3 +88,12 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
             mask=decay_mask,
         ),
     )
+
+
+def moving_average(average, params, step, decay: float):
+    """The exponential moving average of the parameters after update number `step` (0, 1, ...): a tree like `params`.
+
+    Its decay grows as (1 + step) / (10 + step) up to `decay`, so that it forgets the first, random parameters.
+    """
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update(params, average, 1 - decay)

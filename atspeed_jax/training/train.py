@@ -24,7 +24,7 @@ from atspeed_jax.training.checkpoint import (
     save_params,
 )
 from atspeed_jax.training.metrics_log import MetricsLog
-from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer
+from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer, moving_average
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
 
 RESERVED_METRICS = ("loss", "grad_norm", "learning_rate")
@@ -117,6 +117,8 @@ def fit(
 ):
     """Train, and return the parameters of the best evaluation (replicated over the devices).
 
+    With config.optim.average the parameters evaluated, kept and returned are the moving average of the trained ones.
+
     name labels the progress bar. init_params(key) gives the parameters (traced under jit). loss(params, batch, key)
     gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, and its key is
     fold_in(key of the seed, updates done). batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a
@@ -149,14 +151,19 @@ def fit(
 
 
 def _initialiser(init_params, config: FitConfig, mesh):
-    """() -> state before the first update: params, opt_state, step (updates done), key; replicated over the mesh."""
+    """() -> state before the first update, replicated over the mesh.
+
+    params: evaluated and kept; opt_state; step: updates done; key; trained: what the updates change, only where params
+    is its moving average.
+    """
 
     def init():
         init_key, step_key = jax.random.split(jax.random.key(config.seed))
         # astype drops weak types, which the first update would drop too: the second would be compiled again.
         params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key))
         opt_state = make_optimizer(config.optim).init(params)
-        return {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
+        state = {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
+        return {**state, "trained": params} if config.optim.average else state
 
     return jax.jit(init, out_shardings=sharding.replicated(mesh))
 
@@ -167,19 +174,24 @@ def make_train_step(loss, optim: OptimConfig, mesh):
 
     def train_step(state, batch):
         key = jax.random.fold_in(state["key"], state["step"])
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state["params"], batch, key)
+        trained = state["trained" if optim.average else "params"]
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key)
         taken = sorted(set(metrics) & set(RESERVED_METRICS))
         if taken:
             raise FitConfigError(f"the loss returns metrics named {taken}, which fit reports itself; rename them")
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        updates, opt_state = optimizer.update(grads, state["opt_state"], trained)
         metrics = {
             **metrics,
             "loss": value,
             "grad_norm": optax.tree.norm(grads),  # before clipping
             "learning_rate": schedule(state["step"]),
         }
-        params = optax.apply_updates(state["params"], updates)
-        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1, "key": state["key"]}, metrics
+        trained = optax.apply_updates(trained, updates)
+        new = {"params": trained, "opt_state": opt_state, "step": state["step"] + 1, "key": state["key"]}
+        if optim.average:
+            params = moving_average(state["params"], trained, state["step"], optim.average)
+            new |= {"params": params, "trained": trained}
+        return new, metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
 

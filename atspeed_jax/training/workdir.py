@@ -1,4 +1,4 @@
-"""The directory of one training run: who owns it, and small files written whole or not at all.
+"""The directory of one training run, and who owns it.
 
 run.json        name and fingerprint, written first; a run with another fingerprint is refused
 checkpoints/    training state, while training
@@ -10,9 +10,10 @@ metadata.json   written last: its presence means "finished"
 import contextlib
 import fcntl
 import json
-import math
 import os
 from pathlib import Path
+
+from atspeed_jax.files import write_json
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -20,30 +21,6 @@ LOCK_FILE = ".lock"
 
 class WorkdirError(ValueError):
     """A working directory that cannot be used for this run."""
-
-
-def jsonable(value):
-    """`value` with non-finite floats as None, which JSON cannot hold; dicts and lists are searched."""
-    if isinstance(value, dict):
-        return {key: jsonable(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
-    write_whole(path, json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict:

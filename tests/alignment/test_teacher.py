@@ -1,19 +1,24 @@
 """Teacher data: the beams stored are those the decoder settles, interrupted runs resume, foreign data is refused."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from atspeed_jax.alignment import teacher
+from atspeed_jax.alignment.align import AlignConfig, align_loss
 from atspeed_jax.alignment.teacher import (
     TeacherConfig,
+    TeacherData,
     TeacherError,
     alignment_batches,
     load_teacher,
     make_teacher,
     next_item_examples,
 )
+from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_tokens
 from atspeed_jax.decoding.base import Prompt
@@ -23,7 +28,7 @@ from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, init_params
 
 HISTORY = 4
-SETTINGS = TeacherConfig(beams=3, batch_size=4, buckets=(HISTORY,))
+SETTINGS = TeacherConfig(beams=3, batch_size=4, buckets=(HISTORY,), log_probs=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +37,29 @@ def world():
     catalog = Catalog.from_codes(rng.integers(0, 4, (30, 3)))
     train = tuple(rng.integers(0, 30, size).astype(np.int32) for size in (0, 1, 2, 3, 7, 5, 1, 4, 2))
     empty = tuple(np.zeros(0, np.int32) for _ in train)
-    model = LlamaStep(LlamaConfig(catalog.vocab_size, 16, 32, 1, 2, 2, 8, 1e4, 1e-6, True, 0.0, "float32", False))
-    params = jax.tree.map(lambda x: 8 * x, init_params(model.config, jax.random.key(0)))
-    return Dataset("toy", catalog, train, empty, empty), model, params, build_trie(catalog.id_tokens)
+    model = LlamaConfig(catalog.vocab_size, 16, 32, 1, 2, 2, 8, 1e4, 1e-6, True, 0.0, "float32", False)
+    params = jax.tree.map(lambda x: 8 * x, init_params(model, jax.random.key(0)))
+    context = tree_context(build_trie(catalog.id_tokens), catalog.id_tokens)
+    return Dataset("toy", catalog, train, empty, empty), model, params, context
 
 
-def run(directory, world, fingerprint="a", progress=lambda parts: parts):
+def run(directory, world, fingerprint="a", progress=lambda parts: parts, settings=SETTINGS):
     make_teacher(
-        directory, *world, SETTINGS, history=HISTORY, score_norm="vocab", fingerprint=fingerprint, progress=progress
+        directory, *world, settings, history=HISTORY, score_norm="vocab", fingerprint=fingerprint, progress=progress
     )
 
 
 def test_stored_beams_are_those_of_beam_search(tmp_path, world):
-    dataset, model, params, trie = world
+    dataset, model, params, context = world
     run(tmp_path / "t", world)
-    beams = load_teacher(tmp_path / "t", fingerprint="a")
+    beams = load_teacher(tmp_path / "t", fingerprint="a").beams
     assert beams.shape == (9, 3, 3)
     for user, items in enumerate(dataset.train):
         tokens = prompt_tokens(dataset.catalog, items[:-1], HISTORY)
         tokens = jnp.asarray(np.pad(tokens, (1 + 3 * HISTORY - len(tokens), 0)))[None]  # one shape, one compilation
-        result = beam_search(model, params, trie, Prompt(tokens, tokens > 0), beams=3, score_norm="vocab")
+        result = beam_search(
+            LlamaStep(model), params, context.trie, Prompt(tokens, tokens > 0), beams=3, score_norm="vocab"
+        )
         assert set(beams[user, -1].tolist()) == set(np.asarray(result.ids[0]).tolist())
 
 
@@ -74,7 +82,33 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, world, monkeypatc
     run(tmp_path / "cut", world)
     assert all((tmp_path / "cut" / name).stat().st_mtime_ns == time for name, time in kept.items())
     whole, cut = (load_teacher(tmp_path / name, fingerprint="a") for name in ("whole", "cut"))
-    np.testing.assert_array_equal(whole, cut)
+    for name in ("beams", "log_probs", "start"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
+    assert len(whole.log_probs) == whole.start[-1] > 0 and whole.log_probs.dtype == np.float16
+
+
+@pytest.mark.parametrize("score_norm", ["vocab", "trie"])
+@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s"])
+def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_path, world, objective, score_norm):
+    dataset, model, target, context = world
+    run(tmp_path / "with", world)
+    run(tmp_path / "without", world, settings=dataclasses.replace(SETTINGS, log_probs=False))
+    config = AlignConfig(objective, alpha=0.8, temperature=1.0, top_k=2, density_weight=1.0, score_norm=score_norm)
+    draft = jax.tree.map(lambda x: 5 * x, init_params(model, jax.random.key(1)))
+    loss = jax.jit(jax.value_and_grad(align_loss, argnums=3, has_aux=True), static_argnums=(0, 1, 2))
+    found = []
+    for name in ("with", "without"):
+        teacher = load_teacher(tmp_path / name, fingerprint="a")
+        batch = alignment_batches(
+            dataset, context.trie, teacher, history=HISTORY, buckets=(HISTORY,), batch_size=8, seed=0
+        )[0]
+        assert ("log_probs" in batch) == (name == "with")
+        # With stored values the target must not be needed at all.
+        params = jax.tree.map(jnp.zeros_like, target) if name == "with" else target
+        found.append(loss(config, model, model, draft, params, context, batch, None))
+    stored, online = found
+    assert float(stored[0][1]["align_loss"]) == pytest.approx(float(online[0][1]["align_loss"]), rel=2e-3)  # float16
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-3), stored[1], online[1])
 
 
 def test_beams_of_another_target_are_refused(tmp_path, world):
@@ -90,7 +124,8 @@ def test_batches_hold_prompt_beams_and_next_item_of_one_user(world):
     beams = np.arange(9 * 3 * 3, dtype=np.int32).reshape(9, 3, 3)
     histories, next_items = next_item_examples(dataset)
     assert next_items[0] == -1 and len(histories[1]) == 0
-    batches = alignment_batches(dataset, beams, history=HISTORY, buckets=(1, 2), batch_size=2, seed=0)
+    teacher = TeacherData(beams, None, None)
+    batches = alignment_batches(dataset, world[3].trie, teacher, history=HISTORY, buckets=(1, 2), batch_size=2, seed=0)
     seen = set()
     for step in range(60):
         batch = batches[step]

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment.align import tree_logits
-from atspeed_jax.alignment.tree import child_log_probs, teacher_tree, tree_context
+from atspeed_jax.alignment.tree import child_log_probs, teacher_tree, tree_context, tree_logits
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, forward, init_params

@@ -40,6 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
         clip_norm=1.0,
         b1=0.9,
         b2=0.99,
+        average=0.5,
+        item_dropout=0.1,
         evaluations=2,
         patience=0,
         checkpoint_every=2,
@@ -84,7 +86,7 @@ def get_config() -> ml_collections.ConfigDict:
                 objective="tree_kd", alpha=0.9, temperature=1.0, top_k=4, density_weight=1.0, score_norm="vocab"
             ),
             train_align=train | dict(buckets=(4,), epochs=1.0),
-            teacher=dict(beams=BEAMS, batch_size=8, buckets=(4,)),
+            teacher=dict(beams=BEAMS, batch_size=8, buckets=(4,), log_probs=True),
             decode=dict(widths=("all", 10), gamma=2, score_norm="vocab"),
             evaluate=dict(
                 list_size=BEAMS,

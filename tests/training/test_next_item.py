@@ -77,7 +77,7 @@ def test_the_loss_by_hand(bigram, batch, pairs):
     by_hand = [nats(bigram, *pair) for pair in pairs]
     assert int(count) == len(pairs)
     assert float(total) == pytest.approx(sum(by_hand), rel=1e-5)
-    mean, metrics = next_item.training_loss(MODEL)(bigram, batch, None)
+    mean, metrics = next_item.training_loss(MODEL, 2, 0.0)(bigram, batch, None)
     assert float(mean) == pytest.approx(np.mean(by_hand), rel=1e-5) and metrics == {}
 
 
@@ -110,7 +110,7 @@ def test_padding_never_counts(params, measure):
 
 
 def test_padding_moves_no_parameter(params):
-    loss = next_item.training_loss(MODEL)
+    loss = next_item.training_loss(MODEL, 2, 0.0)
     gradient = jax.jit(jax.grad(lambda params, batch: loss(params, batch, None)[0]))
     junk = np.where(BATCH["valid"], TOKENS, 3).astype(np.int32)
     for a, b in zip(
@@ -127,8 +127,42 @@ def test_a_batch_of_padding_alone_is_harmless(params, measure):
 
 
 def test_dropout_acts_while_training_only(params, measure):
-    loss = jax.jit(next_item.training_loss(MODEL))
+    loss = jax.jit(next_item.training_loss(MODEL, 2, 0.0))
     values = [float(loss(params, BATCH, jax.random.key(seed))[0]) for seed in (0, 0, 1)]
     plain = float(measure(params, BATCH)[0]) / 6
     assert values[0] == values[1] != values[2]
     assert min(abs(value - plain) for value in values) > 1e-3
+
+
+def items_of(row, length: int) -> list[tuple[int, ...]]:
+    """The items of a row of tokens, after checking that padding, BOS and whole items follow one another."""
+    start = list(row).index(BOS)
+    assert not row[:start].any() and (row[start + 1 :] >= 2).all() and (len(row) - start - 1) % length == 0
+    return [tuple(row[at : at + length].tolist()) for at in range(start + 1, len(row), length)]
+
+
+def test_dropped_items_leave_the_others_whole_and_in_order():
+    rng, length, most = np.random.default_rng(0), 3, 6
+    tokens = np.zeros((400, 1 + length * most), np.int32)
+    counts = rng.integers(0, most + 1, len(tokens))
+    for row, count in zip(tokens, counts, strict=True):
+        row[len(row) - length * count - 1 :] = [BOS, *rng.integers(2, 1000, length * count)]
+    batch = {"tokens": tokens, "valid": tokens > 0, "predict": tokens >= 2}
+    dropped = jax.jit(next_item.drop_items, static_argnums=(1, 2))(batch, length, 0.3, jax.random.key(0))
+    dropped = {name: np.asarray(values) for name, values in dropped.items()}
+    np.testing.assert_array_equal(dropped["valid"], dropped["tokens"] > 0)
+    np.testing.assert_array_equal(dropped["predict"], dropped["tokens"] >= 2)
+    left = 0
+    for before, after in zip(tokens, dropped["tokens"], strict=True):
+        remaining = iter(items_of(before, length))
+        kept = items_of(after, length)
+        assert all(item in remaining for item in kept), "a subsequence"
+        left += len(kept)
+    assert left / counts.sum() == pytest.approx(0.7, abs=0.05)
+
+
+def test_the_training_loss_drops_items_by_its_key(bigram):
+    batch = {name: np.repeat(values, 50, 0) for name, values in BATCH.items()}
+    loss = next_item.training_loss(MODEL, 2, 0.5)
+    values = [float(loss(bigram, batch, jax.random.key(seed))[0]) for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]

@@ -8,7 +8,7 @@ import pytest
 from atspeed_jax.training import optim
 
 CONFIG = optim.OptimConfig(
-    learning_rate=0.1, warmup_steps=4, weight_decay=0.5, clip_norm=2.0, b1=0.9, b2=0.99, steps=20
+    learning_rate=0.1, warmup_steps=4, weight_decay=0.5, clip_norm=2.0, b1=0.9, b2=0.99, average=0.9, steps=20
 )
 
 
@@ -67,6 +67,17 @@ def test_updates_equal_adamw_written_out():
         np.testing.assert_allclose(params["bias"], np.full(2, value[1]), rtol=1e-5)
 
 
+def test_the_moving_average_forgets_the_first_parameters_then_decays_as_told():
+    average = {"w": jnp.full(2, 100.0)}
+    expected = 100.0
+    for step in range(30):
+        average = optim.moving_average(average, {"w": jnp.full(2, float(step))}, step, 0.6)
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+        np.testing.assert_allclose(average["w"], [expected, expected], rtol=1e-5)
+    assert expected < 29  # and not the first value, 100
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -78,6 +89,7 @@ def test_updates_equal_adamw_written_out():
         ("clip_norm", 0.0),
         ("b1", 1.0),
         ("b2", -0.5),
+        ("average", 1.0),
         ("steps", 0),
     ],
 )

@@ -21,7 +21,7 @@ def test_the_best_parameters_equal_a_loop_written_out(uninterrupted):
     config = toy.toy_config()
     optimizer = make_optimizer(config.optim)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    params = toy.init_params(init_key)
+    params = average = toy.init_params(init_key)
     state = optimizer.init(params)
     figures, kept = {}, {}
 
@@ -33,8 +33,10 @@ def test_the_best_parameters_equal_a_loop_written_out(uninterrupted):
 
     for step in range(config.steps):
         params, state = update(params, state, toy.ToyBatches()[step], jax.random.fold_in(step_key, step))
+        decay = min(config.optim.average, (1 + step) / (10 + step))
+        average = jax.tree.map(lambda old, new, decay=decay: decay * old + (1 - decay) * new, average, params)
         if (step + 1) % config.eval_every == 0:
-            figures[step + 1], kept[step + 1] = toy.evaluate(params)["mse"], params
+            figures[step + 1], kept[step + 1] = toy.evaluate(average)["mse"], average
     best = min(figures, key=figures.get)
     metadata = json.loads((uninterrupted[0] / "metadata.json").read_text())
     assert best == metadata["step"] < config.steps
@@ -67,6 +69,18 @@ def test_the_metadata_tells_what_was_trained(uninterrupted):
         "steps_trained": 40,
     }
     assert not (workdir / "checkpoints").exists()
+
+
+def test_without_a_moving_average_what_is_trained_is_kept():
+    config = toy.toy_config(average=0.0)
+    optimizer, params = make_optimizer(config.optim), toy.init_params(jax.random.key(0))
+    key, batch = jax.random.key(1), toy.ToyBatches()[0]
+    state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32), "key": key}
+    grads = jax.grad(lambda p: toy.loss(p, batch, jax.random.fold_in(key, 0))[0])(params)
+    expected = optax.apply_updates(params, optimizer.update(grads, state["opt_state"], params)[0])
+    after, _ = train.make_train_step(toy.loss, config.optim, sharding.data_mesh())(state, batch)
+    assert after.keys() == {"params", "opt_state", "step", "key"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), after["params"], expected)
 
 
 def test_one_compilation_per_batch_shape():

@@ -8,10 +8,7 @@ from atspeed_jax.training.workdir import (
     WorkdirError,
     check_workdir,
     claimed_workdir,
-    jsonable,
     read_json,
-    write_json,
-    write_whole,
 )
 
 
@@ -80,22 +77,6 @@ def test_two_processes_cannot_share_a_directory(tmp_path):
         assert other.returncode == 1
         assert "in use by another process" in other.stderr
     assert subprocess.run(command, capture_output=True, text=True).returncode == 0
-
-
-def test_files_are_replaced_whole(tmp_path):
-    path = tmp_path / "a.txt"
-    write_whole(path, "old")
-    with open(path) as reader:
-        write_whole(path, "new")
-        assert reader.read() == "old"  # who reads keeps the old file: the new one took its name, not its bytes
-    assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_json_has_null_for_what_json_cannot_hold(tmp_path):
-    assert jsonable({"a": [float("nan"), 1.5, (float("inf"),)], "b": "x"}) == {"a": [None, 1.5, [None]], "b": "x"}
-    write_json(tmp_path / "a.json", {"loss": float("nan")})
-    assert read_json(tmp_path / "a.json") == {"loss": None}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff"])

@@ -28,10 +28,19 @@ from atspeed_jax.training.train import FitConfig, fit
 ROWS = 8
 
 
-def toy_config(steps=40, eval_every=10, patience=0, checkpoint_every=6, log_every=1, seed=3, learning_rate=0.05):
+def toy_config(
+    steps=40, eval_every=10, patience=0, checkpoint_every=6, log_every=1, seed=3, learning_rate=0.05, average=0.9
+):
     # One schedule whatever `steps` is, so that the compiled update is the same.
     optim = OptimConfig(
-        learning_rate=learning_rate, warmup_steps=5, weight_decay=0.1, clip_norm=1.0, b1=0.9, b2=0.99, steps=60
+        learning_rate=learning_rate,
+        warmup_steps=5,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        b1=0.9,
+        b2=0.99,
+        average=average,
+        steps=60,
     )
     return FitConfig(
         optim=optim,
