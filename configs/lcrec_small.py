@@ -32,10 +32,11 @@ TRAIN = dict(
 )
 ALIGN = TRAIN | dict(
     epochs=5.0,
-    batch_size=128,
+    batch_size=32,
     buckets=(3, 5, 8, 20),
     learning_rate=2e-3,
-    warmup_steps=50,
+    warmup_steps=100,
+    average=0.99,
     weight_decay=0.01,
     evaluations=3,
     patience=0,
@@ -51,10 +52,14 @@ def get_config() -> ml_collections.ConfigDict:
         dict(
             name="lcrec_small",
             data=dict(source="atspeed", history=20, synthetic=None),
-            target=MODEL | dict(hidden_size=192, intermediate_size=512, layers=4, head_dim=48, dropout=0.15),
-            draft=MODEL | dict(hidden_size=80, intermediate_size=216, layers=2, head_dim=20, dropout=0.0),
-            train_target=TRAIN | dict(epochs=23.0, learning_rate=1e-3, evaluations=23),
-            train_draft=TRAIN | dict(epochs=6.0, learning_rate=2e-3, evaluations=6),
+            target=MODEL
+            | dict(
+                hidden_size=192, intermediate_size=512, layers=4, head_dim=48, dropout=0.2, tied_embeddings=False
+            ),
+            draft=MODEL | dict(hidden_size=96, intermediate_size=216, layers=2, head_dim=24, dropout=0.0),
+            train_target=TRAIN
+            | dict(epochs=20.0, batch_size=32, learning_rate=1e-3, average=0.999, evaluations=20),
+            train_draft=TRAIN | dict(epochs=4.0, batch_size=32, learning_rate=2e-3, evaluations=4),
             align=dict(
                 objective="tree_kd", alpha=0.95, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
             ),

@@ -173,7 +173,7 @@ def check_workdir(path: str | os.PathLike, experiment) -> list[str]:
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"workdir {workdir} is a file; give --workdir a directory")
     if marker.exists():
-        recorded = _read_marker(marker)
+        recorded = read_marker(marker)
     else:
         # A run killed while it wrote its marker leaves the partial file alone there.
         found = sorted({entry.name for entry in _listed(workdir)} - {f".{MARKER_FILE}.partial"})
@@ -201,13 +201,17 @@ def _listed(workdir: Path) -> list[Path]:
         raise WorkdirError(f"workdir {workdir} cannot be read ({error.strerror}); choose another") from error
 
 
-def _read_marker(marker: Path) -> dict:
+def read_marker(marker: Path) -> dict:
+    """The config that a run's directory was made with, from its experiment.json.
+
+    Raises WorkdirError if there is none.
+    """
     try:
         recorded = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WorkdirError(f"{marker} cannot be read ({error}); give --workdir a new or empty directory") from error
+        raise WorkdirError(f"{marker} cannot be read ({error}); give the directory of another run") from error
     if not isinstance(recorded, dict):
-        raise WorkdirError(f"{marker} holds no config; give --workdir a new or empty directory")
+        raise WorkdirError(f"{marker} holds no config; give the directory of another run")
     return recorded
 
 

@@ -35,19 +35,24 @@ def open_run() -> Run:
 
 
 def main(call) -> None:
-    """Runs `call(run)` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
+    """Runs `call(run)` on the run that the flags describe."""
+    start(lambda: call(open_run()), required=("config", "workdir"))
 
-    --verbosity=1 shows the traceback as well.
+
+def start(call, *, required: tuple[str, ...]) -> None:
+    """Runs `call()` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
+
+    required: flags that must be given. --verbosity=1 shows the traceback as well.
     """
 
     def body(_):
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
-            call(open_run())
+            call()
         except (ValueError, TrainingDiverged) as error:  # every error of ours for bad input is a ValueError
             logging.debug("the error came from here", exc_info=True)
             raise SystemExit("error: " + " ".join(str(error).split())) from error
 
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(required)
     app.run(body)

@@ -61,8 +61,8 @@ def align_loss(
     """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM section
     7).
 
-    batch: "tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B] (see `teacher_tree`), and "log_probs" [B, 1 +
-    (L-1) K, R], the teacher's stored log-probabilities; without them the teacher reads the tree here, in one forward
+    batch: "tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B] (see `teacher_tree`), and "log_probs" [B, 1 +
+    (L-2) K, R], the teacher's stored log-probabilities; without them the teacher reads the tree here, in one forward
     pass, and needs nothing stored but beams. -> (loss, {"align_loss", "next_item_loss"}), both per node.
     """
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])

@@ -56,7 +56,7 @@ class TeacherData:
     """beams [users, L, K] int32: trie nodes, -1 for none.
 
     log_probs, if stored: [E] float16, each user's rows one after the other from start[user] to start[user + 1]: the
-    log-softmax over the vocabulary of every child of the root and of the K beams of depth 1..L-1, in that order.
+    log-softmax over the vocabulary of every child of the root and of the K beams of depth 1..L-2, in that order.
     """
 
     beams: np.ndarray
@@ -82,11 +82,20 @@ def settled_nodes(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams
     return jnp.stack([jnp.where(level.valid, level.node, -1) for level in levels], 1)
 
 
+def aligned_beams(beams):
+    """[B, L, K] -> [B, L-2, K]: the beams whose children a draft ever proposes, depth 1..L-2.
+
+    The last code of an item is always the target's own choice (verification's bonus level), so what a draft thinks of
+    the children of depth L-1 changes no list and no call.
+    """
+    return beams[:, : max(beams.shape[1] - 2, 0)]
+
+
 @functools.partial(jax.jit, static_argnames=("model",))
 def beam_log_probs(model: LlamaConfig, params, context: TreeContext, prompt: Prompt, beams: Int[Array, "B M K"]):
-    """What the target thinks of the children of the root and of its beams [B, L-1, K], by one forward pass.
+    """What the target thinks of the children of the root and of its beams [B, L-2, K], by one forward pass.
 
-    -> log-softmax over the vocabulary and which entries exist, both [B, 1 + (L-1) K, R].
+    -> log-softmax over the vocabulary and which entries exist, both [B, 1 + (L-2) K, R].
     """
     tree = teacher_tree(context, prompt, beams, jnp.full((beams.shape[0],), -1))
     logits = tree_logits(model, params, tree, None)
@@ -147,7 +156,7 @@ def make_teacher(
             rows.append(batch["row"][real])
             nodes.append(np.asarray(found)[real])
             if config.log_probs:
-                values, exists = beam_log_probs(model, params, context, prompt, found[:, :-1])
+                values, exists = beam_log_probs(model, params, context, prompt, aligned_beams(found))
                 values, exists = np.asarray(values)[real], np.asarray(exists)[real]
                 log_probs += [row[there].astype(np.float16) for row, there in zip(values, exists, strict=True)]
         _write_part(path, np.concatenate(rows), np.concatenate(nodes), log_probs)
@@ -186,8 +195,8 @@ def alignment_batches(
     batch_size: int,
     seed: int,
 ) -> grain.MapDataset:
-    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-1, K], "next_id" [B]} over the training users, and
-    "log_probs" [B, 1 + (L-1) K, R] float16 if they were stored.
+    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B]} over the training users, and
+    "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
 
     Resumable like all batches: batches[step] is a function of the arguments and step.
     """
@@ -203,7 +212,7 @@ def alignment_batches(
         for line, user in zip(tokens, chosen, strict=True):
             prompt = prompt_tokens(catalog, histories[user], bucket)
             line[len(line) - len(prompt) :] = prompt
-        beams = teacher.beams[chosen, :-1]
+        beams = aligned_beams(teacher.beams[chosen])
         batch = {"tokens": tokens, "valid": tokens != PAD, "beams": beams, "next_id": next_id[chosen]}
         return batch if teacher.log_probs is None else batch | {"log_probs": _rows_of(teacher, children, chosen)}
 
@@ -218,11 +227,11 @@ def alignment_batches(
 
 
 def _rows_of(teacher: TeacherData, children: list[np.ndarray], users: list[int]) -> np.ndarray:
-    """The users' stored log-probabilities as rows [B, 1 + (L-1) K, R], 0 where there is no child.
+    """The users' stored log-probabilities as rows [B, 1 + (L-2) K, R], 0 where there is no child.
 
     children[l]: how many each node of depth l has.
     """
-    beams = teacher.beams[users, :-1]
+    beams = aligned_beams(teacher.beams[users])
     counts = [np.broadcast_to(children[0][0], (len(users), 1))]
     for level in range(1, beams.shape[1] + 1):
         nodes = beams[:, level - 1]

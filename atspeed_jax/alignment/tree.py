@@ -30,7 +30,7 @@ class TreeContext(struct.PyTreeNode):
 
 
 class TeacherTree(struct.PyTreeNode):
-    """Nodes of levels 0..L-1 of a batch and how to read them.
+    """Nodes of levels 0..M of a batch and how to read them; M is L-2 in training (`teacher.aligned_beams`).
 
     levels[l]: `Beams` [B, N_l], N_0 = 1 and N_l = K + 1: the teacher's K beams and last the true next item's prefix.
     inputs: the pass over P + sum N_l tokens. is_beam[l] [B, N_l]: nodes of the teacher. is_next[l] [B, N_l]: the node
@@ -69,19 +69,20 @@ def teacher_tree(
 ) -> TeacherTree:
     """Builds the pass of a batch, inside jit.
 
-    beams [B, L-1, K]: trie nodes of the teacher's settled beams of depth 1..L-1, -1 for a missing one. next_id [B]:
+    beams [B, M, K]: trie nodes of the teacher's settled beams of depth 1..M, -1 for a missing one. next_id [B]:
     row of the true next item's id among the sorted ids, -1 for none. A true prefix that is among the beams is not read
     twice.
     """
     trie, length = context.trie, context.trie.length
     batch, width = prompt.tokens.shape
-    layout = Layout(width, (1,) + (beams.shape[2] + 1,) * (length - 1))
+    depths = range(1, beams.shape[1] + 1)
+    layout = Layout(width, (1,) + (beams.shape[2] + 1,) * len(depths))
     nowhere = jnp.zeros((batch,), jnp.int32)
     truth = _path_to(context, next_id)
     current = B.root(prompt, length)
     levels, inputs = [current], [B.prompt_input(prompt, layout.slots)]
     is_beam, is_next = [current.valid], [(next_id >= 0)[:, None]]
-    for level in range(1, length):
+    for level in depths:
         nodes = beams[:, level - 1]
         true_node = truth[level - 1][:, None]
         extra = jnp.where((nodes == true_node).any(1, keepdims=True), -1, true_node)
@@ -156,7 +157,7 @@ def stored_log_probs(
 ) -> list[tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]]:
     """`child_log_probs` of every level of a teacher tree from its stored log-softmax over the vocabulary.
 
-    stored [B, 1 + (L-1) K, R]: the root's row, then those of the K beams of depth 1..L-1 (`teacher.beam_log_probs`).
+    stored [B, 1 + M K, R]: the root's row, then those of the K beams of depth 1..M (`teacher.beam_log_probs`).
     The true next item's node, last of a level, has none.
     """
     found, start = [], 0

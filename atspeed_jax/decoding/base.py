@@ -44,17 +44,23 @@ class SearchConfig:
 
     beams: K, prefixes kept per level. widths: W_1..W_{L-1}, drafted nodes per level, ints (see `resolve_widths`).
     gamma: most levels drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary,
-    "trie" over allowed children.
+    "trie" over allowed children. tolerance: share of the K beams' probability that a level may give up to be accepted
+    with some of them not drafted; 0 gives the list of plain beam search (ALGORITHM section 6).
     """
 
     beams: int
     widths: tuple[int, ...]
     gamma: int
     score_norm: ScoreNorm
+    tolerance: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.tolerance < 1:
+            raise DecodeError(f"tolerance={self.tolerance}: expected a share in [0, 1); 0 gives up nothing")
         if self.beams < 1:
             raise DecodeError(f"beams={self.beams}: keep at least one beam")
+        if not all(isinstance(width, int) for width in self.widths):
+            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (resolve_widths)")
         if self.gamma < 1:
             raise DecodeError(f"gamma={self.gamma}: draft at least one level, or use beam_search")
         if self.score_norm not in ("vocab", "trie"):
@@ -121,8 +127,8 @@ class Layout:
 class RoundOne(struct.PyTreeNode):
     """Round 1 of a speculative search at levels 1..L-1, each [B, L-1] (ALGORITHM: acceptance_l, coverage_l).
 
-    reached: the walk came to this level. accepted: all K beams of it had been drafted. coverage: share of them that
-    had.
+    reached: the walk came to this level. accepted: it went on, since all K beams had been drafted, or nearly
+    (`SearchConfig.tolerance`). coverage: share of them that had.
     """
 
     reached: Bool[Array, "B M"]
@@ -135,8 +141,9 @@ class Result(struct.PyTreeNode):
 
     ids [B, K]: row of the catalogue's sorted distinct ids. tokens [B, K, L]; score [B, K]: log-probability; valid [B,
     K]: False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each
-    user, the prompt's included. rounds []: forwards of the batch (its slowest row). round_one: None for plain beam
-    search.
+    user, the prompt's included. given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way, 0
+    where the list is that of plain beam search. rounds []: forwards of the batch (its slowest row). round_one: None for
+    plain beam search.
     """
 
     ids: Int[Array, "B K"]
@@ -144,6 +151,7 @@ class Result(struct.PyTreeNode):
     score: Float[Array, "B K"]
     valid: Bool[Array, "B K"]
     target_calls: RowInt
+    given_up: Float[Array, " B"]
     rounds: Int[Array, ""]
     round_one: RoundOne | None
 

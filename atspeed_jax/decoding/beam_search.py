@@ -26,7 +26,7 @@ def beam_search(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: 
     levels = search_levels(model, params, trie, prompt, beams=beams, score_norm=score_norm)
     batch = prompt.tokens.shape[0]
     calls = jnp.full((batch,), trie.length, jnp.int32)
-    return B.finalise(levels[-1], calls, jnp.int32(trie.length), None)
+    return B.finalise(levels[-1], calls, jnp.zeros((batch,)), jnp.int32(trie.length), None)
 
 
 def search_levels(

@@ -173,7 +173,7 @@ def join(*inputs: StepInput) -> StepInput:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *inputs)
 
 
-def finalise(beams: Beams, target_calls: RowInt, rounds, round_one: RoundOne | None) -> Result:
+def finalise(beams: Beams, target_calls: RowInt, given_up, rounds, round_one: RoundOne | None) -> Result:
     """Beams of depth L, best first.
 
     The sort is stable, so equals stay in lexicographic order.
@@ -181,4 +181,4 @@ def finalise(beams: Beams, target_calls: RowInt, rounds, round_one: RoundOne | N
     order = jnp.argsort(jnp.where(beams.valid, -beams.score, jnp.inf), axis=1, stable=True)
     beams = beams.take(order)
     tokens = jnp.where(beams.valid[..., None], beams.tokens, 0)  # an invalid place holds the codes of some prefix
-    return Result(beams.node, tokens, beams.score, beams.valid, target_calls, rounds, round_one)
+    return Result(beams.node, tokens, beams.score, beams.valid, target_calls, given_up, rounds, round_one)

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import Array
+from jaxtyping import Float
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, Result, RoundOne, SearchConfig, StepModel
@@ -24,12 +26,13 @@ from atspeed_jax.shapes import RowInt
 
 
 class State(struct.PyTreeNode):
-    """Between rounds: K settled beams per row, the level they stand at [B], target calls so far [B], and both
-    caches."""
+    """Between rounds: K settled beams per row, the level they stand at [B], target calls so far [B], the share of
+    probability kept so far [B] (1 unless `tolerance` gave some up), and both caches."""
 
     settled: B.Beams
     level: RowInt
     calls: RowInt
+    kept: Float[Array, " B"]
     target_cache: Any
     draft_cache: Any
 
@@ -47,7 +50,8 @@ def speculative_beam_search(
 ) -> Result:
     """The same K items, order and scores as `beam_search` of the target, for ANY drafter and widths.
 
-    Raises DecodeError if `config.widths` does not have L - 1 entries. A level's slots hold max(K, W_l) nodes; invalid
+    With `config.tolerance` above 0, nearly the same, and the result says what was given up. Raises DecodeError if
+    `config.widths` does not have L - 1 entries. A level's slots hold max(K, W_l) nodes; invalid
     places of the result are flagged, never filled.
     """
     length, batch, width = trie.length, *prompt.tokens.shape
@@ -64,9 +68,9 @@ def speculative_beam_search(
         logits, target_cache = verify_tree(
             target, target_params, prompt, layout, nodes, state.level, state.target_cache
         )
-        settled, level, record = accept(trie, nodes, logits, state.settled, state.level, config)
+        settled, level, kept, record = accept(trie, nodes, logits, state.settled, state.level, config)
         calls = state.calls + (state.level < length)
-        return State(settled, level, calls, target_cache, draft_cache), record
+        return State(settled, level, calls, state.kept * kept, target_cache, draft_cache), record
 
     def next_round(state: State, _):
         unfinished = (state.level < length).any()
@@ -78,6 +82,7 @@ def speculative_beam_search(
         B.root(prompt, length),
         zeros,
         zeros,
+        jnp.ones((batch,)),
         target.init_cache(batch, layout.slots),
         drafter.init_cache(batch, layout.slots),
     )
@@ -86,4 +91,4 @@ def speculative_beam_search(
     if length > 1:  # ids of one code are settled by round 1, and a later round would have no level to read
         state, ran = jax.lax.scan(next_round, state, None, length=length - 1)
         rounds += ran.sum(dtype=jnp.int32)
-    return B.finalise(state.settled, state.calls, rounds, round_one)
+    return B.finalise(state.settled, state.calls, 1 - state.kept, rounds, round_one)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, SearchConfig, StepModel, select_rows
 from atspeed_jax.items.trie import Trie
-from atspeed_jax.shapes import Logits, RowInt
+from atspeed_jax.shapes import Logits, NodeBool, RowInt
 
 
 def verify_tree(
@@ -37,16 +39,19 @@ def verify_tree(
 
 def accept(
     trie: Trie, nodes: dict[int, B.Beams], logits: dict[int, Logits], settled: B.Beams, at: RowInt, config: SearchConfig
-) -> tuple[B.Beams, RowInt, RoundOne]:
+) -> tuple[B.Beams, RowInt, Float[Array, " B"], RoundOne]:
     """The strict walk (lossless): settles levels while all K target beams of a level are among its drafted nodes.
 
     A row starts at its level `at` [B] with its settled beams; the best K children under the *target* are the settled
     beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on; else
-    it stops. A missing place counts as drafted.
-    -> (settled beams, their level, what happened at each level 1..L-1). Source: ALGORITHM section 5.
+    it stops. A missing place counts as drafted. Under `config.tolerance` it also goes on, without the beams that were
+    not drafted, if these have no more than that share of the K beams' probability.
+    -> (settled beams, their level, share of probability kept, what happened at each level 1..L-1). Source: ALGORITHM
+    sections 5 and 6.
     """
     settled, begun = settled.resize(config.beams), at
     alive = jnp.zeros(at.shape, bool)
+    kept = jnp.ones(at.shape)
     verified = None  # this level's nodes with the target's scores, for rows that walked here
     no = jnp.zeros((at.shape[0], trie.length - 1), bool)
     record = RoundOne(no, no, no.astype(jnp.float32))
@@ -61,15 +66,25 @@ def accept(
         if level + 1 in nodes:
             verified, present = match(found, nodes[level + 1])
             covered = present | ~found.valid
+            reached, alive = alive, alive & covered.all(1)
+            if config.tolerance:
+                share = given_up(found, covered)
+                alive = reached & (share <= config.tolerance)
+                kept = jnp.where(alive, kept * (1 - share), kept)
             record = RoundOne(
-                record.reached.at[:, level].set(alive),
-                record.accepted.at[:, level].set(alive & covered.all(1)),
+                record.reached.at[:, level].set(reached),
+                record.accepted.at[:, level].set(alive),
                 record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)),
             )
-            alive = alive & covered.all(1)
         elif level + 1 < trie.length:  # nothing drafted there (gamma): the round ends for those who came this far
             record = record.replace(reached=record.reached.at[:, level].set(alive))
-    return settled, at, record
+    return settled, at, kept, record
+
+
+def given_up(found: B.Beams, covered: NodeBool) -> Float[Array, " B"]:
+    """Share of the K beams' probability, by their cumulative scores, that is in beams not covered."""
+    mass = jnp.where(found.valid, jnp.exp(found.score - found.score.max(1, keepdims=True)), 0.0)
+    return jnp.where(covered, 0.0, mass).sum(1) / jnp.maximum(mass.sum(1), 1.0)  # the best beam alone has mass 1
 
 
 def match(found: B.Beams, drafted: B.Beams):

@@ -132,7 +132,7 @@ def test_batches_hold_prompt_beams_and_next_item_of_one_user(world):
         for row in range(2):
             user = int(batch["beams"][row, 0, 0]) // 9
             seen.add(user)
-            np.testing.assert_array_equal(batch["beams"][row], beams[user, :-1])
+            np.testing.assert_array_equal(batch["beams"][row], beams[user, :1])  # depth 1..L-2
             assert batch["next_id"][row] == dataset.catalog.id_of_item[dataset.train[user][-1]]
             expected = prompt_tokens(dataset.catalog, dataset.train[user][:-1], HISTORY)
             np.testing.assert_array_equal(batch["tokens"][row][batch["valid"][row]], expected)

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.trie import build_trie
 from cases import MORE_SHAPES, SHAPES, STEP, TRIES, Shape, batches, make_batch, make_ids
-from properties import ROUNDING, check_batch
+from properties import ROUNDING, check_batch, check_user
 from table_model import COUNTED, table_logits
 
 BATCHES = 24  # of 8 users, per shape
@@ -155,6 +156,30 @@ def test_another_catalogue_and_other_parameters_do_not_recompile():
         )
         assert set(result.ids[result.valid].tolist()) <= set(range(len(ids)))
     assert speculative_beam_search._cache_size() - before == 1
+
+
+@pytest.mark.parametrize("number", [2, 5, 7])
+def test_tolerance_gives_up_what_the_oracle_gives_up(number):
+    """Lists, calls and the share given up, on tables whose scores differ by little, so that much would be lost."""
+    shape, tolerance = SHAPES[number], 0.23
+    compared, gave_up = 0, 0
+    for batch in batches(shape, 2 * BATCHES, seed=6):
+        if batch.exact:
+            continue
+        smooth = dataclasses.replace(batch, table=batch.table / 2)
+        result = smooth.speculative(STEP, tolerance=tolerance)
+        for row, prompt in enumerate(batch.sequences()):
+            expected = oracle.tolerant_search(
+                batch.ids, prompt, table_logits(smooth.table), batch.propose(), shape.beams, shape.widths, shape.gamma,
+                shape.norm, tolerance,
+            )  # fmt: skip
+            if expected.margin < ROUNDING:
+                continue
+            check_user(batch, result, row, expected.items)
+            assert result.target_calls[row] == expected.calls
+            assert result.given_up[row] == pytest.approx(expected.given_up, abs=1e-5)
+            compared, gave_up = compared + 1, gave_up + (expected.given_up > 1e-3)
+    assert compared >= 60 and gave_up >= 10
 
 
 @pytest.mark.parametrize("widths", [(), (4,), (4, 4, 4, 4)])

@@ -35,6 +35,7 @@ def stand_in(prompt):
         score=-both / 2,
         valid=np.broadcast_to([True, False], both.shape),
         target_calls=calls,
+        given_up=np.zeros(len(pairs)),
         rounds=calls.max(),
         round_one=RoundOne(reached=both > 9, accepted=both > 30, coverage=both / 100),
     )

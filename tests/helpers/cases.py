@@ -106,10 +106,10 @@ class Batch:
             beam_search(step, self.table, self.trie, prompt or self.prompt, beams=shape.beams, score_norm=shape.norm)
         )
 
-    def speculative(self, step=COUNTED, prompt: Prompt | None = None) -> Result:
+    def speculative(self, step=COUNTED, prompt: Prompt | None = None, tolerance: float = 0.0) -> Result:
         shape = self.shape
         drafter = ModelDrafter(STEP) if shape.drafter == "model" else PopularityDrafter()
-        config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm)
+        config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm, tolerance)
         return fetch(
             speculative_beam_search(
                 step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config

@@ -101,25 +101,35 @@ def every_item(ids, prompt, logits_of: LogitsOf, norm: str) -> list[tuple[tuple[
     return sorted(scored, key=lambda c: (-c[1], c[0]))
 
 
+def draft(trie, prompt, settled, at: int, propose: Callable, widths, gamma: int):
+    """({level: prefixes drafted there}, margin) of a round that starts from the settled (prefix, score) of level `at`.
+
+    propose(trie, prompt, prefix) -> {token: draft log-probability}. Each of the next `gamma` levels l < L gets the
+    widths[l-1] best prefixes among the children of those drafted at the level before.
+    """
+    tree, margin = {at: {p for p, _ in settled}}, math.inf
+    drafted = settled
+    for level in range(at + 1, min(at + gamma, len(widths)) + 1):
+        candidates = [((*p, t), s + d) for p, s in drafted for t, d in propose(trie, prompt, p).items()]
+        drafted, gap = cut(candidates, widths[level - 1])
+        margin = min(margin, gap)
+        tree[level] = {p for p, _ in drafted}
+    return tree, margin
+
+
 def strict_walk(ids, prompt, target: LogitsOf, propose: Callable, beams: int, widths, gamma: int, norm: str) -> Walk:
     """Rounds of strict speculation on sets of prefixes.
 
-    propose(trie, prompt, prefix) -> {token: draft log-probability}. A round drafts, from the beams settled so far, the
-    widths[l-1] best prefixes of each of the next `gamma` levels l < L, children of those drafted at the level before;
-    then the walk settles levels for as long as the target's best prefixes are all among them.
+    A round drafts from the beams settled so far (`draft`); then the walk settles levels for as long as the target's
+    best prefixes are all among the drafted ones.
     """
     trie, length = dict_trie(ids), len(next(iter(ids)))
     truth = beam_search(ids, prompt, target, beams, norm)
     at, calls, round_one, margin = 0, 0, [], truth.margin
     while at < length:
         calls += 1
-        drafted = truth.levels[at - 1] if at else [((), 0.0)]
-        tree = {at: {p for p, _ in drafted}}
-        for level in range(at + 1, min(at + gamma, length - 1) + 1):
-            candidates = [((*p, t), s + d) for p, s in drafted for t, d in propose(trie, prompt, p).items()]
-            drafted, gap = cut(candidates, widths[level - 1])
-            margin = min(margin, gap)
-            tree[level] = {p for p, _ in drafted}
+        tree, gap = draft(trie, prompt, truth.levels[at - 1] if at else [((), 0.0)], at, propose, widths, gamma)
+        margin = min(margin, gap)
         at += 1
         while at < length:
             found = {p for p, _ in truth.levels[at - 1]}
@@ -131,3 +141,40 @@ def strict_walk(ids, prompt, target: LogitsOf, propose: Callable, beams: int, wi
             at += 1
     round_one += [(False, False, math.nan)] * (length - 1 - len(round_one))
     return Walk(calls, round_one, margin)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerated:
+    """items as `Found.items`; given_up: share of probability lost on the way; calls of the target."""
+
+    items: list[tuple[tuple[int, ...], float]]
+    given_up: float
+    calls: int
+    margin: float
+
+
+def tolerant_search(
+    ids, prompt, target: LogitsOf, propose: Callable, beams: int, widths, gamma: int, norm: str, tolerance: float
+) -> Tolerated:
+    """Strict speculation that also accepts a level whose beams not drafted have at most `tolerance` of the beams'
+    probability, and goes on without them."""
+    trie, length = dict_trie(ids), len(next(iter(ids)))
+    settled, at, calls, kept, margin = [((), 0.0)], 0, 0, 1.0, math.inf
+    while at < length:
+        calls += 1
+        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma)
+        margin = min(margin, gap)
+        walking = settled
+        while walking:
+            settled, gap = cut(expand(trie, prompt, walking, target, norm), beams)
+            at, margin, walking = at + 1, min(margin, gap), []
+            if at < length and at in tree:
+                present = [beam for beam in settled if beam[0] in tree[at]]
+                top = settled[0][1]
+                share = 1 - math.fsum(math.exp(s - top) for _, s in present) / math.fsum(
+                    math.exp(s - top) for _, s in settled
+                )
+                margin = min(margin, abs(share - tolerance))
+                if len(present) == len(settled) or share <= tolerance:
+                    kept, walking = kept * (1 - share), present
+    return Tolerated(settled, 1 - kept, calls, min(margin, _gaps(settled)))

@@ -1,0 +1,202 @@
+"""Lists for many users, from a file of histories to a file of recommendations, in order, across interruptions.
+
+Input: JSON lines {"user": ..., "items": [...]} (oldest item first) or parquet with these columns. Output: one JSON line
+{"user", "items", "scores"} per user, in the input's order. Lines are appended to OUTPUT.partial a chunk at a time; a
+run started again goes on after the last whole line, and the file gets its name when it is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atspeed_jax import files
+from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.evaluation.decode_users import prompt_of
+from atspeed_jax.evaluation.decoders import Decoders, Setting
+from atspeed_jax.items.catalog import expand_ids
+from atspeed_jax.items.filters import FilteredTrie, id_lists
+
+OnBad = Literal["error", "skip"]
+Lists = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
+
+
+class RecommendError(ValueError):
+    """An input that cannot be read, or an output that cannot be written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """One line of the input. user: any JSON value, given back as it came."""
+
+    user: object
+    items: np.ndarray
+
+
+def read_users(path: Path, items: int, on_bad: OnBad, report: Callable[[str], None]) -> Iterator[User]:
+    """The users of a JSON lines or parquet file, one by one, whatever its size.
+
+    items: size of the catalogue. A line that is no user, or names an item outside 0..items-1, raises RecommendError
+    with its number and content, or, with on_bad "skip", is left out and reported.
+    """
+    if not path.is_file():
+        raise RecommendError(f"there is no input file {path}; give JSON lines or parquet with user and items")
+    for number, line in enumerate(_parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path), start=1):
+        try:
+            yield _user_of(line, items)
+        except ValueError as error:
+            shown = line if isinstance(line, str) else json.dumps(line, default=str)
+            message = f"{path}, line {number}: {error}; it reads {shown.strip()[:120]!r}"
+            if on_bad == "error":
+                raise RecommendError(f"{message}; correct it, or leave such lines out with --on_bad=skip") from error
+            report(f"left out: {message}")
+
+
+def count_users(path: Path) -> int | None:
+    """Lines or rows of the input, for a progress bar; None where they cannot be counted."""
+    try:
+        return pq.read_metadata(path).num_rows if path.suffix == ".parquet" else sum(1 for _ in _json_lines(path))
+    except (OSError, pa.ArrowException):
+        return None  # reading will say what is wrong
+
+
+def _json_lines(path: Path) -> Iterator[str]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        yield from (line for line in file if line.strip())
+
+
+def _parquet_rows(path: Path) -> Iterator[dict]:
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=4096, columns=["user", "items"]):
+                yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise RecommendError(f"{path} cannot be read as parquet with columns user and items ({error})") from error
+
+
+def _user_of(line: str | dict, items: int) -> User:
+    value = json.loads(line) if isinstance(line, str) else line
+    if not isinstance(value, dict) or "user" not in value or not isinstance(value.get("items"), list):
+        raise ValueError('expected {"user": ..., "items": [...]}')
+    for item in value["items"]:
+        if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < items:
+            raise ValueError(f"item {item!r} is not in the catalogue, whose items are 0 to {items - 1}")
+    return User(value["user"], np.array(value["items"], np.int64))
+
+
+def lists_of(
+    decoders: Decoders,
+    setting: Setting,
+    dataset: Dataset,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    batch_size: int,
+    exclude_seen: bool,
+) -> Lists:
+    """Histories -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
+
+    exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`).
+    """
+    catalog = dataset.catalog
+    items_sorted, offsets = catalog.items_by_id(dataset.popularity)
+    most = int(np.diff(offsets).max()) * setting.beams
+
+    def lists(histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
+        seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
+        # A power of two: longer histories compile again only when they double.
+        capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
+        decode = decoders.build(setting)
+        ids = np.full((len(histories), setting.beams), -1, np.int32)
+        scores = np.zeros(ids.shape, np.float32)
+        for batch in batches:
+            if exclude_seen:
+                excluded = id_lists(
+                    catalog, [seen[row] if row >= 0 else [] for row in batch["row"]], capacity, allow=False
+                )
+                trie = FilteredTrie(decoders.trie, excluded, allow=False)
+                decode = dataclasses.replace(decoders, trie=trie).build(setting)
+            result, real = jax.device_get(decode(prompt_of(batch))), batch["row"] >= 0
+            ids[batch["row"][real]] = np.where(result.valid, result.ids, -1)[real]
+            scores[batch["row"][real]] = result.score[real]
+        return _items_of(ids, scores, seen)
+
+    def _items_of(ids, scores, seen):
+        items = expand_ids(ids, items_sorted, offsets, most)
+        for row, excluded in zip(items, seen, strict=True):
+            row[np.isin(row, excluded)] = -1  # an id shared with an item not seen was decoded
+        order = np.argsort(items < 0, axis=1, kind="stable")[:, : setting.beams]
+        items = np.take_along_axis(items, order, 1)
+        place = (ids[:, None] == np.where(items >= 0, catalog.id_of_item[items], -2)[:, :, None]).argmax(2)
+        return items, np.where(items >= 0, np.take_along_axis(scores, place, 1), -np.inf)
+
+    return lists
+
+
+def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, fingerprint: str, progress) -> int:
+    """Writes one line per user to `output`; returns how many users it has.
+
+    chunk: users decoded and written at a time. fingerprint: of whatever decides the lists. progress(n) is told how many
+    more users are done. Raises RecommendError if `output` exists, or its partial file is of other users or another
+    fingerprint; nothing is overwritten.
+    """
+    partial, claim = (output.with_name(output.name + suffix) for suffix in (".partial", ".partial.json"))
+    if output.exists():
+        raise RecommendError(f"{output} exists; choose another --output, or delete it")
+    users, done = iter(users), _resume(partial, claim, fingerprint)
+    for number, line in enumerate(done, start=1):
+        written, user = json.loads(line)["user"], next(users, None)
+        if user is None or written != user.user:
+            raise RecommendError(
+                f"{partial} has user {written!r} at place {number}, where the input has "
+                f"{user.user if user else 'no more'!r}: it was made from another input; delete it, or choose another "
+                "--output"
+            )
+    count = len(done)
+    progress(count)
+    with open(partial, "a", encoding="utf-8") as file:
+        while group := list(itertools.islice(users, chunk)):
+            items, scores = lists([user.items for user in group])
+            for user, row, values in zip(group, items, scores, strict=True):
+                found = row >= 0
+                line = {"user": user.user, "items": row[found].tolist(), "scores": np.round(values[found], 5).tolist()}
+                file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            count += len(group)
+            progress(len(group))
+    os.replace(partial, output)
+    claim.unlink()
+    return count
+
+
+def _resume(partial: Path, claim: Path, fingerprint: str) -> list[str]:
+    """The whole lines already written; cuts off a part of a line that a kill left, claims a new file."""
+    try:
+        if not claim.exists():
+            partial.unlink(missing_ok=True)  # without a claim nothing was written yet
+            files.write_json(claim, {"fingerprint": fingerprint})
+        elif json.loads(claim.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+            raise RecommendError(
+                f"{partial} was begun with another model, list size or decoder; delete it and {claim.name}, or choose "
+                "another --output"
+            )
+        written = partial.read_bytes() if partial.exists() else b""
+        whole = written[: written.rfind(b"\n") + 1]
+        if len(whole) < len(written):
+            os.truncate(partial, len(whole))
+    except OSError as error:
+        raise RecommendError(f"{partial} cannot be written ({error}); choose another --output") from error
+    return whole.decode("utf-8").splitlines()

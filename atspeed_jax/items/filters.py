@@ -1,0 +1,90 @@
+"""Which ids a user may get: exclusion lists (seen items, bans) and allow lists over one trie, without rebuilding it.
+
+The ids below a prefix are a contiguous run of the sorted ids, so counting a user's listed ids in that run, two binary
+searches, says whether anything below the prefix is left. A decoder reads a `FilteredTrie` as it reads a `Trie`; the
+lists are jit arguments, so a new list compiles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jaxtyping import Int
+
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.trie import Trie
+from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt
+
+NO_ID = np.iinfo(np.int32).max  # fills a list; beyond every id, so the lists stay sorted
+
+
+class FilterError(ValueError):
+    """A list of items or ids that cannot be used."""
+
+
+class FilteredTrie(struct.PyTreeNode):
+    """A trie without the ids that a user may not get; row b of the batch reads list b.
+
+    ids [B, X]: rows of the sorted distinct ids, ascending, filled up with NO_ID (`id_lists`). allow: the ids are those
+    a user may get, instead of those it may not. Only one list: take exclusions out of an allow list beforehand. Same
+    lists, order and scores as the search over a trie built without the other ids.
+    """
+
+    trie: Trie
+    ids: Int[Array, "B X"]
+    allow: bool = struct.field(pytree_node=False)
+
+    @property
+    def length(self) -> int:
+        return self.trie.length
+
+    @property
+    def token(self) -> tuple[Array, ...]:
+        return self.trie.token
+
+    def edges(self, level: int, node: NodeInt) -> tuple[ChildInt, ChildBool]:
+        """As `Trie.edges`; a child exists if a permitted id is left below it."""
+        edge, exists = self.trie.edges(level, node)
+        first, end = (self._first_id(level + 1, nodes) for nodes in (edge, edge + 1))
+
+        def below(ids, bound):
+            return jnp.searchsorted(ids, bound.reshape(-1)).reshape(bound.shape)
+
+        listed = jax.vmap(below)(self.ids, end) - jax.vmap(below)(self.ids, first)
+        return edge, exists & (listed > 0 if self.allow else listed < end - first)
+
+    def _first_id(self, depth: int, node: Array) -> Array:
+        """Number of ids that come before node `node` of a depth."""
+        for level in range(depth, self.length):
+            node = self.trie.row_start[level][node]
+        return node
+
+
+def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:
+    """The ids [users, capacity] that lists of items stand for, for `FilteredTrie`.
+
+    An id shared by several items is excluded only if all of them are listed, and allowed if any is; what remains of it
+    is for the caller to sort out when ids become items. capacity: the fixed width of the lists.
+
+    Raises FilterError naming the user for an unknown item, or more ids than `capacity`.
+    """
+    shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
+    lists = np.full((len(items), capacity), NO_ID, np.int32)
+    for user, listed in enumerate(items):
+        listed = np.unique(np.asarray(listed, np.int64))
+        unknown = listed[(listed < 0) | (listed >= catalog.items)]
+        if len(unknown):
+            raise FilterError(
+                f"list {user} holds item {unknown[0]}; the catalogue has items 0 to {catalog.items - 1}: leave it out"
+            )
+        ids, counts = np.unique(catalog.id_of_item[listed], return_counts=True)
+        ids = ids if allow else ids[counts == shared[ids]]
+        if len(ids) > capacity:
+            raise FilterError(f"list {user} has {len(ids)} ids, more than the capacity {capacity}: raise the capacity")
+        lists[user, : len(ids)] = ids
+    return lists

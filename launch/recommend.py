@@ -1,0 +1,58 @@
+"""The K best next items of every user in a file.
+
+python -m launch.recommend --checkpoint=WORKDIR --input=users.jsonl --output=recs.jsonl [--k=20] [--exclude_seen]
+"""
+
+from pathlib import Path
+
+from absl import flags
+from tqdm import tqdm
+
+from atspeed_jax.evaluation.decoders import plain, speculative
+from atspeed_jax.evaluation.recommend import count_users, lists_of, read_users, recommend
+from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.pipeline import Run, fingerprint
+from atspeed_jax.training.checkpoint import fingerprint_of
+from launch.config import MARKER_FILE, load, read_marker
+from launch.stage import start
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Working directory of a trained run.")
+_INPUT = flags.DEFINE_string("input", None, 'JSON lines {"user": ..., "items": [...]}, oldest first, or parquet.')
+_OUTPUT = flags.DEFINE_string("output", None, "JSON lines to write; must not exist. An interrupted run goes on.")
+_K = flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1)
+_DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "none: plain beam search.")
+_EXCLUDE_SEEN = flags.DEFINE_bool("exclude_seen", False, "Never recommend an item of the user's history.")
+_ON_BAD = flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What a line that is no user does.")
+_CHUNK = flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a time.", lower_bound=1)
+
+
+def main() -> None:
+    config = load(read_marker(Path(_CHECKPOINT.value) / MARKER_FILE), ExperimentConfig)
+    run = Run(config, Path(_CHECKPOINT.value), None)
+    if _DRAFTER.value == "none":
+        setting = plain(_K.value, config.decode.score_norm)
+    else:
+        setting = speculative(_DRAFTER.value, _K.value, config.decode)
+    decoders = run.decoders(run.draft_params)
+    shapes = {"history": config.data.history, "buckets": config.evaluate.buckets}
+    lists = lists_of(
+        decoders,
+        setting,
+        run.dataset,
+        **shapes,
+        batch_size=config.evaluate.batch_size,
+        exclude_seen=_EXCLUDE_SEEN.value,
+    )
+    path, catalog = Path(_INPUT.value), run.dataset.catalog
+    users = read_users(path, catalog.items, _ON_BAD.value, tqdm.write)
+    models = fingerprint_of(run.target_params), fingerprint_of(run.draft_params)
+    made_from = fingerprint(*models, setting, _EXCLUDE_SEEN.value, shapes)
+    with tqdm(total=count_users(path), unit="user", desc="recommend") as bar:
+        count = recommend(
+            users, lists, Path(_OUTPUT.value), chunk=_CHUNK.value, fingerprint=made_from, progress=bar.update
+        )
+    print(f"{count} users: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    start(main, required=("checkpoint", "input", "output"))

@@ -1,0 +1,143 @@
+"""A batch job's file: the lists of evaluation, in order, once each, whatever interrupts it."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.evaluation.decode_users import decode_users
+from atspeed_jax.evaluation.decoders import plain, speculative
+from atspeed_jax.evaluation.recommend import RecommendError, User, count_users, lists_of, read_users, recommend
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def stand_in(histories):
+    """Two places per user, the second empty for an even sum."""
+    sums = np.array([int(np.sum(items)) for items in histories])
+    return np.stack([sums, np.where(sums % 2, sums + 1, -1)], 1), np.stack([-sums / 4, -sums / 2], 1)
+
+
+def line_of(user: User) -> dict:
+    (items, scores), found = (row[0] for row in stand_in([user.items])), 1 + int(np.sum(user.items)) % 2
+    return {"user": user.user, "items": items[:found].tolist(), "scores": scores[:found].tolist()}
+
+
+USERS = [User(f"u{n}", np.arange(n % 5)) for n in range(11)]
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_one_line_per_user_in_order(tmp_path):
+    told = []
+    assert recommend(USERS, stand_in, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=told.append) == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+    assert told == [0, 4, 4, 3] and [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.parametrize("torn", ["", '{"user": "u4", "it'])
+def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
+    calls = []
+
+    def dies(histories):
+        calls.append(len(histories))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return stand_in(histories)
+
+    with pytest.raises(KeyboardInterrupt):
+        recommend(USERS, dies, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=len)
+    assert not (tmp_path / "r.jsonl").exists()
+    with open(tmp_path / "r.jsonl.partial", "a") as file:
+        file.write(torn)  # what a kill in the middle of a write leaves
+    assert recommend(USERS, dies, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=abs) == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+    assert calls == [4, 4, 4, 3]  # nobody of the first chunk again
+
+
+def test_nothing_is_mixed_or_overwritten(tmp_path):
+    (tmp_path / "r.jsonl").write_text("precious")
+    with pytest.raises(RecommendError, match="r.jsonl exists; choose another"):
+        recommend(USERS, stand_in, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=abs)
+
+    def dies(histories):
+        if len(histories) < 4:
+            raise KeyboardInterrupt
+        return stand_in(histories)
+
+    with pytest.raises(KeyboardInterrupt):
+        recommend(USERS, dies, tmp_path / "s.jsonl", chunk=4, fingerprint="a", progress=abs)
+    with pytest.raises(RecommendError, match="begun with another model"):
+        recommend(USERS, stand_in, tmp_path / "s.jsonl", chunk=4, fingerprint="b", progress=abs)
+    for other, what in (
+        (USERS[1:], "'u0' at place 1, where the input has 'u1'"),
+        (USERS[:3], "'u3' at place 4.*'no m"),
+    ):
+        with pytest.raises(RecommendError, match=what):
+            recommend(other, stand_in, tmp_path / "s.jsonl", chunk=4, fingerprint="a", progress=abs)
+    assert (tmp_path / "r.jsonl").read_text() == "precious" and len(read(tmp_path / "s.jsonl.partial")) == 8
+
+
+GOOD = [{"user": 7, "items": [0, 3]}, {"user": "x", "items": []}]
+BAD = [
+    "{",
+    "[1]",
+    '{"user": 1}',
+    '{"user": 1, "items": 3}',
+    '{"user": 1, "items": [4]}',
+    '{"user": 1, "items": [true]}',
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_line_that_is_no_user_is_named_or_left_out(tmp_path, bad):
+    path = tmp_path / "u.jsonl"
+    path.write_text("\n".join([json.dumps(GOOD[0]), "", bad, json.dumps(GOOD[1])]) + "\n")
+    with pytest.raises(RecommendError, match=r"u.jsonl, line 2: .*--on_bad=skip"):
+        list(read_users(path, 4, "error", print))
+    said = []
+    users = list(read_users(path, 4, "skip", said.append))
+    assert [user.user for user in users] == [7, "x"] and [user.items.tolist() for user in users] == [[0, 3], []]
+    assert len(said) == 1 and "line 2" in said[0] and bad in said[0]
+    assert count_users(path) == 3
+
+
+def test_parquet_is_read_like_lines(tmp_path):
+    path = tmp_path / "u.parquet"
+    pq.write_table(pa.table({"items": [row["items"] for row in GOOD], "user": [7, 8]}), path)
+    users = list(read_users(path, 4, "error", print))
+    assert [(user.user, user.items.tolist()) for user in users] == [(7, [0, 3]), (8, [])] and count_users(path) == 2
+    (tmp_path / "v.parquet").write_text("no parquet")
+    pq.write_table(pa.table({"who": [1]}), tmp_path / "w.parquet")
+    for name in ("v", "w"):
+        with pytest.raises(RecommendError, match=f"{name}.parquet cannot be read as parquet with columns user and it"):
+            list(read_users(tmp_path / f"{name}.parquet", 4, "error", print))
+    with pytest.raises(RecommendError, match="there is no input file"):
+        list(read_users(tmp_path / "none.jsonl", 4, "error", print))
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("drafter", ["none", "draft"])
+def test_lists_are_those_of_the_decoder(small_run, drafter, exclude_seen):
+    run, dataset = small_run.run, small_run.run.dataset
+    config, catalog = run.config, run.dataset.catalog
+    beams = 6
+    setting = plain(beams, "vocab") if drafter == "none" else speculative("draft", beams, config.decode)
+    shapes = {"history": config.data.history, "buckets": config.evaluate.buckets, "batch_size": 8}
+    decoders = run.decoders(run.draft_params)
+    histories = [dataset.history(user, "test") for user in range(13)] + [np.zeros(0, np.int64)]
+    items, scores = lists_of(decoders, setting, dataset, **shapes, exclude_seen=exclude_seen)(histories)
+    assert items.shape == scores.shape == (14, beams)
+    whole = plain(len(catalog.ids), "vocab")  # every id there is, with its score
+    every = decode_users(decoders.build(whole), prompt_batches(catalog, histories, **shapes), len(histories))
+    for row, history in enumerate(histories):
+        score = dict(zip(every.ids[row].tolist(), every.score[row].tolist(), strict=True))
+        for item, value in zip(items[row], scores[row], strict=True):
+            assert value == pytest.approx(score[catalog.id_of_item[item]], abs=1e-4)
+        assert len(set(items[row].tolist())) == beams and (np.diff(scores[row]) <= 1e-5).all()
+        assert not exclude_seen or not set(items[row]) & set(history.tolist())

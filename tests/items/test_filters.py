@@ -1,0 +1,99 @@
+"""Filtered search is search over a trie rebuilt without the ids that are not permitted."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import oracle
+from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.speculative import speculative_beam_search
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.filters import NO_ID, FilteredTrie, FilterError, id_lists
+from atspeed_jax.items.trie import build_trie
+from cases import SHAPES, STEP, batches
+from properties import ROUNDING, check_user
+from table_model import table_logits
+
+CAPACITY = 40
+FILTERED = [SHAPES[number] for number in (0, 1, 3, 5, 7, 10)]
+
+
+def random_lists(ids: int, users: int, rng) -> np.ndarray:
+    """[users, CAPACITY]: nothing, everything that fits, runs of neighbours (whole branches), and scattered ids."""
+    lists = np.full((users, CAPACITY), NO_ID, np.int32)
+    for row in lists:
+        kind, most = rng.integers(4), min(ids, CAPACITY)
+        if kind == 0:
+            chosen = np.arange(0)
+        elif kind == 1:
+            chosen = np.arange(most)
+        elif kind == 2:
+            start = rng.integers(ids)
+            chosen = np.arange(start, min(ids, start + rng.integers(1, most + 1)))
+        else:
+            chosen = np.sort(rng.choice(ids, rng.integers(1, most + 1), replace=False))
+        row[: len(chosen)] = chosen
+    return lists
+
+
+@pytest.mark.parametrize("allow", [False, True])
+@pytest.mark.parametrize("shape", FILTERED, ids=str)
+def test_filtered_lists_are_those_of_a_catalogue_without_the_other_ids(shape, allow):
+    rng = np.random.default_rng(3)
+    before = beam_search._cache_size(), speculative_beam_search._cache_size()
+    compared = 0
+    for batch in batches(shape, 12, seed=4):
+        lists = random_lists(len(batch.ids), shape.batch, rng)
+        filtered = dataclasses.replace(batch, trie=FilteredTrie(batch.trie, lists, allow=allow))
+        results = filtered.plain(STEP), filtered.speculative(STEP)
+        for row, prompt in enumerate(batch.sequences()):
+            listed = set(lists[row].tolist())
+            left = [one for number, one in enumerate(batch.ids) if (number in listed) == allow]
+            if not left:
+                assert not any(result.valid[row].any() for result in results)
+                continue
+            expected = oracle.beam_search(left, prompt, table_logits(batch.table), shape.beams, shape.norm)
+            if batch.exact or expected.margin >= ROUNDING:
+                compared += 1
+                for result in results:
+                    check_user(batch, result, row, expected.items)
+    assert compared >= 30
+    # The lists change from batch to batch: at most one compilation each.
+    assert beam_search._cache_size() - before[0] <= 1 and speculative_beam_search._cache_size() - before[1] == 1
+
+
+def test_a_child_exists_as_long_as_one_id_below_it_is_permitted():
+    ids = np.array([[2, 5], [2, 6], [3, 5], [4, 7]])
+    lists = np.array([[0, 2, NO_ID], [0, 1, 3], [NO_ID] * 3], np.int32)
+    node = np.zeros((3, 1), np.int32)
+    for allow, roots in ((False, [[1, 0, 1], [0, 1, 0], [1, 1, 1]]), (True, [[1, 1, 0], [1, 0, 1], [0, 0, 0]])):
+        _, exists = jax.jit(FilteredTrie.edges, static_argnums=1)(
+            FilteredTrie(build_trie(ids), lists, allow=allow), 0, node
+        )
+        np.testing.assert_array_equal(exists[:, 0, :3], np.array(roots, bool))
+        assert not exists[:, 0, 3:].any()
+
+
+def test_items_become_ids():
+    catalog = Catalog.from_codes(np.array([[1, 1], [0, 0], [1, 1], [0, 1]]))  # items 0 and 2 share the last id
+    np.testing.assert_array_equal(
+        id_lists(catalog, [[3, 1, 3], [0], [2, 0], []], 3, allow=False),
+        [[0, 1, NO_ID], [NO_ID] * 3, [2, NO_ID, NO_ID], [NO_ID] * 3],
+    )
+    np.testing.assert_array_equal(id_lists(catalog, [[0], [3, 2]], 2, allow=True), [[2, NO_ID], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([4], "list 1 holds item 4; the catalogue has items 0 to 3"),
+        ([-1], "item -1"),
+        ([1, 3], "list 1 has 2 ids, more"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_named(items, message):
+    catalog = Catalog.from_codes(np.array([[1, 1], [0, 0], [1, 0], [0, 1]]))
+    with pytest.raises(FilterError, match=message):
+        id_lists(catalog, [[0], items], 1, allow=False)

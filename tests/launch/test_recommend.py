@@ -1,0 +1,54 @@
+"""launch.recommend as a user meets it."""
+
+import json
+
+import pytest
+
+from mains import SMALL, run_mains
+
+USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def ended(small_run, tmp_path_factory):
+    place = tmp_path_factory.mktemp("recommend")
+    (place / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in USERS))
+    (place / "bad.jsonl").write_text('{"user": 1, "items": [99999]}\n')
+
+    def case(checkpoint, *more, users="users.jsonl", output="recs.jsonl"):
+        flags = [f"--checkpoint={checkpoint}", f"--input={place / users}", f"--output={place / output}", *more]
+        return "recommend", place, SMALL, flags, ""  # every main knows --workdir and --config; this one needs neither
+
+    cases = {
+        "lists": case(small_run.workdir, "--k=6", "--exclude_seen", "--chunk=2"),
+        "again": case(small_run.workdir, "--k=6", "--exclude_seen"),
+        "no checkpoint": case(place / "nothing", output="other.jsonl"),
+        "too many": case(small_run.workdir, "--k=11", output="other.jsonl"),
+        "unknown item": case(small_run.workdir, "--k=6", users="bad.jsonl", output="other.jsonl"),
+    }
+    return place, dict(zip(cases, run_mains(cases.values(), {}), strict=True))
+
+
+def test_every_user_gets_a_list_without_what_was_seen(ended):
+    place, results = ended
+    assert results["lists"].code == 0 and "5 users" in results["lists"].out
+    lines = [json.loads(line) for line in (place / "recs.jsonl").read_text().splitlines()]
+    assert [line["user"] for line in lines] == [user["user"] for user in USERS]
+    for line, user in zip(lines, USERS, strict=True):
+        assert len(set(line["items"])) == len(line["scores"]) == 6 and not set(line["items"]) & set(user["items"])
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("again", "recs.jsonl exists; choose another --output"),
+        ("no checkpoint", "experiment.json cannot be read"),
+        ("too many", "width 10 of level 2 is below min(K=11"),
+        ("unknown item", "bad.jsonl, line 1: item 99999 is not in the catalogue"),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(ended, case, message):
+    place, results = ended
+    assert results[case].code == 1 and "Traceback" not in results[case].err
+    assert message in results[case].err.splitlines()[-1]
+    assert not (place / "other.jsonl").exists()
