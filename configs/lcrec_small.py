@@ -31,7 +31,7 @@ TRAIN = dict(
     seed=0,
 )
 ALIGN = TRAIN | dict(
-    epochs=5.0,
+    epochs=12.0,
     batch_size=32,
     buckets=(3, 5, 8, 20),
     learning_rate=2e-3,

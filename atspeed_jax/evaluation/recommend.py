@@ -79,6 +79,8 @@ def _json_lines(path: Path) -> Iterator[str]:
 def _parquet_rows(path: Path) -> Iterator[dict]:
     try:
         with pq.ParquetFile(path) as file:
+            if missing := {"user", "items"} - set(file.schema_arrow.names):
+                raise pa.ArrowKeyError(f"it lacks {', '.join(sorted(missing))}")
             for batch in file.iter_batches(batch_size=4096, columns=["user", "items"]):
                 yield from batch.to_pylist()
     except pa.ArrowException as error:
@@ -107,11 +109,13 @@ def lists_of(
 ) -> Lists:
     """Histories -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
 
-    exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`).
+    exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`). Raises
+    DecodeError for a setting that cannot work.
     """
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
     most = int(np.diff(offsets).max()) * setting.beams
+    decoders.build(setting)  # its complaints now, not when the first users are read
 
     def lists(histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
@@ -183,19 +187,18 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
 
 
 def _resume(partial: Path, claim: Path, fingerprint: str) -> list[str]:
-    """The whole lines already written; cuts off a part of a line that a kill left, claims a new file."""
+    """The whole lines already written; cuts off a part of a line that a kill left, claims a file without lines."""
     try:
-        if not claim.exists():
-            partial.unlink(missing_ok=True)  # without a claim nothing was written yet
-            files.write_json(claim, {"fingerprint": fingerprint})
-        elif json.loads(claim.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
-            raise RecommendError(
-                f"{partial} was begun with another model, list size or decoder; delete it and {claim.name}, or choose "
-                "another --output"
-            )
         written = partial.read_bytes() if partial.exists() else b""
         whole = written[: written.rfind(b"\n") + 1]
-        if len(whole) < len(written):
+        if not whole:
+            partial.unlink(missing_ok=True)
+            files.write_json(claim, {"fingerprint": fingerprint})
+        elif not claim.exists() or json.loads(claim.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+            raise RecommendError(
+                f"{partial} was begun with another model, list size or decoder; delete it, or choose another --output"
+            )
+        elif len(whole) < len(written):
             os.truncate(partial, len(whole))
     except OSError as error:
         raise RecommendError(f"{partial} cannot be written ({error}); choose another --output") from error

@@ -158,7 +158,7 @@ def test_another_catalogue_and_other_parameters_do_not_recompile():
     assert speculative_beam_search._cache_size() - before == 1
 
 
-@pytest.mark.parametrize("number", [2, 5, 7])
+@pytest.mark.parametrize("number", [0, 2, 7])
 def test_tolerance_gives_up_what_the_oracle_gives_up(number):
     """Lists, calls and the share given up, on tables whose scores differ by little, so that much would be lost."""
     shape, tolerance = SHAPES[number], 0.23

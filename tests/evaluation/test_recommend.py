@@ -51,7 +51,7 @@ def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
         return stand_in(histories)
 
     with pytest.raises(KeyboardInterrupt):
-        recommend(USERS, dies, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=len)
+        recommend(USERS, dies, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=abs)
     assert not (tmp_path / "r.jsonl").exists()
     with open(tmp_path / "r.jsonl.partial", "a") as file:
         file.write(torn)  # what a kill in the middle of a write leaves

@@ -29,7 +29,7 @@ ROWS = 8
 
 
 def toy_config(
-    steps=40, eval_every=10, patience=0, checkpoint_every=6, log_every=1, seed=3, learning_rate=0.05, average=0.9
+    steps=40, eval_every=10, patience=0, checkpoint_every=6, log_every=1, seed=3, learning_rate=0.05, average=0.5
 ):
     # One schedule whatever `steps` is, so that the compiled update is the same.
     optim = OptimConfig(
