@@ -5,11 +5,11 @@
 Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs; for other lengths set
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
-Lab note, Beauty, 2026-11-21, 2-core Xeon 2.8 GHz, jax 0.10.2: target 1,959 s for 12,480 steps (11.41 nats per validation
-item, still falling a little), teacher 129 s; on one of the two cores, draft SFT 147 s, alignment 1,367 s; evaluation
-of the rows of the target and the draft 559 s. Test: Recall@10 0.0175, NDCG@10 0.0089 (seen items kept); target calls
-at K = 1 / 5 / 20: 1.02 / 1.09 / 1.58 with the draft; no mismatched user. On 500 validation users, K = 20, after 5 epochs:
-tree_kd 1.588, atspeed_s 1.670.
+Lab note, Beauty, 2026-11-21, 2-core Xeon 2.8 GHz, jax 0.10.2: target 1,959 s for 12,480 steps (11.41 nats per
+validation item, still falling a little), teacher 129 s; on one of the two cores, draft SFT 147 s, alignment 1,367 s;
+evaluation of the rows of the target and the draft 559 s. Test: Recall@10 0.0175, NDCG@10 0.0089 (seen items kept);
+target calls at K = 1 / 5 / 20: 1.02 / 1.09 / 1.58 with the draft; no mismatched user. On 500 validation users, K =
+20, after 5 epochs: tree_kd 1.588, atspeed_s 1.670.
 """
 
 import ml_collections

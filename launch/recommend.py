@@ -1,6 +1,8 @@
 """The K best next items of every user in a file.
 
 python -m launch.recommend --checkpoint=WORKDIR --input=users.jsonl --output=recs.jsonl [--k=20] [--exclude_seen]
+
+The config is the one the run was begun with; a stage made with another one later needs it again: --config=...
 """
 
 from pathlib import Path
@@ -14,7 +16,7 @@ from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run, fingerprint
 from atspeed_jax.training.checkpoint import fingerprint_of
 from launch.config import MARKER_FILE, load, read_marker
-from launch.stage import start
+from launch.stage import given_config, start
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Working directory of a trained run.")
 _INPUT = flags.DEFINE_string("input", None, 'JSON lines {"user": ..., "items": [...]}, oldest first, or parquet.')
@@ -27,7 +29,7 @@ _CHUNK = flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a tim
 
 
 def main() -> None:
-    config = load(read_marker(Path(_CHECKPOINT.value) / MARKER_FILE), ExperimentConfig)
+    config = given_config() or load(read_marker(Path(_CHECKPOINT.value) / MARKER_FILE), ExperimentConfig)
     run = Run(config, Path(_CHECKPOINT.value), None)
     if _DRAFTER.value == "none":
         setting = plain(_K.value, config.decode.score_norm)

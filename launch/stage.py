@@ -24,14 +24,21 @@ def open_run() -> Run:
 
     Raises ConfigError, DatasetError or WorkdirError before anything is done.
     """
-    file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
-    if not Path(file).is_file():
-        raise ConfigError(f"there is no config file {file}; give one, such as --config=configs/tiny.py")
-    config = load(_CONFIG.value, ExperimentConfig)
+    config = given_config()
     run = Run(config, Path(_WORKDIR.value), Path(_DATA_DIR.value) if _DATA_DIR.value else None)
     for difference in check_workdir(_WORKDIR.value, config):
         print(f"note: differs from the config this workdir was made with: {difference}")
     return run
+
+
+def given_config() -> ExperimentConfig | None:
+    """The config of --config with its overrides, None without that flag. Raises ConfigError."""
+    if not flags.FLAGS["config"].present:
+        return None
+    file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    if not Path(file).is_file():
+        raise ConfigError(f"there is no config file {file}; give one, such as --config=configs/tiny.py")
+    return load(_CONFIG.value, ExperimentConfig)
 
 
 def main(call) -> None:

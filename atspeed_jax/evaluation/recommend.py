@@ -175,7 +175,8 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
             items, scores = lists([user.items for user in group])
             for user, row, values in zip(group, items, scores, strict=True):
                 found = row >= 0
-                line = {"user": user.user, "items": row[found].tolist(), "scores": np.round(values[found], 5).tolist()}
+                scores_shown = np.round(values[found].astype(float), 5).tolist()
+                line = {"user": user.user, "items": row[found].tolist(), "scores": scores_shown}
                 file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
