@@ -10,20 +10,13 @@ from atspeed_jax.pipeline import Run
 from atspeed_jax.training.train import TrainingDiverged
 from launch.config import ConfigError, check_workdir, load
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment, such as configs/tiny.py; --config.x.y=... overrides."
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/tiny.py; --config.x.y=... overrides.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run: new, empty, or one that this program made.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read them."
-)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it.")
 
 
 def open_run() -> Run:
-    """The run that the flags describe.
-
-    Raises ConfigError, DatasetError or WorkdirError before anything is done.
-    """
+    """The run that the flags describe; ConfigError, DatasetError or WorkdirError before anything is done."""
     config = given_config()
     run = Run(config, Path(_WORKDIR.value), Path(_DATA_DIR.value) if _DATA_DIR.value else None)
     for difference in check_workdir(_WORKDIR.value, config):

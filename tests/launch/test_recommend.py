@@ -42,7 +42,7 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
     ("case", "message"),
     [
         ("again", "recs.jsonl exists; choose another --output"),
-        ("no checkpoint", "experiment.json cannot be read"),
+        ("no checkpoint", "nothing/data"),
         ("too many", "width 10 of level 2 is below min(K=11"),
         ("unknown item", "bad.jsonl, line 1: item 99999 is not in the catalogue"),
     ],
