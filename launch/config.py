@@ -209,9 +209,11 @@ def read_marker(marker: Path) -> dict:
     try:
         recorded = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WorkdirError(f"{marker} cannot be read ({error}); give the directory of another run") from error
+        raise WorkdirError(
+            f"{marker} cannot be read ({error}); to begin a run give a new or empty directory"
+        ) from error
     if not isinstance(recorded, dict):
-        raise WorkdirError(f"{marker} holds no config; give the directory of another run")
+        raise WorkdirError(f"{marker} holds no config; to begin a run give a new or empty directory")
     return recorded
 
 

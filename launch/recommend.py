@@ -35,10 +35,10 @@ def main() -> None:
         setting = plain(_K.value, config.decode.score_norm)
     else:
         setting = speculative(_DRAFTER.value, _K.value, config.decode)
-    decoders = run.decoders(run.draft_params)
+    draft_params = run.draft_params if setting.drafter == "draft" else None
     shapes = {"history": config.data.history, "buckets": config.evaluate.buckets}
     lists = lists_of(
-        decoders,
+        run.decoders(draft_params),
         setting,
         run.dataset,
         **shapes,
@@ -47,7 +47,7 @@ def main() -> None:
     )
     path, catalog = Path(_INPUT.value), run.dataset.catalog
     users = read_users(path, catalog.items, _ON_BAD.value, tqdm.write)
-    models = fingerprint_of(run.target_params), fingerprint_of(run.draft_params)
+    models = fingerprint_of(run.target_params), fingerprint_of(draft_params)
     made_from = fingerprint(*models, setting, _EXCLUDE_SEEN.value, shapes)
     with tqdm(total=count_users(path), unit="user", desc="recommend") as bar:
         count = recommend(

@@ -115,14 +115,14 @@ def lists_of(
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
     most = int(np.diff(offsets).max()) * setting.beams
-    decoders.build(setting)  # its complaints now, not when the first users are read
+    decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
 
     def lists(histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
         seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
         # A power of two: longer histories compile again only when they double.
         capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
-        decode = decoders.build(setting)
+        decode = decode_all
         ids = np.full((len(histories), setting.beams), -1, np.int32)
         scores = np.zeros(ids.shape, np.float32)
         for batch in batches:

@@ -23,11 +23,15 @@ SMALL = "tests/helpers/small.py"
 
 
 def run_mains(cases, environment: dict[str, str]) -> list[SimpleNamespace]:
-    """(code, out, err) of each case (module below launch/, workdir, config, further arguments, pattern)."""
-    rows = [
-        [f"launch.{name}", [f"--workdir={workdir}", f"--config={config}", *more], pattern]
-        for name, workdir, config, more, pattern in cases
-    ]
+    """(code, out, err) of each case (module below launch/, workdir, config, further arguments, pattern).
+
+    A workdir or config of None is not given.
+    """
+    rows = []
+    for name, workdir, config, more, pattern in cases:
+        given = {"workdir": workdir, "config": config}
+        flags = [f"--{flag}={value}" for flag, value in given.items() if value is not None]
+        rows.append([f"launch.{name}", [*flags, *more], pattern])
     paths = {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(rows)],

@@ -15,13 +15,14 @@ def ended(small_run, tmp_path_factory):
     (place / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in USERS))
     (place / "bad.jsonl").write_text('{"user": 1, "items": [99999]}\n')
 
-    def case(checkpoint, *more, users="users.jsonl", output="recs.jsonl"):
+    def case(checkpoint, *more, config=None, users="users.jsonl", output="recs.jsonl"):
         flags = [f"--checkpoint={checkpoint}", f"--input={place / users}", f"--output={place / output}", *more]
-        return "recommend", place, SMALL, flags, ""  # every main knows --workdir and --config; this one needs neither
+        return "recommend", None, config, flags, ""
 
     cases = {
         "lists": case(small_run.workdir, "--k=6", "--exclude_seen", "--chunk=2"),
         "again": case(small_run.workdir, "--k=6", "--exclude_seen"),
+        "its config given": case(small_run.workdir, "--k=6", config=SMALL, output="given.jsonl"),
         "no checkpoint": case(place / "nothing", output="other.jsonl"),
         "too many": case(small_run.workdir, "--k=11", output="other.jsonl"),
         "unknown item": case(small_run.workdir, "--k=6", users="bad.jsonl", output="other.jsonl"),
@@ -34,6 +35,7 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
     assert results["lists"].code == 0 and "5 users" in results["lists"].out
     lines = [json.loads(line) for line in (place / "recs.jsonl").read_text().splitlines()]
     assert [line["user"] for line in lines] == [user["user"] for user in USERS]
+    assert results["its config given"].code == 0 and len((place / "given.jsonl").read_text().splitlines()) == 5
     for line, user in zip(lines, USERS, strict=True):
         assert len(set(line["items"])) == len(line["scores"]) == 6 and not set(line["items"]) & set(user["items"])
 
@@ -42,7 +44,7 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
     ("case", "message"),
     [
         ("again", "recs.jsonl exists; choose another --output"),
-        ("no checkpoint", "nothing/data"),
+        ("no checkpoint", "experiment.json cannot be read"),
         ("too many", "width 10 of level 2 is below min(K=11"),
         ("unknown item", "bad.jsonl, line 1: item 99999 is not in the catalogue"),
     ],
