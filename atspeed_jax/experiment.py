@@ -66,8 +66,8 @@ class TrainConfig:
 
     buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations
     without improvement before it stops, 0 never. valid_users: validation users measured each time. average: decay of
-    the moving average of the parameters, which is then what is kept; 0 for none. item_dropout: share of the items left
-    out of a row, in next-item training.
+    the moving average of the parameters, which is then what is kept; 0 for none. shuffle: share of the rows whose items
+    come in random order, in next-item training.
     """
 
     epochs: float
@@ -80,7 +80,7 @@ class TrainConfig:
     b1: float
     b2: float
     average: float
-    item_dropout: float
+    shuffle: float
     evaluations: int
     patience: int
     checkpoint_every: int
@@ -94,8 +94,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
         if not 0 < self.epochs < math.inf:
             raise ValueError(f"epochs={self.epochs}: expected a positive number")
-        if not 0 <= self.item_dropout < 1:
-            raise ValueError(f"item_dropout={self.item_dropout}: expected a share in [0, 1)")
+        if not 0 <= self.shuffle <= 1:
+            raise ValueError(f"shuffle={self.shuffle}: expected a share in [0, 1]")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps={self.warmup_steps}: expected 0 or more")
         self.fit(1)  # the complaints of OptimConfig and FitConfig now, not when the run's turn comes

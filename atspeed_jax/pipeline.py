@@ -22,13 +22,14 @@ from atspeed_jax.alignment.align import align_loss
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher, next_item_examples
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.checks import check_same_data, check_settings, check_splits
-from atspeed_jax.data.batches import prompt_batches, steps_per_epoch, train_batches, valid_batches
+from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset, load_dataset
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
-from atspeed_jax.evaluation.decode_users import decode_users
+from atspeed_jax.decoding.base import resolve_widths
 from atspeed_jax.evaluation.decoders import Decoders, speculative
-from atspeed_jax.evaluation.evaluate import Evaluation, evaluate, users_with_items
+from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.report import environment, format_table, write_report
+from atspeed_jax.evaluation.validate import CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.experiment import ExperimentConfig, TrainConfig
 from atspeed_jax.items.trie import build_trie, popularity_prior, prefix_counts
 from atspeed_jax.models.llama import LlamaConfig, init_params
@@ -156,8 +157,10 @@ class Run:
         self.dataset  # noqa: B018 (loaded to be checked)
 
     def target(self) -> None:
-        """Trains the target from scratch on train; the best validation step is kept."""
-        self._fit_next_item("target", self.target_model, self.config.train_target, self._target_fingerprint)
+        """Trains the target from scratch on train; the step with the best lists on validation users is kept."""
+        model, train = self.target_model, self.config.train_target
+        lists = list_quality(self.dataset, self._fixed_users(train), model, self.trie)
+        self._fit_next_item("target", model, train, self._target_fingerprint, lists=lists, best=(f"ndcg@{CUT}", "max"))
 
     def teacher(self) -> None:
         """Decodes the target's beams for every training user."""
@@ -186,15 +189,22 @@ class Run:
             self.dataset,
             self.trie,
             teacher,
+            prompts=c.teacher.prompts,
             history=c.data.history,
             buckets=train.buckets,
             batch_size=train.batch_size,
             seed=train.seed,
         )
-        examples = int((next_item_examples(self.dataset)[1] >= 0).sum())
+        examples = int((next_item_examples(self.dataset, c.teacher.prompts)[1] >= 0).sum())
+        setting = speculative("draft", c.teacher.beams, c.decode)
+        widths = resolve_widths(c.decode.widths, prefix_counts(self.dataset.catalog.id_tokens), c.teacher.beams)
+
+        def decoder(params):
+            return self.decoders(params).build(setting)
 
         def loss(params, batch, key):
-            return align_loss(c.align, model, self.target_model, params, self.target_params, context, batch, key)
+            models = c.align, model, self.target_model, params, self.target_params
+            return align_loss(*models, context, batch, key, widths=widths)
 
         fit(
             name="draft",
@@ -204,47 +214,43 @@ class Run:
             init_params=lambda key: sft,
             loss=loss,
             batches=batches,
-            evaluate=self._target_calls(train),
+            evaluate=target_calls(self._fixed_users(train), decoder),
             monitor="target_calls",
             mode="min",
         )
 
-    def _fit_next_item(self, name: str, model: LlamaConfig, train: TrainConfig, stage_fingerprint: str):
+    def _fit_next_item(
+        self,
+        name: str,
+        model: LlamaConfig,
+        train: TrainConfig,
+        stage_fingerprint: str,
+        *,
+        lists=lambda params: {},
+        best=("nats_per_item", "min"),
+    ):
+        """lists: params -> further figures. best: the figure by which parameters are kept, and which way."""
         shape = {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
         batches = train_batches(self.dataset, seed=train.seed, **shape)
         held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)
+        nats = validation(model, held_out, self.dataset.catalog.length)
         return fit(
             name=name,
             workdir=self.workdir / name,
             config=train.fit(steps_per_epoch(self.dataset, **shape)),
             fingerprint=stage_fingerprint,
             init_params=functools.partial(init_params, model),
-            loss=training_loss(model, self.dataset.catalog.length, train.item_dropout),
+            loss=training_loss(model, self.dataset.catalog.length, train.shuffle),
             batches=batches,
-            evaluate=validation(model, held_out, self.dataset.catalog.length),
-            monitor="nats_per_item",
-            mode="min",
+            evaluate=lambda params: nats(params) | lists(params),
+            monitor=best[0],
+            mode=best[1],
         )
 
-    def _target_calls(self, train: TrainConfig):
-        """Params of a draft -> {"target_calls"}: mean over fixed validation users at the teacher's K and the default
-        widths."""
-        c = self.config
-        users = users_with_items(self.dataset, "valid").choose(train.valid_users, train.seed)
-        batches = prompt_batches(
-            self.dataset.catalog,
-            users.histories,
-            history=c.data.history,
-            buckets=c.evaluate.buckets,
-            batch_size=c.evaluate.batch_size,
-        )
-        setting = speculative("draft", c.teacher.beams, c.decode)
-
-        def evaluate_draft(params) -> dict[str, float]:
-            decoded = decode_users(self.decoders(params).build(setting), batches, len(users.users))
-            return {"target_calls": float(decoded.calls.mean())}
-
-        return evaluate_draft
+    def _fixed_users(self, train: TrainConfig) -> FixedUsers:
+        measure = self.config.evaluate
+        shapes = {"buckets": measure.buckets, "batch_size": measure.batch_size, "history": self.config.data.history}
+        return fixed_users(self.dataset, train.valid_users, train.seed, **shapes)
 
     def evaluation(self, *, full: bool = False) -> dict:
         """Measures everything and writes report.json, report.md and plots; returns the report."""

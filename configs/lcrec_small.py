@@ -5,11 +5,16 @@
 Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs; for other lengths set
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
-Lab note, Beauty, 2026-11-21, 2-core Xeon 2.8 GHz, jax 0.10.2: target 1,959 s for 12,480 steps (11.41 nats per
-validation item, still falling a little), teacher 129 s; on one of the two cores, draft SFT 147 s, alignment 1,367 s;
-evaluation of the rows of the target and the draft 559 s. Test: Recall@10 0.0175, NDCG@10 0.0089 (seen items kept);
-target calls at K = 1 / 5 / 20: 1.02 / 1.09 / 1.58 with the draft; no mismatched user. On 500 validation users, K =
-20, after 5 epochs: tree_kd 1.588, atspeed_s 1.670.
+Lab note, Beauty, 2026-11-21, 2-core Xeon 2.8 GHz, jax 0.10.2; all with the flags above, in this order:
+
+    launch.train_target   1,959 s, 12,480 steps, 11.41 nats per validation item, still falling a little
+    launch.make_teacher   129 s
+    launch.train_draft    on one of the two cores, SFT 147 s, alignment 1,367 s
+    launch.evaluate --config.evaluate.drafters='("draft",)' --config.evaluate.grid_beams='()'
+      --config.evaluate.grid_widths='()'   559 s. Test: Recall@10 0.0175, NDCG@10 0.0089 (seen items kept); target
+      calls at K = 1 / 5 / 20: 1.016 / 1.089 / 1.580; no mismatched user
+    launch.train_draft --config.train_align.epochs=5 --config.align.objective=tree_kd (or atspeed_s)
+      target calls at K = 20 on 500 validation users: 1.588 (1.670)
 """
 
 import ml_collections
@@ -24,7 +29,7 @@ TRAIN = dict(
     b1=0.9,
     b2=0.98,
     average=0.0,
-    item_dropout=0.0,
+    shuffle=0.0,
     patience=4,
     checkpoint_every=400,
     log_every=20,
@@ -32,7 +37,7 @@ TRAIN = dict(
     seed=0,
 )
 ALIGN = TRAIN | dict(
-    epochs=12.0,
+    epochs=6.0,
     batch_size=32,
     buckets=(3, 5, 8, 20),
     learning_rate=2e-3,
@@ -54,18 +59,30 @@ def get_config() -> ml_collections.ConfigDict:
             name="lcrec_small",
             data=dict(source="atspeed", history=20, synthetic=None),
             target=MODEL
-            | dict(
-                hidden_size=192, intermediate_size=512, layers=4, head_dim=48, dropout=0.2, tied_embeddings=False
-            ),
+            | dict(hidden_size=192, intermediate_size=512, layers=4, head_dim=48, dropout=0.1, tied_embeddings=False),
             draft=MODEL | dict(hidden_size=96, intermediate_size=216, layers=2, head_dim=24, dropout=0.0),
             train_target=TRAIN
-            | dict(epochs=20.0, batch_size=32, learning_rate=1e-3, average=0.999, evaluations=20),
+            | dict(
+                epochs=15.0,
+                batch_size=32,
+                learning_rate=1e-3,
+                average=0.999,
+                shuffle=0.5,
+                evaluations=5,
+                patience=0,
+            ),
             train_draft=TRAIN | dict(epochs=4.0, batch_size=32, learning_rate=2e-3, evaluations=4),
             align=dict(
-                objective="tree_kd", alpha=0.95, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
+                objective="coverage",
+                alpha=0.95,
+                temperature=1.0,
+                top_k=20,
+                density_weight=1.0,
+                coverage_weight=1.0,
+                score_norm="vocab",
             ),
             train_align=ALIGN,
-            teacher=dict(beams=20, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
+            teacher=dict(beams=20, prompts=2, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
             decode=dict(widths=("all", 64, 96), gamma=3, score_norm="vocab"),
             evaluate=dict(
                 list_size=20,

@@ -18,7 +18,7 @@ TRAIN = dict(
     b1=0.9,
     b2=0.99,
     average=0.0,
-    item_dropout=0.0,
+    shuffle=0.0,
     evaluations=4,
     patience=0,
     checkpoint_every=100,
@@ -61,10 +61,16 @@ def get_config() -> ml_collections.ConfigDict:
             train_target=TRAIN,
             train_draft=TRAIN | dict(learning_rate=5e-3),
             align=dict(
-                objective="tree_kd", alpha=0.9, temperature=1.0, top_k=20, density_weight=1.0, score_norm="vocab"
+                objective="coverage",
+                alpha=0.9,
+                temperature=1.0,
+                top_k=20,
+                density_weight=1.0,
+                coverage_weight=1.0,
+                score_norm="vocab",
             ),
             train_align=TRAIN | dict(buckets=(16,), learning_rate=5e-3, evaluations=2, valid_users=64),
-            teacher=dict(beams=20, batch_size=64, buckets=(16,), log_probs=True),
+            teacher=dict(beams=20, prompts=1, batch_size=64, buckets=(16,), log_probs=True),
             decode=dict(widths=("all", 32, 48), gamma=3, score_norm="vocab"),
             evaluate=dict(
                 list_size=20,

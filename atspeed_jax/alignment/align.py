@@ -4,6 +4,7 @@ node."""
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from atspeed_jax.alignment.tree import (
     TeacherTree,
     TreeContext,
     child_log_probs,
+    path_scores,
     stored_log_probs,
     teacher_tree,
     tree_logits,
@@ -23,11 +25,11 @@ from atspeed_jax.models.llama import LlamaConfig
 
 @dataclasses.dataclass(frozen=True)
 class AlignConfig:
-    """What aligns the draft. objective: "tree_kd" or "atspeed_s" ("sft" is the next-item loss alone).
+    """What aligns the draft. objective: "tree_kd", "atspeed_s" or "coverage" ("sft" is the next-item loss alone).
 
     alpha: its weight; 1 - alpha goes to the next item. temperature divides the logits of both models, at least 0.1.
-    top_k: |S| of AtSpeed-S. density_weight: of its second term. score_norm: that of serving. Raises ValueError outside
-    these ranges.
+    top_k: |S| of AtSpeed-S. density_weight: of its second term. coverage_weight: of `losses.coverage` beside TreeKD in
+    "coverage". score_norm: that of serving. Raises ValueError outside these ranges.
     """
 
     objective: losses.Objective
@@ -35,6 +37,7 @@ class AlignConfig:
     temperature: float
     top_k: int
     density_weight: float
+    coverage_weight: float
     score_norm: ScoreNorm
 
     def __post_init__(self):
@@ -46,6 +49,9 @@ class AlignConfig:
             )
         if self.top_k < 1:
             raise ValueError(f"top_k={self.top_k}: expected at least 1")
+        for name in ("density_weight", "coverage_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
 
 
 def align_loss(
@@ -57,13 +63,16 @@ def align_loss(
     context: TreeContext,
     batch,
     dropout_key,
+    *,
+    widths: tuple[int, ...] = (),
 ):
     """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM section
     7).
 
     batch: "tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B] (see `teacher_tree`), and "log_probs" [B, 1 +
     (L-2) K, R], the teacher's stored log-probabilities; without them the teacher reads the tree here, in one forward
-    pass, and needs nothing stored but beams. -> (loss, {"align_loss", "next_item_loss"}), both per node.
+    pass, and needs nothing stored but beams. widths: nodes drafted per level when serving (`base.resolve_widths`), for
+    "coverage". -> (loss, {"align_loss", "next_item_loss"}), both per node, and "coverage_loss", per beam.
     """
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])
     student = tree_logits(draft, draft_params, tree, dropout_key)
@@ -79,15 +88,25 @@ def align_loss(
     else:
         logits = jax.lax.stop_gradient(tree_logits(target, target_params, tree, None))
         teacher = [_log_probs(config, context, tree, level, logits) for level in range(len(tree.levels))]
-    aligned = losses.mean_over_tree(
-        [
-            _node_loss(config, p, *_log_probs(config, context, tree, level, student))
-            for level, (p, _) in enumerate(teacher)
-        ],
-        tree.is_beam,
-    )
-    loss = (1 - config.alpha) * next_item + config.alpha * aligned
-    return loss, {"align_loss": aligned, "next_item_loss": next_item}
+    found = [(p, *_log_probs(config, context, tree, level, student)) for level, (p, _) in enumerate(teacher)]
+    aligned = losses.mean_over_tree([_node_loss(config, *level) for level in found], tree.is_beam)
+    loss, parts = aligned, {"align_loss": aligned, "next_item_loss": next_item}
+    if config.objective == "coverage":
+        parts["coverage_loss"] = _missed(context, tree, found, widths, batch["beams"].shape[2])
+        loss += config.coverage_weight * parts["coverage_loss"]
+    return (1 - config.alpha) * next_item + config.alpha * loss, parts
+
+
+def _missed(context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int):
+    """`losses.coverage` summed over the drafted levels, mean over the users."""
+    teacher = path_scores(context, tree.levels, [p for p, _, _ in found])
+    student = path_scores(context, tree.levels, [q for _, q, _ in found])
+    total = 0.0
+    for width, p, q, (_, _, exists), is_beam in zip(widths, teacher, student, found, tree.is_beam, strict=True):
+        exists = exists[..., : p.shape[-1]] & is_beam[..., None]
+        p, q, exists = (x.reshape(x.shape[0], -1) for x in (p, q, exists))
+        total += losses.coverage(p, q, exists, top_k=beams, width=width).mean()
+    return total
 
 
 def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, level: int, logits: list):
@@ -95,6 +114,6 @@ def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, lev
 
 
 def _node_loss(config: AlignConfig, teacher, student, exists):
-    if config.objective == "tree_kd":
-        return losses.tree_kd(teacher, student, exists)
-    return losses.atspeed_s(teacher, student, exists, top_k=config.top_k, density_weight=config.density_weight)
+    if config.objective == "atspeed_s":
+        return losses.atspeed_s(teacher, student, exists, top_k=config.top_k, density_weight=config.density_weight)
+    return losses.tree_kd(teacher, student, exists)

@@ -2,7 +2,8 @@
 
 Notation: p the teacher's (target's) next-code distribution at a node, q the student's (draft's), both under the
 serving constraint (`alignment.tree.child_log_probs`), given as log-probabilities [B, N, M] with a mask of the M
-entries that exist. Each function returns one value per node [B, N]; `mean_over_tree` weighs every level alike.
+entries that exist. Each divergence gives one value per node [B, N], and `mean_over_tree` weighs every level alike;
+`coverage` looks at a whole level at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from jaxtyping import Bool, Float
 
 from atspeed_jax.shapes import Logits, NodeBool, NodeFloat
 
-Objective = Literal["sft", "tree_kd", "atspeed_s"]
+Objective = Literal["sft", "tree_kd", "atspeed_s", "coverage"]
+SOFTNESS = 0.5  # nats of cumulative score over which `coverage` tells beams inside from beams outside
 Distribution = Float[Array, "B N M"]
 Exists = Bool[Array, "B N M"]
 
@@ -46,6 +48,28 @@ def atspeed_s(p: Distribution, q: Distribution, exists: Exists, *, top_k: int, d
     entropy = -jnp.where(inside, share * jnp.log(jnp.maximum(share, 1e-9)), 0.0).sum(-1)
     full = (exists.sum(-1) >= top_k) & (k == top_k)
     return divergence + density_weight * jnp.where(full, p_in[..., -1] * entropy, 0.0)
+
+
+def coverage(
+    p: Float[Array, "B M"], q: Float[Array, "B M"], exists: Bool[Array, "B M"], *, top_k: int, width: int
+) -> Float[Array, B]:
+    """How far the teacher's top-K of a level are from the student's `width` best, per beam [B] (ours).
+
+    p and q are cumulative scores of the level's nodes, as beams have them. With T the teacher's top-K and theta the
+    student's `width`-th best score (no gradient), mean over y in T of s * log(1 + exp((theta - q(y)) / s)), s =
+    SOFTNESS: a level is accepted when no y of T lies below theta, and with errors of logistic law this is s / K times
+    -log of that probability. A beam well inside adds nothing, unlike in a divergence, which strives for exactness
+    where verification does not look. A level narrower than `width` misses nothing: 0.
+    """
+
+    def at_place(scores, place: int):
+        best, _ = jax.lax.top_k(jnp.where(exists, scores, -jnp.inf), min(place, scores.shape[-1]))
+        return best[:, -1:] if place <= scores.shape[-1] else jnp.full_like(best[:, -1:], -jnp.inf)
+
+    wanted = exists & (p >= at_place(p, top_k))
+    theta = jnp.maximum(at_place(jax.lax.stop_gradient(q), width), -1e4)  # finite, and below every score
+    below = jnp.where(wanted, theta - q, -1e4) / SOFTNESS
+    return SOFTNESS * jax.nn.softplus(below).sum(-1) / jnp.maximum(wanted.sum(-1), 1)
 
 
 def next_item_cross_entropy(logits: Logits, target, at: NodeBool) -> tuple[Array, Array]:

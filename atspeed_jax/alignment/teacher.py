@@ -1,7 +1,7 @@
-"""Teacher data: the target's own settled beams for one prompt per training user, stored as trie nodes.
+"""Teacher data: the target's own settled beams for some prompts per training user, stored as trie nodes.
 
 Parquet parts, one per group of batches, so that an interrupted run goes on where it stopped; `complete.json` says that
-all are there. A user costs L * K int32, and with `log_probs` a float16 per child of a beam: whole logits are never
+all are there. A prompt costs L * K int32, and with `log_probs` a float16 per child of a beam: whole logits are never
 stored (the reference dumps 19 GB of them for Beauty). Without `log_probs`, `alignment.align` recomputes them.
 """
 
@@ -39,23 +39,28 @@ BATCHES_PER_PART = 16
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """What the teacher decodes. beams: K per level.
+    """What the teacher decodes. beams: K per level. prompts: at most so many per user (`next_item_examples`).
 
     batch_size: prompts per decode. buckets: prompt lengths in items. log_probs: store what the target thinks of the
     beams' children too, so that alignment never runs the target; pays from two epochs on.
     """
 
     beams: int
+    prompts: int
     batch_size: int
     buckets: tuple[int, ...]
     log_probs: bool
 
+    def __post_init__(self):
+        if self.prompts < 1:
+            raise ValueError(f"prompts={self.prompts}: expected at least 1 per training user")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TeacherData:
-    """beams [users, L, K] int32: trie nodes, -1 for none.
+    """beams [examples, L, K] int32: trie nodes, -1 for none.
 
-    log_probs, if stored: [E] float16, each user's rows one after the other from start[user] to start[user + 1]: the
+    log_probs, if stored: [E] float16, each example's rows one after the other from start[i] to start[i + 1]: the
     log-softmax over the vocabulary of every child of the root and of the K beams of depth 1..L-2, in that order.
     """
 
@@ -68,11 +73,21 @@ class TeacherError(ValueError):
     """Teacher data that is missing or was made from something else."""
 
 
-def next_item_examples(dataset: Dataset) -> tuple[list[np.ndarray], np.ndarray]:
-    """One example per training user: (histories, next items [users]); the last train item is next, -1 for a user
-    without one."""
-    histories = [items[:-1] for items in dataset.train]
-    return histories, np.array([items[-1] if len(items) else -1 for items in dataset.train], np.int32)
+def next_item_examples(dataset: Dataset, prompts: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Up to `prompts` examples of every training user, user after user: (histories, next items [examples]).
+
+    A user's first has the last train item as next, the second the one before it, and so on to the first item. A user
+    without items has one, with an empty history and -1 as next.
+    """
+    histories, following = [], []
+    for items in dataset.train:
+        for place in range(len(items) - 1, max(len(items) - 1 - prompts, -1), -1):
+            histories.append(items[:place])
+            following.append(items[place])
+        if not len(items):
+            histories.append(items)
+            following.append(-1)
+    return histories, np.array(following, np.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "beams", "score_norm"))
@@ -128,7 +143,7 @@ def make_teacher(
     fingerprint: str,
     progress: Callable,
 ) -> None:
-    """Decodes every training user's prompt and stores the beams; skips parts that are already there.
+    """Decodes the training users' prompts and stores the beams; skips parts that are already there.
 
     fingerprint says what the beams come from (target, data, settings). progress wraps the loop over batches (tqdm).
     Raises TeacherError if `directory` holds teacher data of another fingerprint.
@@ -137,7 +152,7 @@ def make_teacher(
     _check_fingerprint(directory, fingerprint)
     if (directory / COMPLETE).exists():
         return
-    histories, _ = next_item_examples(dataset)
+    histories, _ = next_item_examples(dataset, config.prompts)
     batches = prompt_batches(
         dataset.catalog, histories, history=history, buckets=config.buckets, batch_size=config.batch_size
     )
@@ -160,11 +175,11 @@ def make_teacher(
                 values, exists = np.asarray(values)[real], np.asarray(exists)[real]
                 log_probs += [row[there].astype(np.float16) for row, there in zip(values, exists, strict=True)]
         _write_part(path, np.concatenate(rows), np.concatenate(nodes), log_probs)
-    files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "users": len(histories), "parts": len(parts)})
+    files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "prompts": len(histories), "parts": len(parts)})
 
 
 def load_teacher(directory: Path, *, fingerprint: str) -> TeacherData:
-    """Beams of every training user, with the log-probabilities of their children if they were stored.
+    """Beams of every example, with the log-probabilities of their children if they were stored.
 
     Raises TeacherError if they are incomplete or of another target, data or setting.
     """
@@ -176,7 +191,7 @@ def load_teacher(directory: Path, *, fingerprint: str) -> TeacherData:
     table = pa.concat_tables([pq.read_table(path) for path in sorted(directory.glob("part-*.parquet"))])
     levels, beams = (int(x) for x in table.schema.metadata[b"shape"].split())
     nodes = table["nodes"].combine_chunks().flatten().to_numpy().reshape(-1, levels, beams)
-    order = np.argsort(table["user"].to_numpy())
+    order = np.argsort(table["example"].to_numpy())
     if "log_probs" not in table.column_names:
         return TeacherData(nodes[order], None, None)
     stored = table["log_probs"].combine_chunks().take(pa.array(order))
@@ -190,35 +205,36 @@ def alignment_batches(
     trie: Trie,
     teacher: TeacherData,
     *,
+    prompts: int,
     history: int,
     buckets: tuple[int, ...],
     batch_size: int,
     seed: int,
 ) -> grain.MapDataset:
-    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B]} over the training users, and
-    "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
+    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B]} over the training users'
+    prompts, and "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
 
     Resumable like all batches: batches[step] is a function of the arguments and step.
     """
-    histories, next_items = next_item_examples(dataset)
+    histories, next_items = next_item_examples(dataset, prompts)
     histories = [items[max(0, len(items) - history) :] for items in histories]
-    users = np.flatnonzero(next_items >= 0)
+    examples = np.flatnonzero(next_items >= 0)
     catalog = dataset.catalog
     children = [np.diff(np.asarray(starts)) for starts in trie.row_start]
     next_id = np.where(next_items >= 0, catalog.id_of_item[np.maximum(next_items, 0)], -1).astype(np.int32)
 
     def collate(chosen: list[int], bucket: int) -> dict:
         tokens = np.full((len(chosen), 1 + catalog.length * bucket), PAD, np.int32)
-        for line, user in zip(tokens, chosen, strict=True):
-            prompt = prompt_tokens(catalog, histories[user], bucket)
+        for line, example in zip(tokens, chosen, strict=True):
+            prompt = prompt_tokens(catalog, histories[example], bucket)
             line[len(line) - len(prompt) :] = prompt
         beams = aligned_beams(teacher.beams[chosen])
         batch = {"tokens": tokens, "valid": tokens != PAD, "beams": beams, "next_id": next_id[chosen]}
         return batch if teacher.log_probs is None else batch | {"log_probs": _rows_of(teacher, children, chosen)}
 
     return bucketed_batches(
-        users.tolist(),
-        [len(histories[user]) for user in users],
+        examples.tolist(),
+        [len(histories[example]) for example in examples],
         buckets=bucket_lengths(buckets, history),
         batch_size=batch_size,
         seed=seed,
@@ -226,27 +242,30 @@ def alignment_batches(
     )
 
 
-def _rows_of(teacher: TeacherData, children: list[np.ndarray], users: list[int]) -> np.ndarray:
-    """The users' stored log-probabilities as rows [B, 1 + (L-2) K, R], 0 where there is no child.
+def _rows_of(teacher: TeacherData, children: list[np.ndarray], examples: list[int]) -> np.ndarray:
+    """The examples' stored log-probabilities as rows [B, 1 + (L-2) K, R], 0 where there is no child.
 
     children[l]: how many each node of depth l has.
     """
-    beams = aligned_beams(teacher.beams[users])
-    counts = [np.broadcast_to(children[0][0], (len(users), 1))]
+    beams = aligned_beams(teacher.beams[examples])
+    counts = [np.broadcast_to(children[0][0], (len(examples), 1))]
     for level in range(1, beams.shape[1] + 1):
         nodes = beams[:, level - 1]
         counts.append(np.where(nodes >= 0, children[level][np.maximum(nodes, 0)], 0))
     counts = np.concatenate(counts, 1)
     rows = np.zeros((*counts.shape, max(int(level.max()) for level in children)), np.float16)
     rows[np.arange(rows.shape[-1]) < counts[..., None]] = np.concatenate(
-        [teacher.log_probs[teacher.start[user] : teacher.start[user + 1]] for user in users]
+        [teacher.log_probs[teacher.start[i] : teacher.start[i + 1]] for i in examples]
     )
     return rows
 
 
-def _write_part(path: Path, users: np.ndarray, nodes: np.ndarray, log_probs: list[np.ndarray]) -> None:
+def _write_part(path: Path, examples: np.ndarray, nodes: np.ndarray, log_probs: list[np.ndarray]) -> None:
     flat = pa.array(nodes.reshape(-1).astype(np.int32))
-    columns = {"user": pa.array(users, pa.int32()), "nodes": pa.FixedSizeListArray.from_arrays(flat, nodes[0].size)}
+    columns = {
+        "example": pa.array(examples, pa.int32()),
+        "nodes": pa.FixedSizeListArray.from_arrays(flat, nodes[0].size),
+    }
     if log_probs:
         offsets = np.cumsum([0] + [len(values) for values in log_probs])
         columns["log_probs"] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), np.concatenate(log_probs))

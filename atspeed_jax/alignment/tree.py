@@ -108,7 +108,7 @@ def _attach(context: TreeContext, parents: B.Beams, nodes: Int[Array, "B N"], le
     """Nodes of depth `level` hung below their parents among `parents`, placed; a node whose parent is absent is
     invalid."""
     valid, node = nodes >= 0, jnp.maximum(nodes, 0)
-    hit = (context.parent[level - 1][node][:, :, None] == parents.node[:, None]) & parents.valid[:, None]
+    hit = _is_parent(context, parents, node, level)
     current = parents.take(hit.argmax(-1))
     current = current.replace(
         tokens=current.tokens.at[..., level - 1].set(context.trie.token[level - 1][node]),
@@ -116,6 +116,11 @@ def _attach(context: TreeContext, parents: B.Beams, nodes: Int[Array, "B N"], le
         valid=valid & hit.any(-1),
     )
     return B.place(current, level, layout)
+
+
+def _is_parent(context: TreeContext, parents: B.Beams, node, level: int) -> Bool[Array, "B N M"]:
+    """Which of the beams `parents` [B, M] is the parent of each node [B, N] of depth `level`."""
+    return (context.parent[level - 1][node][:, :, None] == parents.node[:, None]) & parents.valid[:, None]
 
 
 def tree_logits(model: LlamaConfig, params, tree: TeacherTree, dropout_key: Array | None) -> list[Logits]:
@@ -139,6 +144,28 @@ def child_log_probs(
     """
     children = B.children_of(context.trie, level, beams, logits, "vocab")
     return constrained(children.log_prob, children.exists, beams.valid, norm)
+
+
+def path_scores(context: TreeContext, levels: Sequence[B.Beams], log_probs: Sequence[Array]) -> list[ChildFloat]:
+    """Cumulative log-probability of every child of every node [B, N, R], level by level, from `child_log_probs`.
+
+    What does not exist has no meaning here.
+    """
+    scores: list[ChildFloat] = []
+    for level, beams in enumerate(levels):
+        edge, _ = context.trie.edges(level, beams.node)
+        own = log_probs[level][..., : edge.shape[-1]]  # without the bucket of all other tokens
+        if level == 0:
+            scores.append(own)
+            continue
+        above = levels[level - 1]
+        parent = _is_parent(context, above, beams.node, level).argmax(-1)
+        first = context.trie.row_start[level - 1][jnp.take_along_axis(above.node, parent, 1)]
+        row = scores[-1].shape[-1]
+        place = parent * row + jnp.clip(beams.node - first, 0, row - 1)
+        before = jnp.take_along_axis(scores[-1].reshape(own.shape[0], -1), place, 1)
+        scores.append(before[..., None] + own)
+    return scores
 
 
 def constrained(

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from atspeed_jax.items.catalog import PAD
 from atspeed_jax.models.llama import LlamaConfig, forward
 
 
@@ -25,27 +24,28 @@ def next_item_loss(model: LlamaConfig, params, batch, dropout_key):
     return jnp.where(counted, loss, 0.0).sum(), counted.sum()
 
 
-def drop_items(batch, length: int, rate: float, key):
-    """The batch with each item left out of its row with probability `rate`; what stays moves right, still left-padded.
+def shuffle_items(batch, length: int, rate: float, key):
+    """The batch with the items of a row in random order, for a share `rate` of its rows.
 
-    Another history and other neighbours every epoch, where few users have many items. length: tokens per item, L.
+    What one user chose on one day has no order, and what goes together goes together both ways: the causal model
+    learns both directions. length: tokens per item, L; T = 1 + L * bucket, left-padded.
     """
-    rows, tokens = batch["tokens"].shape
-    dropped = jax.random.bernoulli(key, rate, (rows, tokens // length))
-    dropped = jnp.pad(jnp.repeat(dropped, length, 1), ((0, 0), (1, 0)))  # column 0 is before every item
-    kept = batch["valid"] & ~(dropped & batch["predict"])  # BOS stays
-    order = jnp.argsort(kept, axis=1, stable=True)
-    moved = {name: jnp.take_along_axis(batch[name], order, 1) for name in ("tokens", "predict")}
-    kept = jnp.take_along_axis(kept, order, 1)
-    return {"tokens": jnp.where(kept, moved["tokens"], PAD), "valid": kept, "predict": moved["predict"] & kept}
+    which, order = jax.random.split(key)
+    rows, width = batch["tokens"].shape
+    items = batch["tokens"][:, 1:].reshape(rows, width // length, length)
+    is_item = batch["predict"][:, 1:].reshape(items.shape).all(-1)
+    shuffled = jax.random.bernoulli(which, rate, (rows, 1))
+    place = jnp.where(is_item, shuffled * jax.random.uniform(order, is_item.shape), -1.0)  # what is no item stays
+    items = jnp.take_along_axis(items, jnp.argsort(place, axis=1, stable=True)[..., None], 1)
+    return batch | {"tokens": jnp.concatenate((batch["tokens"][:, :1], items.reshape(rows, -1)), 1)}
 
 
-def training_loss(model: LlamaConfig, length: int, item_dropout: float):
-    """The loss for `fit`: mean nats per code token; each item of a row is left out with probability item_dropout."""
+def training_loss(model: LlamaConfig, length: int, shuffle: float):
+    """The loss for `fit`: mean nats per code token; a share `shuffle` of the rows has its items in random order."""
 
     def loss(params, batch, key):
-        if item_dropout:
-            batch = drop_items(batch, length, item_dropout, jax.random.fold_in(key, 0))
+        if shuffle:
+            batch = shuffle_items(batch, length, shuffle, jax.random.fold_in(key, 0))
         total, count = next_item_loss(model, params, batch, key)
         return total / jnp.maximum(count, 1), {}
 

@@ -16,7 +16,9 @@ from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, init_params
 
 MODEL = LlamaConfig(14, 16, 32, 1, 2, 2, 8, 10_000.0, 1e-6, True, 0.0, "float32", False)
-CONFIG = AlignConfig("tree_kd", alpha=1.0, temperature=1.0, top_k=3, density_weight=1.0, score_norm="vocab")
+CONFIG = AlignConfig(
+    "tree_kd", alpha=1.0, temperature=1.0, top_k=3, density_weight=1.0, coverage_weight=1.0, score_norm="vocab"
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,32 @@ def test_descent_aligns_the_draft(world, objective):
     assert values[-1] < 0.3 * values[0]
 
 
-@pytest.mark.parametrize(("field", "value"), [("alpha", 1.5), ("temperature", 0.001), ("top_k", 0)])
+def test_coverage_adds_to_tree_kd_what_the_widths_miss(world):
+    context, target, batch = world
+    draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
+    config = dataclasses.replace(CONFIG, objective="coverage", coverage_weight=0.5, alpha=0.9)
+    coverage = jax.jit(align_loss, static_argnums=(0, 1, 2), static_argnames="widths")
+    plain = loss_of(CONFIG, world, draft)[1]
+    missed = []
+    for widths in ((3, 4, 4), (3, 4, 8), (3, 99, 99), (99, 99, 99)):
+        loss, parts = coverage(config, MODEL, MODEL, draft, target, context, batch, None, widths=widths)
+        np.testing.assert_allclose(parts["align_loss"], plain["align_loss"], rtol=1e-6)
+        aligned = parts["align_loss"] + 0.5 * parts["coverage_loss"]
+        np.testing.assert_allclose(loss, 0.1 * parts["next_item_loss"] + 0.9 * aligned, rtol=1e-6)
+        missed.append(float(parts["coverage_loss"]))
+    assert missed == sorted(missed, reverse=True) and len(set(missed)) == 4 and missed[-1] == 0
+
+
+def test_coverage_needs_a_width_for_every_drafted_level(world):
+    config = dataclasses.replace(CONFIG, objective="coverage")
+    with pytest.raises(ValueError, match="zip"):
+        align_loss(config, MODEL, MODEL, world[1], world[1], world[0], world[2], None, widths=(4,))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("coverage_weight", -1.0), ("density_weight", -1.0), ("alpha", 1.5), ("temperature", 0.001), ("top_k", 0)],
+)
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(CONFIG, **{field: value})

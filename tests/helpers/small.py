@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
         b1=0.9,
         b2=0.99,
         average=0.5,
-        item_dropout=0.1,
+        shuffle=0.1,
         evaluations=2,
         patience=0,
         checkpoint_every=2,
@@ -83,10 +83,16 @@ def get_config() -> ml_collections.ConfigDict:
             train_target=dict(train),
             train_draft=dict(train),
             align=dict(
-                objective="tree_kd", alpha=0.9, temperature=1.0, top_k=4, density_weight=1.0, score_norm="vocab"
+                objective="coverage",
+                alpha=0.9,
+                temperature=1.0,
+                top_k=4,
+                density_weight=1.0,
+                coverage_weight=1.0,
+                score_norm="vocab",
             ),
             train_align=train | dict(buckets=(4,), epochs=1.0),
-            teacher=dict(beams=BEAMS, batch_size=8, buckets=(4,), log_probs=True),
+            teacher=dict(beams=BEAMS, prompts=2, batch_size=8, buckets=(4,), log_probs=True),
             decode=dict(widths=("all", 10), gamma=2, score_norm="vocab"),
             evaluate=dict(
                 list_size=BEAMS,

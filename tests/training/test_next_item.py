@@ -1,5 +1,7 @@
 """The next-item loss against sums done by hand, and that padding never counts."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,27 +143,46 @@ def items_of(row, length: int) -> list[tuple[int, ...]]:
     return [tuple(row[at : at + length].tolist()) for at in range(start + 1, len(row), length)]
 
 
-def test_dropped_items_leave_the_others_whole_and_in_order():
-    rng, length, most = np.random.default_rng(0), 3, 6
-    tokens = np.zeros((400, 1 + length * most), np.int32)
-    counts = rng.integers(0, most + 1, len(tokens))
-    for row, count in zip(tokens, counts, strict=True):
+def rows_of_items(rng, rows: int, length: int, most: int) -> dict:
+    tokens = np.zeros((rows, 1 + length * most), np.int32)
+    for row, count in zip(tokens, rng.integers(0, most + 1, rows), strict=True):
         row[len(row) - length * count - 1 :] = [BOS, *rng.integers(2, 1000, length * count)]
-    batch = {"tokens": tokens, "valid": tokens > 0, "predict": tokens >= 2}
-    dropped = jax.jit(next_item.drop_items, static_argnums=(1, 2))(batch, length, 0.3, jax.random.key(0))
-    dropped = {name: np.asarray(values) for name, values in dropped.items()}
-    np.testing.assert_array_equal(dropped["valid"], dropped["tokens"] > 0)
-    np.testing.assert_array_equal(dropped["predict"], dropped["tokens"] >= 2)
-    left = 0
-    for before, after in zip(tokens, dropped["tokens"], strict=True):
-        remaining = iter(items_of(before, length))
-        kept = items_of(after, length)
-        assert all(item in remaining for item in kept), "a subsequence"
-        left += len(kept)
-    assert left / counts.sum() == pytest.approx(0.7, abs=0.05)
+    return {"tokens": tokens, "valid": tokens > 0, "predict": tokens >= 2}
 
 
-def test_the_training_loss_drops_items_by_its_key(bigram):
+def shuffled_items(batch, length: int, rate: float) -> np.ndarray:
+    shuffled = jax.jit(next_item.shuffle_items, static_argnums=(1, 2))(batch, length, rate, jax.random.key(0))
+    assert all(shuffled[name] is batch[name] or (shuffled[name] == batch[name]).all() for name in ("valid", "predict"))
+    return np.asarray(shuffled["tokens"])
+
+
+def test_shuffled_rows_hold_the_same_whole_items():
+    batch, length = rows_of_items(np.random.default_rng(0), 400, 3, 6), 3
+    moved = 0
+    for before, after in zip(batch["tokens"], shuffled_items(batch, length, 0.5), strict=True):
+        before, after = items_of(before, length), items_of(after, length)
+        assert sorted(before) == sorted(after)
+        moved += before != after
+    expected = 0.5 * sum(1 - 1 / math.factorial(len(items_of(row, length))) for row in batch["tokens"])
+    assert moved == pytest.approx(expected, rel=0.15)
+
+
+def test_every_order_of_a_shuffled_row_is_as_likely():
+    row = rows_of_items(np.random.default_rng(1), 1, 2, 3)
+    row["tokens"][0, 1:] = [10, 11, 20, 21, 30, 31]
+    row["tokens"][0, 0] = BOS
+    batch = {name: np.repeat(values, 6000, 0) for name, values in row.items()}
+    batch["valid"], batch["predict"] = batch["tokens"] > 0, batch["tokens"] >= 2
+    orders, counts = np.unique(shuffled_items(batch, 2, 1.0), axis=0, return_counts=True)
+    assert len(orders) == 6 and abs(counts - 1000).max() < 150, "five standard deviations"
+
+
+def test_nothing_is_shuffled_at_rate_zero():
+    batch = rows_of_items(np.random.default_rng(2), 50, 3, 4)
+    np.testing.assert_array_equal(shuffled_items(batch, 3, 0.0), batch["tokens"])
+
+
+def test_the_training_loss_shuffles_by_its_key(bigram):
     batch = {name: np.repeat(values, 50, 0) for name, values in BATCH.items()}
     loss = next_item.training_loss(MODEL, 2, 0.5)
     values = [float(loss(bigram, batch, jax.random.key(seed))[0]) for seed in (0, 0, 1)]

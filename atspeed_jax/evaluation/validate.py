@@ -1,0 +1,71 @@
+"""What is measured while training, on fixed validation users: every choice is made on them, test is read once.
+
+Each function returns the `evaluate` of `training.train.fit`: parameters -> figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.evaluation import metrics
+from atspeed_jax.evaluation.decode_users import decode_users
+from atspeed_jax.evaluation.evaluate import TestUsers, users_with_items
+from atspeed_jax.items.catalog import expand_ids
+from atspeed_jax.items.trie import Trie
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+
+CUT = 10  # places of a list that count when parameters are chosen
+
+
+class FixedUsers(NamedTuple):
+    """Validation users and their histories as prompts."""
+
+    chosen: TestUsers
+    batches: list[dict]
+
+
+def fixed_users(dataset: Dataset, count: int, seed: int, **shapes) -> FixedUsers:
+    """`count` validation users chosen by `seed`, or all.
+
+    shapes: history, buckets and batch_size of `prompt_batches`.
+    """
+    chosen = users_with_items(dataset, "valid").choose(count, seed)
+    return FixedUsers(chosen, prompt_batches(dataset.catalog, chosen.histories, **shapes))
+
+
+def list_quality(
+    dataset: Dataset, users: FixedUsers, model: LlamaConfig, trie: Trie
+) -> Callable[[Any], dict[str, float]]:
+    """Params of a target -> mean {"recall@10", "ndcg@10"} of its lists by plain beam search, seen items kept."""
+    items_sorted, offsets = dataset.catalog.items_by_id(dataset.popularity)
+
+    def evaluate(params) -> dict[str, float]:
+        def decode(prompt: Prompt) -> Result:
+            return beam_search(LlamaStep(model), params, trie, prompt, beams=CUT, score_norm="vocab")
+
+        decoded = decode_users(decode, users.batches, len(users.chosen.users))
+        lists = expand_ids(decoded.ids, items_sorted, offsets, CUT)
+        measured = metrics.measure_lists(lists, users.chosen.truths, (CUT,))
+        return {name: float(values.mean()) for name, values in measured.items()}
+
+    return evaluate
+
+
+def target_calls(
+    users: FixedUsers, decoder: Callable[[Any], Callable[[Prompt], Result]]
+) -> Callable[[Any], dict[str, float]]:
+    """Params of a draft -> {"target_calls"}, the mean over the users.
+
+    decoder: params -> speculative decoder.
+    """
+
+    def evaluate(params) -> dict[str, float]:
+        decoded = decode_users(decoder(params), users.batches, len(users.chosen.users))
+        return {"target_calls": float(decoded.calls.mean())}
+
+    return evaluate

@@ -1,0 +1,66 @@
+"""What chooses parameters equals the same figure worked out from plain searches, user by user."""
+
+import jax
+import numpy as np
+import pytest
+
+from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.evaluation import validate
+from atspeed_jax.evaluation.decoders import plain
+from atspeed_jax.models.llama import LlamaStep
+
+SHAPES = {"history": 4, "buckets": (4,), "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def users(small_run):
+    return validate.fixed_users(small_run.run.dataset, 10, 0, **SHAPES)
+
+
+def test_fixed_users_are_validation_users_and_always_the_same(small_run, users):
+    dataset = small_run.run.dataset
+    again = validate.fixed_users(dataset, 10, 0, **SHAPES)
+    np.testing.assert_array_equal(users.chosen.users, again.chosen.users)
+    assert len(set(users.chosen.users.tolist())) == 10
+    for user, history, truth in zip(*vars(users.chosen).values(), strict=True):
+        np.testing.assert_array_equal(history, dataset.train[user])
+        np.testing.assert_array_equal(truth, dataset.valid[user])
+
+
+def test_list_quality_by_hand(small_run, users):
+    run = small_run.run
+    catalog, size = run.dataset.catalog, validate.CUT
+    gains = []
+    for user in users.chosen.users.tolist():
+        history = run.dataset.train[user][-SHAPES["history"] :]
+        tokens = np.concatenate([[1], catalog.id_tokens[catalog.id_of_item[history]].reshape(-1)]).astype(np.int32)
+        prompt = Prompt(tokens[None], np.ones((1, len(tokens)), bool))
+        found = beam_search(
+            LlamaStep(run.target_model), run.target_params, run.trie, prompt, beams=size, score_norm="vocab"
+        )
+        items = [  # an id stands for all its items, the more popular first
+            item
+            for row in np.asarray(found.ids)[0][np.asarray(found.valid)[0]]
+            for item in sorted(np.flatnonzero(catalog.id_of_item == row), key=lambda i: (-run.dataset.popularity[i], i))
+        ][:size]
+        truth = set(run.dataset.valid[user].tolist())
+        gain = sum(1 / np.log2(2 + place) for place, item in enumerate(items) if item in truth)
+        gains.append(gain / sum(1 / np.log2(2 + place) for place in range(min(size, len(truth)))))
+    figures = validate.list_quality(run.dataset, users, run.target_model, run.trie)(run.target_params)
+    assert set(figures) == {"recall@10", "ndcg@10"}
+    assert 0 < figures["ndcg@10"] == pytest.approx(np.mean(gains))
+
+
+def test_target_calls_are_those_of_the_decoder_it_is_given(small_run, users):
+    run = small_run.run
+    setting = plain(5, "vocab")
+    asked = []
+
+    def decoder(params):
+        asked.append(params)
+        return run.decoders(params).build(setting)
+
+    draft = jax.tree.map(lambda x: x, run.draft_params)
+    assert validate.target_calls(users, decoder)(draft) == {"target_calls": run.dataset.catalog.length}
+    assert asked == [draft]
