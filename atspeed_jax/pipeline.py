@@ -195,7 +195,7 @@ class Run:
             batch_size=train.batch_size,
             seed=train.seed,
         )
-        examples = int((next_item_examples(self.dataset, c.teacher.prompts)[1] >= 0).sum())
+        examples = len(next_item_examples(self.dataset, c.teacher.prompts)[1])
         setting = speculative("draft", c.teacher.beams, c.decode)
         widths = resolve_widths(c.decode.widths, prefix_counts(self.dataset.catalog.id_tokens), c.teacher.beams)
 
@@ -248,9 +248,8 @@ class Run:
         )
 
     def _fixed_users(self, train: TrainConfig) -> FixedUsers:
-        measure = self.config.evaluate
-        shapes = {"buckets": measure.buckets, "batch_size": measure.batch_size, "history": self.config.data.history}
-        return fixed_users(self.dataset, train.valid_users, train.seed, **shapes)
+        c = self.config
+        return fixed_users(self.dataset, c.evaluate, c.data.history, count=train.valid_users, seed=train.seed)
 
     def evaluation(self, *, full: bool = False) -> dict:
         """Measures everything and writes report.json, report.md and plots; returns the report."""

@@ -56,10 +56,10 @@ def coverage(
     """How far the teacher's top-K of a level are from the student's `width` best, per beam [B] (ours).
 
     p and q are cumulative scores of the level's nodes, as beams have them. With T the teacher's top-K and theta the
-    student's `width`-th best score (no gradient), mean over y in T of s * log(1 + exp((theta - q(y)) / s)), s =
-    SOFTNESS: a level is accepted when no y of T lies below theta, and with errors of logistic law this is s / K times
-    -log of that probability. A beam well inside adds nothing, unlike in a divergence, which strives for exactness
-    where verification does not look. A level narrower than `width` misses nothing: 0.
+    student's best score outside its `width` best (no gradient), mean over y in T of s * log(1 + exp((theta - q(y)) /
+    s)), s = SOFTNESS: a level is accepted when every y of T lies above theta, and with errors of logistic law this is
+    s / K times -log of that probability. A beam well inside adds nothing, unlike in a divergence, which strives for
+    exactness where verification does not look. A level no wider than `width` ("all", too) misses nothing: 0.
     """
 
     def at_place(scores, place: int):
@@ -67,7 +67,7 @@ def coverage(
         return best[:, -1:] if place <= scores.shape[-1] else jnp.full_like(best[:, -1:], -jnp.inf)
 
     wanted = exists & (p >= at_place(p, top_k))
-    theta = jnp.maximum(at_place(jax.lax.stop_gradient(q), width), -1e4)  # finite, and below every score
+    theta = jnp.maximum(at_place(jax.lax.stop_gradient(q), width + 1), -1e4)  # finite, and below every score
     below = jnp.where(wanted, theta - q, -1e4) / SOFTNESS
     return SOFTNESS * jax.nn.softplus(below).sum(-1) / jnp.maximum(wanted.sum(-1), 1)
 

@@ -76,17 +76,13 @@ class TeacherError(ValueError):
 def next_item_examples(dataset: Dataset, prompts: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Up to `prompts` examples of every training user, user after user: (histories, next items [examples]).
 
-    A user's first has the last train item as next, the second the one before it, and so on to the first item. A user
-    without items has one, with an empty history and -1 as next.
+    A user's first has the last train item as next, the second the one before it, and so on to the first item.
     """
     histories, following = [], []
     for items in dataset.train:
-        for place in range(len(items) - 1, max(len(items) - 1 - prompts, -1), -1):
+        for place in reversed(range(max(len(items) - prompts, 0), len(items))):
             histories.append(items[:place])
             following.append(items[place])
-        if not len(items):
-            histories.append(items)
-            following.append(-1)
     return histories, np.array(following, np.int32)
 
 
@@ -218,10 +214,9 @@ def alignment_batches(
     """
     histories, next_items = next_item_examples(dataset, prompts)
     histories = [items[max(0, len(items) - history) :] for items in histories]
-    examples = np.flatnonzero(next_items >= 0)
     catalog = dataset.catalog
     children = [np.diff(np.asarray(starts)) for starts in trie.row_start]
-    next_id = np.where(next_items >= 0, catalog.id_of_item[np.maximum(next_items, 0)], -1).astype(np.int32)
+    next_id = catalog.id_of_item[next_items].astype(np.int32)
 
     def collate(chosen: list[int], bucket: int) -> dict:
         tokens = np.full((len(chosen), 1 + catalog.length * bucket), PAD, np.int32)
@@ -233,8 +228,8 @@ def alignment_batches(
         return batch if teacher.log_probs is None else batch | {"log_probs": _rows_of(teacher, children, chosen)}
 
     return bucketed_batches(
-        examples.tolist(),
-        [len(histories[example]) for example in examples],
+        list(range(len(histories))),
+        [len(items) for items in histories],
         buckets=bucket_lengths(buckets, history),
         batch_size=batch_size,
         seed=seed,

@@ -52,7 +52,7 @@ def read_users(path: Path, items: int, on_bad: OnBad, report: Callable[[str], No
     """
     if not path.is_file():
         raise RecommendError(f"there is no input file {path}; give JSON lines or parquet with user and items")
-    for number, line in enumerate(_parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path), start=1):
+    for number, line in _parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path):
         try:
             yield _user_of(line, items)
         except ValueError as error:
@@ -71,18 +71,18 @@ def count_users(path: Path) -> int | None:
         return None  # reading will say what is wrong
 
 
-def _json_lines(path: Path) -> Iterator[str]:
+def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
     with open(path, encoding="utf-8", errors="replace") as file:
-        yield from (line for line in file if line.strip())
+        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
-def _parquet_rows(path: Path) -> Iterator[dict]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
     try:
         with pq.ParquetFile(path) as file:
             if missing := {"user", "items"} - set(file.schema_arrow.names):
                 raise pa.ArrowKeyError(f"it lacks {', '.join(sorted(missing))}")
-            for batch in file.iter_batches(batch_size=4096, columns=["user", "items"]):
-                yield from batch.to_pylist()
+            batches = file.iter_batches(batch_size=4096, columns=["user", "items"])
+            yield from enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
     except pa.ArrowException as error:
         raise RecommendError(f"{path} cannot be read as parquet with columns user and items ({error})") from error
 

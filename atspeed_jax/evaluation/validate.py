@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.evaluation import metrics
 from atspeed_jax.evaluation.decode_users import decode_users
-from atspeed_jax.evaluation.evaluate import TestUsers, users_with_items
+from atspeed_jax.evaluation.evaluate import EvaluateConfig, TestUsers, users_with_items
 from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -29,13 +28,10 @@ class FixedUsers(NamedTuple):
     batches: list[dict]
 
 
-def fixed_users(dataset: Dataset, count: int, seed: int, **shapes) -> FixedUsers:
-    """`count` validation users chosen by `seed`, or all.
-
-    shapes: history, buckets and batch_size of `prompt_batches`.
-    """
+def fixed_users(dataset: Dataset, config: EvaluateConfig, history: int, *, count: int, seed: int) -> FixedUsers:
+    """`count` validation users chosen by `seed`, or all, in the batches of evaluation."""
     chosen = users_with_items(dataset, "valid").choose(count, seed)
-    return FixedUsers(chosen, prompt_batches(dataset.catalog, chosen.histories, **shapes))
+    return FixedUsers(chosen, chosen.batches(dataset, config, history, config.batch_size))
 
 
 def list_quality(

@@ -98,12 +98,12 @@ BAD = [
 def test_a_line_that_is_no_user_is_named_or_left_out(tmp_path, bad):
     path = tmp_path / "u.jsonl"
     path.write_text("\n".join([json.dumps(GOOD[0]), "", bad, json.dumps(GOOD[1])]) + "\n")
-    with pytest.raises(RecommendError, match=r"u.jsonl, line 2: .*--on_bad=skip"):
+    with pytest.raises(RecommendError, match=r"u.jsonl, line 3: .*--on_bad=skip"):
         list(read_users(path, 4, "error", print))
     said = []
     users = list(read_users(path, 4, "skip", said.append))
     assert [user.user for user in users] == [7, "x"] and [user.items.tolist() for user in users] == [[0, 3], []]
-    assert len(said) == 1 and "line 2" in said[0] and bad in said[0]
+    assert len(said) == 1 and "line 3" in said[0] and bad in said[0]
     assert count_users(path) == 3
 
 

@@ -1,5 +1,7 @@
 """What chooses parameters equals the same figure worked out from plain searches, user by user."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,17 +12,22 @@ from atspeed_jax.evaluation import validate
 from atspeed_jax.evaluation.decoders import plain
 from atspeed_jax.models.llama import LlamaStep
 
-SHAPES = {"history": 4, "buckets": (4,), "batch_size": 3}
+HISTORY = 4
+
+
+def fixed_users(run):
+    config = dataclasses.replace(run.config.evaluate, batch_size=3)
+    return validate.fixed_users(run.dataset, config, HISTORY, count=10, seed=0)
 
 
 @pytest.fixture(scope="module")
 def users(small_run):
-    return validate.fixed_users(small_run.run.dataset, 10, 0, **SHAPES)
+    return fixed_users(small_run.run)
 
 
 def test_fixed_users_are_validation_users_and_always_the_same(small_run, users):
     dataset = small_run.run.dataset
-    again = validate.fixed_users(dataset, 10, 0, **SHAPES)
+    again = fixed_users(small_run.run)
     np.testing.assert_array_equal(users.chosen.users, again.chosen.users)
     assert len(set(users.chosen.users.tolist())) == 10
     for user, history, truth in zip(*vars(users.chosen).values(), strict=True):
@@ -33,7 +40,7 @@ def test_list_quality_by_hand(small_run, users):
     catalog, size = run.dataset.catalog, validate.CUT
     gains = []
     for user in users.chosen.users.tolist():
-        history = run.dataset.train[user][-SHAPES["history"] :]
+        history = run.dataset.train[user][-HISTORY:]
         tokens = np.concatenate([[1], catalog.id_tokens[catalog.id_of_item[history]].reshape(-1)]).astype(np.int32)
         prompt = Prompt(tokens[None], np.ones((1, len(tokens)), bool))
         found = beam_search(
