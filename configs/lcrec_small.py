@@ -45,7 +45,7 @@ ALIGN = TRAIN | dict(
     warmup_steps=100,
     average=0.99,
     weight_decay=0.01,
-    evaluations=3,
+    evaluations=2,
     patience=0,
     valid_users=500,
 )
@@ -60,17 +60,18 @@ def get_config() -> ml_collections.ConfigDict:
             name="lcrec_small",
             data=dict(source="atspeed", history=20, synthetic=None),
             target=MODEL
-            | dict(hidden_size=192, intermediate_size=512, layers=4, head_dim=48, dropout=0.1, tied_embeddings=False),
-            draft=MODEL | dict(hidden_size=96, intermediate_size=216, layers=2, head_dim=24, dropout=0.0),
+            | dict(hidden_size=128, intermediate_size=512, layers=4, head_dim=32, dropout=0.1, tied_embeddings=False),
+            draft=MODEL | dict(hidden_size=64, intermediate_size=224, layers=2, head_dim=16, dropout=0.0),
             train_target=TRAIN
             | dict(
-                epochs=15.0,
+                epochs=26.0,
                 batch_size=32,
-                learning_rate=1e-3,
+                learning_rate=1.5e-3,
                 average=0.999,
                 shuffle=0.5,
-                evaluations=5,
+                evaluations=4,
                 patience=0,
+                valid_users=5000,
             ),
             train_draft=TRAIN | dict(epochs=4.0, batch_size=32, learning_rate=2e-3, evaluations=4),
             align=dict(
@@ -83,7 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
                 score_norm="vocab",
             ),
             train_align=ALIGN,
-            teacher=dict(beams=20, prompts=2, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
+            teacher=dict(beams=20, prompts=1, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
             decode=dict(widths=("all", 64, 96), gamma=3, score_norm="vocab"),
             evaluate=dict(
                 list_size=20,

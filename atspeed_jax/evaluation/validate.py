@@ -19,6 +19,7 @@ from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 CUT = 10  # places of a list that count when parameters are chosen
+BEAMS = 20  # of the search that makes the list: fewer give a worse list, and another choice
 
 
 class FixedUsers(NamedTuple):
@@ -42,7 +43,7 @@ def list_quality(
 
     def evaluate(params) -> dict[str, float]:
         def decode(prompt: Prompt) -> Result:
-            return beam_search(LlamaStep(model), params, trie, prompt, beams=CUT, score_norm="vocab")
+            return beam_search(LlamaStep(model), params, trie, prompt, beams=BEAMS, score_norm="vocab")
 
         decoded = decode_users(decode, users.batches, len(users.chosen.users))
         lists = expand_ids(decoded.ids, items_sorted, offsets, CUT)

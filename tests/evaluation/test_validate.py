@@ -44,7 +44,7 @@ def test_list_quality_by_hand(small_run, users):
         tokens = np.concatenate([[1], catalog.id_tokens[catalog.id_of_item[history]].reshape(-1)]).astype(np.int32)
         prompt = Prompt(tokens[None], np.ones((1, len(tokens)), bool))
         found = beam_search(
-            LlamaStep(run.target_model), run.target_params, run.trie, prompt, beams=size, score_norm="vocab"
+            LlamaStep(run.target_model), run.target_params, run.trie, prompt, beams=20, score_norm="vocab"
         )
         items = [  # an id stands for all its items, the more popular first
             item
