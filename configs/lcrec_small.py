@@ -5,17 +5,15 @@
 Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs; for other lengths set
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
-Lab note, Beauty, 2026-11-21, 2-core Xeon 2.8 GHz, jax 0.10.2; all with the flags above, in this order:
+Lab note, Beauty, 2026-11-21, 2-core Xeon 2.8 GHz, jax 0.10.2; one `launch.pipeline` with the flags above, nothing else
+running up to the draft's end:
 
-    launch.train_target   9,360 steps, 3,139 s on one of the two cores beside another run; step 7,488 kept, by NDCG@10
-      of lists of 20 beams (0.01034; the last step 0.01030). The code now uses 10 for that and may keep another step
-    launch.make_teacher   430 s beside tests
-    launch.train_draft    1,389 s beside tests, SFT and 7,272 steps of alignment
-    launch.evaluate       stopped before the rows at K = 10 and the latencies. Test: Recall@10 0.0175, NDCG@10 0.0103
-      (seen items kept); the draft's target calls at K = 20 / 5 / 1: 1.170 / 1.010 / 1.005; no mismatched user
-
-    launch.train_target --config.train_target.shuffle=0   Recall@10 of 1,500 validation users at steps 1,872 and 3,744:
-      0.0136, 0.0146; with 0.5: 0.0162, 0.0161
+    target    16,224 steps, 2,377 s. All 4,295 validation users, Recall@10 / NDCG@10 at steps 4,056, 8,112, 12,168 and
+      16,224 (kept): 0.0190 / 0.0101, 0.0194 / 0.0106, 0.0196 / 0.0119, 0.0221 / 0.0129
+    teacher   about 110 s
+    draft     SFT 141 s, alignment 595 s; target calls of 500 validation users at steps 1,818 and 3,636: 1.452, 1.398
+    evaluate  27 of its 36 rows; stopped there, the latencies are not measured. Test, all users: Recall@10 0.0182,
+      NDCG@10 0.0108 (seen items kept); the draft's calls at K = 20 / 5 / 1: 1.425 / 1.041 / 1.011; no mismatched user
 """
 
 import ml_collections
