@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -24,6 +25,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value) -> None:
     """Indented JSON through write_text. Raises ValueError for NaN and infinity, which JSON cannot hold."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def remembered(path: Path, measure: Callable[[], dict], say: Callable[[str], None]) -> dict:
+    """The content of the JSON file `path`, measured and written first if there is none; `say` is told so."""
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    say(f"measuring {path.stem}")
+    value = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, value)
+    return value
 
 
 def jsonable(value):

@@ -251,12 +251,11 @@ class Run:
         c = self.config
         return fixed_users(self.dataset, c.evaluate, c.data.history, count=train.valid_users, seed=train.seed)
 
-    def evaluation(self, *, full: bool = False) -> dict:
-        """Measures everything and writes report.json, report.md and plots; returns the report."""
-        c, catalog = self.config, self.dataset.catalog
-        target = fingerprint_of(self.target_params)[:16]
+    def measurements(self) -> Evaluation:
+        """What is measured of this run's models, on whom, and where it is remembered."""
+        c, target = self.config, fingerprint_of(self.target_params)[:16]
         measured = dataclasses.replace(c.evaluate, grid_beams=(), grid_widths=())  # a wider grid only adds rows
-        evaluation = Evaluation(
+        return Evaluation(
             self.workdir / "evaluation",
             self.dataset,
             self.decoders(self.draft_params),
@@ -267,7 +266,11 @@ class Run:
             say=lambda text: print(f"[evaluation] {text}", flush=True),
             fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, c.data.history),
         )
-        quality, rows = evaluate(evaluation, full=full)
+
+    def evaluation(self, *, full: bool = False) -> dict:
+        """Measures everything and writes report.json, report.md and plots; returns the report."""
+        c, catalog = self.config, self.dataset.catalog
+        quality, rows = evaluate(self.measurements(), full=full)
         report = {
             "config": c.name,
             "dataset": {

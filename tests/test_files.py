@@ -40,3 +40,10 @@ def test_jsonable_has_none_for_what_json_cannot_hold(tmp_path):
     value = files.jsonable({"a": [float("nan"), 1.5, (float("inf"),)], "b": "x"})
     assert value == {"a": [None, 1.5, [None]], "b": "x"}
     files.write_json(tmp_path / "a.json", value)
+
+
+def test_what_was_measured_is_remembered(tmp_path):
+    path, said = tmp_path / "deep" / "row_w0.5.json", []
+    assert files.remembered(path, lambda: {"value": 1}, said.append) == {"value": 1}
+    assert files.remembered(path, lambda: pytest.fail("measured twice"), said.append) == {"value": 1}
+    assert said == ["measuring row_w0.5"]

@@ -7,17 +7,18 @@ one); tests inject a lookup table in its place.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Key
 
 from atspeed_jax.shapes import Logits, Mask, RowBool, RowInt, Tokens
 
 ScoreNorm = Literal["vocab", "trie"]
+Mode = Literal["strict", "stochastic", "relaxed", "relaxed_reference"]
 
 
 class DecodeError(ValueError):
@@ -46,6 +47,11 @@ class SearchConfig:
     gamma: most levels drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary,
     "trie" over allowed children. tolerance: share of the K beams' probability that a level may give up to be accepted
     with some of them not drafted; 0 gives the list of plain beam search (ALGORITHM section 6).
+
+    mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
+    Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
+    softmax of their scores (AtSpeed-R decoding, exact); "relaxed_reference", that as the public reference does it, bias
+    included. temperature: divides the logits of target and draft; 1 in strict mode. All but strict need `Prompt.keys`.
     """
 
     beams: int
@@ -53,8 +59,13 @@ class SearchConfig:
     gamma: int
     score_norm: ScoreNorm
     tolerance: float = 0.0
+    mode: Mode = "strict"
+    temperature: float = 1.0
 
     def __post_init__(self):
+        check_mode(self.mode, self.temperature, self.score_norm)
+        if self.tolerance and self.mode != "strict":
+            raise DecodeError(f"tolerance={self.tolerance} with mode={self.mode!r}: only strict mode can give up beams")
         if not 0 <= self.tolerance < 1:
             raise DecodeError(f"tolerance={self.tolerance}: expected a share in [0, 1); 0 gives up nothing")
         if self.beams < 1:
@@ -65,6 +76,19 @@ class SearchConfig:
             raise DecodeError(f"gamma={self.gamma}: draft at least one level, or use beam_search")
         if self.score_norm not in ("vocab", "trie"):
             raise DecodeError(f"score_norm={self.score_norm!r}: expected 'vocab' or 'trie'")
+
+
+def check_mode(mode: str, temperature: float, score_norm: str) -> None:
+    """Raises DecodeError for a mode that does not exist or that temperature or norm do not go with."""
+    if mode not in (modes := get_args(Mode)):
+        raise DecodeError(f"mode={mode!r}: expected one of {', '.join(modes)}")
+    if not temperature > 0 or (mode == "strict" and temperature != 1):
+        raise DecodeError(f"temperature={temperature} with mode={mode!r}: expected more than 0, and 1 in strict mode")
+    if mode == "stochastic" and score_norm != "trie":
+        raise DecodeError(
+            f"mode='stochastic' with score_norm={score_norm!r}: it draws items by their probability, which is defined "
+            "under score_norm='trie' alone"
+        )
 
 
 def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
@@ -94,15 +118,23 @@ def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int
 class Prompt(struct.PyTreeNode):
     """Left-padded prompts: tokens [B, P] int32, valid [B, P] bool.
 
-    The last column is always a real token (at least BOS).
+    The last column is always a real token (at least BOS). keys [B]: one random key per user (`noise.user_keys`) for the
+    modes that draw, else None.
     """
 
     tokens: Int[Array, "B P"]
     valid: Bool[Array, "B P"]
+    keys: Key[Array, " B"] | None = None
 
     @property
     def last_position(self) -> RowInt:
         return self.valid.sum(1) - 1
+
+
+def check_keys(mode: Mode, prompt: Prompt) -> None:
+    """Raises DecodeError for a prompt without keys in a mode that draws."""
+    if mode != "strict" and prompt.keys is None:
+        raise DecodeError(f"mode={mode!r} draws at random: give Prompt.keys, such as noise.user_keys(seed, users)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +169,14 @@ class RoundOne(struct.PyTreeNode):
 
 
 class Result(struct.PyTreeNode):
-    """The K best items per user, best first; ties in lexicographic order of the ids.
+    """The K best (or drawn) items per user, best first; ties in lexicographic order of the ids.
 
     ids [B, K]: row of the catalogue's sorted distinct ids. tokens [B, K, L]; score [B, K]: log-probability; valid [B,
     K]: False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each
     user, the prompt's included. given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way, 0
     where the list is that of plain beam search. rounds []: forwards of the batch (its slowest row). round_one: None for
-    plain beam search.
+    plain beam search. perturbed [B, K]: in stochastic mode the perturbed log-probability, by which the list is sorted;
+    else None.
     """
 
     ids: Int[Array, "B K"]
@@ -154,6 +187,7 @@ class Result(struct.PyTreeNode):
     given_up: Float[Array, " B"]
     rounds: Int[Array, ""]
     round_one: RoundOne | None
+    perturbed: Float[Array, "B K"] | None = None
 
 
 def select_rows(condition: RowBool, then, otherwise):

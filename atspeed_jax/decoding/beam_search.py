@@ -12,25 +12,48 @@ import jax
 import jax.numpy as jnp
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import Layout, Prompt, Result, ScoreNorm, StepModel
+from atspeed_jax.decoding import noise
+from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, check_keys, check_mode
 from atspeed_jax.items.trie import Trie
 
 
-@functools.partial(jax.jit, static_argnames=("model", "beams", "score_norm"))
-def beam_search(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: int, score_norm: ScoreNorm) -> Result:
+@functools.partial(jax.jit, static_argnames=("model", "beams", "score_norm", "mode", "temperature"))
+def beam_search(
+    model: StepModel,
+    params,
+    trie: Trie,
+    prompt: Prompt,
+    *,
+    beams: int,
+    score_norm: ScoreNorm,
+    mode: Mode = "strict",
+    temperature: float = 1.0,
+) -> Result:
     """The K = `beams` best items of each user by exact-trie beam search; L model calls.
 
-    Places beyond the number of items are flagged invalid. Scores: see `SearchConfig`. Source: ALGORITHM sections 1 and
-    3.
+    Places beyond the number of items are flagged invalid. Scores, mode and temperature: see `SearchConfig`; what
+    speculation must return in each mode, drawn here by the target alone. Source: ALGORITHM sections 1, 3 and 6.
     """
-    levels = search_levels(model, params, trie, prompt, beams=beams, score_norm=score_norm)
+    check_mode(mode, temperature, score_norm)
+    check_keys(mode, prompt)
+    levels = search_levels(
+        model, params, trie, prompt, beams=beams, score_norm=score_norm, mode=mode, temperature=temperature
+    )
     batch = prompt.tokens.shape[0]
     calls = jnp.full((batch,), trie.length, jnp.int32)
     return B.finalise(levels[-1], calls, jnp.zeros((batch,)), jnp.int32(trie.length), None)
 
 
 def search_levels(
-    model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: int, score_norm: ScoreNorm
+    model: StepModel,
+    params,
+    trie: Trie,
+    prompt: Prompt,
+    *,
+    beams: int,
+    score_norm: ScoreNorm,
+    mode: Mode = "strict",
+    temperature: float = 1.0,
 ) -> list[B.Beams]:
     """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`).
 
@@ -39,7 +62,7 @@ def search_levels(
     batch, width = prompt.tokens.shape
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
     cache = model.init_cache(batch, layout.slots)
-    settled = B.root(prompt, trie.length)
+    settled = B.root(prompt, trie.length, mode)
     everywhere_busy = jnp.zeros((batch,), jnp.int32)
     levels = []
     for level in range(trie.length):
@@ -50,8 +73,8 @@ def search_levels(
         logits, cache = model(
             params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=layout.room[level]
         )
-        children = B.children_of(trie, level, settled, logits, score_norm)
-        settled = B.best(settled, children, level, beams)
+        children = B.children_of(trie, level, settled, logits, score_norm, temperature)
+        settled = noise.settle(mode, prompt.keys, level, settled, children, beams)
         if level + 1 < trie.length:
             settled = B.place(settled, level + 1, layout)
         levels.append(settled)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from atspeed_jax.decoding.base import Layout, Prompt, Result, RoundOne, ScoreNorm
+from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, RoundOne, ScoreNorm
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import (
     ChildBool,
@@ -35,7 +35,8 @@ class Beams(struct.PyTreeNode):
     """N prefixes of l codes per user.
 
     tokens [B, N, L]: codes so far as tokens (0 beyond l). path [B, N, L]: cache slots of levels 0..l, own slot
-    included once placed. score [B, N]: log-probability. node [B, N]: trie node of depth l. valid [B, N].
+    included once placed. score [B, N]: log-probability. node [B, N]: trie node of depth l. valid [B, N]. perturbed [B,
+    N]: score with noise, by which beams are chosen in the modes that draw; None where the score itself decides.
     """
 
     tokens: NodeLevels
@@ -43,6 +44,7 @@ class Beams(struct.PyTreeNode):
     score: NodeFloat
     node: NodeInt
     valid: NodeBool
+    perturbed: NodeFloat | None = None
 
     @property
     def count(self) -> int:
@@ -57,7 +59,8 @@ class Beams(struct.PyTreeNode):
         missing = count - self.count
         if missing <= 0:
             return jax.tree.map(lambda x: x[:, :count], self)
-        filler = Beams(tokens=0, path=UNPLACED, score=LOWEST, node=0, valid=False)
+        perturbed = None if self.perturbed is None else LOWEST
+        filler = Beams(tokens=0, path=UNPLACED, score=LOWEST, node=0, valid=False, perturbed=perturbed)
         return jax.tree.map(
             lambda x, f: jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2), constant_values=f), self, filler
         )
@@ -65,12 +68,17 @@ class Beams(struct.PyTreeNode):
 
 class Children(struct.PyTreeNode):
     """All trie children of N nodes: edge [B, N, R] (also the child's node number), token, log_prob given the parent,
-    exists."""
+    exists; perturbed as in `Beams`."""
 
     edge: ChildInt
     token: ChildInt
     log_prob: ChildFloat
     exists: ChildBool
+    perturbed: ChildFloat | None = None
+
+    def total(self, beams: Beams) -> ChildFloat:
+        """Cumulative scores, given the parents' own."""
+        return jnp.where(self.exists, beams.score[..., None] + self.log_prob, LOWEST)
 
 
 class StepInput(struct.PyTreeNode):
@@ -82,7 +90,7 @@ class StepInput(struct.PyTreeNode):
     mask: Mask
 
 
-def root(prompt: Prompt, length: int) -> Beams:
+def root(prompt: Prompt, length: int, mode: Mode = "strict") -> Beams:
     """The empty prefix of each user: its slot is the last prompt token's."""
     batch, width = prompt.tokens.shape
     levels = jnp.zeros((batch, 1, length), jnp.int32)
@@ -92,11 +100,15 @@ def root(prompt: Prompt, length: int) -> Beams:
         score=jnp.zeros((batch, 1)),
         node=jnp.zeros((batch, 1), jnp.int32),
         valid=jnp.ones((batch, 1), bool),
+        perturbed=None if mode == "strict" else jnp.zeros((batch, 1)),
     )
 
 
-def children_of(trie: Trie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm) -> Children:
+def children_of(
+    trie: Trie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm, temperature: float = 1.0
+) -> Children:
     """Reads each node's trie children and scores them: log-softmax over the vocabulary, or over the children alone."""
+    logits = logits if temperature == 1 else logits / temperature
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
     token = jnp.where(exists, trie.token[level][edge], 0)
@@ -109,33 +121,38 @@ def children_of(trie: Trie, level: int, beams: Beams, logits: Logits, norm: Scor
 
 
 def best(beams: Beams, children: Children, level: int, count: int) -> Beams:
-    """The `count` best children of nodes of `level` by cumulative score, in trie order, invalid last.
+    """The `count` best children of nodes of `level` by cumulative (or perturbed) score, in trie order, invalid last."""
+    key = children.total(beams) if children.perturbed is None else children.perturbed
+    _, index = jax.lax.top_k(key.reshape(key.shape[0], -1), min(count, key[0].size))
+    found = jnp.take_along_axis(children.exists.reshape(key.shape[0], -1), index, 1)
+    return take_children(beams, children, level, index, found).resize(count)
+
+
+def take_children(beams: Beams, children: Children, level: int, index: NodeInt, found: NodeBool) -> Beams:
+    """The children at flat positions index [B, M] where found [B, M], in trie order, invalid last.
 
     Parents are in trie order and children in code order, so the flat index is the trie order and sorting it restores
     it.
     """
     batch, _, row = children.edge.shape
-    flat = jax.tree.map(lambda x: x.reshape(batch, -1), children)
-    total = jnp.where(children.exists, beams.score[..., None] + children.log_prob, LOWEST).reshape(batch, -1)
-    candidates = total.shape[1]
-    _, index = jax.lax.top_k(total, min(count, candidates))
-    found = jnp.take_along_axis(flat.exists, index, 1)
+    total = children.total(beams)
+    candidates = total[0].size
     index = jnp.sort(jnp.where(found, index, candidates), 1)
     valid = index < candidates
     index = jnp.where(valid, index, 0)
     parent = beams.take(index // row)
 
     def pick(values, invalid):
-        return jnp.where(valid, jnp.take_along_axis(values, index, 1), invalid)
+        return jnp.where(valid, jnp.take_along_axis(values.reshape(batch, -1), index, 1), invalid)
 
-    chosen = Beams(
-        tokens=parent.tokens.at[..., level].set(pick(flat.token, 0)),
+    return Beams(
+        tokens=parent.tokens.at[..., level].set(pick(children.token, 0)),
         path=parent.path,
         score=pick(total, LOWEST),
-        node=pick(flat.edge, 0),
+        node=pick(children.edge, 0),
         valid=valid,
+        perturbed=None if children.perturbed is None else pick(children.perturbed, LOWEST),
     )
-    return chosen.resize(count)
 
 
 def place(beams: Beams, level: int, layout: Layout) -> Beams:
@@ -178,7 +195,9 @@ def finalise(beams: Beams, target_calls: RowInt, given_up, rounds, round_one: Ro
 
     The sort is stable, so equals stay in lexicographic order.
     """
-    order = jnp.argsort(jnp.where(beams.valid, -beams.score, jnp.inf), axis=1, stable=True)
-    beams = beams.take(order)
+    key = beams.score if beams.perturbed is None else beams.perturbed
+    beams = beams.take(jnp.argsort(jnp.where(beams.valid, -key, jnp.inf), axis=1, stable=True))
     tokens = jnp.where(beams.valid[..., None], beams.tokens, 0)  # an invalid place holds the codes of some prefix
-    return Result(beams.node, tokens, beams.score, beams.valid, target_calls, given_up, rounds, round_one)
+    return Result(
+        beams.node, tokens, beams.score, beams.valid, target_calls, given_up, rounds, round_one, beams.perturbed
+    )

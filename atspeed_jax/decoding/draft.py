@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import Layout, Prompt, ScoreNorm, SearchConfig, StepModel, select_rows
+from atspeed_jax.decoding import noise
+from atspeed_jax.decoding.base import Layout, Prompt, SearchConfig, StepModel, select_rows
+from atspeed_jax.decoding.noise import Purpose
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import RowInt
 
@@ -27,7 +29,7 @@ class Drafter(Protocol):
     def init_cache(self, batch: int, slots: int) -> Any: ...
 
     def children(
-        self, params: Any, trie: Trie, level: int, nodes: B.Beams, inputs: B.StepInput, cache: Any, norm: ScoreNorm
+        self, params: Any, trie: Trie, level: int, nodes: B.Beams, inputs: B.StepInput, cache: Any, config: SearchConfig
     ) -> tuple[B.Children, Any]:
         """Children of the nodes of `level`, which `inputs` feeds (the whole prompt at level 0)."""
         ...
@@ -42,11 +44,11 @@ class ModelDrafter:
     def init_cache(self, batch: int, slots: int):
         return self.model.init_cache(batch, slots)
 
-    def children(self, params, trie, level, nodes, inputs, cache, norm):
+    def children(self, params, trie, level, nodes, inputs, cache, config):
         logits, cache = self.model(
             params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=nodes.count
         )
-        return B.children_of(trie, level, nodes, logits, norm), cache
+        return B.children_of(trie, level, nodes, logits, config.score_norm, config.temperature), cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class PopularityDrafter:
     def init_cache(self, batch: int, slots: int):
         return ()
 
-    def children(self, params, trie, level, nodes, inputs, cache, norm):
+    def children(self, params, trie, level, nodes, inputs, cache, config):
         edge, exists = trie.edges(level, nodes.node)
         exists &= nodes.valid[..., None]
         log_prob = jnp.where(exists, params[level][edge], B.LOWEST)
@@ -75,14 +77,17 @@ def draft_tree(
     at: RowInt,
     cache,
     levels: range,
-) -> tuple[dict[int, B.Beams], Any]:
-    """Nodes of each level in `levels`, placed in their slots, and the drafter's cache.
+) -> tuple[dict[int, B.Beams], dict[int, B.Children], Any]:
+    """Nodes of each level in `levels`, placed in their slots; the children that the drafter proposed for them; and the
+    drafter's cache.
 
     settled: K beams of each row at its own level `at` [B]. At that level a row puts its settled beams, up to gamma
-    levels above it the drafter's best W_l children of the level before, and nothing below (idle). Every level but the
+    levels above it the drafter's best (or drawn, see `SearchConfig.mode`) W_l children of the level before, and nothing
+    below (idle). Every level but the
     last is fed to the drafter once, even where it drafts no further: its cache stays complete.
     """
     nodes: dict[int, B.Beams] = {}
+    proposed: dict[int, B.Children] = {}
     drafted = None
     for level in levels:
         if level == 0:
@@ -92,9 +97,10 @@ def draft_tree(
             nodes[level] = _level_nodes(settled, drafted, level, layout, at, config.gamma)
             inputs = B.level_input(nodes[level], level, prompt, layout, at)
         if level < trie.length - 1:
-            children, cache = drafter.children(params, trie, level, nodes[level], inputs, cache, config.score_norm)
+            proposed[level], cache = drafter.children(params, trie, level, nodes[level], inputs, cache, config)
+            children = noise.perturb(config.mode, Purpose.DRAFT, prompt.keys, level, nodes[level], proposed[level])
             drafted = B.best(nodes[level], children, level, config.widths[level])
-    return nodes, cache
+    return nodes, proposed, cache
 
 
 def _level_nodes(

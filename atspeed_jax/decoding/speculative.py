@@ -1,8 +1,8 @@
-"""Strict speculative beam search: the list of plain beam search, in fewer calls of the target (AtSpeed, ICLR 2025,
-sections 3 and 4.1).
+"""Speculative beam search: the list of plain beam search, in fewer calls of the target (AtSpeed, ICLR 2025, sections 3
+and 4).
 
 A round is: the draft grows a tree from the settled beams, ONE target call scores all of it, a walk accepts every level
-that is certain. Each round settles at least one level, so L rounds always suffice. Round 1 also reads the prompt;
+whose beams were all drafted. Each round settles at least one level, so L rounds always suffice. Round 1 also reads the prompt;
 later rounds are one scan that costs nothing once every row of the batch is finished.
 """
 
@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Float
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, Result, RoundOne, SearchConfig, StepModel
+from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, Result, RoundOne, SearchConfig, StepModel, check_keys
 from atspeed_jax.decoding.draft import Drafter, draft_tree
 from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import Trie
@@ -50,10 +50,11 @@ def speculative_beam_search(
 ) -> Result:
     """The same K items, order and scores as `beam_search` of the target, for ANY drafter and widths.
 
-    With `config.tolerance` above 0, nearly the same, and the result says what was given up. Raises DecodeError if
-    `config.widths` does not have L - 1 entries. A level's slots hold max(K, W_l) nodes; invalid
-    places of the result are flagged, never filled.
+    In relaxed mode the same law instead of the same draw. With `config.tolerance` above 0, nearly the same, and the
+    result says what was given up. Raises DecodeError if `config.widths` does not have L - 1 entries, or keys are
+    missing. A level's slots hold max(K, W_l) nodes; invalid places of the result are flagged, never filled.
     """
+    check_keys(config.mode, prompt)
     length, batch, width = trie.length, *prompt.tokens.shape
     if len(config.widths) != length - 1:
         raise DecodeError(
@@ -62,13 +63,15 @@ def speculative_beam_search(
     layout = Layout(width, (1, *(max(config.beams, w) for w in config.widths)))
 
     def one_round(state: State, levels: range) -> tuple[State, RoundOne]:
-        nodes, draft_cache = draft_tree(
+        nodes, proposed, draft_cache = draft_tree(
             drafter, draft_params, trie, prompt, layout, config, state.settled, state.level, state.draft_cache, levels
         )
         logits, target_cache = verify_tree(
             target, target_params, prompt, layout, nodes, state.level, state.target_cache
         )
-        settled, level, kept, record = accept(trie, nodes, logits, state.settled, state.level, config)
+        settled, level, kept, record = accept(
+            trie, nodes, proposed, logits, prompt.keys, state.settled, state.level, config
+        )
         calls = state.calls + (state.level < length)
         return State(settled, level, calls, state.kept * kept, target_cache, draft_cache), record
 
@@ -79,7 +82,7 @@ def speculative_beam_search(
 
     zeros = jnp.zeros((batch,), jnp.int32)
     state = State(
-        B.root(prompt, length),
+        B.root(prompt, length, config.mode),
         zeros,
         zeros,
         jnp.ones((batch,)),

@@ -10,9 +10,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Key
 
 from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding import noise, relaxed
 from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, SearchConfig, StepModel, select_rows
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import Logits, NodeBool, RowInt
@@ -38,12 +39,20 @@ def verify_tree(
 
 
 def accept(
-    trie: Trie, nodes: dict[int, B.Beams], logits: dict[int, Logits], settled: B.Beams, at: RowInt, config: SearchConfig
+    trie: Trie,
+    nodes: dict[int, B.Beams],
+    proposed: dict[int, B.Children],
+    logits: dict[int, Logits],
+    keys: Key[Array, " B"] | None,
+    settled: B.Beams,
+    at: RowInt,
+    config: SearchConfig,
 ) -> tuple[B.Beams, RowInt, Float[Array, " B"], RoundOne]:
-    """The strict walk (lossless): settles levels while all K target beams of a level are among its drafted nodes.
+    """The walk (lossless in strict and stochastic mode): settles levels while all K target beams of a level are among its
+    drafted nodes.
 
-    A row starts at its level `at` [B] with its settled beams; the best K children under the *target* are the settled
-    beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on; else
+    A row starts at its level `at` [B] with its settled beams; the K children that the *target* keeps (`choose`) are the
+    settled beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on; else
     it stops. A missing place counts as drafted. Under `config.tolerance` it also goes on, without the beams that were
     not drafted, if these have no more than that share of the K beams' probability.
     -> (settled beams, their level, share of probability kept, what happened at each level 1..L-1). Source: ALGORITHM
@@ -58,8 +67,8 @@ def accept(
     for level, drafted in nodes.items():
         starts = begun == level
         current = drafted if verified is None else select_rows(starts, drafted, verified)
-        children = B.children_of(trie, level, current, logits[level], config.score_norm)
-        found = B.best(current, children, level, config.beams)
+        children = B.children_of(trie, level, current, logits[level], config.score_norm, config.temperature)
+        found = choose(keys, level, current, children, nodes, proposed, config)
         alive = alive | starts
         settled = select_rows(alive, found, settled)
         at = jnp.where(alive, level + 1, at)
@@ -81,6 +90,34 @@ def accept(
     return settled, at, kept, record
 
 
+def choose(
+    keys: Key[Array, " B"] | None,
+    level: int,
+    current: B.Beams,
+    children: B.Children,
+    nodes: dict[int, B.Beams],
+    proposed: dict[int, B.Children],
+    config: SearchConfig,
+) -> B.Beams:
+    """The K children that are the target's beams of the next level, under `config.mode`.
+
+    Relaxed modes look at the draft's draws; where it drew none, the target draws alone.
+    """
+    if config.mode in ("strict", "stochastic") or level + 1 not in nodes:
+        return noise.settle(config.mode, keys, level, current, children, config.beams)
+    return relaxed.choose(
+        keys,
+        level,
+        current,
+        children,
+        nodes[level],
+        proposed[level],
+        nodes[level + 1],
+        config.beams,
+        reference=config.mode == "relaxed_reference",
+    )
+
+
 def given_up(found: B.Beams, covered: NodeBool) -> Float[Array, " B"]:
     """Share of the K beams' probability, by their cumulative scores, that is in beams not covered."""
     mass = jnp.where(found.valid, jnp.exp(found.score - found.score.max(1, keepdims=True)), 0.0)
@@ -96,4 +133,7 @@ def match(found: B.Beams, drafted: B.Beams):
     """
     hit = (found.node[:, :, None] == drafted.node[:, None]) & found.valid[:, :, None] & drafted.valid[:, None]
     score = jnp.where(hit, found.score[:, :, None], B.LOWEST).max(1)
-    return drafted.replace(score=score, valid=hit.any(1)), hit.any(2)
+    perturbed = None
+    if found.perturbed is not None:
+        perturbed = jnp.where(hit, found.perturbed[:, :, None], B.LOWEST).max(1)
+    return drafted.replace(score=score, valid=hit.any(1), perturbed=perturbed), hit.any(2)

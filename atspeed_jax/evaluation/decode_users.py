@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Key
 
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 
+Keys = Key[Array, " N"]
 SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order, scores to this
 
 
@@ -20,8 +23,8 @@ SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order
 class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
-    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; batch_rounds:
-    target calls of all batches together; batches: their number. seconds: spent on them, from tokens on the
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; given_up [N]: see
+    `Result`; batch_rounds: target calls of all batches together; batches: their number. seconds: spent on them, from tokens on the
     host to lists on the host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode,
     None for plain beam search.
     """
@@ -29,6 +32,7 @@ class Decoded:
     ids: np.ndarray
     score: np.ndarray
     calls: np.ndarray
+    given_up: np.ndarray
     batch_rounds: int
     batches: int
     seconds: float
@@ -45,20 +49,29 @@ class Decoded:
         return ((self.ids != other.ids) | ~close & (self.ids >= 0)).any(1)
 
 
-def prompt_of(batch: dict) -> Prompt:
-    """A batch of `data.batches.prompt_batches` on the device."""
-    return Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]))
+def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
+    """A batch of `data.batches.prompt_batches` on the device.
+
+    keys: one per user (`noise.user_keys`), for the modes that draw.
+    """
+    own = None if keys is None else keys[jnp.asarray(np.maximum(batch["row"], 0))]
+    return Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]), own)
 
 
-def decode_users(decode: Callable[[Prompt], Result], batches: Iterable[dict], users: int) -> Decoded:
-    """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories), and times it."""
+def decode_users(
+    decode: Callable[[Prompt], Result], batches: Iterable[dict], users: int, keys: Keys | None = None
+) -> Decoded:
+    """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories), and times it.
+
+    keys: see `prompt_of`.
+    """
     rows, results, warm, seconds = [], [], set(), 0.0
     for batch in batches:
         if batch["tokens"].shape not in warm:  # the first batch of a shape would be timed with its compilation
             warm.add(batch["tokens"].shape)
-            jax.block_until_ready(decode(prompt_of(batch)))
+            jax.block_until_ready(decode(prompt_of(batch, keys)))
         start = time.perf_counter()
-        result = jax.device_get(decode(prompt_of(batch)))
+        result = jax.device_get(decode(prompt_of(batch, keys)))
         seconds += time.perf_counter() - start
         real = batch["row"] >= 0
         rows.append(batch["row"][real])
@@ -78,6 +91,7 @@ def decode_users(decode: Callable[[Prompt], Result], batches: Iterable[dict], us
         ids=gather(lambda r: np.where(r.valid, r.ids, -1)),
         score=gather(lambda r: r.score),
         calls=gather(lambda r: r.target_calls),
+        given_up=gather(lambda r: r.given_up),
         batch_rounds=int(sum(result.rounds for result, _ in results)),
         batches=len(results),
         seconds=seconds,
@@ -88,7 +102,13 @@ def decode_users(decode: Callable[[Prompt], Result], batches: Iterable[dict], us
 
 
 def count_differences(
-    decoders: Decoders, setting: Setting, baseline: Setting, a: Decoded, b: Decoded, batches: Sequence[dict]
+    decoders: Decoders,
+    setting: Setting,
+    baseline: Setting,
+    a: Decoded,
+    b: Decoded,
+    batches: Sequence[dict],
+    keys: Keys | None = None,
 ) -> tuple[int, int]:
     """(mismatched users, near-tie users) between the decodes `a` of `setting` and `b` of `baseline`.
 
@@ -104,7 +124,8 @@ def count_differences(
         first, second = wide.build(setting), wide.build(baseline)
         for batch in batches:
             for row in np.flatnonzero((batch["row"] >= 0) & different[batch["row"]]):
-                prompt = Prompt(jnp.asarray(batch["tokens"][row : row + 1]), jnp.asarray(batch["valid"][row : row + 1]))
-                one = [{"row": np.zeros(1, np.int32), "tokens": prompt.tokens, "valid": prompt.valid}]
-                near += not decode_users(first, one, 1).differs(decode_users(second, one, 1)).any()
+                user = batch["row"][row]
+                one = [{"row": np.zeros(1, np.int32)} | {k: batch[k][row : row + 1] for k in ("tokens", "valid")}]
+                own = None if keys is None else keys[user : user + 1]
+                near += not decode_users(first, one, 1, own).differs(decode_users(second, one, 1, own)).any()
     return int(different.sum()) - near, near

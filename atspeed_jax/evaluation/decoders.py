@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from atspeed_jax.decoding.base import Prompt, Result, ScoreNorm, SearchConfig, resolve_widths
+from atspeed_jax.decoding.base import Mode, Prompt, Result, ScoreNorm, SearchConfig, resolve_widths
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
@@ -37,7 +37,7 @@ class DecodeConfig:
 class Setting:
     """One way to decode.
 
-    Plain beam search has drafter "none" and no widths.
+    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature: see `SearchConfig`.
     """
 
     method: Method
@@ -46,11 +46,23 @@ class Setting:
     widths: Widths
     gamma: int
     score_norm: ScoreNorm
+    mode: Mode = "strict"
+    tolerance: float = 0.0
+    temperature: float = 1.0
 
     @property
     def label(self) -> str:
         widths = "-".join(map(str, self.widths)) or "none"
-        return f"{self.method}_{self.drafter}_K{self.beams}_w{widths}_g{self.gamma}_{self.score_norm}"
+        label = f"{self.method}_{self.drafter}_K{self.beams}_w{widths}_g{self.gamma}_{self.score_norm}"
+        if self.mode != "strict":
+            label += f"_{self.mode}_T{self.temperature:g}"
+        return label + (f"_tolerance{self.tolerance:g}" if self.tolerance else "")
+
+    @property
+    def baseline(self) -> Setting:
+        """What the target does alone, call by call: plain beam search, or its own sampler."""
+        mode = "relaxed" if self.mode == "relaxed_reference" else self.mode
+        return dataclasses.replace(plain(self.beams, self.score_norm), mode=mode, temperature=self.temperature)
 
 
 def plain(beams: int, score_norm: ScoreNorm) -> Setting:
@@ -87,10 +99,25 @@ class Decoders:
         step = LlamaStep(self.target)
         if setting.method == "beam_search":
             return lambda prompt: beam_search(
-                step, self.target_params, self.trie, prompt, beams=setting.beams, score_norm=setting.score_norm
+                step,
+                self.target_params,
+                self.trie,
+                prompt,
+                beams=setting.beams,
+                score_norm=setting.score_norm,
+                mode=setting.mode,
+                temperature=setting.temperature,
             )
         widths = resolve_widths(setting.widths, self.prefixes, setting.beams)
-        config = SearchConfig(setting.beams, widths, setting.gamma, setting.score_norm)
+        config = SearchConfig(
+            setting.beams,
+            widths,
+            setting.gamma,
+            setting.score_norm,
+            setting.tolerance,
+            setting.mode,
+            setting.temperature,
+        )
         if setting.drafter == "draft":
             drafter, params = ModelDrafter(LlamaStep(self.draft)), self.draft_params
         else:

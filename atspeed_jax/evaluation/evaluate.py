@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -188,16 +187,16 @@ class Evaluation:
     def _row(self, setting: Setting, users: TestUsers) -> dict:
         decoded = self._decode(setting, users)
         length = self.dataset.catalog.length
-        baseline = plain(setting.beams, setting.score_norm)
+        baseline = setting.baseline
         mismatched, near = count_differences(
-            self.decoders, setting, baseline, decoded, self._decode(baseline, users), self._batches(users)
+            self.decoders, setting, baseline, decoded, self._decode(baseline, users), self.batches(users)
         )
         speculated = decoded.reached is not None
         reached = decoded.reached.sum(0) if speculated else None
         return {
             "method": setting.method,
             "drafter": setting.drafter,
-            "mode": "strict",
+            "mode": setting.mode,
             "score_norm": setting.score_norm,
             "K": setting.beams,
             "widths": list(setting.widths),
@@ -236,28 +235,22 @@ class Evaluation:
             for label in built
         }
 
-    def _batches(self, users: TestUsers) -> list[dict]:
+    def batches(self, users: TestUsers) -> list[dict]:
+        """Their prompts, as every measurement but latency decodes them."""
         return users.batches(self.dataset, self.config, self.history, self.config.batch_size)
 
     def _decode(self, setting: Setting, users: TestUsers) -> Decoded:
         key = (setting.label, len(users.users))
         if key not in self._decoded:
             self.say(f"decoding {len(users.users)} users: {setting.label}")
-            decoded = decode_users(self.decoders.build(setting), self._batches(users), len(users.users))
+            decoded = decode_users(self.decoders.build(setting), self.batches(users), len(users.users))
             if setting.method != "beam_search":
                 return decoded
             self._decoded[key] = decoded  # the baseline of every other row of this K
         return self._decoded[key]
 
     def _remembered(self, name: str, measure: Callable[[], dict]) -> dict:
-        path = self.directory / f"{name}.json"
-        if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
-        self.say(f"measuring {name}")
-        value = measure()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, value)
-        return value
+        return files.remembered(self.directory / f"{name}.json", measure, self.say)
 
 
 def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:

@@ -83,7 +83,7 @@ def test_rows_put_settled_beams_at_their_level_and_nothing_below():
         node,
         jnp.ones((batch_size, beams), bool),
     )
-    nodes, cache = later_tree(batch.draft, batch.trie, batch.prompt, settled, at, 2)
+    nodes, _, cache = later_tree(batch.draft, batch.trie, batch.prompt, settled, at, 2)
     untouched = STEP.init_cache(batch_size, LAYOUT.slots)
     first, second = nodes[1], nodes[2]
     assert first.count == beams and second.count == LAYOUT.room[2]
@@ -114,7 +114,7 @@ def test_popularity_drafter_reads_the_prior_of_each_edge():
         jnp.array([[0, 1, 0]]),
         jnp.array([[True, True, False]]),
     )
-    children, cache = drafter.children(prior, trie, 1, nodes, None, drafter.init_cache(1, 9), "vocab")
+    children, cache = drafter.children(prior, trie, 1, nodes, None, drafter.init_cache(1, 9), None)
     assert cache == () and hash(drafter) == hash(PopularityDrafter())
     assert children.exists.tolist() == [[[True, True], [True, False], [False, False]]]
     np.testing.assert_allclose(np.exp(children.log_prob[0, 0]), [3 / 4, 1 / 4], rtol=1e-6)

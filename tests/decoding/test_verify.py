@@ -20,7 +20,7 @@ def drafted_and_verified(table, draft, trie, prompt):
     config = SearchConfig(SHAPE.beams, SHAPE.widths, SHAPE.gamma, SHAPE.norm)
     at = jnp.zeros((SHAPE.batch,), jnp.int32)
     cache = STEP.init_cache(SHAPE.batch, LAYOUT.slots)
-    nodes, _ = draft_tree(
+    nodes, _, _ = draft_tree(
         ModelDrafter(STEP), draft, trie, prompt, LAYOUT, config, B.root(prompt, 3), at, cache, range(3)
     )
     return nodes, verify_tree(STEP, table, prompt, LAYOUT, nodes, at, cache)[0]
@@ -92,7 +92,7 @@ def walk(ids, drafted, beams, at=0, level_one=None, tolerance=0.0):
     root = B.root(prompt, 2)
     logits = {0: logits_of({2: -2.0, 3: -1.0}), 1: level_one}
     settled = root if at == 0 else level.resize(beams)
-    return accept(build_trie(ids), {0: root, 1: level}, logits, settled, jnp.array([at]), config)
+    return accept(build_trie(ids), {0: root, 1: level}, {}, logits, None, settled, jnp.array([at]), config)
 
 
 def test_accepts_a_level_when_every_beam_was_drafted():

@@ -91,6 +91,7 @@ LISTS = Decoded(
     ids=np.array([[4, 2, -1], [1, 3, 5]]),
     score=np.array([[-1.0, -2.0, -1e30], [-1.5, -1.6, -1.7]]),
     calls=np.array([2, 2]),
+    given_up=np.zeros(2),
     batch_rounds=2,
     batches=1,
     seconds=0.5,
@@ -129,8 +130,8 @@ def decoded_again(monkeypatch):
     """Every decode for a second look: (prompt tokens, dtype of the scores)."""
     seen = []
 
-    def spy(decode, batches, users):
-        result = decode_users(decode, batches, users)
+    def spy(decode, batches, users, keys):
+        result = decode_users(decode, batches, users, keys)
         seen.append((np.asarray(batches[0]["tokens"]).tolist(), result.score.dtype.name))
         return result
 

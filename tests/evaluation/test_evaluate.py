@@ -111,6 +111,7 @@ def decoded(**changes) -> Decoded:
         "ids": np.zeros((4, 2), int),
         "score": np.zeros((4, 2)),
         "calls": np.array([1, 2, 3, 1]),
+        "given_up": np.zeros(4),
         "batch_rounds": 5,
         "batches": 2,
         "seconds": 0.25,
@@ -133,7 +134,7 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
     users = SimpleNamespace(users=np.arange(4))
     plain_lists = decoded(calls=np.full(4, 3), reached=None, accepted=None, coverage=None)
     setting = speculative("draft", 2, DECODE)
-    monkeypatch.setattr(evaluation, "_batches", lambda users: "batches")
+    monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
     monkeypatch.setattr(
         evaluation, "_decode", lambda setting, users: decoded() if setting.drafter == "draft" else plain_lists
     )
@@ -171,7 +172,7 @@ def test_a_level_nobody_reached_has_no_share(toy, three_levels, tmp_path, monkey
     evaluation = make(toy, tmp_path)
     evaluation.dataset = three_levels
     nobody = decoded(reached=np.array([[1, 0]] * 4, bool), accepted=np.zeros((4, 2), bool))
-    monkeypatch.setattr(evaluation, "_batches", lambda users: "batches")
+    monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
     monkeypatch.setattr(evaluation, "_decode", lambda setting, users: nobody)
     monkeypatch.setattr(module, "count_differences", lambda *arguments: (0, 0))
     row = evaluation.row(speculative("draft", 2, DECODE), SimpleNamespace(users=np.arange(4)))

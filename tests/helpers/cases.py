@@ -100,16 +100,16 @@ class Batch:
         tokens, valid = np.asarray(self.prompt.tokens), np.asarray(self.prompt.valid)
         return [tuple(t[v].tolist()) for t, v in zip(tokens, valid, strict=True)]
 
-    def plain(self, step=COUNTED, prompt: Prompt | None = None) -> Result:
+    def plain(self, step=COUNTED, prompt: Prompt | None = None, **mode) -> Result:
         shape = self.shape
-        return fetch(
-            beam_search(step, self.table, self.trie, prompt or self.prompt, beams=shape.beams, score_norm=shape.norm)
-        )
+        how = {"beams": shape.beams, "score_norm": shape.norm, **mode}
+        return fetch(beam_search(step, self.table, self.trie, prompt or self.prompt, **how))
 
-    def speculative(self, step=COUNTED, prompt: Prompt | None = None, tolerance: float = 0.0) -> Result:
+    def speculative(self, step=COUNTED, prompt: Prompt | None = None, **mode) -> Result:
+        """mode: tolerance, mode and temperature of `SearchConfig`."""
         shape = self.shape
         drafter = ModelDrafter(STEP) if shape.drafter == "model" else PopularityDrafter()
-        config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm, tolerance)
+        config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm, **mode)
         return fetch(
             speculative_beam_search(
                 step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config

@@ -11,6 +11,7 @@ alone.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable
 
@@ -178,3 +179,61 @@ def tolerant_search(
                 if len(present) == len(settled) or share <= tolerance:
                     kept, walking = kept * (1 - share), present
     return Tolerated(settled, 1 - kept, calls, min(margin, _gaps(settled)))
+
+
+def sampler_law(ids, prompt, logits_of: LogitsOf, beams: int, norm: str) -> dict[frozenset, float]:
+    """Probability of each set of items under the target's own sampler: at every level `beams` prefixes, drawn without
+    replacement from the softmax of their cumulative scores."""
+    trie, law = dict_trie(ids), {frozenset([((), 0.0)]): 1.0}
+    for _ in range(len(next(iter(ids)))):
+        after: dict[frozenset, float] = {}
+        for kept, chance in law.items():
+            candidates = expand(trie, prompt, sorted(kept), logits_of, norm)
+            total = log_sum_exp([score for _, score in candidates])
+            weights = {candidate: math.exp(candidate[1] - total) for candidate in candidates}
+            for drawn, share in draws_without_replacement(weights, beams).items():
+                after[frozenset(drawn)] = after.get(frozenset(drawn), 0.0) + chance * share
+        law = after
+    merged: dict[frozenset, float] = {}
+    for kept, chance in law.items():
+        items = frozenset(prefix for prefix, _ in kept)
+        merged[items] = merged.get(items, 0.0) + chance
+    return merged
+
+
+def items_law(ids, prompt, logits_of: LogitsOf, count: int) -> dict[tuple, float]:
+    """Probability of each sequence of `count` items drawn without replacement from the model over the trie."""
+    weights = {item: math.exp(score) for item, score in every_item(ids, prompt, logits_of, "trie")}
+    return draws_without_replacement(weights, count)
+
+
+def draws_without_replacement(weights: dict, count: int) -> dict[tuple, float]:
+    """Probability of each sequence of min(count, len(weights)) draws."""
+    law = {}
+    for sequence in itertools.permutations(weights, min(count, len(weights))):
+        left, chance = math.fsum(weights.values()), 1.0
+        for drawn in sequence:
+            chance *= weights[drawn] / left
+            left -= weights[drawn]
+        law[sequence] = chance
+    return law
+
+
+def stochastic_search(ids, prompt, logits_of: LogitsOf, beams: int, noise_of: Callable) -> Found:
+    """Stochastic beam search with the Gumbel noise noise_of(prefix): (items with their perturbed scores, levels,
+    margin). Kool et al. 2019, algorithm 1, by its formula as it stands."""
+    trie, kept, levels, margin = dict_trie(ids), [((), 0.0, 0.0)], [], math.inf
+    for _ in range(len(next(iter(ids)))):
+        found = []
+        for prefix, score, own in kept:
+            scores = child_scores(trie, prompt, prefix, logits_of, "trie")
+            free = {t: score + s + noise_of((*prefix, t)) for t, s in scores.items()}
+            top = max(free.values())
+            for token, value in free.items():
+                inside = math.exp(-own) - math.exp(-top) + math.exp(-value)
+                found.append(((*prefix, token), score + scores[token], -math.log(inside)))
+        ranked = sorted(found, key=lambda c: (-c[2], c[0]))
+        gaps = [a[2] - b[2] for a, b in zip(ranked[:beams], ranked[1 : beams + 1], strict=False)]
+        kept, margin = ranked[:beams], min([margin, *gaps])
+        levels.append([(prefix, perturbed) for prefix, _, perturbed in kept])
+    return Found([(prefix, score) for prefix, score, _ in kept], levels, margin)

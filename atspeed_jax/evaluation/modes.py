@@ -1,0 +1,184 @@
+"""Every mode of the decoder side by side: target calls, quality, and how far its lists are from the exact ones.
+
+A mode is compared with what the target does alone, call by call (`Setting.baseline`): strict and stochastic must give
+the very same lists, relaxed lists of the same law, relaxed_reference shows the bias of the public code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from atspeed_jax import files
+from atspeed_jax.decoding.base import ScoreNorm
+from atspeed_jax.decoding.noise import user_keys
+from atspeed_jax.evaluation import metrics
+from atspeed_jax.evaluation.decode_users import Decoded, count_differences, decode_users
+from atspeed_jax.evaluation.decoders import DecodeConfig, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
+from atspeed_jax.evaluation.tables import Table, method_label, widths_label
+from atspeed_jax.items.catalog import expand_ids
+
+EXACT = ("strict", "stochastic")  # modes whose lists are those of the target alone
+
+
+@dataclasses.dataclass(frozen=True)
+class ModesConfig:
+    """beams: K; widths, drafter, norms, tolerances, temperature: what is combined. seeds: draws per user in relaxed
+    modes. main_beams: the K measured on all users, the others on the evaluation's fixed few."""
+
+    beams: tuple[int, ...]
+    main_beams: tuple[int, ...]
+    widths: tuple[Widths, ...]
+    drafter: DrafterName
+    norms: tuple[ScoreNorm, ...]
+    tolerances: tuple[float, ...]
+    temperature: float
+    seeds: int
+
+    def __post_init__(self):
+        if self.seeds < 1 or not self.beams or not self.widths or not self.norms:
+            raise ValueError(f"{self}: expected at least one seed, K, widths and norm")
+        if stray := set(self.main_beams) - set(self.beams):
+            raise ValueError(f"main_beams={self.main_beams}: K {min(stray)} is not among beams={self.beams}")
+
+
+def settings(config: ModesConfig, gamma: int) -> list[Setting]:
+    """Every way to decode that the table shows, baselines before what is compared with them."""
+    rows = []
+    for norm in config.norms:
+        modes = [m for m in ("strict", "stochastic", "relaxed") if norm == "trie" or m != "stochastic"]
+        for beams in config.beams:
+            heat = {"strict": 1.0, "stochastic": config.temperature, "relaxed": config.temperature}
+            rows += [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in modes]
+            for widths in config.widths:
+                strict = speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm))
+                rows += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
+                rows += [
+                    dataclasses.replace(strict, mode=mode, temperature=config.temperature)
+                    for mode in (*modes[1:], "relaxed_reference")
+                ]
+    return rows
+
+
+class ModeTable:
+    """Rows of one evaluation; each is remembered as `Evaluation` remembers its own."""
+
+    def __init__(self, evaluation: Evaluation, config: ModesConfig):
+        self.evaluation, self.config = evaluation, config
+        self.items_sorted, self.offsets = evaluation.dataset.catalog.items_by_id(evaluation.dataset.popularity)
+        self._baselines: dict[tuple[str, int, int], Decoded] = {}
+
+    def rows(self) -> list[dict]:
+        """One row per setting: see `_row`."""
+        evaluation = self.evaluation
+        rows = []
+        for setting in settings(self.config, evaluation.decode.gamma):
+            users = evaluation.everyone if setting.beams in self.config.main_beams else evaluation.some
+            name = f"mode_{setting.label}_{len(users.users)}_{self.seeds(setting)}"
+            path = evaluation.directory / f"{name}.json"
+            rows.append(files.remembered(path, lambda s=setting, u=users: self._row(s, u), evaluation.say))
+        return rows
+
+    def seeds(self, setting: Setting) -> int:
+        return self.config.seeds if setting.mode.startswith("relaxed") else 1
+
+    def _row(self, setting: Setting, users: TestUsers) -> dict:
+        """Means over users and seeds; differences to the baseline in pairs, with 95 % intervals over users."""
+        config = self.evaluation.config
+        own = [self._decode(setting, users, seed) for seed in range(self.seeds(setting))]
+        alone = [self._decode(setting.baseline, users, seed) for seed in range(self.seeds(setting))]
+        exact = self._decode(plain(setting.beams, setting.score_norm), users, 0)
+        row = {
+            "method": setting.method,
+            "drafter": setting.drafter,
+            "mode": setting.mode,
+            "tolerance": setting.tolerance,
+            "temperature": setting.temperature,
+            "score_norm": setting.score_norm,
+            "K": setting.beams,
+            "widths": list(setting.widths),
+            "users": len(users.users),
+            "seeds": len(own),
+            "target_calls_mean": float(np.mean([decoded.calls for decoded in own])),
+            "given_up_mean": float(np.mean([decoded.given_up for decoded in own])),
+            "overlap_with_exact": float(np.mean([overlap(decoded.ids, exact.ids) for decoded in own])),
+            "short_lists": float(np.mean([(decoded.ids < 0).any(1) for decoded in own])),
+            "mismatched_users": None,
+            "near_tie_users": None,
+        }
+        if setting.mode in EXACT and not setting.tolerance:
+            row["mismatched_users"], row["near_tie_users"] = count_differences(
+                self.evaluation.decoders,
+                setting,
+                setting.baseline,
+                own[0],
+                alone[0],
+                self.evaluation.batches(users),
+                self._keys(users, 0),
+            )
+        sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
+        mine, theirs = self._quality(own, users, setting.beams), self._quality(alone, users, setting.beams)
+        row["quality"] = metrics.summarize(mine, **sampling)
+        row["difference_to_baseline"] = metrics.compare(mine, theirs, **sampling)
+        return row
+
+    def _quality(self, decoded: Sequence[Decoded], users: TestUsers, cut: int) -> dict[str, np.ndarray]:
+        """Recall and NDCG at K per user, mean over seeds."""
+        measured = [
+            metrics.measure_lists(expand_ids(one.ids, self.items_sorted, self.offsets, cut), users.truths, (cut,))
+            for one in decoded
+        ]
+        return {name: np.mean([one[name] for one in measured], axis=0) for name in measured[0]}
+
+    def _keys(self, users: TestUsers, seed: int):
+        return user_keys(self.evaluation.config.seed + seed, users.users)
+
+    def _decode(self, setting: Setting, users: TestUsers, seed: int) -> Decoded:
+        key = (setting.label, len(users.users), seed)
+        if key in self._baselines:
+            return self._baselines[key]
+        decoded = decode_users(
+            self.evaluation.decoders.build(setting),
+            self.evaluation.batches(users),
+            len(users.users),
+            None if setting.mode == "strict" else self._keys(users, seed),
+        )
+        if setting.method == "beam_search":
+            self._baselines[key] = decoded
+        return decoded
+
+
+def overlap(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[N] share of a user's ids [N, K] (-1: none) that are among the other list's, of the longer list's length."""
+    same = ((ids[:, :, None] == others[:, None]) & (ids >= 0)[:, :, None]).any(2).sum(1)
+    return same / np.maximum(np.maximum((ids >= 0).sum(1), (others >= 0).sum(1)), 1)
+
+
+def mode_table(rows: Sequence[dict]) -> Table:
+    """The rows for people."""
+    header = ["method", "mode", "norm", "K", "widths", "users", "target calls", "Recall@K", "NDCG@K", "overlap"]
+    header += ["given up", "short", "mismatched", "near ties", "NDCG@K minus its baseline's"]
+    cells = []
+    for row in rows:
+        k, quality, difference = row["K"], row["quality"], row["difference_to_baseline"]
+        low, high = difference["intervals"][f"ndcg@{k}"]
+        cells.append([
+            method_label(row),
+            row["mode"] + (f", tolerance {row['tolerance']:g}" if row["tolerance"] else ""),
+            row["score_norm"],
+            str(k),
+            widths_label(row["widths"]),
+            str(row["users"]) + (f" x {row['seeds']}" if row["seeds"] > 1 else ""),
+            f"{row['target_calls_mean']:.3f}",
+            f"{quality[f'recall@{k}']:.4f}",
+            f"{quality[f'ndcg@{k}']:.4f}",
+            f"{row['overlap_with_exact']:.3f}",
+            f"{row['given_up_mean']:.4f}",
+            f"{row['short_lists']:.3f}",
+            *("–" if row[name] is None else str(row[name]) for name in ("mismatched_users", "near_tie_users")),
+            f"{difference[f'ndcg@{k}']:+.4f} [{low:+.4f}, {high:+.4f}]",
+        ])  # fmt: skip
+    return Table("Modes of the decoder", header, cells)

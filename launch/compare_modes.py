@@ -1,0 +1,43 @@
+"""Every mode of the decoder on the test users of a trained run: calls, quality, overlap with the exact lists.
+
+python -m launch.compare_modes --config=configs/lcrec_small.py --workdir=DIR [--seeds=5] [--beams=20,5,1]
+
+Writes DIR/modes.json and DIR/modes.md; what is measured is remembered, so a stopped run goes on where it was.
+"""
+
+from absl import flags
+
+from atspeed_jax import files
+from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
+from atspeed_jax.evaluation.tables import markdown, plain
+from launch.stage import main
+
+_SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed modes.", lower_bound=1)
+_BEAMS = flags.DEFINE_list("beams", ["20", "5", "1"], "K, the first on all test users, the others on grid_users.")
+_DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity"], "Who proposes.")
+_NORMS = flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")
+_TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.05"], "Shares of probability that strict may give up.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.", lower_bound=1e-3)
+
+
+def compare(run) -> None:
+    beams = tuple(int(k) for k in _BEAMS.value)
+    config = ModesConfig(
+        beams=beams,
+        main_beams=beams[:1],
+        widths=tuple(dict.fromkeys((run.config.decode.widths, *run.config.evaluate.grid_widths[:1]))),
+        drafter=_DRAFTER.value,
+        norms=tuple(_NORMS.value),
+        tolerances=tuple(float(share) for share in _TOLERANCES.value),
+        temperature=_TEMPERATURE.value,
+        seeds=_SEEDS.value,
+    )
+    rows = ModeTable(run.measurements(), config).rows()
+    table = mode_table(rows)
+    files.write_json(run.workdir / "modes.json", rows)
+    files.write_text(run.workdir / "modes.md", markdown(table))
+    print(plain(table))
+
+
+if __name__ == "__main__":
+    main(compare)

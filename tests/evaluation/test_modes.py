@@ -1,0 +1,108 @@
+"""The table of modes on the small run: every row there, the exact modes without a mismatch, figures by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from atspeed_jax.evaluation import modes
+from atspeed_jax.evaluation.decode_users import decode_users
+from atspeed_jax.evaluation.decoders import plain
+from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+CONFIG = ModesConfig(
+    beams=(10, 3),
+    main_beams=(10,),
+    widths=(("all", 10),),
+    drafter="draft",
+    norms=("trie",),
+    tolerances=(0.3,),
+    temperature=1.0,
+    seeds=2,
+)
+
+
+@pytest.fixture(scope="module")
+def made(small_run, tmp_path_factory):
+    evaluation = small_run.run.measurements()
+    evaluation.directory = tmp_path_factory.mktemp("modes")
+    return evaluation, ModeTable(evaluation, CONFIG).rows()
+
+
+def test_every_combination_has_its_row(made):
+    evaluation, rows = made
+    seen = [(row["K"], row["method"], row["mode"], row["tolerance"]) for row in rows]
+    assert len(set(seen)) == len(seen) == 2 * (3 + 5)
+    for row in rows:
+        everyone = len(evaluation.everyone.users)
+        assert row["users"] == (everyone if row["K"] == 10 else 4) and everyone > 4
+        assert row["seeds"] == (2 if row["mode"].startswith("relaxed") else 1)
+    vocab = modes.settings(dataclasses.replace(CONFIG, norms=("vocab", "trie")), 2)
+    assert len(vocab) == 2 * (2 + 4) + 2 * (3 + 5)
+    assert not [s for s in vocab if s.mode == "stochastic" and s.score_norm == "vocab"]
+
+
+def test_exact_modes_give_the_targets_own_lists(made):
+    _, rows = made
+    for row in rows:
+        exact = row["mode"] in ("strict", "stochastic") and not row["tolerance"]
+        assert (row["mismatched_users"] == 0) if exact else row["mismatched_users"] is None
+        if exact:
+            assert set(row["difference_to_baseline"]["intervals"][f"ndcg@{row['K']}"]) == {0.0}
+        assert (row["overlap_with_exact"] == 1) if exact and row["mode"] == "strict" else row["overlap_with_exact"] <= 1
+        if row["method"] == "beam_search":
+            assert row["target_calls_mean"] == 3 and row["given_up_mean"] == 0
+        else:
+            assert 1 <= row["target_calls_mean"] <= 3
+        if row["mode"] != "relaxed_reference":
+            assert row["short_lists"] == 0
+        assert (row["given_up_mean"] > 0) <= (row["tolerance"] > 0)
+
+
+def test_a_row_by_hand(made):
+    """The sampler's overlap with the exact lists, for both seeds."""
+    evaluation, rows = made
+    (row,) = [r for r in rows if (r["K"], r["method"], r["mode"]) == (3, "beam_search", "relaxed")]
+    users, batches = evaluation.some, evaluation.batches(evaluation.some)
+    exact = decode_users(evaluation.decoders.build(plain(3, "trie")), batches, 4)
+    setting = dataclasses.replace(plain(3, "trie"), mode="relaxed")
+    shares = []
+    for seed in range(2):
+        keys = modes.user_keys(evaluation.config.seed + seed, users.users)
+        drawn = decode_users(evaluation.decoders.build(setting), batches, 4, keys)
+        shares += [len(set(a) & set(b)) / 3 for a, b in zip(drawn.ids.tolist(), exact.ids.tolist(), strict=True)]
+    assert row["overlap_with_exact"] == pytest.approx(np.mean(shares))
+    assert 0 < np.mean(shares) < 1
+
+
+def test_rows_are_remembered(made, monkeypatch):
+    evaluation, rows = made
+    monkeypatch.setattr(ModeTable, "_row", lambda *_: pytest.fail("measured twice"))
+    assert ModeTable(evaluation, CONFIG).rows() == rows
+
+
+def test_the_table_says_what_was_measured(made):
+    _, rows = made
+    table = mode_table(rows)
+    assert len(table.rows) == len(rows) and {len(cells) for cells in table.rows} == {len(table.header)}
+    (tolerant,) = [cells for cells in table.rows if "tolerance 0.3" in cells[1] and cells[3] == "10"]
+    assert tolerant[:5] == ["speculative, draft model", "strict, tolerance 0.3", "trie", "10", "all, 10"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "others", "share"),
+    [([[1, 2, 3]], [[3, 9, 1]], 2 / 3), ([[1, -1, -1]], [[1, 2, -1]], 0.5), ([[-1, -1]], [[-1, -1]], 0.0)],
+)
+def test_overlap(ids, others, share):
+    assert modes.overlap(np.array(ids), np.array(others)).tolist() == pytest.approx([share])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"seeds": 0}, "at least one seed"), ({"main_beams": (4,)}, "main_beams=.4,.: K 4 is not among beams=.10, 3.")],
+)
+def test_tables_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **change)
