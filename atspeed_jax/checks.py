@@ -10,10 +10,9 @@ from pathlib import Path
 from atspeed_jax.data.batches import bucket_lengths
 from atspeed_jax.data.dataset import Dataset, DatasetError
 from atspeed_jax.data.sources import SPLITS, Source
-from atspeed_jax.decoding.base import DecodeError, resolve_widths
+from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.trie import prefix_counts
 
 
 def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
@@ -39,7 +38,7 @@ def check_splits(dataset: Dataset) -> None:
 
 def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
     """Raises DecodeError for widths that cannot hold the beams, ValueError for buckets that are none."""
-    prefixes = prefix_counts(dataset.catalog.id_tokens)
+    prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[config.decode.score_norm]
     measured = (*config.evaluate.beams, *config.evaluate.grid_beams)
     _check_widths("config.decode.widths", config.decode.widths, prefixes, (config.teacher.beams, *measured))
     for number, widths in enumerate(config.evaluate.grid_widths):

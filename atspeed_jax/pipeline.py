@@ -25,13 +25,13 @@ from atspeed_jax.checks import check_same_data, check_settings, check_splits
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset, load_dataset
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
-from atspeed_jax.decoding.base import resolve_widths
+from atspeed_jax.decoding.base import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.decoders import Decoders, speculative
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.report import environment, format_table, write_report
 from atspeed_jax.evaluation.validate import CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.experiment import ExperimentConfig, TrainConfig
-from atspeed_jax.items.trie import build_trie, popularity_prior, prefix_counts
+from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.training.checkpoint import fingerprint_of, load_params
 from atspeed_jax.training.metrics_log import read_metrics
@@ -115,7 +115,7 @@ class Run:
             draft_params,
             self.trie,
             popularity_prior(self.trie, catalog.id_tokens, counts),
-            prefix_counts(catalog.id_tokens),
+            prefixes_by_norm(catalog.id_tokens),
         )
 
     @property
@@ -197,7 +197,8 @@ class Run:
         )
         examples = len(next_item_examples(self.dataset, c.teacher.prompts)[1])
         setting = speculative("draft", c.teacher.beams, c.decode)
-        widths = resolve_widths(c.decode.widths, prefix_counts(self.dataset.catalog.id_tokens), c.teacher.beams)
+        prefixes = prefixes_by_norm(self.dataset.catalog.id_tokens)[c.decode.score_norm]
+        widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)
 
         def decoder(params):
             return self.decoders(params).build(setting)

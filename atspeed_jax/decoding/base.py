@@ -11,10 +11,12 @@ from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
+from atspeed_jax.items.trie import prefix_counts
 from atspeed_jax.shapes import Logits, Mask, RowBool, RowInt, Tokens
 
 ScoreNorm = Literal["vocab", "trie"]
@@ -45,8 +47,10 @@ class SearchConfig:
 
     beams: K, prefixes kept per level. widths: W_1..W_{L-1}, drafted nodes per level, ints (see `resolve_widths`).
     gamma: most levels drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary,
-    "trie" over allowed children. tolerance: share of the K beams' probability that a level may give up to be accepted
-    with some of them not drafted; 0 gives the list of plain beam search (ALGORITHM section 6).
+    "trie" over allowed children; there a prefix with one item left is finished: its remaining codes have probability 1,
+    so it is neither drafted nor fed to a model, and widths count the open prefixes alone. tolerance: share of the K
+    beams' probability that a level may give up to be accepted with some of them not drafted; 0 gives the list of plain
+    beam search (ALGORITHM section 6).
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
@@ -91,11 +95,17 @@ def check_mode(mode: str, temperature: float, score_norm: str) -> None:
         )
 
 
+def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
+    """Prefixes of depth 1..L that a level can draft, for `resolve_widths`: all, or under trie norm the open ones."""
+    return {"vocab": prefix_counts(id_tokens), "trie": prefix_counts(id_tokens, open_only=True)}
+
+
 def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
     """Widths as ints: "all" becomes the number of prefixes of that depth, and no level is wider than that.
 
-    prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`). Raises DecodeError for a wrong number of
-    widths, or one below min(K, prefixes of its level): such a level could never hold all K beams.
+    prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`), open ones under trie norm. Raises
+    DecodeError for a wrong number of widths, or one below min(K, prefixes of its level): such a level could never hold
+    all K beams.
     """
     if len(widths) != len(prefixes) - 1:
         raise DecodeError(
@@ -111,7 +121,7 @@ def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int
                 f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
                 f"{min(beams, have)}: it could never hold the K beams; raise it, or lower K"
             )
-        resolved.append(have if width == "all" else min(width, have))
+        resolved.append(max(1, have if width == "all" else min(width, have)))
     return tuple(resolved)
 
 

@@ -15,6 +15,7 @@ from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, check_keys, check_mode
 from atspeed_jax.items.trie import Trie
+from atspeed_jax.shapes import RowInt
 
 
 @functools.partial(jax.jit, static_argnames=("model", "beams", "score_norm", "mode", "temperature"))
@@ -29,19 +30,18 @@ def beam_search(
     mode: Mode = "strict",
     temperature: float = 1.0,
 ) -> Result:
-    """The K = `beams` best items of each user by exact-trie beam search; L model calls.
+    """The K = `beams` best items of each user by exact-trie beam search; L model calls, or fewer once all K prefixes of
+    a user are finished (`SearchConfig.score_norm`).
 
     Places beyond the number of items are flagged invalid. Scores, mode and temperature: see `SearchConfig`; what
     speculation must return in each mode, drawn here by the target alone. Source: ALGORITHM sections 1, 3 and 6.
     """
     check_mode(mode, temperature, score_norm)
     check_keys(mode, prompt)
-    levels = search_levels(
+    levels, calls = search_levels(
         model, params, trie, prompt, beams=beams, score_norm=score_norm, mode=mode, temperature=temperature
     )
-    batch = prompt.tokens.shape[0]
-    calls = jnp.full((batch,), trie.length, jnp.int32)
-    return B.finalise(levels[-1], calls, jnp.zeros((batch,)), jnp.int32(trie.length), None)
+    return B.finalise(levels[-1], calls, jnp.zeros(calls.shape), calls.max(), None)
 
 
 def search_levels(
@@ -54,8 +54,9 @@ def search_levels(
     score_norm: ScoreNorm,
     mode: Mode = "strict",
     temperature: float = 1.0,
-) -> list[B.Beams]:
-    """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`).
+) -> tuple[list[B.Beams], RowInt]:
+    """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`), and the model calls of
+    each user [B].
 
     To be called under jit.
     """
@@ -63,19 +64,30 @@ def search_levels(
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
     cache = model.init_cache(batch, layout.slots)
     settled = B.root(prompt, trie.length, mode)
-    everywhere_busy = jnp.zeros((batch,), jnp.int32)
+    calls = jnp.zeros((batch,), jnp.int32)
     levels = []
     for level in range(trie.length):
+        needs = (settled.valid & ~B.finished(trie, level, settled, score_norm)).any(1) | (level == 0)
         if level == 0:
             inputs = B.prompt_input(prompt, layout.slots)
         else:
-            inputs = B.level_input(settled, level, prompt, layout, everywhere_busy)
-        logits, cache = model(
-            params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=layout.room[level]
-        )
+            inputs = B.level_input(settled, level, prompt, layout, jnp.where(needs, level, trie.length))
+        call = functools.partial(_call, model, params, inputs, n_out=layout.room[level])
+        if level == 0 or score_norm == "vocab":
+            logits, cache = call(cache)
+        else:
+            silent = jax.eval_shape(call, cache)[0]
+            logits, cache = jax.lax.cond(
+                needs.any(), call, lambda cache, silent=silent: (jnp.zeros(silent.shape, silent.dtype), cache), cache
+            )
+        calls += needs if score_norm == "trie" else 1
         children = B.children_of(trie, level, settled, logits, score_norm, temperature)
         settled = noise.settle(mode, prompt.keys, level, settled, children, beams)
         if level + 1 < trie.length:
             settled = B.place(settled, level + 1, layout)
         levels.append(settled)
-    return levels
+    return levels, calls
+
+
+def _call(model: StepModel, params, inputs: B.StepInput, cache, *, n_out: int):
+    return model(params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=n_out)

@@ -155,6 +155,48 @@ def take_children(beams: Beams, children: Children, level: int, index: NodeInt, 
     )
 
 
+def finished(trie: Trie, level: int, beams: Beams, norm: ScoreNorm) -> NodeBool:
+    """Beams of `level` that a model has nothing to say about: one item is left below, its probability given the prefix
+    is 1.
+
+    Under "vocab" norm none is: other codes take their share of probability. Source: ALGORITHM section 5, fact b.
+    """
+    if norm == "vocab":
+        return jnp.zeros_like(beams.valid)
+    return beams.valid & (trie.ids_below(level, beams.node) == 1)
+
+
+def open_children(trie: Trie, level: int, children: Children, norm: ScoreNorm) -> Children:
+    """The children of nodes of `level` that may be drafted: those that are not finished."""
+    if norm == "vocab":
+        return children
+    return children.replace(exists=children.exists & (trie.ids_below(level + 1, children.edge) > 1))
+
+
+def only_children(trie: Trie, level: int, beams: Beams) -> Children:
+    """The one child of each finished beam of `level`, with probability 1."""
+    edge, exists = trie.edges(level, beams.node)
+    exists &= beams.valid[..., None]
+    return Children(edge, jnp.where(exists, trie.token[level][edge], 0), jnp.where(exists, 0.0, LOWEST), exists)
+
+
+def merge(order: NodeInt, nodes, others):
+    """Two equal pytrees [B, N, ...] and [B, M, ...] as one, in the order [B, N + M]."""
+    return jax.tree.map(
+        lambda a, b: jnp.take_along_axis(
+            jnp.concatenate([a, b], 1), order.reshape(order.shape + (1,) * (a.ndim - 2)), 1
+        ),
+        nodes,
+        others,
+    )
+
+
+def trie_order(*parts: Beams) -> NodeInt:
+    """The order that puts all their nodes in trie order, invalid last."""
+    node = jnp.concatenate([jnp.where(part.valid, part.node, jnp.iinfo(jnp.int32).max) for part in parts], 1)
+    return jnp.argsort(node, axis=1, stable=True)
+
+
 def place(beams: Beams, level: int, layout: Layout) -> Beams:
     """Beams of `level` >= 1 put into that level's first slots."""
     slots = layout.offset[level] + jnp.arange(beams.count, dtype=jnp.int32)

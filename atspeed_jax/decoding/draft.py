@@ -83,7 +83,7 @@ def draft_tree(
 
     settled: K beams of each row at its own level `at` [B]. At that level a row puts its settled beams, up to gamma
     levels above it the drafter's best (or drawn, see `SearchConfig.mode`) W_l children of the level before, and nothing
-    below (idle). Every level but the
+    below (idle). Finished prefixes (`beams.finished`) are never among them. Every level but the
     last is fed to the drafter once, even where it drafts no further: its cache stays complete.
     """
     nodes: dict[int, B.Beams] = {}
@@ -94,24 +94,26 @@ def draft_tree(
             nodes[0] = settled
             inputs = B.prompt_input(prompt, layout.slots)
         else:
-            nodes[level] = _level_nodes(settled, drafted, level, layout, at, config.gamma)
+            nodes[level] = _level_nodes(trie, settled, drafted, level, layout, at, config)
             inputs = B.level_input(nodes[level], level, prompt, layout, at)
         if level < trie.length - 1:
-            proposed[level], cache = drafter.children(params, trie, level, nodes[level], inputs, cache, config)
+            children, cache = drafter.children(params, trie, level, nodes[level], inputs, cache, config)
+            proposed[level] = B.open_children(trie, level, children, config.score_norm)
             children = noise.perturb(config.mode, Purpose.DRAFT, prompt.keys, level, nodes[level], proposed[level])
             drafted = B.best(nodes[level], children, level, config.widths[level])
     return nodes, proposed, cache
 
 
 def _level_nodes(
-    settled: B.Beams, drafted: B.Beams | None, level: int, layout: Layout, at: RowInt, gamma: int
+    trie: Trie, settled: B.Beams, drafted: B.Beams | None, level: int, layout: Layout, at: RowInt, config: SearchConfig
 ) -> B.Beams:
-    """Nodes of one level: settled beams in rows standing at it, drafted ones in rows that stand above and reach it,
-    else invalid."""
+    """Nodes of one level: settled beams (but finished ones) in rows standing at it, drafted ones in rows that stand
+    above and reach it, else invalid."""
+    settled = settled.replace(valid=settled.valid & ~B.finished(trie, level, settled, config.score_norm))
     if drafted is None:  # the first level of a later round holds settled beams alone, so K places do
         mine = B.place(settled, level, layout)
         return mine.replace(valid=mine.valid & (at == level)[:, None])
     mine = B.place(settled.resize(layout.room[level]), level, layout)
     others = B.place(drafted.resize(layout.room[level]), level, layout)
-    in_reach = (at < level) & (level <= at + gamma)
+    in_reach = (at < level) & (level <= at + config.gamma)
     return select_rows(at == level, mine, others.replace(valid=others.valid & in_reach[:, None]))

@@ -2,8 +2,8 @@
 and 4).
 
 A round is: the draft grows a tree from the settled beams, ONE target call scores all of it, a walk accepts every level
-whose beams were all drafted. Each round settles at least one level, so L rounds always suffice. Round 1 also reads the prompt;
-later rounds are one scan that costs nothing once every row of the batch is finished.
+whose beams were all drafted. Each round settles at least one level, so L rounds always suffice. Round 1 also reads the
+prompt; later rounds are one scan that costs nothing once every row of the batch is finished.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, SearchConfig, St
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import Logits, NodeBool, RowInt
 
+Family = tuple[B.Beams, B.Children]  # nodes of a level and their children
+
 
 def verify_tree(
     target: StepModel, params, prompt: Prompt, layout: Layout, nodes: dict[int, B.Beams], at: RowInt, cache
@@ -48,15 +50,15 @@ def accept(
     at: RowInt,
     config: SearchConfig,
 ) -> tuple[B.Beams, RowInt, Float[Array, " B"], RoundOne]:
-    """The walk (lossless in strict and stochastic mode): settles levels while all K target beams of a level are among its
-    drafted nodes.
+    """The walk (lossless in strict and stochastic mode): settles levels while all K target beams of a level are among
+    its drafted nodes, or finished (`beams.finished`).
 
     A row starts at its level `at` [B] with its settled beams; the K children that the *target* keeps (`choose`) are the
-    settled beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on; else
-    it stops. A missing place counts as drafted. Under `config.tolerance` it also goes on, without the beams that were
-    not drafted, if these have no more than that share of the K beams' probability.
-    -> (settled beams, their level, share of probability kept, what happened at each level 1..L-1). Source: ALGORITHM
-    sections 5 and 6.
+    settled beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on;
+    else it stops. A missing place counts as drafted. A row whose beams are all finished has its items at once. Under
+    `config.tolerance` it also goes on, without the beams that were not drafted, if these have no more than that share
+    of the K beams' probability. -> (settled beams, their level, share of probability kept, what happened at each level
+    1..L-1). Source: ALGORITHM sections 5 and 6.
     """
     settled, begun = settled.resize(config.beams), at
     alive = jnp.zeros(at.shape, bool)
@@ -68,15 +70,21 @@ def accept(
         starts = begun == level
         current = drafted if verified is None else select_rows(starts, drafted, verified)
         children = B.children_of(trie, level, current, logits[level], config.score_norm, config.temperature)
-        found = choose(keys, level, current, children, nodes, proposed, config)
+        proposal = drafted, proposed.get(level, children)
+        if config.score_norm == "trie" and level:
+            carried = settled.replace(valid=B.finished(trie, level, settled, config.score_norm))
+            (current, children), proposal = with_finished(trie, level, carried, (current, children), proposal)
+        found = choose(keys, level, current, children, proposal, nodes.get(level + 1), config)
         alive = alive | starts
         settled = select_rows(alive, found, settled)
         at = jnp.where(alive, level + 1, at)
-        if level + 1 in nodes:
-            verified, present = match(found, nodes[level + 1])
-            covered = present | ~found.valid
+        if level + 1 < trie.length:
+            covered = ~found.valid | B.finished(trie, level + 1, found, config.score_norm)
+            if level + 1 in nodes:
+                verified, present = match(found, nodes[level + 1])
+                covered |= present
             reached, alive = alive, alive & covered.all(1)
-            if config.tolerance:
+            if config.tolerance and level + 1 in nodes:
                 share = given_up(found, covered)
                 alive = reached & (share <= config.tolerance)
                 kept = jnp.where(alive, kept * (1 - share), kept)
@@ -85,9 +93,29 @@ def accept(
                 record.accepted.at[:, level].set(alive),
                 record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)),
             )
-        elif level + 1 < trie.length:  # nothing drafted there (gamma): the round ends for those who came this far
-            record = record.replace(reached=record.reached.at[:, level].set(alive))
+    settled, at = finish(trie, settled, at, config)
     return settled, at, kept, record
+
+
+def with_finished(trie: Trie, level: int, carried: B.Beams, target: Family, proposal: Family) -> tuple[Family, Family]:
+    """Nodes of `level` and their children, as target and draft score them, with the settled beams that are finished put
+    among them in trie order; the draft proposes nothing below these."""
+    only = B.only_children(trie, level, carried)
+    none = only.replace(exists=jnp.zeros_like(only.exists))
+    order = B.trie_order(target[0], carried)
+    return B.merge(order, target, (carried, only)), B.merge(order, proposal, (carried, none))
+
+
+def finish(trie: Trie, settled: B.Beams, at: RowInt, config: SearchConfig) -> tuple[B.Beams, RowInt]:
+    """Rows whose beams are all finished go to the last level: their items are certain."""
+    if config.score_norm == "vocab":
+        return settled, at
+    for level in range(1, trie.length):
+        done = (at == level) & (B.finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)
+        items = B.best(settled, B.only_children(trie, level, settled), level, config.beams)
+        settled = select_rows(done, items.replace(perturbed=settled.perturbed), settled)
+        at = jnp.where(done, level + 1, at)
+    return settled, at
 
 
 def choose(
@@ -95,24 +123,24 @@ def choose(
     level: int,
     current: B.Beams,
     children: B.Children,
-    nodes: dict[int, B.Beams],
-    proposed: dict[int, B.Children],
+    proposal: Family,
+    drafted: B.Beams | None,
     config: SearchConfig,
 ) -> B.Beams:
     """The K children that are the target's beams of the next level, under `config.mode`.
 
-    Relaxed modes look at the draft's draws; where it drew none, the target draws alone.
+    proposal: the same nodes and children as the draft scores them; drafted: what it made of them at level + 1. Relaxed
+    modes look at these draws; where there are none, the target draws alone.
     """
-    if config.mode in ("strict", "stochastic") or level + 1 not in nodes:
+    if config.mode in ("strict", "stochastic") or drafted is None:
         return noise.settle(config.mode, keys, level, current, children, config.beams)
     return relaxed.choose(
         keys,
         level,
         current,
         children,
-        nodes[level],
-        proposed[level],
-        nodes[level + 1],
+        *proposal,
+        drafted,
         config.beams,
         reference=config.mode == "relaxed_reference",
     )

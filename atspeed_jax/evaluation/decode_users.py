@@ -23,10 +23,10 @@ SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order
 class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
-    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; given_up [N]: see
-    `Result`; batch_rounds: target calls of all batches together; batches: their number. seconds: spent on them, from tokens on the
-    host to lists on the host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode,
-    None for plain beam search.
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; given_up [N]:
+    see `Result`; batch_rounds: target calls of all batches together; batches: their number. seconds: spent on them,
+    from tokens on the host to lists on the host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a
+    speculative decode, None for plain beam search.
     """
 
     ids: np.ndarray

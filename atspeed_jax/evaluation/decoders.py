@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -79,7 +79,7 @@ def speculative(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setti
 class Decoders:
     """Target, draft and catalogue, ready to decode any `Setting`.
 
-    prior: `items.trie.popularity_prior`. prefixes: distinct prefixes of depth 1..L, what "all" means. draft and
+    prior: `items.trie.popularity_prior`. prefixes: what "all" means per score norm (`prefixes_by_norm`). draft and
     draft_params may be None where no draft model is used.
     """
 
@@ -89,7 +89,7 @@ class Decoders:
     draft_params: Any
     trie: Trie
     prior: tuple[jax.Array, ...]
-    prefixes: tuple[int, ...]
+    prefixes: Mapping[ScoreNorm, tuple[int, ...]]
 
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
         """The jitted decoder of a setting as a function of the prompt alone.
@@ -108,7 +108,7 @@ class Decoders:
                 mode=setting.mode,
                 temperature=setting.temperature,
             )
-        widths = resolve_widths(setting.widths, self.prefixes, setting.beams)
+        widths = resolve_widths(setting.widths, self.prefixes[setting.score_norm], setting.beams)
         config = SearchConfig(
             setting.beams,
             widths,

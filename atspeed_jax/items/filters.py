@@ -50,19 +50,17 @@ class FilteredTrie(struct.PyTreeNode):
     def edges(self, level: int, node: NodeInt) -> tuple[ChildInt, ChildBool]:
         """As `Trie.edges`; a child exists if a permitted id is left below it."""
         edge, exists = self.trie.edges(level, node)
-        first, end = (self._first_id(level + 1, nodes) for nodes in (edge, edge + 1))
+        return edge, exists & (self.ids_below(level + 1, edge) > 0)
+
+    def ids_below(self, level: int, node: Array) -> Array:
+        """As `Trie.ids_below`, of permitted ids; node [B, ...]: row b reads list b."""
+        first, end = (self.trie.first_id(level, nodes) for nodes in (node, node + 1))
 
         def below(ids, bound):
             return jnp.searchsorted(ids, bound.reshape(-1)).reshape(bound.shape)
 
         listed = jax.vmap(below)(self.ids, end) - jax.vmap(below)(self.ids, first)
-        return edge, exists & (listed > 0 if self.allow else listed < end - first)
-
-    def _first_id(self, depth: int, node: Array) -> Array:
-        """Number of ids that come before node `node` of a depth."""
-        for level in range(depth, self.length):
-            node = self.trie.row_start[level][node]
-        return node
+        return listed if self.allow else end - first - listed
 
 
 def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:

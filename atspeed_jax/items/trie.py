@@ -61,6 +61,16 @@ class Trie(struct.PyTreeNode):
         exists = edge < end[..., None]
         return jnp.where(exists, edge, 0), exists
 
+    def first_id(self, level: int, node: Array) -> Array:
+        """Number of ids that come before node `node` of depth `level`."""
+        for depth in range(level, self.length):
+            node = self.row_start[depth][node]
+        return node
+
+    def ids_below(self, level: int, node: Array) -> Array:
+        """Ids that begin with the prefix `node` of depth `level`."""
+        return self.first_id(level, node + 1) - self.first_id(level, node)
+
 
 def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> Trie:
     """Builds the trie of distinct, lexicographically sorted ids.
@@ -88,9 +98,11 @@ def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> T
     return Trie(tuple(row_start), tuple(token), capacity.row_width)
 
 
-def prefix_counts(id_tokens: np.ndarray) -> tuple[int, ...]:
-    """Number of distinct prefixes of depth 1..L of sorted ids [U, L]."""
-    return tuple(len(s) for s in prefix_rows(np.asarray(id_tokens))[1:])
+def prefix_counts(id_tokens: np.ndarray, *, open_only: bool = False) -> tuple[int, ...]:
+    """Number of distinct prefixes of depth 1..L of sorted ids [U, L]; open_only: of those with several ids below."""
+    ids = np.asarray(id_tokens)
+    starts = prefix_rows(ids)[1:]
+    return tuple(int((np.diff(s, append=len(ids)) > open_only).sum()) for s in starts)
 
 
 def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -> tuple[Array, ...]:

@@ -140,3 +140,35 @@ def test_finalise_sorts_by_score_then_id_and_empties_invalid_places():
     assert result.valid.tolist() == [[True] * 4 + [False]] * 2
     assert result.score[0, :4].tolist() == [-1, -1, -2, -2]
     assert not result.tokens[:, 4].any() and result.tokens[:, :4].any()
+
+
+def test_a_prefix_with_one_item_left_is_finished_under_trie_norm():
+    beams = level_two([0, 1, 2, 3], [-1.0, -2.0, -3.0, -4.0], [True, True, False, True])
+    below = [sum(tuple(row[:2]) == prefix for row in IDS.tolist()) for prefix in LEVEL_TWO]
+    assert sorted(set(below)) == [1, 2, 3]
+    expected = [[below[n] == 1 and n != 2 for n in range(4)]] * 2
+    assert B.finished(TRIE, 2, beams, "trie").tolist() == expected
+    assert not B.finished(TRIE, 2, beams, "vocab").any()
+    root = B.root(PROMPT, 3)
+    children = B.children_of(TRIE, 0, root, jnp.zeros((2, 1, 10)), "trie")
+    assert B.open_children(TRIE, 0, children, "vocab") is children
+    level_one = [sum(row[0] == code for row in IDS.tolist()) for code in (2, 3, 4)]
+    assert B.open_children(TRIE, 0, children, "trie").exists[0, 0].tolist() == [n > 1 for n in level_one]
+
+
+def test_finished_beams_have_one_child_of_probability_one():
+    place = next(n for n, prefix in enumerate(LEVEL_TWO) if sum(tuple(row[:2]) == prefix for row in IDS.tolist()) == 1)
+    row = next(n for n, one in enumerate(IDS.tolist()) if tuple(one[:2]) == LEVEL_TWO[place])
+    beams = level_two([place], [-1.5])
+    child = B.best(beams, B.only_children(TRIE, 2, beams), 2, 3)
+    assert child.valid.tolist() == [[True, False, False]] * 2
+    assert child.node[0, 0] == row and child.tokens[0, 0].tolist() == IDS[row].tolist() and child.score[0, 0] == -1.5
+
+
+def test_merged_nodes_are_in_trie_order_with_the_invalid_last():
+    some, others = level_two([1, 4], [-1.0, -2.0], [True, False]), level_two([0, 3, 2], [-3.0, -4.0, -5.0])
+    order = B.trie_order(some, others)
+    merged = B.merge(order, some, others)
+    assert merged.node[0].tolist() == [0, 1, 2, 3, 4] and merged.valid[0].tolist() == [True] * 4 + [False]
+    assert merged.score[0].tolist() == [-3.0, -1.0, -5.0, -4.0, -2.0]
+    assert merged.path[1, :4, 2].tolist() == [10, 11, 12, 13]

@@ -16,6 +16,8 @@ from cases import DRAFTS, STEP, Shape, items_of, make_batch
 from laws import ROUNDS, crowd, p_value, smooth
 from table_model import COUNTED, table_logits
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LEVELS_2 = Shape((4, 3), 2, (3,), 1, "vocab", batch=4)
 LEVELS_3 = Shape((3, 2, 2), 2, (2, 4), 2, "trie", batch=4)
 ONE_BY_ONE = Shape((3, 2, 2), 3, (3, 5), 1, "vocab", batch=4)

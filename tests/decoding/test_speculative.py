@@ -101,6 +101,17 @@ def test_reported_calls_are_executed_calls():
     assert different
 
 
+def test_finished_prefixes_need_no_call():
+    """Ids that part at the first code: under trie norm the prompt's call is all, for both decoders."""
+    shape = Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, "trie")
+    batch = make_batch(shape, np.random.default_rng(11), trie="chains", table="ladder", draft="adversarial")
+    for decode in (batch.plain, batch.speculative):
+        COUNTED.calls.take()
+        result = decode()
+        assert result.target_calls.tolist() == [1] * shape.batch and result.valid.all()
+        assert COUNTED.calls.take() == (1, [1] * shape.batch)
+
+
 def test_order_of_the_batch_is_the_order_of_the_output():
     for batch in batches(NARROW, 6, seed=6):
         order = np.random.default_rng(7).permutation(NARROW.batch)

@@ -20,8 +20,10 @@ NARROW = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4
 GAMMA_ONE = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W4-6-8_gamma1_vocab_model]"
 TRIE_NORM = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L3_K5_W5-8_gamma2_trie_model]"
 COUNTED = "tests/decoding/test_speculative.py::test_reported_calls_are_executed_calls"
-RELAXED = "tests/decoding/test_relaxed.py::test_lists_have_the_law_of_the_targets_own_sampler[L2_K2_W3_gamma1_vocab_model-random]"
-STOCHASTIC = "tests/decoding/test_speculative_stochastic.py::test_equals_stochastic_beam_search_and_the_oracle[L3_K3_W4-5_gamma1_trie_model]"
+LAW = "test_lists_have_the_law_of_the_targets_own_sampler"
+RELAXED = f"tests/decoding/test_relaxed.py::{LAW}[L2_K2_W3_gamma1_vocab_model-random]"
+SAME_DRAW = "test_equals_stochastic_beam_search_and_the_oracle"
+STOCHASTIC = f"tests/decoding/test_speculative_stochastic.py::{SAME_DRAW}[L3_K3_W4-5_gamma1_trie_model]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,27 +109,39 @@ MUTANTS = [
            "free = nodes[level].replace(score=jnp.zeros_like(nodes[level].score))\n"
            "            drafted = B.best(free, children, level, config.widths[level])",
            NARROW, "check_walk"),
+    Mutant("finished beams block a level", "decoding/verify.py",
+           "covered = ~found.valid | B.finished(trie, level + 1, found, config.score_norm)",
+           "covered = ~found.valid",
+           TRIE_NORM, "check_walk"),
+    Mutant("finished prefixes take places of the widths", "decoding/draft.py",
+           "proposed[level] = B.open_children(trie, level, children, config.score_norm)",
+           "proposed[level] = children",
+           TRIE_NORM, "check_walk"),
+    Mutant("finished beams are lost on the way", "decoding/verify.py",
+           "return B.merge(order, target, (carried, only)), B.merge(order, proposal, (carried, none))",
+           "return B.merge(order, target, (carried, none)), B.merge(order, proposal, (carried, none))",
+           TRIE_NORM, "check_user"),
     Mutant("a rejection takes nothing from what is left", "decoding/relaxed.py",
            "rejected = _normalise(jnp.maximum(left - proposal, 0.0), _softmax(p, chosen))",
            "rejected = left",
-           RELAXED, "test_lists_have_the_law_of_the_targets_own_sampler"),
+           RELAXED, LAW),
     Mutant("the first draw after a rejection is from all of p", "decoding/relaxed.py",
            "return _fill(p, chosen, left, noises, count)",
            "return _fill(p, chosen, _softmax(p, chosen), noises, count)",
-           RELAXED, "test_lists_have_the_law_of_the_targets_own_sampler"),
+           RELAXED, LAW),
     Mutant("an acceptance keeps what the last rejection left", "decoding/relaxed.py",
            "left = select_rows(accepted, _softmax(p, now), select_rows(tests, rejected, left))",
            "left = jnp.where(here, 0.0, select_rows(tests & ~accepted, rejected, left))\n"
            "        left = _normalise(left, _softmax(p, now))",
-           RELAXED, "test_lists_have_the_law_of_the_targets_own_sampler"),
+           RELAXED, LAW),
     Mutant("noise by place among the siblings, not by code", "decoding/noise.py",
            "_fold_in(parents[..., None], children.token)",
            "_fold_in(parents[..., None], jnp.broadcast_to(jnp.arange(children.token.shape[2]), children.token.shape))",
-           STOCHASTIC, "test_equals_stochastic_beam_search_and_the_oracle"),
+           STOCHASTIC, SAME_DRAW),
     Mutant("perturbed scores not conditioned on the parent", "decoding/noise.py",
            "value = own - jnp.logaddexp(0.0, gap)",
            "value = free",
-           STOCHASTIC, "test_equals_stochastic_beam_search_and_the_oracle"),
+           STOCHASTIC, SAME_DRAW),
 ]  # fmt: skip
 
 

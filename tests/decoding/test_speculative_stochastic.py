@@ -16,6 +16,8 @@ from laws import ROUNDS, crowd, p_value, smooth
 from properties import ROUNDING
 from table_model import COUNTED, table_logits
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SHAPES = (
     Shape((5, 3, 3, 3), 4, (4, 6, 8), 3, "trie"),
     Shape((4, 3, 3), 3, (4, 5), 1, "trie"),

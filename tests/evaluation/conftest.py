@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from atspeed_jax.decoding.base import prefixes_by_norm
 from atspeed_jax.evaluation.decoders import Decoders
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.trie import build_trie, popularity_prior, prefix_counts
+from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 
 
@@ -96,5 +97,5 @@ def toy():
     target, draft = make(jax.random.key(0)), make(jax.random.key(1))
     trie = build_trie(catalog.id_tokens)
     prior = popularity_prior(trie, catalog.id_tokens, np.arange(6.0))
-    decoders = Decoders(model, target, model, draft, trie, prior, prefix_counts(catalog.id_tokens))
+    decoders = Decoders(model, target, model, draft, trie, prior, prefixes_by_norm(catalog.id_tokens))
     return SimpleNamespace(catalog=catalog, decoders=decoders)

@@ -102,16 +102,30 @@ def every_item(ids, prompt, logits_of: LogitsOf, norm: str) -> list[tuple[tuple[
     return sorted(scored, key=lambda c: (-c[1], c[0]))
 
 
-def draft(trie, prompt, settled, at: int, propose: Callable, widths, gamma: int):
+def finished(trie, prefix, norm: str) -> bool:
+    """Under "trie" norm: only one item is left below the prefix, so there is nothing to ask a model."""
+    while prefix in trie and len(trie[prefix]) == 1:
+        prefix = (*prefix, *trie[prefix])
+    return norm == "trie" and prefix not in trie
+
+
+def plain_calls(ids, found: Found, norm: str) -> int:
+    """Calls of beam search: the prompt's, and one per level with a beam that is not finished."""
+    trie = dict_trie(ids)
+    return 1 + sum(not all(finished(trie, p, norm) for p, _ in level) for level in found.levels[:-1])
+
+
+def draft(trie, prompt, settled, at: int, propose: Callable, widths, gamma: int, norm: str):
     """({level: prefixes drafted there}, margin) of a round that starts from the settled (prefix, score) of level `at`.
 
     propose(trie, prompt, prefix) -> {token: draft log-probability}. Each of the next `gamma` levels l < L gets the
-    widths[l-1] best prefixes among the children of those drafted at the level before.
+    widths[l-1] best prefixes, of those not finished, among the children of those drafted at the level before.
     """
     tree, margin = {at: {p for p, _ in settled}}, math.inf
-    drafted = settled
+    drafted = [(p, s) for p, s in settled if not finished(trie, p, norm)]
     for level in range(at + 1, min(at + gamma, len(widths)) + 1):
         candidates = [((*p, t), s + d) for p, s in drafted for t, d in propose(trie, prompt, p).items()]
+        candidates = [(p, s) for p, s in candidates if not finished(trie, p, norm)]
         drafted, gap = cut(candidates, widths[level - 1])
         margin = min(margin, gap)
         tree[level] = {p for p, _ in drafted}
@@ -129,14 +143,16 @@ def strict_walk(ids, prompt, target: LogitsOf, propose: Callable, beams: int, wi
     at, calls, round_one, margin = 0, 0, [], truth.margin
     while at < length:
         calls += 1
-        tree, gap = draft(trie, prompt, truth.levels[at - 1] if at else [((), 0.0)], at, propose, widths, gamma)
-        margin = min(margin, gap)
+        settled = truth.levels[at - 1] if at else [((), 0.0)]
+        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma, norm)
+        margin, drafts = min(margin, gap), True
         at += 1
         while at < length:
-            found = {p for p, _ in truth.levels[at - 1]}
-            share = (beams - len(found - tree.get(at, set()))) / beams  # missing places count as drafted
-            if calls == 1:
-                round_one.append((True, share == 1, share if at in tree else 0.0))
+            found = {p for p, _ in truth.levels[at - 1] if not finished(trie, p, norm)}
+            share = (beams - len(found - tree.get(at, set()))) / beams  # missing and finished ones count as drafted
+            if calls == 1 and drafts:  # levels behind one that was not drafted at all are not looked at
+                round_one.append((True, share == 1, share))
+                drafts = at in tree
             if share < 1:
                 break
             at += 1
@@ -163,14 +179,16 @@ def tolerant_search(
     settled, at, calls, kept, margin = [((), 0.0)], 0, 0, 1.0, math.inf
     while at < length:
         calls += 1
-        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma)
+        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma, norm)
         margin = min(margin, gap)
         walking = settled
         while walking:
             settled, gap = cut(expand(trie, prompt, walking, target, norm), beams)
             at, margin, walking = at + 1, min(margin, gap), []
-            if at < length and at in tree:
-                present = [beam for beam in settled if beam[0] in tree[at]]
+            if at < length and at not in tree and all(finished(trie, p, norm) for p, _ in settled):
+                walking = settled
+            elif at < length and at in tree:
+                present = [beam for beam in settled if beam[0] in tree[at] or finished(trie, beam[0], norm)]
                 top = settled[0][1]
                 share = 1 - math.fsum(math.exp(s - top) for _, s in present) / math.fsum(
                     math.exp(s - top) for _, s in settled

@@ -47,6 +47,17 @@ def test_children_are_those_of_a_dict_trie(length, codes):
         ids = random_ids(rng, length, codes, count)
         check_against_dict(build_trie(ids, capacity), ids)
         assert prefix_counts(ids) == tuple(len(prefixes(ids, level)) for level in range(1, length + 1))
+        check_ids_below(build_trie(ids, capacity), ids)
+
+
+def check_ids_below(trie, ids):
+    """Ids below every prefix, and how many prefixes have more than one."""
+    several = []
+    for depth in range(ids.shape[1] + 1):
+        found, counts = np.unique(ids[:, :depth], axis=0, return_counts=True)
+        np.testing.assert_array_equal(trie.ids_below(depth, jnp.arange(len(found))), counts)
+        several.append(int((counts > 1).sum()))
+    assert prefix_counts(ids, open_only=True) == tuple(several[1:])
 
 
 def test_single_child_chains():
