@@ -1,6 +1,6 @@
 """What is measured while training, on fixed validation users: every choice is made on them, test is read once.
 
-Each function returns the `evaluate` of `training.train.fit`: parameters -> figures.
+`list_quality` and `target_calls` return the `evaluate` of `training.train.fit`: parameters -> figures.
 """
 
 from __future__ import annotations

@@ -113,7 +113,8 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
         found.append(loss(config, model, model, draft, params, context, batch, None, widths=(3, 4)))
     stored, online = found
     assert float(stored[0][1]["align_loss"]) == pytest.approx(float(online[0][1]["align_loss"]), rel=2e-3)  # float16
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-3, rtol=2e-3), stored[1], online[1])
+    # float16 keeps 11 bits: an error of 2**-11 of a log-probability, and so of a gradient (up to 8.4 here).
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-3, rtol=1e-3), stored[1], online[1])
 
 
 def test_beams_of_another_target_are_refused(tmp_path, world):
