@@ -55,7 +55,8 @@ def _prefix_keys(keys, tokens, depth, purpose):
     return keys
 
 
-_fold_in = jnp.vectorize(jax.random.fold_in)
+def _fold_in(keys, numbers):
+    return jnp.vectorize(jax.random.fold_in)(keys, numbers)
 
 
 def perturb(
