@@ -36,7 +36,7 @@ TRAIN = dict(
     seed=0,
 )
 ALIGN = TRAIN | dict(
-    epochs=6.0,
+    epochs=8.0,
     batch_size=32,
     buckets=(3, 5, 8, 20),
     learning_rate=2e-3,
@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
                 score_norm="vocab",
             ),
             train_align=ALIGN,
-            teacher=dict(beams=20, prompts=1, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
+            teacher=dict(beams=20, prompts=2, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
             decode=dict(widths=("all", 64, 96), gamma=3, score_norm="vocab"),
             evaluate=dict(
                 list_size=20,
