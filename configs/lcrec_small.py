@@ -5,15 +5,15 @@
 Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs; for other lengths set
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
-Lab note, Beauty, 2026-11-21, 2-core Xeon 2.8 GHz, jax 0.10.2; one `launch.pipeline` with the flags above, nothing else
-running up to the draft's end:
+Lab note, Beauty, 2026-11-21, 2-core AMD EPYC, jax 0.10.2, GLIBC_TUNABLES=glibc.malloc.hugetlb=1, with the flags above:
 
-    target    16,224 steps, 2,377 s. All 4,295 validation users, Recall@10 / NDCG@10 at steps 4,056, 8,112, 12,168 and
-      16,224 (kept): 0.0190 / 0.0101, 0.0194 / 0.0106, 0.0196 / 0.0119, 0.0221 / 0.0129
-    teacher   about 110 s
-    draft     SFT 141 s, alignment 595 s; target calls of 500 validation users at steps 1,818 and 3,636: 1.452, 1.398
-    evaluate  27 of its 35 rows; stopped there, the latencies are not measured. Test, all users: Recall@10 0.0182,
-      NDCG@10 0.0108 (seen items kept); the draft's calls at K = 20 / 5 / 1: 1.425 / 1.041 / 1.011; no mismatched user
+    target    22,464 steps, 44 min 40 s on ONE core (two runs at a time; with 26 epochs, both cores and without the
+      huge pages: 19 min 58 s). All 4,295 validation users, Recall@10 / NDCG@10 at steps 5,616, 11,232, 16,848 and
+      22,464 (kept): 0.0197 / 0.0109, 0.0204 / 0.0119, 0.0231 / 0.0135, 0.0244 / 0.0138
+    teacher, draft   19 min; target calls of 500 validation users at steps 4,848 and 9,696: 1.530, 1.472 (with one
+      prompt per user and 6 epochs 1.570, 5 min 9 s of alignment)
+    evaluate  the 9 rows of all users in 15 min, the last of them with a test run beside it; no mismatched user. Test:
+      Recall@10 0.0201, NDCG@10 0.0120 (seen items kept); the draft's calls at K = 20 / 5 / 1: 1.509 / 1.062 / 1.013
 """
 
 import ml_collections
