@@ -23,6 +23,18 @@ def _quick_compilation():
     jax.config.update(name, before)
 
 
+MAPS = 15_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_memory_maps():
+    """Compiled programs map memory, and Linux lets a process have 65,530 maps: beyond them the compiler crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MAPS:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compilation():
     """Compiling is most of the time of tests this small; less of it, and the same numbers to rounding."""
