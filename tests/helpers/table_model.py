@@ -41,6 +41,11 @@ class Calls:
     def add(self, wrote):
         self.executed.append(np.asarray(wrote))  # several callbacks may run at once; append is atomic
 
+    def forget(self) -> None:
+        """What was executed before, with whatever batches, does not count."""
+        jax.effects_barrier()
+        self.executed = []
+
     def take(self) -> tuple[int, list[int]]:
         """Calls, and per user those that wrote one of its tokens, since the last take."""
         jax.effects_barrier()
