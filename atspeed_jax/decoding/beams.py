@@ -52,7 +52,7 @@ class Beams(struct.PyTreeNode):
 
     def take(self, index: NodeInt) -> Beams:
         """The beams at index [B, M]."""
-        return jax.tree.map(lambda x: jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - 2)), 1), self)
+        return take_nodes(self, index)
 
     def resize(self, count: int) -> Beams:
         """The first `count` beams, or padded with invalid ones."""
@@ -88,6 +88,11 @@ class StepInput(struct.PyTreeNode):
     positions: Tokens
     slots: Tokens
     mask: Mask
+
+
+def take_nodes(tree, index: NodeInt):
+    """The nodes at index [B, M] of a pytree of arrays [B, N, ...]."""
+    return jax.tree.map(lambda x: jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - 2)), 1), tree)
 
 
 def root(prompt: Prompt, length: int, mode: Mode = "strict") -> Beams:
@@ -182,13 +187,7 @@ def only_children(trie: Trie, level: int, beams: Beams) -> Children:
 
 def merge(order: NodeInt, nodes, others):
     """Two equal pytrees [B, N, ...] and [B, M, ...] as one, in the order [B, N + M]."""
-    return jax.tree.map(
-        lambda a, b: jnp.take_along_axis(
-            jnp.concatenate([a, b], 1), order.reshape(order.shape + (1,) * (a.ndim - 2)), 1
-        ),
-        nodes,
-        others,
-    )
+    return take_nodes(jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), nodes, others), order)
 
 
 def trie_order(*parts: Beams) -> NodeInt:

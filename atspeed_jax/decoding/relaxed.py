@@ -55,15 +55,11 @@ def choose(
     places empty.
     """
     rows = jnp.argsort(~survivors.valid, axis=1, stable=True)[:, :count]  # the nodes that count, in trie order
-
-    def narrow(tree):
-        return jax.tree.map(lambda x: jnp.take_along_axis(x, rows.reshape(rows.shape + (1,) * (x.ndim - 2)), 1), tree)
-
-    survivors, target, proposed_from, proposed = map(narrow, (survivors, target, proposed_from, proposed))
-    flat = {"p": target.total(survivors), "q": proposed.total(proposed_from)}
+    survivors, target, proposed_from, proposed = B.take_nodes((survivors, target, proposed_from, proposed), rows)
     exists = target.exists & survivors.valid[..., None]
     batch = exists.shape[0]
-    p, q = (jnp.where(exists, flat[name], B.LOWEST).reshape(batch, -1) for name in "pq")
+    totals = target.total(survivors), proposed.total(proposed_from)
+    p, q = (jnp.where(exists, total, B.LOWEST).reshape(batch, -1) for total in totals)
     noises = [
         noise.of_children(keys, survivors, target, level, purpose).reshape(batch, -1)
         for purpose in (Purpose.RESIDUAL, Purpose.TARGET)

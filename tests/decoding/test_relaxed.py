@@ -49,7 +49,7 @@ def test_lists_have_the_law_of_the_targets_own_sampler(shape, draft):
     draws, calls = draws_of(lambda *a: batch.speculative(*a, mode="relaxed"), batch)
     assert p_value(draws, law_of(batch)) > 0.001
     if shape.gamma > 1 or len(shape.sizes) == 2:
-        assert calls[1] > 100  # draws were accepted, and
+        assert calls[1] > 100  # the draft's draws were accepted
 
 
 def test_the_targets_own_sampler_has_its_law():
