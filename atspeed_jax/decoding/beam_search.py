@@ -64,23 +64,24 @@ def search_levels(
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
     cache = model.init_cache(batch, layout.slots)
     settled = B.root(prompt, trie.length, mode)
-    calls = jnp.zeros((batch,), jnp.int32)
+    calls, everyone = jnp.zeros((batch,), jnp.int32), jnp.ones((batch,), bool)
     levels = []
     for level in range(trie.length):
-        needs = (settled.valid & ~B.finished(trie, level, settled, score_norm)).any(1) | (level == 0)
+        certain = level == 0 or score_norm == "vocab"  # every user needs this call, whatever was found
+        needs = everyone if certain else (settled.valid & ~B.finished(trie, level, settled, score_norm)).any(1)
         if level == 0:
             inputs = B.prompt_input(prompt, layout.slots)
         else:
             inputs = B.level_input(settled, level, prompt, layout, jnp.where(needs, level, trie.length))
         call = functools.partial(_call, model, params, inputs, n_out=layout.room[level])
-        if level == 0 or score_norm == "vocab":
+        if certain:
             logits, cache = call(cache)
         else:
             silent = jax.eval_shape(call, cache)[0]
             logits, cache = jax.lax.cond(
                 needs.any(), call, lambda cache, silent=silent: (jnp.zeros(silent.shape, silent.dtype), cache), cache
             )
-        calls += needs if score_norm == "trie" else 1
+        calls += needs
         children = B.children_of(trie, level, settled, logits, score_norm, temperature)
         settled = noise.settle(mode, prompt.keys, level, settled, children, beams)
         if level + 1 < trie.length:
