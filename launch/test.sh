@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Lint and tests. --slow adds the slow suite; all other arguments go to pytest.
+# Files are spread over up to 4 processes, one per core (-n 0: one process, as --pdb and -s need it).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -17,4 +18,4 @@ done
 say "ruff check"
 .venv/bin/python -m ruff check .
 say "pytest, $suite"
-exec .venv/bin/python -m pytest -q ${arguments[@]+"${arguments[@]}"}
+exec .venv/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile ${arguments[@]+"${arguments[@]}"}

@@ -50,7 +50,8 @@ class SearchConfig:
     "trie" over allowed children; there a prefix with one item left is finished: its remaining codes have probability 1,
     so it is neither drafted nor fed to a model, and widths count the open prefixes alone. tolerance: share of the K
     beams' probability that a level may give up to be accepted with some of them not drafted; 0 gives the list of plain
-    beam search (ALGORITHM section 6).
+    beam search (ALGORITHM section 6). budget: M, drafted nodes that a target call reads, the best of all levels
+    (`decoding.budget`); None for all that the widths allow.
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
@@ -65,6 +66,7 @@ class SearchConfig:
     tolerance: float = 0.0
     mode: Mode = "strict"
     temperature: float = 1.0
+    budget: int | None = None
 
     def __post_init__(self):
         check_mode(self.mode, self.temperature, self.score_norm)
@@ -72,6 +74,10 @@ class SearchConfig:
             raise DecodeError(f"tolerance={self.tolerance} with mode={self.mode!r}: only strict mode can give up beams")
         if not 0 <= self.tolerance < 1:
             raise DecodeError(f"tolerance={self.tolerance}: expected a share in [0, 1); 0 gives up nothing")
+        if self.budget is not None and self.budget < self.beams:
+            raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
+        if self.budget is not None and self.mode.startswith("relaxed"):
+            raise DecodeError(f"budget={self.budget} with mode={self.mode!r}: leaving out draws would change the law")
         if self.beams < 1:
             raise DecodeError(f"beams={self.beams}: keep at least one beam")
         if not all(isinstance(width, int) for width in self.widths):

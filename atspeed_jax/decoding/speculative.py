@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, Result, RoundOne, SearchConfig, StepModel, check_keys
+from atspeed_jax.decoding.budget import within_budget
 from atspeed_jax.decoding.draft import Drafter, draft_tree
 from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import Trie
@@ -66,8 +67,10 @@ def speculative_beam_search(
         nodes, proposed, draft_cache = draft_tree(
             drafter, draft_params, trie, prompt, layout, config, state.settled, state.level, state.draft_cache, levels
         )
+        nodes = within_budget(nodes, state.level, layout, config)
+        room = None if config.budget is None else config.budget + (0 if 0 in levels else config.beams)
         logits, target_cache = verify_tree(
-            target, target_params, prompt, layout, nodes, state.level, state.target_cache
+            target, target_params, prompt, layout, nodes, state.level, state.target_cache, room
         )
         settled, level, kept, record = accept(
             trie, nodes, proposed, logits, prompt.keys, state.settled, state.level, config

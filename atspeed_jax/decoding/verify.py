@@ -15,6 +15,7 @@ from jaxtyping import Float, Key
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise, relaxed
 from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, SearchConfig, StepModel, select_rows
+from atspeed_jax.decoding.budget import squeeze
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import Logits, NodeBool, RowInt
 
@@ -22,17 +23,34 @@ Family = tuple[B.Beams, B.Children]  # nodes of a level and their children
 
 
 def verify_tree(
-    target: StepModel, params, prompt: Prompt, layout: Layout, nodes: dict[int, B.Beams], at: RowInt, cache
+    target: StepModel,
+    params,
+    prompt: Prompt,
+    layout: Layout,
+    nodes: dict[int, B.Beams],
+    at: RowInt,
+    cache,
+    room: int | None = None,
 ) -> tuple[dict[int, Logits], Any]:
     """Target logits [B, N_l, V] of every level in `nodes` by ONE call; with level 0 among them the same call reads the
-    prompt."""
-    inputs = [
-        B.prompt_input(prompt, layout.slots) if level == 0 else B.level_input(beams, level, prompt, layout, at)
-        for level, beams in nodes.items()
-    ]
-    n_out = sum(beams.count for beams in nodes.values())
-    call = B.join(*inputs)
+    prompt.
+
+    room: no row has more valid nodes below the root, and the call reads no more tokens than that (`budget`); logits of
+    invalid nodes mean nothing.
+    """
+    head = [B.prompt_input(prompt, layout.slots)] if 0 in nodes else []
+    below = {level: beams for level, beams in nodes.items() if level}
+    tail = [B.level_input(beams, level, prompt, layout, at) for level, beams in below.items()]
+    n_out = count = sum(beams.count for beams in nodes.values())
+    if room is not None and room < count - len(head):
+        valid = jnp.concatenate([beams.valid for beams in below.values()], 1)
+        squeezed, place = squeeze(B.join(*tail), valid, room)
+        tail, n_out = [squeezed], len(head) + room
+    call = B.join(*head, *tail)
     logits, cache = target(params, call.tokens, call.positions, call.slots, call.mask, cache, n_out=n_out)
+    if n_out < count:
+        root = logits[:, : len(head)]
+        logits = jnp.concatenate([root, jnp.take_along_axis(logits, (place + len(head))[..., None], 1)], 1)
     parts, start = {}, 0
     for level, beams in nodes.items():
         parts[level] = logits[:, start : start + beams.count]

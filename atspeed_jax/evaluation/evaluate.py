@@ -16,8 +16,9 @@ import numpy as np
 from atspeed_jax import files
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import baselines, benchmark, metrics
-from atspeed_jax.evaluation.decode_users import Decoded, count_differences, decode_users
+from atspeed_jax.evaluation.decode_users import Decoded, Keys, count_differences, decode_users
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
 from atspeed_jax.items.catalog import expand_ids
 
@@ -115,7 +116,7 @@ class Evaluation:
         everyone = users_with_items(dataset, "test")
         self.everyone = everyone.choose(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.choose(config.grid_users, config.seed + 1)
-        self._decoded: dict[tuple[str, int], Decoded] = {}
+        self._decoded: dict[tuple[str, int, int], Decoded] = {}
 
     def settings(self, full: bool) -> list[tuple[Setting, TestUsers]]:
         """Every setting with its users: default widths for everyone, the rest of the grid for some (or, if `full`,
@@ -141,7 +142,7 @@ class Evaluation:
     def _quality(self) -> dict:
         users, config, data = self.everyone, self.config, self.dataset
         items_sorted, offsets = data.catalog.items_by_id(data.popularity)
-        decoded = self._decode(plain(config.list_size, self.decode.score_norm), users)
+        decoded = self.decoded(plain(config.list_size, self.decode.score_norm), users)
         lists = {"target": {"seen_kept": expand_ids(decoded.ids, items_sorted, offsets, config.list_size)}}
         lists["target"]["seen_removed"] = without_seen(lists["target"]["seen_kept"], users.histories)
         for name, make in (("popularity", self._popularity), ("covisitation", self._covisitation)):
@@ -185,12 +186,9 @@ class Evaluation:
         return self._remembered(f"row_{setting.label}_{len(users.users)}", lambda: self._row(setting, users))
 
     def _row(self, setting: Setting, users: TestUsers) -> dict:
-        decoded = self._decode(setting, users)
+        decoded = self.decoded(setting, users)
         length = self.dataset.catalog.length
-        baseline = setting.baseline
-        mismatched, near = count_differences(
-            self.decoders, setting, baseline, decoded, self._decode(baseline, users), self.batches(users)
-        )
+        mismatched, near = self.differences(setting, users, decoded)
         speculated = decoded.reached is not None
         reached = decoded.reached.sum(0) if speculated else None
         return {
@@ -239,15 +237,26 @@ class Evaluation:
         """Their prompts, as every measurement but latency decodes them."""
         return users.batches(self.dataset, self.config, self.history, self.config.batch_size)
 
-    def _decode(self, setting: Setting, users: TestUsers) -> Decoded:
-        key = (setting.label, len(users.users))
+    def keys(self, setting: Setting, users: TestUsers, seed: int = 0) -> Keys | None:
+        """What the modes that draw need: one key per user, the same whoever is decoded with them."""
+        return None if setting.mode == "strict" else user_keys(self.config.seed + seed, users.users)
+
+    def decoded(self, setting: Setting, users: TestUsers, seed: int = 0) -> Decoded:
+        """The users' lists; plain beam search, with which every other row is compared, is decoded once."""
+        key = (setting.label, len(users.users), seed)
         if key not in self._decoded:
-            self.say(f"decoding {len(users.users)} users: {setting.label}")
-            decoded = decode_users(self.decoders.build(setting), self.batches(users), len(users.users))
+            self.say(f"decoding {len(users.users)} users: {setting.label}" + (f", seed {seed}" if seed else ""))
+            keys = self.keys(setting, users, seed)
+            decoded = decode_users(self.decoders.build(setting), self.batches(users), len(users.users), keys)
             if setting.method != "beam_search":
                 return decoded
-            self._decoded[key] = decoded  # the baseline of every other row of this K
+            self._decoded[key] = decoded
         return self._decoded[key]
+
+    def differences(self, setting: Setting, users: TestUsers, decoded: Decoded) -> tuple[int, int]:
+        """(mismatched, near-tie) users between these lists (seed 0) and the target's own, see `count_differences`."""
+        alone, keys = self.decoded(setting.baseline, users), self.keys(setting, users)
+        return count_differences(self.decoders, setting, setting.baseline, decoded, alone, self.batches(users), keys)
 
     def _remembered(self, name: str, measure: Callable[[], dict]) -> dict:
         return files.remembered(self.directory / f"{name}.json", measure, self.say)

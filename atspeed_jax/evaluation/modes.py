@@ -13,9 +13,8 @@ import numpy as np
 
 from atspeed_jax import files
 from atspeed_jax.decoding.base import ScoreNorm
-from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import metrics
-from atspeed_jax.evaluation.decode_users import Decoded, count_differences, decode_users
+from atspeed_jax.evaluation.decode_users import Decoded
 from atspeed_jax.evaluation.decoders import DecodeConfig, DrafterName, Setting, Widths, plain, speculative
 from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
 from atspeed_jax.evaluation.tables import Table, method_label, widths_label
@@ -69,7 +68,6 @@ class ModeTable:
     def __init__(self, evaluation: Evaluation, config: ModesConfig):
         self.evaluation, self.config = evaluation, config
         self.items_sorted, self.offsets = evaluation.dataset.catalog.items_by_id(evaluation.dataset.popularity)
-        self._baselines: dict[tuple[str, int, int], Decoded] = {}
 
     def rows(self) -> list[dict]:
         """One row per setting: see `_row`."""
@@ -87,10 +85,10 @@ class ModeTable:
 
     def _row(self, setting: Setting, users: TestUsers) -> dict:
         """Means over users and seeds; differences to the baseline in pairs, with 95 % intervals over users."""
-        config = self.evaluation.config
-        own = [self._decode(setting, users, seed) for seed in range(self.seeds(setting))]
-        alone = [self._decode(setting.baseline, users, seed) for seed in range(self.seeds(setting))]
-        exact = self._decode(plain(setting.beams, setting.score_norm), users, 0)
+        config, decoded = self.evaluation.config, self.evaluation.decoded
+        own = [decoded(setting, users, seed) for seed in range(self.seeds(setting))]
+        alone = [decoded(setting.baseline, users, seed) for seed in range(self.seeds(setting))]
+        exact = decoded(plain(setting.beams, setting.score_norm), users)
         row = {
             "method": setting.method,
             "drafter": setting.drafter,
@@ -102,23 +100,15 @@ class ModeTable:
             "widths": list(setting.widths),
             "users": len(users.users),
             "seeds": len(own),
-            "target_calls_mean": float(np.mean([decoded.calls for decoded in own])),
-            "given_up_mean": float(np.mean([decoded.given_up for decoded in own])),
-            "overlap_with_exact": float(np.mean([overlap(decoded.ids, exact.ids) for decoded in own])),
-            "short_lists": float(np.mean([(decoded.ids < 0).any(1) for decoded in own])),
+            "target_calls_mean": float(np.mean([one.calls for one in own])),
+            "given_up_mean": float(np.mean([one.given_up for one in own])),
+            "overlap_with_exact": float(np.mean([overlap(one.ids, exact.ids) for one in own])),
+            "short_lists": float(np.mean([(one.ids < 0).any(1) for one in own])),
             "mismatched_users": None,
             "near_tie_users": None,
         }
         if setting.mode in EXACT and not setting.tolerance:
-            row["mismatched_users"], row["near_tie_users"] = count_differences(
-                self.evaluation.decoders,
-                setting,
-                setting.baseline,
-                own[0],
-                alone[0],
-                self.evaluation.batches(users),
-                self._keys(users, 0),
-            )
+            row["mismatched_users"], row["near_tie_users"] = self.evaluation.differences(setting, users, own[0])
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
         mine, theirs = self._quality(own, users, setting.beams), self._quality(alone, users, setting.beams)
         row["quality"] = metrics.summarize(mine, **sampling)
@@ -132,23 +122,6 @@ class ModeTable:
             for one in decoded
         ]
         return {name: np.mean([one[name] for one in measured], axis=0) for name in measured[0]}
-
-    def _keys(self, users: TestUsers, seed: int):
-        return user_keys(self.evaluation.config.seed + seed, users.users)
-
-    def _decode(self, setting: Setting, users: TestUsers, seed: int) -> Decoded:
-        key = (setting.label, len(users.users), seed)
-        if key in self._baselines:
-            return self._baselines[key]
-        decoded = decode_users(
-            self.evaluation.decoders.build(setting),
-            self.evaluation.batches(users),
-            len(users.users),
-            None if setting.mode == "strict" else self._keys(users, seed),
-        )
-        if setting.method == "beam_search":
-            self._baselines[key] = decoded
-        return decoded
 
 
 def overlap(ids: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -166,7 +166,7 @@ class Llama(nn.Module):
         x, cache = layers(c, self.deterministic, name="layers")(x, cache, rotary, mask, slots)
         x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
         if c.tied_embeddings:
-            logits = x @ table.T.astype(dtype)
+            logits = _project(x, table.T.astype(dtype))
         else:
             logits = _dense(c, c.vocab_size, "head")(x)
         return logits.astype(wide), cache

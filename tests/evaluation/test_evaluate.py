@@ -232,12 +232,12 @@ def test_plain_beam_search_is_decoded_once_per_k_and_users(toy, tmp_path, monkey
         (plain(5, "vocab"), evaluation.some),
         (plain(2, "vocab"), evaluation.everyone),
     ):
-        evaluation._decode(setting, users)
-    assert [(setting, users) for setting, _, users in seen] == [
-        (plain(5, "vocab"), 5),
-        (draft, 5),
-        (plain(5, "vocab"), 2),
-        (plain(2, "vocab"), 5),
+        evaluation.decoded(setting, users)
+    assert [(setting, users, keys) for setting, _, users, keys in seen] == [
+        (plain(5, "vocab"), 5, None),
+        (draft, 5, None),
+        (plain(5, "vocab"), 2, None),
+        (plain(2, "vocab"), 5, None),
     ]
 
 

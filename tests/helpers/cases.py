@@ -39,10 +39,12 @@ class Shape:
     drafter: str = "model"
     batch: int = 8
     prompt: int = 5
+    budget: int | None = None
 
     def __str__(self):
         widths = "-".join(map(str, self.widths)) or "none"
-        return f"L{len(self.sizes)}_K{self.beams}_W{widths}_gamma{self.gamma}_{self.norm}_{self.drafter}"
+        name = f"L{len(self.sizes)}_K{self.beams}_W{widths}_gamma{self.gamma}_{self.norm}_{self.drafter}"
+        return name if self.budget is None else f"{name}_M{self.budget}"
 
     @property
     def vocab(self) -> int:
@@ -71,6 +73,7 @@ SHAPES = (
     Shape((7, 4), 4, (4,), 1, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie", "popularity"),
     Shape((9,), 4, (), 1, "vocab"),
+    Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12),
 )
 MORE_SHAPES = (  # for the slow suite
     Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie"),
@@ -79,6 +82,8 @@ MORE_SHAPES = (  # for the slow suite
     Shape((6, 3, 3), 5, (5, 5), 2, "trie", "popularity"),
     Shape((8, 3, 3), 7, (7, 10), 3, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie"),
+    Shape((5, 3, 3, 3), 3, (5, 8, 12), 2, "trie", budget=6),
+    Shape((5, 3, 3, 3), 4, (5, 9, 9), 1, "vocab", "popularity", budget=5),
 )
 
 
@@ -106,10 +111,12 @@ class Batch:
         return fetch(beam_search(step, self.table, self.trie, prompt or self.prompt, **how))
 
     def speculative(self, step=COUNTED, prompt: Prompt | None = None, **mode) -> Result:
-        """mode: tolerance, mode and temperature of `SearchConfig`."""
+        """mode: tolerance, mode, temperature and budget of `SearchConfig`."""
         shape = self.shape
         drafter = ModelDrafter(STEP) if shape.drafter == "model" else PopularityDrafter()
-        config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm, **mode)
+        config = SearchConfig(
+            shape.beams, shape.widths, shape.gamma, shape.norm, **({"budget": shape.budget} | mode)
+        )
         return fetch(
             speculative_beam_search(
                 step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config

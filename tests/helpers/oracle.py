@@ -115,24 +115,31 @@ def plain_calls(ids, found: Found, norm: str) -> int:
     return 1 + sum(not all(finished(trie, p, norm) for p, _ in level) for level in found.levels[:-1])
 
 
-def draft(trie, prompt, settled, at: int, propose: Callable, widths, gamma: int, norm: str):
+def draft(trie, prompt, settled, at: int, propose: Callable, widths, gamma: int, norm: str, budget: int | None = None):
     """({level: prefixes drafted there}, margin) of a round that starts from the settled (prefix, score) of level `at`.
 
     propose(trie, prompt, prefix) -> {token: draft log-probability}. Each of the next `gamma` levels l < L gets the
-    widths[l-1] best prefixes, of those not finished, among the children of those drafted at the level before.
+    widths[l-1] best prefixes, of those not finished, among the children of those drafted at the level before; of all
+    these together only the `budget` best are in the tree.
     """
-    tree, margin = {at: {p for p, _ in settled}}, math.inf
+    tree, margin, everything = {at: {p for p, _ in settled}}, math.inf, []
     drafted = [(p, s) for p, s in settled if not finished(trie, p, norm)]
     for level in range(at + 1, min(at + gamma, len(widths)) + 1):
         candidates = [((*p, t), s + d) for p, s in drafted for t, d in propose(trie, prompt, p).items()]
         candidates = [(p, s) for p, s in candidates if not finished(trie, p, norm)]
         drafted, gap = cut(candidates, widths[level - 1])
-        margin = min(margin, gap)
+        margin, everything = min(margin, gap), everything + drafted
         tree[level] = {p for p, _ in drafted}
+    if budget is not None:
+        ranked = sorted(everything, key=lambda c: (-c[1], len(c[0]), c[0]))
+        margin, read = min(margin, _gaps(ranked[budget - 1 : budget + 1])), {p for p, _ in ranked[:budget]}
+        tree = {level: prefixes if level == at else prefixes & read for level, prefixes in tree.items()}
     return tree, margin
 
 
-def strict_walk(ids, prompt, target: LogitsOf, propose: Callable, beams: int, widths, gamma: int, norm: str) -> Walk:
+def strict_walk(
+    ids, prompt, target: LogitsOf, propose: Callable, beams: int, widths, gamma: int, norm: str, budget=None
+) -> Walk:
     """Rounds of strict speculation on sets of prefixes.
 
     A round drafts from the beams settled so far (`draft`); then the walk settles levels for as long as the target's
@@ -144,7 +151,7 @@ def strict_walk(ids, prompt, target: LogitsOf, propose: Callable, beams: int, wi
     while at < length:
         calls += 1
         settled = truth.levels[at - 1] if at else [((), 0.0)]
-        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma, norm)
+        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma, norm, budget)
         margin, drafts = min(margin, gap), True
         at += 1
         while at < length:

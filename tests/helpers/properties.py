@@ -68,6 +68,7 @@ def check_walk(batch: Batch, result, row: int, prompt) -> bool:
         shape.widths,
         shape.gamma,
         shape.norm,
+        shape.budget,
     )
     if not (batch.exact and shape.drafter == "model") and walk.margin < ROUNDING:
         return False

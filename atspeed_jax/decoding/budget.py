@@ -1,0 +1,50 @@
+"""A node budget: of all drafted nodes of a round, at every level, the target reads the best M.
+
+Widths say how much the draft looks at, which is cheap; the budget says how much of it the target is asked about, which
+is not. Nodes keep the slots of their level. "Drafted" then means "among the M", so any budget leaves the lists as they
+are and only changes the number of calls.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding.base import Layout, SearchConfig
+from atspeed_jax.shapes import NodeBool, NodeInt, RowInt
+
+
+def within_budget(nodes: dict[int, B.Beams], at: RowInt, layout: Layout, config: SearchConfig) -> dict[int, B.Beams]:
+    """The nodes of a round, invalid where they are not among a row's best `config.budget` drafted ones.
+
+    Best by the draft's cumulative (or perturbed) score, among equals the shallower, then the first in trie order. So a
+    node's ancestors go before it; a draft whose scores rise along a path loses the nodes whose parent is not read.
+    Settled beams (the nodes at a row's own level `at` [B]) are always in.
+    """
+    if config.budget is None or config.budget >= sum(beams.count for level, beams in nodes.items() if level):
+        return nodes
+    drafted = [beams.valid & (at < level)[:, None] for level, beams in nodes.items()]
+    scores = [beams.score if beams.perturbed is None else beams.perturbed for beams in nodes.values()]
+    key = jnp.concatenate([jnp.where(d, s, B.LOWEST) for d, s in zip(drafted, scores, strict=True)], 1)
+    _, index = jax.lax.top_k(key, config.budget)
+    rows = jnp.arange(key.shape[0])[:, None]
+    best = jnp.zeros(key.shape, bool).at[rows, index].set(True)
+    read = jnp.ones((key.shape[0], layout.slots), bool)  # by slot; what earlier rounds read stays
+    kept, start = {}, 0
+    for (level, beams), mine in zip(nodes.items(), drafted, strict=True):
+        chosen, start = best[:, start : start + beams.count], start + beams.count
+        if level:
+            parent = jnp.take_along_axis(read, jnp.maximum(beams.path[..., level - 1], 0), 1)
+            beams = beams.replace(valid=beams.valid & (~mine | chosen & parent))
+            begin = layout.offset[level]
+            read = read.at[:, begin : begin + beams.count].set(beams.valid)
+        kept[level] = beams
+    return kept
+
+
+def squeeze(read: B.StepInput, valid: NodeBool, room: int) -> tuple[B.StepInput, NodeInt]:
+    """The valid ones of N nodes, no more than `room` per row, as an input of `room` tokens; and where each node is now
+    [B, N] (anywhere, if it is not valid)."""
+    order = jnp.argsort(~valid, axis=1, stable=True)[:, :room]
+    return B.take_nodes(read, order), jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)

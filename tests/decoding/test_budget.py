@@ -1,0 +1,116 @@
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import oracle
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding.base import DecodeError, Layout, SearchConfig
+from atspeed_jax.decoding.budget import squeeze, within_budget
+from cases import SHAPES, make_batch
+from properties import check_user
+from table_model import TableStep, table_logits
+
+LAYOUT = Layout(2, (1, 3, 3))
+CONFIG = SearchConfig(1, (3, 3), 2, "vocab")
+SHAPE = next(shape for shape in SHAPES if shape.budget)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredStep(TableStep):
+    """Notes how many tokens a call reads, when it is traced."""
+
+    widths: ClassVar[list[int]] = []
+
+    def __call__(self, params, tokens, *rest, n_out):
+        self.widths.append(tokens.shape[1])
+        return super().__call__(params, tokens, *rest, n_out=n_out)
+
+
+def level(number, scores, parents, valid=(True, True, True)):
+    """Three placed nodes of a level; parents: places at the level above."""
+    above = jnp.asarray(parents) + LAYOUT.offset[number - 1]
+    path = jnp.full((1, 3, 3), B.UNPLACED).at[0, :, number - 1].set(above)
+    nodes = B.Beams(
+        jnp.zeros((1, 3, 3), jnp.int32), path, jnp.array([scores], jnp.float32), jnp.arange(3)[None], jnp.array([valid])
+    )
+    return B.place(nodes, number, LAYOUT)
+
+
+def kept(nodes, budget, at=0):
+    config = dataclasses.replace(CONFIG, budget=budget)
+    found = within_budget(nodes, jnp.array([at]), LAYOUT, config)
+    return {number: found[number].valid[0].tolist() for number in nodes}
+
+
+def test_the_best_of_all_levels_are_read_the_shallower_first():
+    nodes = {
+        1: level(1, [-1.0, -5.0, -2.0], [0, 0, 0]),
+        2: level(2, [-2.0, -1.5, -6.0], [2, 0, 1]),
+    }
+    assert kept(nodes, 2) == {1: [True, False, False], 2: [False, True, False]}
+    assert kept(nodes, 3) == {1: [True, False, True], 2: [False, True, False]}  # -2 twice: level 1 first
+    assert kept(nodes, 4) == {1: [True, False, True], 2: [True, True, False]}
+    assert kept(nodes, 6) == kept(nodes, None) == {1: [True] * 3, 2: [True] * 3}
+
+
+def test_settled_beams_are_always_read_and_do_not_count():
+    nodes = {
+        1: level(1, [-9.0, -8.0, -7.0], [0, 0, 0]),
+        2: level(2, [-9.5, -8.5, -7.5], [0, 1, 2]),
+    }
+    assert kept(nodes, 1, at=1) == {1: [True] * 3, 2: [False, False, True]}
+
+
+def test_a_node_whose_parent_is_not_read_is_not_read():
+    nodes = {
+        1: level(1, [-1.0, -5.0, -2.0], [0, 0, 0]),
+        2: level(2, [-1.1, -1.2, -9.0], [1, 0, 0]),  # the first scores above its own parent
+    }
+    assert kept(nodes, 3) == {1: [True, False, False], 2: [False, True, False]}
+
+
+def test_invalid_nodes_are_not_made_valid():
+    nodes = {1: level(1, [-1.0, B.LOWEST, B.LOWEST], [0, 0, 0], [True, False, False])}
+    assert kept(nodes, 2) == {1: [True, False, False]}
+
+
+def test_squeezed_nodes_are_found_again():
+    valid = jnp.array([[False, True, False, True, True], [True, False, False, False, False]])
+    numbers = jnp.arange(10).reshape(2, 5)
+    read = B.StepInput(numbers, numbers, numbers, jnp.broadcast_to(numbers[..., None], (2, 5, 7)) > 0)
+    squeezed, place = squeeze(read, valid, 3)
+    assert squeezed.tokens.shape == (2, 3) and squeezed.mask.shape == (2, 3, 7)
+    again = np.take_along_axis(squeezed.tokens, np.asarray(place), 1)
+    np.testing.assert_array_equal(again[valid], numbers[valid])
+
+
+def test_calls_read_no_more_than_the_budget():
+    """Round 1 the prompt and M nodes, later rounds the K settled beams and M nodes."""
+    batch = make_batch(SHAPE, np.random.default_rng(0), trie="some", table="smooth", draft="random")
+    MeasuredStep.widths.clear()
+    result = batch.speculative(MeasuredStep())
+    assert MeasuredStep.widths == [SHAPE.prompt + SHAPE.budget, SHAPE.beams + SHAPE.budget]
+    wide = batch.speculative(TableStep(), budget=None)
+    np.testing.assert_array_equal(result.ids, wide.ids)
+    assert (result.target_calls >= wide.target_calls).all()
+
+
+@pytest.mark.parametrize("budget", [4, 12, 1000])
+def test_any_budget_gives_the_list_of_plain_beam_search(budget):
+    batch = make_batch(SHAPE, np.random.default_rng(1), trie="full", table="ladder", draft="near")
+    result = batch.speculative(TableStep(), budget=budget)
+    for row, prompt in enumerate(batch.sequences()):
+        expected = oracle.beam_search(batch.ids, prompt, table_logits(batch.table), SHAPE.beams, SHAPE.norm)
+        check_user(batch, result, row, expected.items)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"budget": 3}, "budget=3: expected at least K=4"), ({"budget": 8, "mode": "relaxed"}, "would change the law")],
+)
+def test_budgets_that_cannot_work(change, message):
+    with pytest.raises(DecodeError, match=message):
+        SearchConfig(4, (4,), 1, "vocab", **change)
