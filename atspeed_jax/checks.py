@@ -37,10 +37,13 @@ def check_splits(dataset: Dataset) -> None:
 
 
 def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Raises DecodeError for widths that cannot hold the beams, ValueError for buckets that are none."""
+    """Raises DecodeError for widths or a budget that cannot hold the beams, ValueError for buckets that are none."""
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[config.decode.score_norm]
     measured = (*config.evaluate.beams, *config.evaluate.grid_beams)
     _check_widths("config.decode.widths", config.decode.widths, prefixes, (config.teacher.beams, *measured))
+    budget, most = config.decode.budget, max(config.teacher.beams, *measured)
+    if budget is not None and budget < most:
+        raise DecodeError(f"config.decode.budget={budget}: expected at least the largest K decoded, {most}, or None")
     for number, widths in enumerate(config.evaluate.grid_widths):
         _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, measured)
     for name in ("train_target", "train_draft", "train_align", "teacher", "evaluate"):

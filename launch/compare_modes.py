@@ -17,6 +17,7 @@ _BEAMS = flags.DEFINE_list("beams", ["20", "5", "1"], "K, the first on all test 
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity"], "Who proposes.")
 _NORMS = flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")
 _TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.05"], "Shares of probability that strict may give up.")
+_BUDGETS = flags.DEFINE_list("budgets", ["128"], "Drafted nodes that a target call reads, in strict mode.")
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.", lower_bound=1e-3)
 
 
@@ -29,6 +30,7 @@ def compare(run) -> None:
         drafter=_DRAFTER.value,
         norms=tuple(_NORMS.value),
         tolerances=tuple(float(share) for share in _TOLERANCES.value),
+        budgets=tuple(int(count) for count in _BUDGETS.value),
         temperature=_TEMPERATURE.value,
         seeds=_SEEDS.value,
     )

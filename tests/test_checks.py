@@ -20,6 +20,7 @@ from atspeed_jax.pipeline import Run
         ("evaluate.beams", (5, 11), r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
         ("evaluate.grid_beams", (11,), r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
         ("evaluate.grid_widths", ((4, 10), (4, 9)), r"config.evaluate.grid_widths\[1\]: width 9 of level 2"),
+        ("decode.budget", 9, r"config.decode.budget=9: expected at least the largest K decoded, 10, or None"),
         ("train_align.buckets", (4, 2), r"config.train_align: buckets are \(4, 2\); expected increasing"),
         ("evaluate.buckets", (), r"config.evaluate: buckets are \(\); expected increasing"),
     ],

@@ -25,19 +25,20 @@ Widths = tuple[int | Literal["all"], ...]
 class DecodeConfig:
     """How a tree is drafted and scored. widths: drafted nodes of levels 1..L-1, ints or "all".
 
-    gamma: most levels drafted at once. score_norm: see SearchConfig.
+    gamma: most levels drafted at once. score_norm, budget: see SearchConfig.
     """
 
     widths: Widths
     gamma: int
     score_norm: ScoreNorm
+    budget: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One way to decode.
 
-    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature: see `SearchConfig`.
+    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature, budget: see `SearchConfig`.
     """
 
     method: Method
@@ -49,11 +50,14 @@ class Setting:
     mode: Mode = "strict"
     tolerance: float = 0.0
     temperature: float = 1.0
+    budget: int | None = None
 
     @property
     def label(self) -> str:
         widths = "-".join(map(str, self.widths)) or "none"
         label = f"{self.method}_{self.drafter}_K{self.beams}_w{widths}_g{self.gamma}_{self.score_norm}"
+        if self.budget is not None:
+            label += f"_b{self.budget}"
         if self.mode != "strict":
             label += f"_{self.mode}_T{self.temperature:g}"
         return label + (f"_tolerance{self.tolerance:g}" if self.tolerance else "")
@@ -72,7 +76,7 @@ def plain(beams: int, score_norm: ScoreNorm) -> Setting:
 
 def speculative(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setting:
     """Strict speculative beam search with the given drafter."""
-    return Setting("speculative", drafter, beams, decode.widths, decode.gamma, decode.score_norm)
+    return Setting("speculative", drafter, beams, decode.widths, decode.gamma, decode.score_norm, budget=decode.budget)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,6 +121,7 @@ class Decoders:
             setting.tolerance,
             setting.mode,
             setting.temperature,
+            setting.budget,
         )
         if setting.drafter == "draft":
             drafter, params = ModelDrafter(LlamaStep(self.draft)), self.draft_params

@@ -198,6 +198,7 @@ class Evaluation:
             "score_norm": setting.score_norm,
             "K": setting.beams,
             "widths": list(setting.widths),
+            "budget": setting.budget,
             "users": len(users.users),
             "target_calls_mean": float(decoded.calls.mean()),
             "accept_steps_mean": float(length - decoded.calls.mean()),

@@ -25,8 +25,8 @@ EXACT = ("strict", "stochastic")  # modes whose lists are those of the target al
 
 @dataclasses.dataclass(frozen=True)
 class ModesConfig:
-    """beams: K; widths, drafter, norms, tolerances, temperature: what is combined. seeds: draws per user in relaxed
-    modes. main_beams: the K measured on all users, the others on the evaluation's fixed few."""
+    """beams: K; widths, drafter, norms, tolerances, budgets, temperature: what is combined. seeds: draws per user in
+    relaxed modes. main_beams: the K measured on all users, the others on the evaluation's fixed few."""
 
     beams: tuple[int, ...]
     main_beams: tuple[int, ...]
@@ -34,6 +34,7 @@ class ModesConfig:
     drafter: DrafterName
     norms: tuple[ScoreNorm, ...]
     tolerances: tuple[float, ...]
+    budgets: tuple[int, ...]
     temperature: float
     seeds: int
 
@@ -55,6 +56,7 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
             for widths in config.widths:
                 strict = speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm))
                 rows += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
+                rows += [dataclasses.replace(strict, budget=count) for count in config.budgets]
                 rows += [
                     dataclasses.replace(strict, mode=mode, temperature=config.temperature)
                     for mode in (*modes[1:], "relaxed_reference")
@@ -98,6 +100,7 @@ class ModeTable:
             "score_norm": setting.score_norm,
             "K": setting.beams,
             "widths": list(setting.widths),
+            "budget": setting.budget,
             "users": len(users.users),
             "seeds": len(own),
             "target_calls_mean": float(np.mean([one.calls for one in own])),
@@ -143,7 +146,7 @@ def mode_table(rows: Sequence[dict]) -> Table:
             row["mode"] + (f", tolerance {row['tolerance']:g}" if row["tolerance"] else ""),
             row["score_norm"],
             str(k),
-            widths_label(row["widths"]),
+            widths_label(row["widths"], row["budget"]),
             str(row["users"]) + (f" x {row['seeds']}" if row["seeds"] > 1 else ""),
             f"{row['target_calls_mean']:.3f}",
             f"{quality[f'recall@{k}']:.4f}",

@@ -54,7 +54,7 @@ class _Series:
         used: dict[str, int] = {}
         for row in measured:
             method = method_label(row)
-            name = method + (f" ({widths_label(row['widths'])})" if row["widths"] else "")
+            name = method + (f" ({widths_label(row['widths'], row.get('budget'))})" if row["widths"] else "")
             name += f", {row['score_norm']} norm" if len(norms) > 1 else ""
             if name not in self.rows:
                 line, marker = _STYLES[used.setdefault(method, 0) % len(_STYLES)]

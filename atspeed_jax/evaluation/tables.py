@@ -45,9 +45,10 @@ def plain(table: Table) -> str:
     return "\n".join([table.title, *(f"  {line}".rstrip() for line in lines), ""])
 
 
-def widths_label(widths: Sequence[int | str] | None) -> str:
-    """Beam widths per level as in the configs: all, 64, 96."""
-    return ", ".join(map(str, widths)) if widths else ABSENT
+def widths_label(widths: Sequence[int | str] | None, budget: int | None = None) -> str:
+    """Beam widths per level as in the configs, and how many of these nodes are read: all, 64, 96; best 128."""
+    label = ", ".join(map(str, widths)) if widths else ABSENT
+    return label if budget is None else f"{label}; best {budget}"
 
 
 def method_label(row: Mapping) -> str:
@@ -106,7 +107,7 @@ def _quality(title: str, methods: Mapping[str, Mapping]) -> Table:
 
 
 def _identity(row: Mapping) -> list[str]:
-    return [method_label(row), str(row["K"]), widths_label(row["widths"]), row["score_norm"]]
+    return [method_label(row), str(row["K"]), widths_label(row["widths"], row.get("budget")), row["score_norm"]]
 
 
 _IDENTITY_HEADER = ["method", "K", "widths", "norm"]

@@ -71,6 +71,7 @@ def test_settings_say_what_they_are():
     settings = [plain(20, "vocab"), plain(20, "trie"), plain(5, "vocab")]
     for widths, gamma, drafter in ((("all", 64), 3, "draft"), ((6, 464), 3, "draft"), (("all", 64), 1, "popularity")):
         settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab")))
+        settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab", 40)))
     labels = [setting.label for setting in settings]
     assert len(set(labels)) == len(labels)
     assert labels[0] == "beam_search_none_K20_wnone_g0_vocab" and labels[3] == "speculative_draft_K20_wall-64_g3_vocab"

@@ -136,7 +136,7 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
     setting = speculative("draft", 2, DECODE)
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
     monkeypatch.setattr(
-        evaluation, "_decode", lambda setting, users: decoded() if setting.drafter == "draft" else plain_lists
+        evaluation, "decoded", lambda setting, users: decoded() if setting.drafter == "draft" else plain_lists
     )
     compared = []
     monkeypatch.setattr(module, "count_differences", lambda *arguments: compared.append(arguments) or (1, 2))
@@ -148,6 +148,7 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
         "score_norm": "vocab",
         "K": 2,
         "widths": ["all"],
+        "budget": None,
         "users": 4,
         "target_calls_mean": 7 / 4,
         "accept_steps_mean": 3 - 7 / 4,
@@ -173,7 +174,7 @@ def test_a_level_nobody_reached_has_no_share(toy, three_levels, tmp_path, monkey
     evaluation.dataset = three_levels
     nobody = decoded(reached=np.array([[1, 0]] * 4, bool), accepted=np.zeros((4, 2), bool))
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
-    monkeypatch.setattr(evaluation, "_decode", lambda setting, users: nobody)
+    monkeypatch.setattr(evaluation, "decoded", lambda setting, users: nobody)
     monkeypatch.setattr(module, "count_differences", lambda *arguments: (0, 0))
     row = evaluation.row(speculative("draft", 2, DECODE), SimpleNamespace(users=np.arange(4)))
     assert row["acceptance_by_level"] == [0, None] and row["coverage_by_level"][1] is None
@@ -257,7 +258,7 @@ def test_quality_by_hand(toy, tmp_path, monkeypatch):
     lists[0, :3] = ids[[3, 6, 2]]  # 3 was seen, so 6 and 2 move up
     lists[1, :2] = ids[[4, 1]]  # the id of 4 is that of 5 as well: 1 comes third
     lists[2, :1] = ids[3]
-    monkeypatch.setattr(evaluation, "_decode", lambda setting, users: decoded(ids=lists))
+    monkeypatch.setattr(evaluation, "decoded", lambda setting, users: decoded(ids=lists))
     quality = evaluation.quality()
     target = quality["target"]
     assert target["users"] == 5 and quality["target_fingerprint"] == "t1"

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import modes
 from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.decoders import plain
@@ -19,6 +20,7 @@ CONFIG = ModesConfig(
     drafter="draft",
     norms=("trie",),
     tolerances=(0.3,),
+    budgets=(6,),
     temperature=1.0,
     seeds=2,
 )
@@ -33,13 +35,13 @@ def made(small_run, tmp_path_factory):
 
 def test_every_combination_has_its_row(made):
     evaluation, rows = made
-    seen = [(row["method"], row["mode"], row["tolerance"]) for row in rows]
-    assert len(set(seen)) == len(seen) == 3 + 5
+    seen = [(row["method"], row["mode"], row["tolerance"], row["budget"]) for row in rows]
+    assert len(set(seen)) == len(seen) == 3 + 6
     for row in rows:
         assert row["K"] == 3 and row["users"] == 4
         assert row["seeds"] == (2 if row["mode"].startswith("relaxed") else 1)
     both = modes.settings(dataclasses.replace(CONFIG, norms=("vocab", "trie"), beams=(3, 5)), 2)
-    assert len(set(both)) == len(both) == 2 * (2 + 4) + 2 * (3 + 5)
+    assert len(set(both)) == len(both) == 2 * (2 + 5) + 2 * (3 + 6)
     assert not [s for s in both if s.mode == "stochastic" and s.score_norm == "vocab"]
 
 
@@ -75,7 +77,7 @@ def test_a_row_by_hand(made):
     setting = dataclasses.replace(plain(3, "trie"), mode="relaxed")
     shares = []
     for seed in range(2):
-        keys = modes.user_keys(evaluation.config.seed + seed, users.users)
+        keys = user_keys(evaluation.config.seed + seed, users.users)
         drawn = decode_users(evaluation.decoders.build(setting), batches, 4, keys)
         shares += [len(set(a) & set(b)) / 3 for a, b in zip(drawn.ids.tolist(), exact.ids.tolist(), strict=True)]
     assert row["overlap_with_exact"] == pytest.approx(np.mean(shares))
@@ -92,7 +94,7 @@ def test_the_table_says_what_was_measured(made):
     _, rows = made
     table = mode_table(rows)
     assert len(table.rows) == len(rows) and {len(cells) for cells in table.rows} == {len(table.header)}
-    (tolerant,) = [cells for cells in table.rows if "tolerance 0.3" in cells[1] ]
+    (tolerant,) = [cells for cells in table.rows if "tolerance 0.3" in cells[1]]
     assert tolerant[:5] == ["speculative, draft model", "strict, tolerance 0.3", "trie", "3", "all, 10"]
 
 

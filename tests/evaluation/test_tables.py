@@ -45,4 +45,5 @@ def test_speed_over_hugging_face_is_shown_where_measured(report):
 
 def test_widths_label():
     assert widths_label(("all", 64, 96)) == "all, 64, 96"
+    assert widths_label(("all", 64, 96), 128) == "all, 64, 96; best 128"
     assert widths_label(None) == widths_label([]) == "–"

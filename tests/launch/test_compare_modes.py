@@ -9,10 +9,10 @@ from mains import SMALL, run_mains
 def test_the_table_is_printed_and_written(small_run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(small_run.workdir, workdir)
-    flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=0.1", "--drafter=popularity"]
+    flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=0.1", "--budgets=6", "--drafter=popularity"]
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     (result,) = run_mains([("compare_modes", workdir, SMALL, flags, "")], quick)
     assert result.code == 0, result.err
     rows = json.loads((workdir / "modes.json").read_text())
-    assert len(rows) == 2 + 4 and {row["K"] for row in rows} == {4}
+    assert len(rows) == 2 + 5 and {row["K"] for row in rows} == {4}
     assert "relaxed_reference" in result.out and "Modes of the decoder" in (workdir / "modes.md").read_text()
