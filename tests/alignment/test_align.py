@@ -20,6 +20,8 @@ CONFIG = AlignConfig(
     "tree_kd", alpha=1.0, temperature=1.0, top_k=3, density_weight=1.0, coverage_weight=1.0, score_norm="vocab"
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def world():

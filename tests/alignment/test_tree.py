@@ -10,6 +10,8 @@ from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, forward, init_params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 VOCAB, LENGTH, BEAMS = 14, 3, 3
 MODEL = LlamaConfig(VOCAB, 16, 32, 2, 2, 1, 8, 10_000.0, 1e-6, True, 0.0, "float32", False)
 

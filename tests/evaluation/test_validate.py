@@ -12,6 +12,8 @@ from atspeed_jax.evaluation import validate
 from atspeed_jax.evaluation.decoders import plain
 from atspeed_jax.models.llama import LlamaStep
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HISTORY = 4
 
 

@@ -16,6 +16,8 @@ from cases import SHAPES, STEP, batches
 from properties import ROUNDING, check_user
 from table_model import table_logits
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CAPACITY = 40
 FILTERED = [SHAPES[number] for number in (0, 1, 3, 5, 7, 10)]
 
