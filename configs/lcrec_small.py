@@ -36,7 +36,7 @@ TRAIN = dict(
     seed=0,
 )
 ALIGN = TRAIN | dict(
-    epochs=8.0,
+    epochs=12.0,
     batch_size=32,
     buckets=(3, 5, 8, 20),
     learning_rate=2e-3,
