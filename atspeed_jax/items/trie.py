@@ -33,6 +33,11 @@ class TrieCapacity:
     nodes: tuple[int, ...]
     row_width: tuple[int, ...]
 
+    @classmethod
+    def padded(cls, nodes: tuple[int, ...], row_width: tuple[int, ...]) -> TrieCapacity:
+        """The next powers of two, which catalogues of like size share."""
+        return cls(tuple(map(_power_of_two, nodes)), tuple(map(_power_of_two, row_width)))
+
 
 class Trie(struct.PyTreeNode):
     """One compressed sparse row matrix per level l = 0..L-1.
@@ -85,7 +90,7 @@ def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> T
     nodes = tuple(len(s) for s in starts[1:])
     parents = [np.searchsorted(starts[level], starts[level + 1], side="right") - 1 for level in range(ids.shape[1])]
     widths = tuple(int(np.bincount(p).max()) for p in parents)
-    capacity = capacity or TrieCapacity(tuple(map(_power_of_two, nodes)), tuple(map(_power_of_two, widths)))
+    capacity = capacity or TrieCapacity.padded(nodes, widths)
     _check_capacity(capacity, nodes, widths)
     row_start, token = [], []
     for level, parent in enumerate(parents):

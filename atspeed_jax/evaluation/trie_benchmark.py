@@ -1,0 +1,120 @@
+"""What a trie of millions of items costs: to build, to keep, and to search a level of, beside a search without one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, prefix_counts
+
+FIRST_CODE = 2  # after PAD and BOS, as in a catalogue
+
+
+@dataclasses.dataclass(frozen=True)
+class TrieBenchmark:
+    """length: codes per id; codes: of each level; beams, batch: of the step. repeats: timings of which the median
+    counts."""
+
+    length: int = 4
+    codes: int = 2048
+    beams: int = 20
+    batch: int = 8
+    repeats: int = 30
+    seed: int = 0
+
+    @property
+    def vocab(self) -> int:
+        return FIRST_CODE + self.length * self.codes
+
+
+def random_ids(config: TrieBenchmark, items: int) -> np.ndarray:
+    """[items, L] distinct sorted token rows, uniform over all ids. Raises ValueError if there are not so many ids."""
+    if items > config.codes**config.length // 2:
+        raise ValueError(f"{items} items: expected at most half of the {config.codes}^{config.length} ids there are")
+    rng = np.random.default_rng(config.seed)
+    numbers = np.unique(rng.integers(0, config.codes**config.length, items))
+    while len(numbers) < items:
+        more = rng.integers(0, config.codes**config.length, items - len(numbers))
+        numbers = np.unique(np.concatenate([numbers, more]))
+    ids = np.empty((items, config.length), np.int32)
+    for level in reversed(range(config.length)):
+        ids[:, level] = FIRST_CODE + level * config.codes + numbers % config.codes
+        numbers //= config.codes
+    return ids
+
+
+def measure(config: TrieBenchmark, items: int) -> dict:
+    """{"items", "build_s", "peak_gib", "bytes_per_item", "step_us", "unconstrained_topk_us"} of one size.
+
+    peak_gib: of this process so far, so measure each size in a process of its own. bytes_per_item: of the arrays,
+    padding included. step_us: the K best children of K random nodes per user, scores over the vocabulary included, mean
+    over levels 1..L-1; unconstrained_topk_us: the same among all codes of the level, without a trie. Both read the same
+    logits, and all sizes the same row width.
+    """
+    ids = random_ids(config, items)
+    start = time.perf_counter()
+    nodes = prefix_counts(ids)
+    trie = build_trie(ids, TrieCapacity.padded(nodes, (config.codes,) * config.length))
+    jax.block_until_ready(jax.tree.leaves(trie))
+    build = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(trie))
+    steps = _medians(_steps(config, trie, nodes), config.repeats)
+    per_level = {name: value / (config.length - 1) for name, value in steps.items()}
+    return {"items": items, "build_s": build, "peak_gib": peak, "bytes_per_item": size / items, **per_level}
+
+
+def _steps(config: TrieBenchmark, trie: Trie, nodes: tuple[int, ...]) -> dict[str, Callable]:
+    """{name: a call to be timed, over levels 1..L-1}."""
+    shape, levels = (config.batch, config.beams), range(1, config.length)
+    rng = np.random.default_rng(config.seed)
+    logits = jnp.asarray(rng.normal(size=(*shape, config.vocab)), jnp.float32)
+    none, valid = jnp.zeros((*shape, config.length), jnp.int32), jnp.ones(shape, bool)
+    beams = [
+        B.Beams(none, none, jnp.zeros(shape), jnp.asarray(rng.integers(0, nodes[level - 1], shape), jnp.int32), valid)
+        for level in levels
+    ]
+
+    @jax.jit
+    def constrained(trie, beams, logits):
+        return [
+            B.best(parents, B.children_of(trie, level, parents, logits, "vocab"), level, config.beams)
+            for level, parents in zip(levels, beams, strict=True)
+        ]
+
+    @jax.jit
+    def unconstrained(beams, logits):
+        found = []
+        for level, parents in zip(levels, beams, strict=True):
+            start = FIRST_CODE + level * config.codes
+            log_prob = jax.nn.log_softmax(logits, -1)[..., start : start + config.codes]
+            code = jnp.broadcast_to(jnp.arange(config.codes), log_prob.shape)
+            children = B.Children(code, code + start, log_prob, jnp.ones(code.shape, bool))
+            found.append(B.best(parents, children, level, config.beams))
+        return found
+
+    return {
+        "step_us": functools.partial(constrained, trie, beams, logits),
+        "unconstrained_topk_us": functools.partial(unconstrained, beams, logits),
+    }
+
+
+def _medians(calls: Mapping[str, Callable], repeats: int) -> dict[str, float]:
+    """Microseconds of each call, the median of interleaved runs after a warm-up."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            if number:
+                samples[name].append(time.perf_counter() - start)
+    return {name: 1e6 * statistics.median(values) for name, values in samples.items()}
