@@ -11,6 +11,7 @@ import small
 from atspeed_jax.data.sources import synthesize
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
+from atspeed_jax.programs import forget_programs
 from launch.config import check_workdir, load
 
 
@@ -23,16 +24,10 @@ def _quick_compilation():
     jax.config.update(name, before)
 
 
-MAPS = 15_000
-
-
 @pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
-    """Compiled programs map memory, and Linux lets a process have 65,530 maps: beyond them the compiler crashes."""
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > MAPS:
-        jax.clear_caches()
+    forget_programs()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The house rules, read off the syntax tree of every file: who may import whom, sizes, and what a library never does.
 
-    launch -> pipeline -> training, evaluation, export -> alignment -> decoding, models, data -> items -> shapes, files
+    launch -> pipeline -> training, evaluation, export -> alignment -> decoding, models, data -> items -> shapes, files,
+    programs
 """
 
 import ast
@@ -14,12 +15,13 @@ PACKAGE = "atspeed_jax"
 
 # What each room may import besides itself. Arrows point down; sideways only alignment -> decoding, models, data and
 # training -> evaluation, alignment.
-GROUND = {"shapes", "files"}
+GROUND = {"shapes", "files", "programs"}
 BELOW_ALIGNMENT = {"decoding", "models", "data", "items"} | GROUND
 BELOW_TRAINING = BELOW_ALIGNMENT | {"alignment"}
 MAY_IMPORT = {
     "shapes": set(),
     "files": set(),
+    "programs": set(),
     "items": GROUND,
     "data": GROUND | {"items"},
     "models": GROUND | {"items"},

@@ -21,6 +21,7 @@ from atspeed_jax.evaluation import baselines, benchmark, metrics
 from atspeed_jax.evaluation.decode_users import Decoded, Keys, count_differences, decode_users
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
 from atspeed_jax.items.catalog import expand_ids
+from atspeed_jax.programs import forget_programs
 
 CUTS = (1, 5, 10, 20)
 
@@ -219,6 +220,7 @@ class Evaluation:
 
     def _times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         config = self.config
+        forget_programs()
         built = {setting.label: self.decoders.build(setting) for setting in settings}
         single = self.everyone.choose(config.latency_users, config.seed + 2).batches(
             self.dataset, config, self.history, 1
@@ -247,6 +249,7 @@ class Evaluation:
         key = (setting.label, len(users.users), seed)
         if key not in self._decoded:
             self.say(f"decoding {len(users.users)} users: {setting.label}" + (f", seed {seed}" if seed else ""))
+            forget_programs()  # no two settings share one
             keys = self.keys(setting, users, seed)
             decoded = decode_users(self.decoders.build(setting), self.batches(users), len(users.users), keys)
             if setting.method != "beam_search":

@@ -225,6 +225,8 @@ def test_plain_beam_search_is_decoded_once_per_k_and_users(toy, tmp_path, monkey
     evaluation = make(toy, tmp_path, decoders=SimpleNamespace(build=lambda setting: setting))
     seen = []
     monkeypatch.setattr(module, "decode_users", lambda *arguments: seen.append(arguments) or decoded())
+    forgotten = []
+    monkeypatch.setattr(module, "forget_programs", lambda: forgotten.append(len(seen)))
     draft = speculative("draft", 5, DECODE)
     for setting, users in (
         (plain(5, "vocab"), evaluation.everyone),
@@ -240,6 +242,7 @@ def test_plain_beam_search_is_decoded_once_per_k_and_users(toy, tmp_path, monkey
         (plain(5, "vocab"), 2, None),
         (plain(2, "vocab"), 5, None),
     ]
+    assert forgotten == [0, 1, 2, 3]  # before each decode: programs of many settings are too many for one process
 
 
 def test_seen_items_are_taken_out_and_the_list_closes_up():
