@@ -5,15 +5,21 @@
 Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs; for other lengths set
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
-Lab note, Beauty, 2026-11-21, 2-core AMD EPYC, jax 0.10.2, GLIBC_TUNABLES=glibc.malloc.hugetlb=1, with the flags above:
+Lab note, Beauty, 2026-11-21, 2-core AMD EPYC, jax 0.10.2, GLIBC_TUNABLES=glibc.malloc.hugetlb=1, the command above
+(stopped by XLA in the latencies and started again; `programs.forget_programs` is the mend): 52 min 17 s + 9 min 14 s.
 
-    target    22,464 steps, 44 min 40 s on ONE core (two runs at a time; with 26 epochs, both cores and without the
-      huge pages: 19 min 58 s). All 4,295 validation users, Recall@10 / NDCG@10 at steps 5,616, 11,232, 16,848 and
-      22,464 (kept): 0.0197 / 0.0109, 0.0204 / 0.0119, 0.0231 / 0.0135, 0.0244 / 0.0138
-    teacher, draft   19 min; target calls of 500 validation users at steps 4,848 and 9,696: 1.530, 1.472 (with one
-      prompt per user and 6 epochs 1.570, 5 min 9 s of alignment)
-    evaluate  the 9 rows of all users in 15 min, the last of them with a test run beside it; no mismatched user. Test:
-      Recall@10 0.0201, NDCG@10 0.0120 (seen items kept); the draft's calls at K = 20 / 5 / 1: 1.509 / 1.062 / 1.013
+    target    22,464 steps, 20 min. All 4,295 validation users, Recall@10 / NDCG@10 at steps 5,616, 11,232, 16,848
+      (kept) and 22,464: 0.0183 / 0.0102, 0.0186 / 0.0110, 0.0235 / 0.0134, 0.0221 / 0.0132. Test: 0.0175 / 0.0106
+    teacher   1 min 47 s
+    draft     SFT 52 s, alignment 15 min 29 s; target calls of 500 validation users at steps 7,272 and 14,544: 1.366,
+      1.336
+    evaluate  21 min; no mismatched user in 35 rows; the draft's calls at K = 20 / 5 / 1, all test users: 1.320 / 1.022
+      / 1.006
+
+The target once more, on ONE core (taskset), so that it rounds otherwise: 0.0197 / 0.0109, 0.0204 / 0.0119, 0.0231 /
+0.0135, 0.0244 / 0.0138 (kept); test 0.0201 / 0.0120. Alignment to it, one core each, calls of 500 validation users
+(of all 4,295): 8 epochs 1.472 (1.476), 12 epochs 1.462 (1.451); with --config.align.coverage_weight=4.0 1.548 after
+4,848 steps (8 epochs with weight 1: 1.530), with 4 or 6 prompts per user 1.538 after 5,100: no gain from either.
 """
 
 import ml_collections
