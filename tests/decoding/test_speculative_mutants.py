@@ -19,6 +19,7 @@ PLAIN = "tests/decoding/test_beam_search.py::test_equals_oracle"
 NARROW = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W4-4-4_gamma3_vocab_model]"
 GAMMA_ONE = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W4-6-8_gamma1_vocab_model]"
 TRIE_NORM = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L3_K5_W5-8_gamma2_trie_model]"
+BUDGET = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W5-8-12_gamma3_vocab_model_M12]"
 COUNTED = "tests/decoding/test_speculative.py::test_reported_calls_are_executed_calls"
 LAW = "test_lists_have_the_law_of_the_targets_own_sampler"
 RELAXED = f"tests/decoding/test_relaxed.py::{LAW}[L2_K2_W3_gamma1_vocab_model-random]"
@@ -116,11 +117,23 @@ MUTANTS = [
     Mutant("finished prefixes take places of the widths", "decoding/draft.py",
            "proposed[level] = B.open_children(trie, level, children, config.score_norm)",
            "proposed[level] = children",
-           TRIE_NORM, "check_walk"),
+           TRIE_NORM, "check_user"),
     Mutant("finished beams are lost on the way", "decoding/verify.py",
            "return B.merge(order, target, (carried, only)), B.merge(order, proposal, (carried, none))",
            "return B.merge(order, target, (carried, none)), B.merge(order, proposal, (carried, none))",
            TRIE_NORM, "check_user"),
+    Mutant("the budget leaves out settled beams", "decoding/budget.py",
+           "valid=beams.valid & (~mine | chosen & parent)",
+           "valid=beams.valid & chosen & parent",
+           BUDGET, "check_user"),
+    Mutant("nodes within the budget get each other's logits", "decoding/budget.py",
+           "jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)",
+           "jnp.maximum(jnp.cumsum(valid, 1) - 2, 0)",
+           BUDGET, "check_user"),
+    Mutant("the budget reads the worst nodes", "decoding/budget.py",
+           "jnp.where(d, s, B.LOWEST)",
+           "jnp.where(d, -s, B.LOWEST)",
+           BUDGET, "check_walk"),
     Mutant("a rejection takes nothing from what is left", "decoding/relaxed.py",
            "rejected = _normalise(jnp.maximum(left - proposal, 0.0), _softmax(p, chosen))",
            "rejected = left",
@@ -133,7 +146,7 @@ MUTANTS = [
            "left = select_rows(accepted, _softmax(p, now), select_rows(tests, rejected, left))",
            "left = jnp.where(here, 0.0, select_rows(tests & ~accepted, rejected, left))\n"
            "        left = _normalise(left, _softmax(p, now))",
-           RELAXED, LAW),
+           RELAXED.replace("random", "adversarial"), LAW),
     Mutant("noise by place among the siblings, not by code", "decoding/noise.py",
            "_fold_in(parents[..., None], children.token)",
            "_fold_in(parents[..., None], jnp.broadcast_to(jnp.arange(children.token.shape[2]), children.token.shape))",
@@ -154,9 +167,10 @@ def run(copy: Path, *tests: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def copy(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("atspeed_jax", "tests/decoding", "tests/helpers"):
+    for folder in ("atspeed_jax", "launch", "tests/decoding", "tests/helpers"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file in ("pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
 
 
