@@ -6,6 +6,7 @@ so that a drift of the machine hits all of them alike; read ratios, not millisec
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,13 +34,16 @@ def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeat
     _warm_up(decoders, batches)
     times = {name: np.zeros(len(batches)) for name in decoders}
     for number, batch in enumerate(batches):
-        samples: dict[str, list[float]] = {name: [] for name in decoders}
-        for _ in range(repeats):
-            for name, decode in decoders.items():
-                samples[name].append(run_once(decode, batch))
-        for name, values in samples.items():
-            times[name][number] = 1e3 * statistics.median(values)
+        runs = {name: functools.partial(run_once, decode, batch) for name, decode in decoders.items()}
+        for name, seconds in medians(runs, repeats=repeats).items():
+            times[name][number] = 1e3 * seconds
     return times
+
+
+def medians(runs: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, float]:
+    """Median of what each run returns (its own seconds), the runs interleaved."""
+    rounds = [{name: run() for name, run in runs.items()} for _ in range(repeats)]
+    return {name: statistics.median(one[name] for one in rounds) for name in runs}
 
 
 def _warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import resource
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.decoding import beams as B
+from atspeed_jax.evaluation.benchmark import medians
 from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, prefix_counts
 
 FIRST_CODE = 2  # after PAD and BOS, as in a catalogue
@@ -61,15 +61,17 @@ def measure(config: TrieBenchmark, items: int) -> dict:
     logits, and all sizes the same row width.
     """
     ids = random_ids(config, items)
-    start = time.perf_counter()
     nodes = prefix_counts(ids)
+    start = time.perf_counter()
     trie = build_trie(ids, TrieCapacity.padded(nodes, (config.codes,) * config.length))
     jax.block_until_ready(jax.tree.leaves(trie))
     build = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(trie))
-    steps = _medians(_steps(config, trie, nodes), config.repeats)
-    per_level = {name: value / (config.length - 1) for name, value in steps.items()}
+    steps = {name: functools.partial(_seconds, call) for name, call in _steps(config, trie, nodes).items()}
+    medians(steps, repeats=1)  # compiles
+    times = medians(steps, repeats=config.repeats)
+    per_level = {name: 1e6 * seconds / (config.length - 1) for name, seconds in times.items()}
     return {"items": items, "build_s": build, "peak_gib": peak, "bytes_per_item": size / items, **per_level}
 
 
@@ -108,13 +110,7 @@ def _steps(config: TrieBenchmark, trie: Trie, nodes: tuple[int, ...]) -> dict[st
     }
 
 
-def _medians(calls: Mapping[str, Callable], repeats: int) -> dict[str, float]:
-    """Microseconds of each call, the median of interleaved runs after a warm-up."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            if number:
-                samples[name].append(time.perf_counter() - start)
-    return {name: 1e6 * statistics.median(values) for name, values in samples.items()}
+def _seconds(call: Callable) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
