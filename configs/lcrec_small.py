@@ -68,12 +68,12 @@ def get_config() -> ml_collections.ConfigDict:
             draft=MODEL | dict(hidden_size=64, intermediate_size=224, layers=2, head_dim=16, dropout=0.0),
             train_target=TRAIN
             | dict(
-                epochs=36.0,
+                epochs=48.0,
                 batch_size=32,
                 learning_rate=1.5e-3,
-                average=0.999,
+                average=0.9995,
                 shuffle=0.5,
-                evaluations=4,
+                evaluations=6,
                 patience=0,
                 valid_users=5000,
             ),

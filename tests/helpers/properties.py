@@ -16,7 +16,7 @@ ROUNDING = 1e-4  # scores of inexact tables agree to this; an order that hangs o
 def check_batch(batch: Batch) -> collections.Counter:
     """Decodes a batch both ways and compares with the oracle. -> how many users were compared in which way."""
     length = len(batch.shape.sizes)
-    COUNTED.calls.take()
+    COUNTED.calls.forget()
     plain, plain_calls = batch.plain(), COUNTED.calls.take()
     speculative, speculative_calls = batch.speculative(), COUNTED.calls.take()
     counts = collections.Counter()
