@@ -1,7 +1,6 @@
 """The stages of a run in order: data, target, teacher, draft, evaluation.
 
-Each skips what is complete and resumes what is not.     WORKDIR/data  target  teacher  draft_sft  draft  evaluation
-report.json report.md *.png
+Each skips what is complete and resumes what is not. WORKDIR/ data target teacher draft_sft draft evaluation report.*
 
 A stage's fingerprint is a hash of the settings and data it depends on; output of another fingerprint is refused, never
 overwritten.
@@ -19,7 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from atspeed_jax.alignment.align import align_loss
-from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher, next_item_examples
+from atspeed_jax.alignment.examples import EXAMPLES, teacher_examples
+from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.checks import check_same_data, check_settings, check_splits
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
@@ -126,7 +126,7 @@ class Run:
     @functools.cached_property
     def _teacher_fingerprint(self) -> str:
         c = self.config
-        return fingerprint(fingerprint_of(self.target_params), c.teacher, c.data.history, c.decode.score_norm)
+        return fingerprint(fingerprint_of(self.target_params), EXAMPLES, c.teacher, c.data.history, c.decode.score_norm)
 
     @property
     def _sft_fingerprint(self) -> str:
@@ -195,7 +195,7 @@ class Run:
             batch_size=train.batch_size,
             seed=train.seed,
         )
-        examples = len(next_item_examples(self.dataset, c.teacher.prompts)[1])
+        examples = len(teacher_examples(self.dataset, c.teacher.prompts)[1])
         setting = speculative("draft", c.teacher.beams, c.decode)
         prefixes = prefixes_by_norm(self.dataset.catalog.id_tokens)[c.decode.score_norm]
         widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)

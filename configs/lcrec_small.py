@@ -5,21 +5,21 @@
 Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs; for other lengths set
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
-Lab note, Beauty, 2026-11-21, 2-core AMD EPYC, jax 0.10.2, GLIBC_TUNABLES=glibc.malloc.hugetlb=1, the command above
-(stopped by XLA in the latencies and started again; `programs.forget_programs` is the mend): 52 min 17 s + 9 min 14 s.
+Lab note, Beauty, 2026-11-21, 2-core AMD EPYC, jax 0.10.2, GLIBC_TUNABLES=glibc.malloc.hugetlb=1, the command above, in
+one process, other work beside it during the target: @TOTAL@.
 
-    target    22,464 steps, 20 min. All 4,295 validation users, Recall@10 / NDCG@10 at steps 5,616, 11,232, 16,848
-      (kept) and 22,464: 0.0183 / 0.0102, 0.0186 / 0.0110, 0.0235 / 0.0134, 0.0221 / 0.0132. Test: 0.0175 / 0.0106
-    teacher   1 min 47 s
-    draft     SFT 52 s, alignment 15 min 29 s; target calls of 500 validation users at steps 7,272 and 14,544: 1.366,
-      1.336
-    evaluate  21 min; no mismatched user in 35 rows; the draft's calls at K = 20 / 5 / 1, all test users: 1.320 / 1.022
-      / 1.006
+    target    24,960 steps, 28 min. All 4,295 validation users, Recall@10 / NDCG@10 at steps 16,640, 20,800 (kept) and
+      24,960: 0.0234 / 0.0133, 0.0242 / 0.0137, 0.0235 / 0.0133. Test: 0.0200 / 0.0112
+    teacher   2 min
+    draft     SFT 1 min, alignment 18 min; target calls of 500 validation users at steps 7,272 and 14,544: 1.326, 1.238
+    evaluate  @EVAL@; no mismatched user in 35 rows; the draft's calls at K = 20 / 5 / 1, all test users: 1.303 / 1.019
+      / 1.007
 
-The target once more, on ONE core (taskset), so that it rounds otherwise: 0.0197 / 0.0109, 0.0204 / 0.0119, 0.0231 /
-0.0135, 0.0244 / 0.0138 (kept); test 0.0201 / 0.0120. Alignment to it, one core each, calls of 500 validation users
-(of all 4,295): 8 epochs 1.472 (1.476), 12 epochs 1.462 (1.451); with --config.align.coverage_weight=4.0 1.548 after
-4,848 steps (8 epochs with weight 1: 1.530), with 4 or 6 prompts per user 1.538 after 5,100: no gain from either.
+What the teacher is asked, with another target (48 epochs; test 0.0193 / 0.0112), calls of 500 validation users at step
+7,272 (the last): two examples with known next items 1.624 (1.602; of all test users 1.637); the whole history and one
+with a known next item 1.564; the whole history and a continuation 1.522; the whole history and two continuations 1.554.
+Later kept steps of a longer trained target are harder to follow: with two known next items, 36 epochs and average 0.999,
+kept at 75 % of the steps 1.336, at the last (another rounding, on one core) 1.462; 48 epochs, at the last 1.602.
 """
 
 import ml_collections
@@ -68,7 +68,7 @@ def get_config() -> ml_collections.ConfigDict:
             draft=MODEL | dict(hidden_size=64, intermediate_size=224, layers=2, head_dim=16, dropout=0.0),
             train_target=TRAIN
             | dict(
-                epochs=48.0,
+                epochs=40.0,
                 batch_size=32,
                 learning_rate=1.5e-3,
                 average=0.9995,

@@ -22,6 +22,7 @@ from jax import Array
 from jaxtyping import Int
 
 from atspeed_jax import files
+from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.tree import TreeContext, teacher_tree, tree_logits
 from atspeed_jax.data.batches import bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
@@ -34,12 +35,15 @@ from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 COMPLETE = "complete.json"
+EXAMPLES = (
+    "whole history, continuation, known items"  # part of the fingerprint: what `teacher_examples` makes of the settings
+)
 BATCHES_PER_PART = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """What the teacher decodes. beams: K per level. prompts: at most so many per user (`next_item_examples`).
+    """What the teacher decodes. beams: K per level. prompts: at most so many per user (`teacher_examples`).
 
     batch_size: prompts per decode. buckets: prompt lengths in items. log_probs: store what the target thinks of the
     beams' children too, so that alignment never runs the target; pays from two epochs on.
@@ -71,19 +75,6 @@ class TeacherData:
 
 class TeacherError(ValueError):
     """Teacher data that is missing or was made from something else."""
-
-
-def next_item_examples(dataset: Dataset, prompts: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Up to `prompts` examples of every training user, user after user: (histories, next items [examples]).
-
-    A user's first has the last train item as next, the second the one before it, and so on to the first item.
-    """
-    histories, following = [], []
-    for items in dataset.train:
-        for place in reversed(range(max(len(items) - prompts, 0), len(items))):
-            histories.append(items[:place])
-            following.append(items[place])
-    return histories, np.array(following, np.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "beams", "score_norm"))
@@ -148,7 +139,7 @@ def make_teacher(
     _check_fingerprint(directory, fingerprint)
     if (directory / COMPLETE).exists():
         return
-    histories, _ = next_item_examples(dataset, config.prompts)
+    histories, _ = teacher_examples(dataset, config.prompts)
     batches = prompt_batches(
         dataset.catalog, histories, history=history, buckets=config.buckets, batch_size=config.batch_size
     )
@@ -212,11 +203,11 @@ def alignment_batches(
 
     Resumable like all batches: batches[step] is a function of the arguments and step.
     """
-    histories, next_items = next_item_examples(dataset, prompts)
+    histories, next_items = teacher_examples(dataset, prompts)
     histories = [items[max(0, len(items) - history) :] for items in histories]
     catalog = dataset.catalog
     children = [np.diff(np.asarray(starts)) for starts in trie.row_start]
-    next_id = catalog.id_of_item[next_items].astype(np.int32)
+    next_id = np.where(next_items >= 0, catalog.id_of_item[np.maximum(next_items, 0)], -1).astype(np.int32)
 
     def collate(chosen: list[int], bucket: int) -> dict:
         tokens = np.full((len(chosen), 1 + catalog.length * bucket), PAD, np.int32)

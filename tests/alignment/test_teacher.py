@@ -9,6 +9,7 @@ import pytest
 
 from atspeed_jax.alignment import teacher
 from atspeed_jax.alignment.align import AlignConfig, align_loss
+from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.teacher import (
     TeacherConfig,
     TeacherData,
@@ -16,7 +17,6 @@ from atspeed_jax.alignment.teacher import (
     alignment_batches,
     load_teacher,
     make_teacher,
-    next_item_examples,
 )
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.dataset import Dataset
@@ -55,7 +55,7 @@ def test_stored_beams_are_those_of_beam_search(tmp_path, world):
     dataset, model, params, context = world
     run(tmp_path / "t", world)
     beams = load_teacher(tmp_path / "t", fingerprint="a").beams
-    histories = next_item_examples(dataset, 2)[0]
+    histories = teacher_examples(dataset, 2)[0]
     assert beams.shape == (len(histories), 3, 3)
     for example, items in enumerate(histories):
         tokens = prompt_tokens(dataset.catalog, items, HISTORY)
@@ -127,18 +127,6 @@ def test_beams_of_another_target_are_refused(tmp_path, world):
         load_teacher(tmp_path / "t", fingerprint="b")
 
 
-def test_examples_are_the_newest_items_of_every_user_after_what_came_before():
-    empty = np.zeros(0, np.int32)
-    train = (empty, np.array([5]), np.array([1, 2, 3, 4]))
-    catalog = Catalog.from_codes(np.arange(8)[:, None])
-    dataset = Dataset("toy", catalog, train, (empty,) * 3, (empty,) * 3)
-    for prompts, count in ((1, 2), (2, 3), (3, 4), (9, 5)):
-        histories, following = next_item_examples(dataset, prompts)
-        assert following.tolist() == [5, 4, 3, 2, 1][:count]
-        expected = [[], [1, 2, 3], [1, 2], [1], []][:count]
-        assert [history.tolist() for history in histories] == expected
-
-
 def test_prompts_out_of_range_are_refused():
     with pytest.raises(ValueError, match="prompts=0"):
         dataclasses.replace(SETTINGS, prompts=0)
@@ -147,10 +135,10 @@ def test_prompts_out_of_range_are_refused():
 @pytest.mark.parametrize("prompts", [1, 2])
 def test_batches_hold_prompt_beams_and_next_item_of_one_example(world, prompts):
     dataset = world[0]
-    histories, next_items = next_item_examples(dataset, prompts)
+    histories, next_items = teacher_examples(dataset, prompts)
     count = len(histories)
     beams = np.arange(count * 3 * 3, dtype=np.int32).reshape(count, 3, 3)
-    assert len(dataset.train[0]) == 0 and len(histories[0]) == 0, "a user without items, and one with a single item"
+    assert len(dataset.train[0]) == 0 and [len(one) for one in histories[:2]] == ([1, 2], [1, 2])[prompts - 1]
     teacher = TeacherData(beams, None, None)
     batches = alignment_batches(
         dataset, world[3].trie, teacher, prompts=prompts, history=HISTORY, buckets=(1, 2), batch_size=2, seed=0
@@ -162,7 +150,8 @@ def test_batches_hold_prompt_beams_and_next_item_of_one_example(world, prompts):
             example = int(batch["beams"][row, 0, 0]) // 9
             seen.add(example)
             np.testing.assert_array_equal(batch["beams"][row], beams[example, :1])  # depth 1..L-2
-            assert batch["next_id"][row] == dataset.catalog.id_of_item[next_items[example]]
+            item = next_items[example]
+            assert batch["next_id"][row] == (-1 if item < 0 else dataset.catalog.id_of_item[item])
             expected = prompt_tokens(dataset.catalog, histories[example], HISTORY)
             np.testing.assert_array_equal(batch["tokens"][row][batch["valid"][row]], expected)
     assert seen == set(range(count))
