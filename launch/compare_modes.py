@@ -16,6 +16,7 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed modes.", lo
 _BEAMS = flags.DEFINE_list("beams", ["20", "5", "1"], "K, the first on all test users, the others on grid_users.")
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity"], "Who proposes.")
 _NORMS = flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")
+_CONSTRAINTS = flags.DEFINE_list("constraints", ["trie"], "trie: real ids; levels: any known code of a level.")
 _TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.05"], "Shares of probability that strict may give up.")
 _BUDGETS = flags.DEFINE_list("budgets", ["128"], "Drafted nodes that a target call reads, in strict mode.")
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.", lower_bound=1e-3)
@@ -33,6 +34,7 @@ def compare(run) -> None:
         budgets=tuple(int(count) for count in _BUDGETS.value),
         temperature=_TEMPERATURE.value,
         seeds=_SEEDS.value,
+        constraints=tuple(_CONSTRAINTS.value),
     )
     rows = ModeTable(run.measurements(), config).rows()
     table = mode_table(rows)

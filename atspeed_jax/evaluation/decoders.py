@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from atspeed_jax.decoding.base import Mode, Prompt, Result, ScoreNorm, SearchConfig, resolve_widths
+from atspeed_jax.decoding.base import DecodeError, Mode, Prompt, Result, ScoreNorm, SearchConfig, resolve_widths
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
+from atspeed_jax.items.levels import LevelTrie, level_trie
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 Method = Literal["beam_search", "speculative"]
 DrafterName = Literal["none", "draft", "popularity"]
 Widths = tuple[int | Literal["all"], ...]
+Constraint = Literal["trie", "levels"]
+NO_ITEM = -2  # id of codes that no item has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +43,9 @@ class DecodeConfig:
 class Setting:
     """One way to decode.
 
-    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature, budget: see `SearchConfig`.
+    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature, budget, row_shares: see
+    `SearchConfig`. constraint: "trie", ids of items alone, or "levels", any known code of each level, as the paper's
+    reference decodes; ids are NO_ITEM where no item has the codes.
     """
 
     method: Method
@@ -51,6 +58,8 @@ class Setting:
     tolerance: float = 0.0
     temperature: float = 1.0
     budget: int | None = None
+    constraint: Constraint = "trie"
+    row_shares: tuple[int, ...] = SearchConfig.row_shares
 
     @property
     def label(self) -> str:
@@ -60,13 +69,18 @@ class Setting:
             label += f"_b{self.budget}"
         if self.mode != "strict":
             label += f"_{self.mode}_T{self.temperature:g}"
-        return label + (f"_tolerance{self.tolerance:g}" if self.tolerance else "")
+        if self.tolerance:
+            label += f"_tolerance{self.tolerance:g}"
+        if self.row_shares != SearchConfig.row_shares:
+            label += f"_rows{'-'.join(map(str, self.row_shares))}"
+        return label + ("_levels" if self.constraint == "levels" else "")
 
     @property
     def baseline(self) -> Setting:
         """What the target does alone, call by call: plain beam search, or its own sampler."""
         mode = "relaxed" if self.mode == "relaxed_reference" else self.mode
-        return dataclasses.replace(plain(self.beams, self.score_norm), mode=mode, temperature=self.temperature)
+        alone = plain(self.beams, self.score_norm)
+        return dataclasses.replace(alone, mode=mode, temperature=self.temperature, constraint=self.constraint)
 
 
 def plain(beams: int, score_norm: ScoreNorm) -> Setting:
@@ -98,37 +112,47 @@ class Decoders:
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
         """The jitted decoder of a setting as a function of the prompt alone.
 
-        Raises DecodeError for widths that cannot work.
+        Raises DecodeError for widths that cannot work, or the popularity prior, which the catalogue's own trie alone
+        has, with any other constraint.
         """
+        if setting.constraint == "trie":
+            return self._build(setting, self.trie, self.prefixes[setting.score_norm])
+        if setting.drafter == "popularity":
+            raise DecodeError("constraint='levels' with drafter='popularity', which knows real ids alone: use 'draft'")
+        levels = level_trie(self.trie)
+        decode = self._build(setting, levels, tuple(itertools.accumulate(levels.row_width, operator.mul)))
+        return lambda prompt: _with_ids(decode(prompt), self.trie)
+
+    def _build(self, setting: Setting, trie: Trie | LevelTrie, prefixes: tuple[int, ...]) -> Callable[[Prompt], Result]:
         step = LlamaStep(self.target)
         if setting.method == "beam_search":
             return lambda prompt: beam_search(
                 step,
                 self.target_params,
-                self.trie,
+                trie,
                 prompt,
                 beams=setting.beams,
                 score_norm=setting.score_norm,
                 mode=setting.mode,
                 temperature=setting.temperature,
             )
-        widths = resolve_widths(setting.widths, self.prefixes[setting.score_norm], setting.beams)
         config = SearchConfig(
             setting.beams,
-            widths,
+            resolve_widths(setting.widths, prefixes, setting.beams),
             setting.gamma,
             setting.score_norm,
             setting.tolerance,
             setting.mode,
             setting.temperature,
             setting.budget,
+            setting.row_shares,
         )
         if setting.drafter == "draft":
             drafter, params = ModelDrafter(LlamaStep(self.draft)), self.draft_params
         else:
             drafter, params = PopularityDrafter(), self.prior
         return lambda prompt: speculative_beam_search(
-            step, self.target_params, drafter, params, self.trie, prompt, config=config
+            step, self.target_params, drafter, params, trie, prompt, config=config
         )
 
     def in_float64(self) -> Decoders:
@@ -146,3 +170,10 @@ class Decoders:
             draft_params=widen(self.draft_params),
             prior=widen(self.prior),
         )
+
+
+@jax.jit
+def _with_ids(result: Result, trie: Trie) -> Result:
+    """The rows of the distinct ids that have the tokens of a result, NO_ITEM where none has."""
+    row, found = trie.find(result.tokens)
+    return result.replace(ids=jnp.where(found, row, jnp.where(result.valid, NO_ITEM, 0)))

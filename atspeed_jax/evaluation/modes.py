@@ -7,6 +7,7 @@ the very same lists, relaxed lists of the same law, relaxed_reference shows the 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,16 @@ from atspeed_jax import files
 from atspeed_jax.decoding.base import ScoreNorm
 from atspeed_jax.evaluation import metrics
 from atspeed_jax.evaluation.decode_users import Decoded
-from atspeed_jax.evaluation.decoders import DecodeConfig, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.evaluation.decoders import (
+    NO_ITEM,
+    Constraint,
+    DecodeConfig,
+    DrafterName,
+    Setting,
+    Widths,
+    plain,
+    speculative,
+)
 from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
 from atspeed_jax.evaluation.tables import Table, method_label, widths_label
 from atspeed_jax.items.catalog import expand_ids
@@ -25,8 +35,8 @@ EXACT = ("strict", "stochastic")  # modes whose lists are those of the target al
 
 @dataclasses.dataclass(frozen=True)
 class ModesConfig:
-    """beams: K; widths, drafter, norms, tolerances, budgets, temperature: what is combined. seeds: draws per user in
-    relaxed modes. main_beams: the K measured on all users, the others on the evaluation's fixed few."""
+    """beams: K; constraints, widths, drafter, norms, tolerances, budgets, temperature: what is combined. seeds: draws
+    per user in relaxed modes. main_beams: the K measured on all users, the others on the evaluation's fixed few."""
 
     beams: tuple[int, ...]
     main_beams: tuple[int, ...]
@@ -37,6 +47,7 @@ class ModesConfig:
     budgets: tuple[int, ...]
     temperature: float
     seeds: int
+    constraints: tuple[Constraint, ...] = ("trie",)
 
     def __post_init__(self):
         if self.seeds < 1 or not self.beams or not self.widths or not self.norms:
@@ -48,19 +59,19 @@ class ModesConfig:
 def settings(config: ModesConfig, gamma: int) -> list[Setting]:
     """Every way to decode that the table shows, baselines before what is compared with them."""
     rows = []
-    for norm in config.norms:
+    for constraint, norm, beams in itertools.product(config.constraints, config.norms, config.beams):
         modes = [m for m in ("strict", "stochastic", "relaxed") if norm == "trie" or m != "stochastic"]
-        for beams in config.beams:
-            heat = {"strict": 1.0, "stochastic": config.temperature, "relaxed": config.temperature}
-            rows += [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in modes]
-            for widths in config.widths:
-                strict = speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm))
-                rows += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
-                rows += [dataclasses.replace(strict, budget=count) for count in config.budgets]
-                rows += [
-                    dataclasses.replace(strict, mode=mode, temperature=config.temperature)
-                    for mode in (*modes[1:], "relaxed_reference")
-                ]
+        heat = {"strict": 1.0, "stochastic": config.temperature, "relaxed": config.temperature}
+        own = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in modes]
+        for widths in config.widths:
+            strict = speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm))
+            own += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
+            own += [dataclasses.replace(strict, budget=count) for count in config.budgets]
+            own += [
+                dataclasses.replace(strict, mode=mode, temperature=config.temperature)
+                for mode in (*modes[1:], "relaxed_reference")
+            ]
+        rows += [dataclasses.replace(setting, constraint=constraint) for setting in own]
     return rows
 
 
@@ -90,7 +101,8 @@ class ModeTable:
         config, decoded = self.evaluation.config, self.evaluation.decoded
         own = [decoded(setting, users, seed) for seed in range(self.seeds(setting))]
         alone = [decoded(setting.baseline, users, seed) for seed in range(self.seeds(setting))]
-        exact = decoded(plain(setting.beams, setting.score_norm), users)
+        exact = dataclasses.replace(plain(setting.beams, setting.score_norm), constraint=setting.constraint)
+        exact = decoded(exact, users)
         row = {
             "method": setting.method,
             "drafter": setting.drafter,
@@ -98,6 +110,7 @@ class ModeTable:
             "tolerance": setting.tolerance,
             "temperature": setting.temperature,
             "score_norm": setting.score_norm,
+            "constraint": setting.constraint,
             "K": setting.beams,
             "widths": list(setting.widths),
             "budget": setting.budget,
@@ -106,7 +119,8 @@ class ModeTable:
             "target_calls_mean": float(np.mean([one.calls for one in own])),
             "given_up_mean": float(np.mean([one.given_up for one in own])),
             "overlap_with_exact": float(np.mean([overlap(one.ids, exact.ids) for one in own])),
-            "short_lists": float(np.mean([(one.ids < 0).any(1) for one in own])),
+            "short_lists": float(np.mean([(one.ids == -1).any(1) for one in own])),
+            "places_without_item": float(np.mean([(one.ids == NO_ITEM).mean(1) for one in own])),
             "mismatched_users": None,
             "near_tie_users": None,
         }
@@ -128,15 +142,17 @@ class ModeTable:
 
 
 def overlap(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[N] share of a user's ids [N, K] (-1: none) that are among the other list's, of the longer list's length."""
+    """[N] share of a user's ids [N, K] (below 0: none) that are among the other list's, of the longer list's length; 1
+    if both are empty."""
     same = ((ids[:, :, None] == others[:, None]) & (ids >= 0)[:, :, None]).any(2).sum(1)
-    return same / np.maximum(np.maximum((ids >= 0).sum(1), (others >= 0).sum(1)), 1)
+    longer = np.maximum((ids >= 0).sum(1), (others >= 0).sum(1))
+    return np.where(longer, same / np.maximum(longer, 1), 1.0)
 
 
 def mode_table(rows: Sequence[dict]) -> Table:
     """The rows for people."""
     header = ["method", "mode", "norm", "K", "widths", "users", "target calls", "Recall@K", "NDCG@K", "overlap"]
-    header += ["given up", "short", "mismatched", "near ties", "NDCG@K minus its baseline's"]
+    header += ["given up", "short", "no item", "mismatched", "near ties", "NDCG@K minus its baseline's"]
     cells = []
     for row in rows:
         k, quality, difference = row["K"], row["quality"], row["difference_to_baseline"]
@@ -144,7 +160,7 @@ def mode_table(rows: Sequence[dict]) -> Table:
         cells.append([
             method_label(row),
             row["mode"] + (f", tolerance {row['tolerance']:g}" if row["tolerance"] else ""),
-            row["score_norm"],
+            row["score_norm"] + ("" if row["constraint"] == "trie" else ", levels"),
             str(k),
             widths_label(row["widths"], row["budget"]),
             str(row["users"]) + (f" x {row['seeds']}" if row["seeds"] > 1 else ""),
@@ -154,6 +170,7 @@ def mode_table(rows: Sequence[dict]) -> Table:
             f"{row['overlap_with_exact']:.3f}",
             f"{row['given_up_mean']:.4f}",
             f"{row['short_lists']:.3f}",
+            f"{row['places_without_item']:.3f}",
             *("–" if row[name] is None else str(row[name]) for name in ("mismatched_users", "near_tie_users")),
             f"{difference[f'ndcg@{k}']:+.4f} [{low:+.4f}, {high:+.4f}]",
         ])  # fmt: skip

@@ -167,7 +167,7 @@ def expand_ids(id_rows: np.ndarray, items_sorted: np.ndarray, offsets: np.ndarra
     """Turns lists of ids into lists of items (ids are decoded once; an id stands for all items that carry it).
 
     Args:
-      id_rows: [N, K] rows of `Catalog.ids`, best first; -1 marks an invalid place, wherever it is.
+      id_rows: [N, K] rows of `Catalog.ids`, best first; below 0: a place without an item, wherever it is.
       items_sorted, offsets: from `Catalog.items_by_id`.
       k: length of the item lists.
 
@@ -175,7 +175,7 @@ def expand_ids(id_rows: np.ndarray, items_sorted: np.ndarray, offsets: np.ndarra
       [N, k] int32 items, cut at k; -1 where the ids do not give enough items.
     """
     id_rows = np.asarray(id_rows)
-    counts = np.where(id_rows >= 0, np.diff(offsets)[id_rows], 0)
+    counts = np.where(id_rows >= 0, np.diff(offsets)[np.maximum(id_rows, 0)], 0)
     starts = np.cumsum(counts, axis=1) - counts
     lists = np.full((len(id_rows), k), -1, np.int32)
     for nth in range(int(counts.max(initial=0))):

@@ -43,14 +43,14 @@ class FilteredTrie(struct.PyTreeNode):
     def length(self) -> int:
         return self.trie.length
 
-    @property
-    def token(self) -> tuple[Array, ...]:
-        return self.trie.token
-
     def edges(self, level: int, node: NodeInt) -> tuple[ChildInt, ChildBool]:
         """As `Trie.edges`; a child exists if a permitted id is left below it."""
         edge, exists = self.trie.edges(level, node)
         return edge, exists & (self.ids_below(level + 1, edge) > 0)
+
+    def child_token(self, level: int, edge: ChildInt) -> ChildInt:
+        """As `Trie.child_token`."""
+        return self.trie.child_token(level, edge)
 
     def ids_below(self, level: int, node: Array) -> Array:
         """As `Trie.ids_below`, of permitted ids; node [B, ...]: row b reads list b."""
@@ -61,6 +61,10 @@ class FilteredTrie(struct.PyTreeNode):
 
         listed = jax.vmap(below)(self.ids, end) - jax.vmap(below)(self.ids, first)
         return listed if self.allow else end - first - listed
+
+    def take_rows(self, rows: Array) -> FilteredTrie:
+        """The lists of the given users of a batch."""
+        return self.replace(ids=self.ids[rows])
 
 
 def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt
+from atspeed_jax.shapes import ChildBool, ChildInt, NodeBool, NodeInt, NodeLevels
 
 
 class TrieError(ValueError):
@@ -66,6 +66,21 @@ class Trie(struct.PyTreeNode):
         exists = edge < end[..., None]
         return jnp.where(exists, edge, 0), exists
 
+    def child_token(self, level: int, edge: ChildInt) -> ChildInt:
+        """Tokens [B, N, R] on edges that exist."""
+        return self.token[level][edge]
+
+    def find(self, tokens: NodeLevels) -> tuple[NodeInt, NodeBool]:
+        """Rows of the sorted distinct ids that have these tokens [B, N, L], and which of them do; 0 where none does."""
+        node = jnp.zeros(tokens.shape[:2], jnp.int32)
+        found = jnp.ones(tokens.shape[:2], bool)
+        for level in range(self.length):
+            edge, exists = self.edges(level, node)
+            same = exists & (self.child_token(level, edge) == tokens[..., level, None])
+            found &= same.any(-1)
+            node = jnp.where(found, jnp.where(same, edge, 0).max(-1), 0)
+        return node, found
+
     def first_id(self, level: int, node: Array) -> Array:
         """Number of ids that come before node `node` of depth `level`."""
         for depth in range(level, self.length):
@@ -75,6 +90,10 @@ class Trie(struct.PyTreeNode):
     def ids_below(self, level: int, node: Array) -> Array:
         """Ids that begin with the prefix `node` of depth `level`."""
         return self.first_id(level, node + 1) - self.first_id(level, node)
+
+    def take_rows(self, rows: Array) -> Trie:
+        """The trie of the given users of a batch: the same for all."""
+        return self
 
 
 def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> Trie:

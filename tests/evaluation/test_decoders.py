@@ -9,7 +9,7 @@ import pytest
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.evaluation.decode_users import decode_users
-from atspeed_jax.evaluation.decoders import DecodeConfig, plain, speculative
+from atspeed_jax.evaluation.decoders import NO_ITEM, DecodeConfig, plain, speculative
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -52,6 +52,18 @@ def test_speculative_lists_are_those_of_beam_search(toy, baseline, drafter):
     assert decoded.accepted.all() and decoded.reached.all() and (decoded.coverage == 1).all()
 
 
+def test_any_code_of_a_level_may_follow_under_the_papers_constraint(toy):
+    """Three codes at both levels: nine sequences, six of them ids."""
+    setting = dataclasses.replace(plain(9, "vocab"), constraint="levels")
+    decoded = decode(toy, setting)
+    assert (np.sort(decoded.ids) == [NO_ITEM] * 3 + list(range(6))).all()
+    strict = dataclasses.replace(speculative("draft", 9, DECODE), constraint="levels")
+    assert not decode(toy, strict).differs(decoded).any()
+    assert decoded.differs(dataclasses.replace(decoded, score=decoded.score - (decoded.ids == NO_ITEM))).all()
+    with pytest.raises(DecodeError, match="constraint='levels' with drafter='popularity'"):
+        toy.decoders.build(dataclasses.replace(speculative("popularity", 9, DECODE), constraint="levels"))
+
+
 @pytest.mark.parametrize(
     ("widths", "beams", "message"),
     [
@@ -72,6 +84,8 @@ def test_settings_say_what_they_are():
     for widths, gamma, drafter in ((("all", 64), 3, "draft"), ((6, 464), 3, "draft"), (("all", 64), 1, "popularity")):
         settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab")))
         settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab", 40)))
+    settings += [dataclasses.replace(setting, row_shares=shares) for setting in settings[3:] for shares in ((), (4, 2))]
+    settings += [dataclasses.replace(setting, constraint="levels") for setting in settings]
     labels = [setting.label for setting in settings]
     assert len(set(labels)) == len(labels)
     assert labels[0] == "beam_search_none_K20_wnone_g0_vocab" and labels[3] == "speculative_draft_K20_wall-64_g3_vocab"

@@ -45,6 +45,19 @@ def test_every_combination_has_its_row(made):
     assert not [s for s in both if s.mode == "stochastic" and s.score_norm == "vocab"]
 
 
+def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
+    evaluation = small_run.run.measurements()
+    evaluation.directory = tmp_path
+    config = dataclasses.replace(CONFIG, constraints=("levels",), beams=(16,), widths=(("all", 16),), norms=("vocab",))
+    table = ModeTable(evaluation, config)
+    wanted = [setting for setting in modes.settings(config, 2) if setting.mode == "strict" and not setting.tolerance]
+    alone, strict = (table._row(setting, evaluation.some) for setting in wanted if setting.budget is None)
+    assert alone["constraint"] == strict["constraint"] == "levels"
+    assert strict["mismatched_users"] == 0 and 0 < strict["places_without_item"] == alone["places_without_item"] < 1
+    assert alone["overlap_with_exact"] == strict["overlap_with_exact"] == 1 and strict["short_lists"] == 0
+    assert all("vocab, levels" in cells for cells in mode_table([alone, strict]).rows)
+
+
 def test_main_beams_are_measured_on_all_users(small_run, tmp_path, monkeypatch):
     evaluation = small_run.run.measurements()
     evaluation.directory = tmp_path
@@ -100,7 +113,12 @@ def test_the_table_says_what_was_measured(made):
 
 @pytest.mark.parametrize(
     ("ids", "others", "share"),
-    [([[1, 2, 3]], [[3, 9, 1]], 2 / 3), ([[1, -1, -1]], [[1, 2, -1]], 0.5), ([[-1, -1]], [[-1, -1]], 0.0)],
+    [
+        ([[1, 2, 3]], [[3, 9, 1]], 2 / 3),
+        ([[1, -1, -1]], [[1, 2, -1]], 0.5),
+        ([[-1, -1]], [[-1, -1]], 1.0),
+        ([[-2, 4]], [[-2, 5]], 0.0),
+    ],
 )
 def test_overlap(ids, others, share):
     assert modes.overlap(np.array(ids), np.array(others)).tolist() == pytest.approx([share])
