@@ -51,7 +51,9 @@ class SearchConfig:
     so it is neither drafted nor fed to a model, and widths count the open prefixes alone. tolerance: share of the K
     beams' probability that a level may give up to be accepted with some of them not drafted; 0 gives the list of plain
     beam search (ALGORITHM section 6). budget: M, drafted nodes that a target call reads, the best of all levels
-    (`decoding.budget`); None for all that the widths allow.
+    (`decoding.budget`); None for all that the widths allow. row_shares: a round after the first reads the unfinished
+    rows alone where these are at most 1/share of the batch, for the largest share that does; each share is compiled, ()
+    reads the whole batch (`decoding.unfinished`).
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
@@ -67,6 +69,7 @@ class SearchConfig:
     mode: Mode = "strict"
     temperature: float = 1.0
     budget: int | None = None
+    row_shares: tuple[int, ...] = (8, 2)
 
     def __post_init__(self):
         check_mode(self.mode, self.temperature, self.score_norm)
@@ -78,6 +81,8 @@ class SearchConfig:
             raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
         if self.budget is not None and self.mode.startswith("relaxed"):
             raise DecodeError(f"budget={self.budget} with mode={self.mode!r}: leaving out draws would change the law")
+        if any(share < 2 for share in self.row_shares):
+            raise DecodeError(f"row_shares={self.row_shares}: expected shares of 2 or more, or () for none")
         if self.beams < 1:
             raise DecodeError(f"beams={self.beams}: keep at least one beam")
         if not all(isinstance(width, int) for width in self.widths):
@@ -190,9 +195,10 @@ class Result(struct.PyTreeNode):
     ids [B, K]: row of the catalogue's sorted distinct ids. tokens [B, K, L]; score [B, K]: log-probability; valid [B,
     K]: False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each
     user, the prompt's included. given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way, 0
-    where the list is that of plain beam search. rounds []: forwards of the batch (its slowest row). round_one: None for
-    plain beam search. perturbed [B, K]: in stochastic mode the perturbed log-probability, by which the list is sorted;
-    else None.
+    where the list is that of plain beam search. faulty [B]: the first level, from 1, at which a beam's score is not a
+    finite number, since the target's logits were not; 0 for none (see `check_finite`). rounds []: forwards of the batch
+    (its slowest row). round_one: None for plain beam search. perturbed [B, K]: in stochastic mode the perturbed
+    log-probability, by which the list is sorted; else None.
     """
 
     ids: Int[Array, "B K"]
@@ -201,9 +207,20 @@ class Result(struct.PyTreeNode):
     valid: Bool[Array, "B K"]
     target_calls: RowInt
     given_up: Float[Array, " B"]
+    faulty: RowInt
     rounds: Int[Array, ""]
     round_one: RoundOne | None
     perturbed: Float[Array, "B K"] | None = None
+
+
+def check_finite(faulty: np.ndarray, users: np.ndarray) -> None:
+    """Raises DecodeError naming the first of the users [B] and the level where `Result.faulty` [B] is not 0."""
+    for user, level in zip(users.tolist(), faulty.tolist(), strict=True):
+        if level:
+            raise DecodeError(
+                f"user {user}: scores of level {level} are not finite numbers, so the target's logits were NaN or "
+                "infinite there; check its parameters, or the type it computes in"
+            )
 
 
 def select_rows(condition: RowBool, then, otherwise):

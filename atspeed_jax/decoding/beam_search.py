@@ -41,7 +41,9 @@ def beam_search(
     levels, calls = search_levels(
         model, params, trie, prompt, beams=beams, score_norm=score_norm, mode=mode, temperature=temperature
     )
-    return B.finalise(levels[-1], calls, jnp.zeros(calls.shape), calls.max(), None)
+    faults = jnp.stack([B.not_finite(level) for level in levels])
+    faulty = jnp.where(faults.any(0), 1 + faults.argmax(0), 0)
+    return B.finalise(levels[-1], calls, jnp.zeros(calls.shape), faulty, calls.max(), None)
 
 
 def search_levels(

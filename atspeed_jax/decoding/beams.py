@@ -23,6 +23,7 @@ from atspeed_jax.shapes import (
     NodeFloat,
     NodeInt,
     NodeLevels,
+    RowBool,
     RowInt,
     Tokens,
 )
@@ -112,17 +113,22 @@ def root(prompt: Prompt, length: int, mode: Mode = "strict") -> Beams:
 def children_of(
     trie: Trie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm, temperature: float = 1.0
 ) -> Children:
-    """Reads each node's trie children and scores them: log-softmax over the vocabulary, or over the children alone."""
+    """Reads each node's trie children and scores them: log-softmax over the vocabulary, or over the children alone.
+
+    A score that is not finite becomes NaN.
+    """
     logits = logits if temperature == 1 else logits / temperature
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
-    token = jnp.where(exists, trie.token[level][edge], 0)
+    token = jnp.where(exists, trie.child_token(level, edge), 0)
     logit = jnp.take_along_axis(logits, token, -1)
     if norm == "vocab":
         total = jax.nn.logsumexp(logits, -1, keepdims=True)
     else:
         total = jax.nn.logsumexp(jnp.where(exists, logit, LOWEST), -1, keepdims=True)
-    return Children(edge, token, jnp.where(exists, logit - total, LOWEST), exists)
+    log_prob = logit - total
+    log_prob = jnp.where(jnp.isfinite(log_prob), log_prob, jnp.nan)  # the NaN that sorts first: it is seen (not_finite)
+    return Children(edge, token, jnp.where(exists, log_prob, LOWEST), exists)
 
 
 def best(beams: Beams, children: Children, level: int, count: int) -> Beams:
@@ -171,6 +177,11 @@ def finished(trie: Trie, level: int, beams: Beams, norm: ScoreNorm) -> NodeBool:
     return beams.valid & (trie.ids_below(level, beams.node) == 1)
 
 
+def not_finite(beams: Beams) -> RowBool:
+    """Users with a beam whose score is not a finite number: the target's logits held NaN or infinity."""
+    return (beams.valid & ~jnp.isfinite(beams.score)).any(1)
+
+
 def open_children(trie: Trie, level: int, children: Children, norm: ScoreNorm) -> Children:
     """The children of nodes of `level` that may be drafted: those that are not finished."""
     if norm == "vocab":
@@ -182,7 +193,7 @@ def only_children(trie: Trie, level: int, beams: Beams) -> Children:
     """The one child of each finished beam of `level`, with probability 1."""
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
-    return Children(edge, jnp.where(exists, trie.token[level][edge], 0), jnp.where(exists, 0.0, LOWEST), exists)
+    return Children(edge, jnp.where(exists, trie.child_token(level, edge), 0), jnp.where(exists, 0.0, LOWEST), exists)
 
 
 def merge(order: NodeInt, nodes, others):
@@ -231,7 +242,9 @@ def join(*inputs: StepInput) -> StepInput:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *inputs)
 
 
-def finalise(beams: Beams, target_calls: RowInt, given_up, rounds, round_one: RoundOne | None) -> Result:
+def finalise(
+    beams: Beams, target_calls: RowInt, given_up, faulty: RowInt, rounds, round_one: RoundOne | None
+) -> Result:
     """Beams of depth L, best first.
 
     The sort is stable, so equals stay in lexicographic order.
@@ -240,5 +253,14 @@ def finalise(beams: Beams, target_calls: RowInt, given_up, rounds, round_one: Ro
     beams = beams.take(jnp.argsort(jnp.where(beams.valid, -key, jnp.inf), axis=1, stable=True))
     tokens = jnp.where(beams.valid[..., None], beams.tokens, 0)  # an invalid place holds the codes of some prefix
     return Result(
-        beams.node, tokens, beams.score, beams.valid, target_calls, given_up, rounds, round_one, beams.perturbed
+        beams.node,
+        tokens,
+        beams.score,
+        beams.valid,
+        target_calls,
+        given_up,
+        faulty,
+        rounds,
+        round_one,
+        beams.perturbed,
     )

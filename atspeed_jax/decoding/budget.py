@@ -43,6 +43,14 @@ def within_budget(nodes: dict[int, B.Beams], at: RowInt, layout: Layout, config:
     return kept
 
 
+def room_for(config: SearchConfig, levels: range) -> int | None:
+    """Nodes below the root that a target call of `levels` has room for: the budget, and in later rounds, whose first
+    level holds settled beams, these too. None: all."""
+    if config.budget is None:
+        return None
+    return config.budget + (0 if 0 in levels else config.beams)
+
+
 def squeeze(read: B.StepInput, valid: NodeBool, room: int) -> tuple[B.StepInput, NodeInt]:
     """The valid ones of N nodes, no more than `room` per row, as an input of `room` tokens; and where each node is now
     [B, N] (anywhere, if it is not valid)."""

@@ -63,7 +63,7 @@ class PopularityDrafter:
         edge, exists = trie.edges(level, nodes.node)
         exists &= nodes.valid[..., None]
         log_prob = jnp.where(exists, params[level][edge], B.LOWEST)
-        return B.Children(edge, jnp.where(exists, trie.token[level][edge], 0), log_prob, exists), cache
+        return B.Children(edge, jnp.where(exists, trie.child_token(level, edge), 0), log_prob, exists), cache
 
 
 def draft_tree(

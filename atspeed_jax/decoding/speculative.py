@@ -3,7 +3,8 @@ and 4).
 
 A round is: the draft grows a tree from the settled beams, ONE target call scores all of it, a walk accepts every level
 whose beams were all drafted. Each round settles at least one level, so L rounds always suffice. Round 1 also reads the
-prompt; later rounds are one scan that costs nothing once every row of the batch is finished.
+prompt; later rounds are one scan, read the unfinished rows of the batch alone where these are few, and cost nothing
+once every row is finished.
 """
 
 from __future__ import annotations
@@ -18,9 +19,20 @@ from jax import Array
 from jaxtyping import Float
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, Result, RoundOne, SearchConfig, StepModel, check_keys
-from atspeed_jax.decoding.budget import within_budget
+from atspeed_jax.decoding.base import (
+    DecodeError,
+    Layout,
+    Mode,
+    Prompt,
+    Result,
+    RoundOne,
+    SearchConfig,
+    StepModel,
+    check_keys,
+)
+from atspeed_jax.decoding.budget import room_for, within_budget
 from atspeed_jax.decoding.draft import Drafter, draft_tree
+from atspeed_jax.decoding.unfinished import batch_axes, on_unfinished
 from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import RowInt
@@ -28,12 +40,14 @@ from atspeed_jax.shapes import RowInt
 
 class State(struct.PyTreeNode):
     """Between rounds: K settled beams per row, the level they stand at [B], target calls so far [B], the share of
-    probability kept so far [B] (1 unless `tolerance` gave some up), and both caches."""
+    probability kept so far [B] (1 unless `tolerance` gave some up), the first level with faulty scores [B] (0: none),
+    and both caches."""
 
     settled: B.Beams
     level: RowInt
     calls: RowInt
     kept: Float[Array, " B"]
+    faulty: RowInt
     target_cache: Any
     draft_cache: Any
 
@@ -54,47 +68,58 @@ def speculative_beam_search(
     In relaxed mode the same law instead of the same draw. With `config.tolerance` above 0, nearly the same, and the
     result says what was given up. Raises DecodeError if `config.widths` does not have L - 1 entries, or keys are
     missing. A level's slots hold max(K, W_l) nodes; invalid places of the result are flagged, never filled.
+
+    The same means: from the same logits. Those of one prefix are rounded otherwise in a call of another shape, in
+    float32 by about 1e-5, in a bfloat16 model by some hundredths; scores agree to that, and lists wherever no choice
+    between two prefixes or items hangs on less. Scores are summed in float32 whatever the model computes in.
     """
     check_keys(config.mode, prompt)
-    length, batch, width = trie.length, *prompt.tokens.shape
+    length = trie.length
     if len(config.widths) != length - 1:
         raise DecodeError(
             f"widths={config.widths}: ids of length {length} need {length - 1} widths, one per level but the last"
         )
-    layout = Layout(width, (1, *(max(config.beams, w) for w in config.widths)))
+    layout = Layout(prompt.tokens.shape[1], (1, *(max(config.beams, w) for w in config.widths)))
 
-    def one_round(state: State, levels: range) -> tuple[State, RoundOne]:
+    def one_round(state: State, trie: Trie, prompt: Prompt, levels: range) -> tuple[State, RoundOne]:
         nodes, proposed, draft_cache = draft_tree(
             drafter, draft_params, trie, prompt, layout, config, state.settled, state.level, state.draft_cache, levels
         )
         nodes = within_budget(nodes, state.level, layout, config)
-        room = None if config.budget is None else config.budget + (0 if 0 in levels else config.beams)
         logits, target_cache = verify_tree(
-            target, target_params, prompt, layout, nodes, state.level, state.target_cache, room
+            target, target_params, prompt, layout, nodes, state.level, state.target_cache, room_for(config, levels)
         )
-        settled, level, kept, record = accept(
+        settled, level, kept, faulty, record = accept(
             trie, nodes, proposed, logits, prompt.keys, state.settled, state.level, config
         )
         calls = state.calls + (state.level < length)
-        return State(settled, level, calls, state.kept * kept, target_cache, draft_cache), record
+        faulty = jnp.where(state.faulty == 0, faulty, state.faulty)
+        return State(settled, level, calls, state.kept * kept, faulty, target_cache, draft_cache), record
+
+    def later_round(state: State, trie: Trie, prompt: Prompt) -> State:
+        return one_round(state, trie, prompt, range(1, length))[0]
 
     def next_round(state: State, _):
-        unfinished = (state.level < length).any()
-        state = jax.lax.cond(unfinished, lambda s: one_round(s, range(1, length))[0], lambda s: s, state)
-        return state, unfinished
+        unfinished = state.level < length
+        return on_unfinished(later_round, unfinished, state, axes, trie, prompt, config.row_shares), unfinished.any()
 
-    zeros = jnp.zeros((batch,), jnp.int32)
-    state = State(
-        B.root(prompt, length, config.mode),
-        zeros,
-        zeros,
-        jnp.ones((batch,)),
-        target.init_cache(batch, layout.slots),
-        drafter.init_cache(batch, layout.slots),
-    )
-    state, round_one = one_round(state, range(0, min(config.gamma + 1, length)))
+    state, axes = _begin(target, drafter, prompt, layout, length, config.mode)
+    state, round_one = one_round(state, trie, prompt, range(0, min(config.gamma + 1, length)))
     rounds = jnp.int32(1)
     if length > 1:  # ids of one code are settled by round 1, and a later round would have no level to read
         state, ran = jax.lax.scan(next_round, state, None, length=length - 1)
         rounds += ran.sum(dtype=jnp.int32)
-    return B.finalise(state.settled, state.calls, 1 - state.kept, rounds, round_one)
+    return B.finalise(state.settled, state.calls, 1 - state.kept, state.faulty, rounds, round_one)
+
+
+def _begin(target: StepModel, drafter: Drafter, prompt: Prompt, layout: Layout, length: int, mode: Mode):
+    """The state before round 1, and the batch axis of each of its arrays."""
+    batch = prompt.tokens.shape[0]
+    zeros = jnp.zeros((batch,), jnp.int32)
+    caches = target.init_cache(batch, layout.slots), drafter.init_cache(batch, layout.slots)
+    state = State(B.root(prompt, length, mode), zeros, zeros, jnp.ones((batch,)), zeros, *caches)
+    axes = jax.tree.map(lambda _: 0, state).replace(
+        target_cache=batch_axes(target.init_cache, layout.slots),
+        draft_cache=batch_axes(drafter.init_cache, layout.slots),
+    )
+    return state, axes

@@ -67,7 +67,7 @@ def accept(
     settled: B.Beams,
     at: RowInt,
     config: SearchConfig,
-) -> tuple[B.Beams, RowInt, Float[Array, " B"], RoundOne]:
+) -> tuple[B.Beams, RowInt, Float[Array, " B"], RowInt, RoundOne]:
     """The walk (lossless in strict and stochastic mode): settles levels while all K target beams of a level are among
     its drafted nodes, or finished (`beams.finished`).
 
@@ -75,12 +75,12 @@ def accept(
     settled beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on;
     else it stops. A missing place counts as drafted. A row whose beams are all finished has its items at once. Under
     `config.tolerance` it also goes on, without the beams that were not drafted, if these have no more than that share
-    of the K beams' probability. -> (settled beams, their level, share of probability kept, what happened at each level
-    1..L-1). Source: ALGORITHM sections 5 and 6.
+    of the K beams' probability. -> (settled beams, their level, share of probability kept, first level whose scores are
+    not finite or 0, what happened at each level 1..L-1). Source: ALGORITHM sections 5 and 6.
     """
     settled, begun = settled.resize(config.beams), at
     alive = jnp.zeros(at.shape, bool)
-    kept = jnp.ones(at.shape)
+    kept, faulty = jnp.ones(at.shape), jnp.zeros(at.shape, jnp.int32)
     verified = None  # this level's nodes with the target's scores, for rows that walked here
     no = jnp.zeros((at.shape[0], trie.length - 1), bool)
     record = RoundOne(no, no, no.astype(jnp.float32))
@@ -95,6 +95,7 @@ def accept(
         found = choose(keys, level, current, children, proposal, nodes.get(level + 1), config)
         alive = alive | starts
         settled = select_rows(alive, found, settled)
+        faulty = jnp.where(alive & (faulty == 0) & B.not_finite(found), level + 1, faulty)
         at = jnp.where(alive, level + 1, at)
         if level + 1 < trie.length:
             covered = ~found.valid | B.finished(trie, level + 1, found, config.score_norm)
@@ -112,7 +113,7 @@ def accept(
                 record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)),
             )
     settled, at = finish(trie, settled, at, config)
-    return settled, at, kept, record
+    return settled, at, kept, faulty, record
 
 
 def with_finished(trie: Trie, level: int, carried: B.Beams, target: Family, proposal: Family) -> tuple[Family, Family]:

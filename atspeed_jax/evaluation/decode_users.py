@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Key
 
-from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.decoding.base import Prompt, Result, check_finite
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 
 Keys = Key[Array, " N"]
@@ -23,10 +23,10 @@ SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order
 class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
-    ids [N, K] rows of the sorted distinct ids, -1 where invalid; score [N, K]; calls [N] target calls; given_up [N]:
-    see `Result`; batch_rounds: target calls of all batches together; batches: their number. seconds: spent on them,
-    from tokens on the host to lists on the host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a
-    speculative decode, None for plain beam search.
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid, `decoders.NO_ITEM` where no item has the codes; score
+    [N, K]; calls [N] target calls; given_up [N]: see `Result`; batch_rounds: target calls of all batches together;
+    batches: their number. seconds: spent on them, from tokens on the host to lists on the host, after a warm-up.
+    reached, accepted, coverage [N, L-1]: round 1 of a speculative decode, None for plain beam search.
     """
 
     ids: np.ndarray
@@ -46,7 +46,7 @@ class Decoded:
         Scores of invalid places do not count; one that is not a number equals nothing.
         """
         close = np.abs(self.score - other.score) <= SCORE_TOLERANCE
-        return ((self.ids != other.ids) | ~close & (self.ids >= 0)).any(1)
+        return ((self.ids != other.ids) | ~close & (self.ids != -1)).any(1)
 
 
 def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
@@ -63,7 +63,7 @@ def decode_users(
 ) -> Decoded:
     """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories), and times it.
 
-    keys: see `prompt_of`.
+    keys: see `prompt_of`. Raises DecodeError if a user's scores are not finite (`check_finite`).
     """
     rows, results, warm, seconds = [], [], set(), 0.0
     for batch in batches:
@@ -74,6 +74,7 @@ def decode_users(
         result = jax.device_get(decode(prompt_of(batch, keys)))
         seconds += time.perf_counter() - start
         real = batch["row"] >= 0
+        check_finite(result.faulty[real], batch["row"][real])
         rows.append(batch["row"][real])
         results.append((result, real))
     order = np.concatenate(rows)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from atspeed_jax import files
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.decoding.base import check_finite
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.items.catalog import expand_ids
@@ -110,7 +111,7 @@ def lists_of(
     """Histories -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
 
     exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`). Raises
-    DecodeError for a setting that cannot work.
+    DecodeError for a setting that cannot work, and from the lists where scores are not finite.
     """
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
@@ -133,6 +134,7 @@ def lists_of(
                 trie = FilteredTrie(decoders.trie, excluded, allow=False)
                 decode = dataclasses.replace(decoders, trie=trie).build(setting)
             result, real = jax.device_get(decode(prompt_of(batch))), batch["row"] >= 0
+            check_finite(result.faulty[real], batch["row"][real])
             ids[batch["row"][real]] = np.where(result.valid, result.ids, -1)[real]
             scores[batch["row"][real]] = result.score[real]
         return _items_of(ids, scores, seen)

@@ -135,7 +135,8 @@ def test_join_reads_inputs_one_after_the_other():
 
 def test_finalise_sorts_by_score_then_id_and_empties_invalid_places():
     beams = level_two([0, 1, 2, 3, 0], [-2.0, -1.0, -2.0, -1.0, 5.0], [True, True, True, True, False])
-    result = B.finalise(beams, jnp.array([3, 3]), jnp.zeros(2), jnp.int32(3), None)
+    result = B.finalise(beams, jnp.array([3, 3]), jnp.zeros(2), jnp.array([0, 2]), jnp.int32(3), None)
+    assert result.faulty.tolist() == [0, 2]
     assert result.ids.tolist() == [[1, 3, 0, 2, 0]] * 2
     assert result.valid.tolist() == [[True] * 4 + [False]] * 2
     assert result.score[0, :4].tolist() == [-1, -1, -2, -2]

@@ -92,7 +92,8 @@ def test_calls_read_no_more_than_the_budget():
     batch = make_batch(SHAPE, np.random.default_rng(0), trie="some", table="smooth", draft="random")
     MeasuredStep.widths.clear()
     result = batch.speculative(MeasuredStep())
-    assert MeasuredStep.widths == [SHAPE.prompt + SHAPE.budget, SHAPE.beams + SHAPE.budget]
+    first, *later = MeasuredStep.widths  # a later round is traced for each size of its batch
+    assert first == SHAPE.prompt + SHAPE.budget and set(later) == {SHAPE.beams + SHAPE.budget}
     wide = batch.speculative(TableStep(), budget=None)
     np.testing.assert_array_equal(result.ids, wide.ids)
     assert (result.target_calls >= wide.target_calls).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding.base import DecodeError, Prompt, SearchConfig
+from atspeed_jax.decoding.base import DecodeError, Prompt, SearchConfig, check_finite
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
@@ -110,6 +110,34 @@ def test_finished_prefixes_need_no_call():
         result = decode()
         assert result.target_calls.tolist() == [1] * shape.batch and result.valid.all()
         assert COUNTED.calls.take() == (1, [1] * shape.batch)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1]], ids=str)
+def test_logits_that_are_not_finite_are_told_with_user_and_level(shape, value):
+    rng, levels = np.random.default_rng(7), set()
+    for _ in range(6):
+        batch = make_batch(shape, rng, trie="full", table="ladder", draft="random")
+        rows = np.arange(len(batch.table))
+        bad, row_of, expected = rng.integers(len(rows)), table_logits(rows), []
+        poisoned = dataclasses.replace(batch, table=np.where(rows[:, None] == bad, value, batch.table))
+        for prompt in batch.sequences():
+            found = oracle.beam_search(batch.ids, prompt, table_logits(batch.table), shape.beams, shape.norm)
+            read = [[()], *([prefix for prefix, _ in level] for level in found.levels[:-1])]
+            hit = [any(row_of((*prompt, *prefix)) == bad for prefix in prefixes) for prefixes in read]
+            expected.append(1 + hit.index(True) if any(hit) else 0)
+        levels |= set(expected)
+        for decode in (poisoned.plain, poisoned.speculative):
+            result = decode()
+            assert result.faulty.tolist() == expected
+            users = np.arange(shape.batch) + 100
+            if any(expected):
+                first = next(user for user, level in enumerate(expected) if level)
+                with pytest.raises(DecodeError, match=f"user {100 + first}: scores of level {expected[first]} are not"):
+                    check_finite(result.faulty, users)
+            else:
+                check_finite(result.faulty, users)
+    assert len(levels) >= 3
 
 
 def test_order_of_the_batch_is_the_order_of_the_output():

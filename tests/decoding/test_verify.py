@@ -92,7 +92,10 @@ def walk(ids, drafted, beams, at=0, level_one=None, tolerance=0.0):
     root = B.root(prompt, 2)
     logits = {0: logits_of({2: -2.0, 3: -1.0}), 1: level_one}
     settled = root if at == 0 else level.resize(beams)
-    return accept(build_trie(ids), {0: root, 1: level}, {}, logits, None, settled, jnp.array([at]), config)
+    result = accept(build_trie(ids), {0: root, 1: level}, {}, logits, None, settled, jnp.array([at]), config)
+    settled, at, kept, faulty, record = result
+    assert not faulty.any()
+    return settled, at, kept, record
 
 
 def test_accepts_a_level_when_every_beam_was_drafted():

@@ -36,6 +36,7 @@ def stand_in(prompt):
         valid=np.broadcast_to([True, False], both.shape),
         target_calls=calls,
         given_up=np.zeros(len(pairs)),
+        faulty=np.zeros(len(pairs), int),
         rounds=calls.max(),
         round_one=RoundOne(reached=both > 9, accepted=both > 30, coverage=both / 100),
     )

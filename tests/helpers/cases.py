@@ -111,11 +111,11 @@ class Batch:
         return fetch(beam_search(step, self.table, self.trie, prompt or self.prompt, **how))
 
     def speculative(self, step=COUNTED, prompt: Prompt | None = None, **mode) -> Result:
-        """mode: tolerance, mode, temperature and budget of `SearchConfig`."""
+        """mode: further fields of `SearchConfig`. One row share only: each one more is a round more to compile."""
         shape = self.shape
         drafter = ModelDrafter(STEP) if shape.drafter == "model" else PopularityDrafter()
         config = SearchConfig(
-            shape.beams, shape.widths, shape.gamma, shape.norm, **({"budget": shape.budget} | mode)
+            shape.beams, shape.widths, shape.gamma, shape.norm, **({"budget": shape.budget, "row_shares": (2,)} | mode)
         )
         return fetch(
             speculative_beam_search(

@@ -36,10 +36,10 @@ class Calls:
     """Executed calls: for each, which users had one of their tokens written."""
 
     def __init__(self):
-        self.executed: list[np.ndarray] = []
+        self.executed: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, wrote):
-        self.executed.append(np.asarray(wrote))  # several callbacks may run at once; append is atomic
+    def add(self, rows, wrote):
+        self.executed.append((np.asarray(rows), np.asarray(wrote)))  # callbacks may run at once; append is atomic
 
     def forget(self) -> None:
         """What was executed before, with whatever batches, does not count."""
@@ -47,21 +47,36 @@ class Calls:
         self.executed = []
 
     def take(self) -> tuple[int, list[int]]:
-        """Calls, and per user those that wrote one of its tokens, since the last take."""
+        """Calls, and per user those that wrote one of its tokens, since the last take or forget.
+
+        A call may be of some users only; each batch's first call, which reads the prompts, is of all.
+        """
         jax.effects_barrier()
         executed, self.executed = self.executed, []
-        return len(executed), np.sum(executed, 0, dtype=int).tolist() if executed else []
+        written = np.zeros(1 + max((rows.max() for rows, _ in executed), default=-1), int)
+        for rows, wrote in executed:
+            assert len(set(rows.tolist())) == len(rows), f"one user twice in a call: {rows}"
+            written[rows] += wrote
+        return len(executed), written.tolist()
 
 
 @dataclasses.dataclass(frozen=True)
 class CountingStep(TableStep):
-    """A TableStep that reports each execution to `calls` by a host callback (tests only; a decoder must have none)."""
+    """A TableStep that reports each execution to `calls` by a host callback (tests only; a decoder must have none).
+
+    Its cache also says whose it is: rows of a batch, in any order.
+    """
 
     calls: Calls
 
+    def init_cache(self, batch, slots):
+        return super().init_cache(batch, slots), jnp.arange(batch)
+
     def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
-        jax.debug.callback(self.calls.add, (slots < cache.shape[1]).any(1))
-        return super().__call__(params, tokens, positions, slots, mask, cache, n_out=n_out)
+        cache, rows = cache
+        jax.debug.callback(self.calls.add, rows, (slots < cache.shape[1]).any(1))
+        logits, cache = super().__call__(params, tokens, positions, slots, mask, cache, n_out=n_out)
+        return logits, (cache, rows)
 
 
 COUNTED = CountingStep(Calls())  # one object, so that all tests of a shape share its compilation
