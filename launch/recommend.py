@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.evaluation.recommend import count_users, lists_of, read_users, recommend
+from atspeed_jax.evaluation.tune import tuned_setting
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run, fingerprint
 from atspeed_jax.training.checkpoint import fingerprint_of
@@ -22,7 +23,8 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Working directory of a tr
 _INPUT = flags.DEFINE_string("input", None, 'JSON lines {"user": ..., "items": [...]}, oldest first, or parquet.')
 _OUTPUT = flags.DEFINE_string("output", None, "JSON lines to write; must not exist. An interrupted run goes on.")
 _K = flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1)
-_DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "none: plain beam search.")
+_DRAFTERS = ["draft", "popularity", "none", "tuned"]
+_DRAFTER = flags.DEFINE_enum("drafter", "draft", _DRAFTERS, "none: plain beam search. tuned: see launch.tune_decoder.")
 _EXCLUDE_SEEN = flags.DEFINE_bool("exclude_seen", False, "Never recommend an item of the user's history.")
 _ON_BAD = flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What a line that is no user does.")
 _CHUNK = flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a time.", lower_bound=1)
@@ -31,20 +33,17 @@ _CHUNK = flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a tim
 def main() -> None:
     config = given_config() or load(read_marker(Path(_CHECKPOINT.value) / MARKER_FILE), ExperimentConfig)
     run = Run(config, Path(_CHECKPOINT.value), None)
-    if _DRAFTER.value == "none":
-        setting = plain(_K.value, config.decode.score_norm)
+    decode, batch_size = config.decode, config.evaluate.batch_size
+    if _DRAFTER.value == "tuned":
+        setting = tuned_setting(run.workdir, _K.value, batch_size, decode.score_norm)
+    elif _DRAFTER.value == "none":
+        setting = plain(_K.value, decode.score_norm)
     else:
-        setting = speculative(_DRAFTER.value, _K.value, config.decode)
+        setting = speculative(_DRAFTER.value, _K.value, decode)
     draft_params = run.draft_params if setting.drafter == "draft" else None
     shapes = {"history": config.data.history, "buckets": config.evaluate.buckets}
-    lists = lists_of(
-        run.decoders(draft_params),
-        setting,
-        run.dataset,
-        **shapes,
-        batch_size=config.evaluate.batch_size,
-        exclude_seen=_EXCLUDE_SEEN.value,
-    )
+    how = {"batch_size": batch_size, "exclude_seen": _EXCLUDE_SEEN.value}
+    lists = lists_of(run.decoders(draft_params), setting, run.dataset, **shapes, **how)
     path, catalog = Path(_INPUT.value), run.dataset.catalog
     users = read_users(path, catalog.items, _ON_BAD.value, tqdm.write)
     models = fingerprint_of(run.target_params), fingerprint_of(draft_params)

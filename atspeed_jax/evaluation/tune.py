@@ -1,0 +1,223 @@
+"""Self-tuning: which way to decode is fastest on this hardware, per K and batch size.
+
+Every setting of a grid, and plain beam search, decodes the same batches of validation users, so acceptance is what it
+is and every time is of a whole list. Test users are never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.decoding.base import DecodeError, ScoreNorm, SearchConfig
+from atspeed_jax.evaluation import benchmark
+from atspeed_jax.evaluation.decode_users import decode_users
+from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.evaluation.evaluate import EvaluateConfig, users_with_items
+from atspeed_jax.evaluation.tables import Table, method_label, widths_label
+from atspeed_jax.programs import forget_programs
+
+SAFE = 0.97  # the lower bound of the ratio to plain beam search that a choice needs
+
+
+class TuneError(ValueError):
+    """What cannot be tuned, or a table that does not have what is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneConfig:
+    """beams: K; batch_sizes; widths, drafters, budgets (None: all nodes are read), row_shares: the grid. batches: at
+    least so many batches of validation users per batch size, and at least `users` users. hopeless: a setting that takes
+    so many times the best one's time in a first pass is timed no more. repeats: timings of a batch of which the median
+    counts. samples: of the bootstrap over batches."""
+
+    beams: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    widths: tuple[Widths, ...]
+    drafters: tuple[DrafterName, ...]
+    budgets: tuple[int | None, ...]
+    row_shares: tuple[tuple[int, ...], ...] = (SearchConfig.row_shares,)
+    batches: int = 10
+    users: int = 100
+    hopeless: float = 1.5
+    repeats: int = 3
+    samples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("beams", "batch_sizes", "widths", "drafters", "budgets", "row_shares"):
+            if not getattr(self, name):
+                raise TuneError(f"{name} is empty: name at least one")
+        for name in ("beams", "batch_sizes"):
+            if min(getattr(self, name)) < 1:
+                raise TuneError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("batches", "users", "repeats", "samples"):
+            if getattr(self, name) < 1:
+                raise TuneError(f"{name}={getattr(self, name)}: expected at least 1")
+        if stray := set(self.drafters) - {"draft", "popularity"}:
+            raise TuneError(f"drafter {min(stray)!r}: expected 'draft' or 'popularity'; beam search is always measured")
+
+
+def parse_widths(text: str) -> Widths:
+    """ "all,64,96" -> ("all", 64, 96). Raises TuneError for anything else."""
+    try:
+        return tuple("all" if part == "all" else int(part) for part in text.split(","))
+    except ValueError:
+        raise TuneError(f"widths {text!r}: expected ints or 'all' with commas between, such as all,64,96") from None
+
+
+def parse_shares(text: str) -> tuple[int, ...]:
+    """ "8,2" -> (8, 2), "none" -> (). Raises TuneError for anything else."""
+    try:
+        return () if text == "none" else tuple(map(int, text.split(",")))
+    except ValueError:
+        raise TuneError(f"row_shares {text!r}: expected ints with commas between, such as 8,2, or none") from None
+
+
+def grid(
+    config: TuneConfig, decode: DecodeConfig, decoders: Decoders, beams: int, say: Callable[[str], None]
+) -> list[Setting]:
+    """Plain beam search, and every setting that can work for this K (a width or budget below K cannot: `say` why)."""
+    settings = [plain(beams, decode.score_norm)]
+    for drafter, widths, budget, shares in itertools.product(
+        config.drafters, config.widths, config.budgets, config.row_shares
+    ):
+        setting = speculative(drafter, beams, dataclasses.replace(decode, widths=widths, budget=budget))
+        setting = dataclasses.replace(setting, row_shares=shares)
+        try:
+            decoders.build(setting)
+        except DecodeError as error:
+            say(f"left out: {error}")
+        else:
+            settings.append(setting)
+    return settings
+
+
+def tune(
+    decoders: Decoders,
+    dataset: Dataset,
+    decode: DecodeConfig,
+    evaluate: EvaluateConfig,
+    config: TuneConfig,
+    *,
+    history: int,
+    say: Callable[[str], None],
+) -> list[dict]:
+    """One row per K and batch size: {"K", "batch", "choice": label, "settings": [{"label", "setting", "target_calls",
+    "one_call_share", "time_ms", "ratio", "ratio_low"}]}.
+
+    time_ms: mean over batches of the median time of a batch; ratio: plain beam search's time by it, median over
+    batches; ratio_low: its lower 95 % bound. A setting that was hopeless in the first pass has ratio_low None. The
+    batches are those of `evaluate.buckets`. gamma and score norm are `decode`'s.
+    """
+    everyone = users_with_items(dataset, "valid")
+    rows = []
+    for batch_size in config.batch_sizes:
+        users = everyone.choose(max(config.users, config.batches * batch_size), config.seed)
+        batches = users.batches(dataset, evaluate, history, batch_size)
+        for beams in config.beams:
+            say(f"K={beams}, batch {batch_size}: {len(users.users)} users in {len(batches)} batches")
+            settings = {setting.label: setting for setting in grid(config, decode, decoders, beams, say)}
+            rows.append({"K": beams, "batch": batch_size} | _measure(decoders, settings, batches, config))
+    return rows
+
+
+def _measure(decoders: Decoders, settings: Mapping[str, Setting], batches: Sequence[dict], config: TuneConfig) -> dict:
+    forget_programs()
+    users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
+    built = {label: decoders.build(setting) for label, setting in settings.items()}
+    first = {label: decode_users(decode, batches, users) for label, decode in built.items()}
+    alone = next(iter(settings))
+    limit = config.hopeless * min(decoded.seconds for decoded in first.values())
+    kept = {label: built[label] for label in settings if label == alone or first[label].seconds <= limit}
+    times = benchmark.latencies(kept, batches, repeats=config.repeats)
+    lower = {label: ratio_bound(times[alone], times[label], config) for label in kept}
+    rows = []
+    for label, setting in settings.items():
+        decoded, own = first[label], times.get(label)
+        rows.append(
+            {
+                "label": label,
+                "setting": dataclasses.asdict(setting),
+                "target_calls": float(decoded.calls.mean()),
+                "one_call_share": float((decoded.calls == 1).mean()),
+                "time_ms": 1e3 * decoded.seconds / len(batches) if own is None else float(own.mean()),
+                "ratio": None if own is None else float(np.median(times[alone] / own)),
+                "ratio_low": lower.get(label),
+            }
+        )
+    return {"choice": choose(times, lower, alone), "settings": rows}
+
+
+def ratio_bound(alone: np.ndarray, own: np.ndarray, config: TuneConfig) -> float:
+    """Lower 95 % bound (bootstrap over batches) of the median of plain beam search's time by the setting's own."""
+    ratios = alone / own
+    drawn = np.random.default_rng(config.seed).integers(len(ratios), size=(config.samples, len(ratios)))
+    return float(np.percentile(np.median(ratios[drawn], 1), 2.5))
+
+
+def choose(times: Mapping[str, np.ndarray], lower: Mapping[str, float], alone: str) -> str:
+    """The setting of the least mean time among those that are surely not slower than plain beam search, or that one."""
+    safe = [label for label in times if label == alone or lower[label] >= SAFE]
+    return min(safe, key=lambda label: times[label].mean())
+
+
+def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm) -> Setting:
+    """The choice for K = `beams` in the tuned.json that `launch.tune_decoder` wrote, at the batch size nearest to
+    `batch`.
+
+    Raises TuneError if there is no such file, K or norm, naming what there is.
+    """
+    path = directory / "tuned.json"
+    if not path.is_file():
+        raise TuneError(f"there is no {path}; make it with python -m launch.tune_decoder")
+    table = json.loads(path.read_text(encoding="utf-8"))
+    if table["score_norm"] != score_norm:
+        raise TuneError(f"{path} was made for score_norm={table['score_norm']!r}, not {score_norm!r}; tune again")
+    rows = [row for row in table["rows"] if row["K"] == beams]
+    if not rows:
+        known = sorted({row["K"] for row in table["rows"]})
+        raise TuneError(f"{path} has no K={beams}, only {known}; tune again with --beams={beams}")
+    row = min(rows, key=lambda row: (abs(row["batch"] - batch), row["batch"]))
+    found = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
+    return Setting(**found | {name: tuple(found[name]) for name in ("widths", "row_shares")})
+
+
+def tune_table(rows: Sequence[dict]) -> Table:
+    """The rows for people: every setting, the chosen ones marked."""
+    header = [
+        "method",
+        "K",
+        "batch",
+        "widths",
+        "row shares",
+        "target calls",
+        "in one call",
+        "ms per batch",
+        "ratio",
+        "at least",
+        "",
+    ]
+    cells = []
+    for row in rows:
+        for entry in sorted(row["settings"], key=lambda entry: entry["time_ms"]):
+            setting = entry["setting"]
+            cells.append([
+                method_label(setting),
+                str(row["K"]),
+                str(row["batch"]),
+                widths_label(setting["widths"], setting["budget"]),
+                widths_label(setting["row_shares"] if setting["widths"] else ()),
+                f"{entry['target_calls']:.3f}",
+                f"{entry['one_call_share']:.3f}",
+                f"{entry['time_ms']:.2f}",
+                *("–" if entry[name] is None else f"{entry[name]:.3f}" for name in ("ratio", "ratio_low")),
+                "chosen" if entry["label"] == row["choice"] else "",
+            ])  # fmt: skip
+    return Table("Tuned decoding", header, cells)

@@ -1,0 +1,53 @@
+"""The fastest way to decode on this machine, per K and batch size: a setting of the grid, or plain beam search.
+
+python -m launch.tune_decoder --config=configs/lcrec_small.py --workdir=DIR [--beams=20,5,1] [--batch_sizes=1,64]
+
+Measures on validation users of a trained run, with nothing else running; writes DIR/tuned.json, which launch.recommend
+--drafter=tuned reads, and DIR/tuned.md. The grid: widths of the config (decode.widths, evaluate.grid_widths) and
+--widths.
+"""
+
+from absl import flags
+
+from atspeed_jax import files
+from atspeed_jax.evaluation.report import environment
+from atspeed_jax.evaluation.tables import markdown, plain
+from atspeed_jax.evaluation.tune import TuneConfig, parse_shares, parse_widths, tune, tune_table
+from launch.stage import main
+
+_BEAMS = flags.DEFINE_list("beams", ["20", "5", "1"], "K.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "64"], "Users decoded at once.")
+_WIDTHS = flags.DEFINE_multi_string("widths", [], "More widths, such as --widths=20,20,20 (may be repeated).")
+_DRAFTERS = flags.DEFINE_list("drafters", ["draft", "popularity"], "Who proposes.")
+_BUDGETS = flags.DEFINE_list("budgets", ["none"], "Drafted nodes that a target call reads; none: all.")
+_SHARES = flags.DEFINE_multi_string("row_shares", ["8,2"], "See SearchConfig; none: later rounds read the whole batch.")
+_BATCHES = flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1)
+_HOPELESS = flags.DEFINE_float("hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", lower_bound=1)
+
+
+def tune_decoder(run) -> None:
+    own = (run.config.decode.widths, *run.config.evaluate.grid_widths)
+    config = TuneConfig(
+        beams=tuple(map(int, _BEAMS.value)),
+        batch_sizes=tuple(map(int, _BATCH_SIZES.value)),
+        widths=tuple(dict.fromkeys((*own, *map(parse_widths, _WIDTHS.value)))),
+        drafters=tuple(_DRAFTERS.value),
+        budgets=tuple(None if budget == "none" else int(budget) for budget in _BUDGETS.value),
+        row_shares=tuple(map(parse_shares, _SHARES.value)),
+        batches=_BATCHES.value,
+        hopeless=_HOPELESS.value,
+        repeats=_REPEATS.value,
+    )
+    decode, evaluate = run.config.decode, run.config.evaluate
+    draft_params = run.draft_params if "draft" in config.drafters else None
+    shared = {"history": run.config.data.history, "say": lambda text: print(f"[tune] {text}", flush=True)}
+    rows = tune(run.decoders(draft_params), run.dataset, decode, evaluate, config, **shared)
+    table, where = tune_table(rows), {"score_norm": decode.score_norm, "environment": environment()}
+    files.write_json(run.workdir / "tuned.json", {**where, "rows": rows})
+    files.write_text(run.workdir / "tuned.md", markdown(table))
+    print(plain(table))
+
+
+if __name__ == "__main__":
+    main(tune_decoder)

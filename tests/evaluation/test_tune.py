@@ -1,0 +1,181 @@
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from atspeed_jax.evaluation import tune as T
+from atspeed_jax.evaluation.decode_users import prompt_of
+from atspeed_jax.evaluation.decoders import Setting, plain
+
+CONFIG = T.TuneConfig(
+    beams=(4,),
+    batch_sizes=(2,),
+    widths=(("all", 10),),
+    drafters=("popularity",),
+    budgets=(None,),
+    row_shares=((),),
+    batches=3,
+    users=4,
+    repeats=1,
+    samples=50,
+    hopeless=1e9,
+)
+
+
+def steady(*values):
+    return np.array(values, float)
+
+
+def bounds(times, config=CONFIG):
+    return {label: T.ratio_bound(times["alone"], own, config) for label, own in times.items()}
+
+
+def test_the_least_mean_time_is_chosen():
+    times = {"alone": steady(10, 12, 11), "slow": steady(9, 9, 9), "fast": steady(5, 6, 5), "spiky": steady(4, 4, 20)}
+    assert T.choose(times, bounds(times), "alone") == "fast"
+
+
+def test_plain_beam_search_where_nothing_is_surely_as_fast():
+    slower = {"alone": steady(10, 10, 10), "slow": steady(11, 11, 11)}
+    assert T.choose(slower, bounds(slower), "alone") == "alone"
+    doubtful = {"alone": steady(10, 10, 10), "lucky": steady(1, 20, 1)}  # less time in all, but not most of the time
+    assert doubtful["lucky"].mean() < 10 and T.choose(doubtful, bounds(doubtful), "alone") == "alone"
+
+
+def test_ratio_bound():
+    alone = np.random.default_rng(0).uniform(5, 9, 40)
+    assert T.ratio_bound(alone, alone / 2, CONFIG) == pytest.approx(2)
+    noisy = alone / np.random.default_rng(1).uniform(1, 3, 40)
+    assert 1 < T.ratio_bound(alone, noisy, CONFIG) < np.median(alone / noisy)
+
+
+@pytest.fixture(scope="module")
+def tuned(small_run, quick_compilation):
+    run, said = small_run.run, []
+    config = dataclasses.replace(CONFIG, beams=(4, 12), drafters=("draft", "popularity"), budgets=(None, 5))
+    rows = T.tune(
+        run.decoders(run.draft_params),
+        run.dataset,
+        run.config.decode,
+        run.config.evaluate,
+        config,
+        history=run.config.data.history,
+        say=said.append,
+    )
+    return rows, said, run
+
+
+def test_every_setting_that_can_work_is_measured(tuned):
+    rows, said, _ = tuned
+    assert [(row["K"], row["batch"]) for row in rows] == [(4, 2), (12, 2)]
+    assert [len(row["settings"]) for row in rows] == [1 + 2 * 2, 1]
+    assert sum("it could never hold the K beams" in text for text in said) == 2 * 2
+    for row in rows:
+        alone, *others = row["settings"]
+        assert alone["label"] == plain(row["K"], "vocab").label and alone["ratio"] == alone["ratio_low"] == 1
+        assert alone["target_calls"] == 3 and alone["one_call_share"] == 0
+        assert all(1 <= other["target_calls"] <= 3 and other["time_ms"] > 0 for other in others)
+        assert row["choice"] in [entry["label"] for entry in row["settings"]]
+    json.dumps(rows, allow_nan=False)
+    table = T.tune_table(rows)
+    assert len(table.rows) == 6 and [cells[-1] for cells in table.rows].count("chosen") == 2
+
+
+def test_the_grid_is_every_combination_that_can_work(small_run):
+    run, said = small_run.run, []
+    wide = {"widths": (("all", 10), ("all", 4), ("all", "all")), "row_shares": ((), (2,), (8, 2))}
+    config = dataclasses.replace(CONFIG, **wide, budgets=(None, 5))
+    settings = T.grid(config, run.config.decode, run.decoders(None), 5, said.append)
+    assert settings[0] == plain(5, "vocab") and len(set(settings)) == len(settings) == 1 + 2 * 3 * 2
+    assert len({setting.label for setting in settings}) == len(settings) and len(said) == 3 * 2
+
+
+def test_a_hopeless_setting_is_timed_once(monkeypatch):
+    """Plain beam search is, always, timed in full."""
+    seconds = {"alone": 1.0, "near": 0.5, "far": 0.8}
+    decoders = SimpleNamespace(build=lambda setting: setting.name)
+    settings = {name: Named(name) for name in seconds}
+    timed = []
+
+    def latencies(built, batches, *, repeats):
+        timed.extend(built)
+        return {name: steady(*[1e3 * seconds[name]] * len(batches)) for name in built}
+
+    def decode_users(decode, batches, users):
+        return SimpleNamespace(seconds=seconds[decode], calls=np.ones(users))
+
+    monkeypatch.setattr(T, "decode_users", decode_users)
+    monkeypatch.setattr(T.benchmark, "latencies", latencies)
+    measured = T._measure(decoders, settings, [{"row": np.arange(2)}] * 2, dataclasses.replace(CONFIG, hopeless=1.5))
+    assert timed == ["alone", "near"] and measured["choice"] == "near"
+    assert [entry["ratio_low"] for entry in measured["settings"]] == [1, 2, None]
+    assert [entry["time_ms"] for entry in measured["settings"]] == [1000, 500, 400]
+
+
+@dataclasses.dataclass
+class Named:
+    name: str
+
+
+def test_the_choice_is_read_back(tuned, tmp_path):
+    rows, _, run = tuned
+    for entry in rows[0]["settings"]:
+        rows[0]["choice"] = entry["label"]
+        (tmp_path / "tuned.json").write_text(json.dumps({"score_norm": "vocab", "rows": rows}))
+        setting = T.tuned_setting(tmp_path, 4, 64, "vocab")
+        assert setting.label == entry["label"] and isinstance(setting, Setting)
+    decode = run.decoders(run.draft_params).build(setting)  # hashable, so that it compiles
+    assert decode(prompt_of({"tokens": np.full((1, 13), 1), "valid": np.ones((1, 13), bool)})).ids.shape == (1, 4)
+
+
+def test_the_nearest_batch_size_counts(tmp_path):
+    def row(batch, beams):
+        setting = plain(beams, "vocab")
+        entry = {"label": setting.label, "setting": dataclasses.asdict(setting)}
+        return {"K": 3, "batch": batch, "choice": entry["label"], "settings": [entry]}
+
+    (tmp_path / "tuned.json").write_text(json.dumps({"score_norm": "vocab", "rows": [row(1, 1), row(64, 2)]}))
+    assert [T.tuned_setting(tmp_path, 3, batch, "vocab").beams for batch in (1, 30, 40, 256)] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "beams", "message"),
+    [
+        (None, 20, "there is no .*tuned.json; make it with python -m launch.tune_decoder"),
+        ({"score_norm": "trie", "rows": []}, 20, "made for score_norm='trie', not 'vocab'"),
+        ({"score_norm": "vocab", "rows": [{"K": 5}, {"K": 1}]}, 20, r"no K=20, only \[1, 5\]; tune again"),
+    ],
+)
+def test_a_table_without_what_is_asked_for(content, beams, message, tmp_path):
+    if content is not None:
+        (tmp_path / "tuned.json").write_text(json.dumps(content))
+    with pytest.raises(T.TuneError, match=message):
+        T.tuned_setting(tmp_path, beams, 64, "vocab")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beams": ()}, "beams is empty"),
+        ({"batch_sizes": (0,)}, "batch_sizes=.*at least 1"),
+        ({"drafters": ("none",)}, "drafter 'none'"),
+        ({"repeats": 0}, "repeats=0"),
+    ],
+)
+def test_settings_that_cannot_be_tuned(change, message):
+    with pytest.raises(T.TuneError, match=message):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_parse_shares():
+    assert T.parse_shares("8,2") == (8, 2) and T.parse_shares("none") == ()
+    with pytest.raises(T.TuneError, match="row_shares '8;2'"):
+        T.parse_shares("8;2")
+
+
+def test_parse_widths():
+    assert T.parse_widths("all,64,96") == ("all", 64, 96) and T.parse_widths("20") == (20,)
+    with pytest.raises(T.TuneError, match="widths 'all;64'"):
+        T.parse_widths("all;64")
