@@ -6,13 +6,13 @@ Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
 Lab note, Beauty, 2026-11-21, 2-core AMD EPYC, jax 0.10.2, GLIBC_TUNABLES=glibc.malloc.hugetlb=1, the command above, in
-one process, other work beside it during the target: @TOTAL@.
+one process, tests beside it during the target: 68 min until it was paused for other work, 26 of 35 rows measured.
 
     target    24,960 steps, 28 min. All 4,295 validation users, Recall@10 / NDCG@10 at steps 16,640, 20,800 (kept) and
       24,960: 0.0234 / 0.0133, 0.0242 / 0.0137, 0.0235 / 0.0133. Test: 0.0200 / 0.0112
     teacher   2 min
     draft     SFT 1 min, alignment 18 min; target calls of 500 validation users at steps 7,272 and 14,544: 1.326, 1.238
-    evaluate  @EVAL@; no mismatched user in 35 rows; the draft's calls at K = 20 / 5 / 1, all test users: 1.303 / 1.019
+    evaluate  no mismatched user in any row; the draft's calls at K = 20 / 5 / 1, all test users: 1.303 / 1.019
       / 1.007
 
 What the teacher is asked, with another target (48 epochs; test 0.0193 / 0.0112), calls of 500 validation users at step
