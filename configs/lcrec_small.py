@@ -12,7 +12,7 @@ one process, tests beside it during the target: 68 min until it was paused for o
       24,960: 0.0234 / 0.0133, 0.0242 / 0.0137, 0.0235 / 0.0133. Test: 0.0200 / 0.0112
     teacher   2 min
     draft     SFT 1 min, alignment 18 min; target calls of 500 validation users at steps 7,272 and 14,544: 1.326, 1.238
-    evaluate  no mismatched user in any row; the draft's calls at K = 20 / 5 / 1, all test users: 1.303 / 1.019
+    evaluate  no mismatched user in 35 rows; the draft's calls at K = 20 / 5 / 1, all test users: 1.303 / 1.019
       / 1.007
 
 What the teacher is asked, with another target (48 epochs; test 0.0193 / 0.0112), calls of 500 validation users at step
