@@ -18,8 +18,8 @@ one process, tests beside it during the target: 68 min until it was paused for o
 What the teacher is asked, with another target (48 epochs; test 0.0193 / 0.0112), calls of 500 validation users at step
 7,272 (the last): two examples with known next items 1.624 (1.602; of all test users 1.637); the whole history and one
 with a known next item 1.564; the whole history and a continuation 1.522; the whole history and two continuations 1.554.
-Later kept steps of a longer trained target are harder to follow: with two known next items, 36 epochs and average 0.999,
-kept at 75 % of the steps 1.336, at the last (another rounding, on one core) 1.462; 48 epochs, at the last 1.602.
+Later kept steps of a longer trained target are harder to follow: with two known next items, 36 epochs and average
+0.999, kept at 75 % of the steps 1.336, at the last (another rounding, on one core) 1.462; 48 epochs, at the last 1.602.
 """
 
 import ml_collections
