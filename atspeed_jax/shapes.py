@@ -11,11 +11,12 @@ the root (the last prompt token), levels 1..L-1 are fed to a model, level L is n
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
 Tokens = Int[Array, "B T"]
-Mask = Bool[Array, "B T S"]
 Logits = Float[Array, "B N V"]
 NodeInt = Int[Array, "B N"]
 NodeFloat = Float[Array, "B N"]
@@ -26,3 +27,19 @@ ChildFloat = Float[Array, "B N R"]
 ChildBool = Bool[Array, "B N R"]
 RowInt = Int[Array, "B"]
 RowBool = Bool[Array, "B"]
+
+
+class SlotMask(struct.PyTreeNode):
+    """Which cache slots each of T tokens attends to, in two parts: a node of a tree sees the prompt and, of the many
+    slots behind it, the few on its own path.
+
+    prompt [B, T, P]: the first P slots that are seen. path [B, T, A]: the other ones, each once, negative for none.
+    """
+
+    prompt: Bool[Array, "B T P"]
+    path: Int[Array, "B T A"]
+
+    def dense(self, slots: int) -> Bool[Array, "B T S"]:
+        """The same as one bool per slot of a cache of `slots`."""
+        behind = (self.path[..., None] == jnp.arange(slots)).any(-2)
+        return behind | jnp.pad(self.prompt, ((0, 0), (0, 0), (0, slots - self.prompt.shape[-1])))

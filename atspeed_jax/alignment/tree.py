@@ -80,7 +80,7 @@ def teacher_tree(
     nowhere = jnp.zeros((batch,), jnp.int32)
     truth = _path_to(context, next_id)
     current = B.root(prompt, length)
-    levels, inputs = [current], [B.prompt_input(prompt, layout.slots)]
+    levels, inputs = [current], [B.prompt_input(prompt)]
     is_beam, is_next = [current.valid], [(next_id >= 0)[:, None]]
     for level in depths:
         nodes = beams[:, level - 1]

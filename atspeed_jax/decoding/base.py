@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
 from atspeed_jax.items.trie import prefix_counts
-from atspeed_jax.shapes import Logits, Mask, RowBool, RowInt, Tokens
+from atspeed_jax.shapes import Logits, RowBool, RowInt, SlotMask, Tokens
 
 ScoreNorm = Literal["vocab", "trie"]
 Mode = Literal["strict", "stochastic", "relaxed", "relaxed_reference"]
@@ -34,7 +34,7 @@ class StepModel(Protocol):
     def init_cache(self, batch: int, slots: int) -> Any: ...
 
     def __call__(
-        self, params: Any, tokens: Tokens, positions: Tokens, slots: Tokens, mask: Mask, cache: Any, *, n_out: int
+        self, params: Any, tokens: Tokens, positions: Tokens, slots: Tokens, mask: SlotMask, cache: Any, *, n_out: int
     ) -> tuple[Logits, Any]:
         """Writes the T tokens at their slots (slot S: nowhere), attends under the mask, returns logits of the last
         n_out tokens."""

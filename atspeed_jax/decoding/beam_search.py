@@ -72,7 +72,7 @@ def search_levels(
         certain = level == 0 or score_norm == "vocab"  # every user needs this call, whatever was found
         needs = everyone if certain else (settled.valid & ~B.finished(trie, level, settled, score_norm)).any(1)
         if level == 0:
-            inputs = B.prompt_input(prompt, layout.slots)
+            inputs = B.prompt_input(prompt)
         else:
             inputs = B.level_input(settled, level, prompt, layout, jnp.where(needs, level, trie.length))
         call = functools.partial(_call, model, params, inputs, n_out=layout.room[level])

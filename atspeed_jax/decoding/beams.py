@@ -18,13 +18,13 @@ from atspeed_jax.shapes import (
     ChildFloat,
     ChildInt,
     Logits,
-    Mask,
     NodeBool,
     NodeFloat,
     NodeInt,
     NodeLevels,
     RowBool,
     RowInt,
+    SlotMask,
     Tokens,
 )
 
@@ -83,12 +83,12 @@ class Children(struct.PyTreeNode):
 
 
 class StepInput(struct.PyTreeNode):
-    """What one model call reads: tokens, positions, slots [B, T] and mask [B, T, S]."""
+    """What one model call reads: tokens, positions, slots [B, T], and what each token sees."""
 
     tokens: Tokens
     positions: Tokens
     slots: Tokens
-    mask: Mask
+    mask: SlotMask
 
 
 def take_nodes(tree, index: NodeInt):
@@ -213,13 +213,13 @@ def place(beams: Beams, level: int, layout: Layout) -> Beams:
     return beams.replace(path=beams.path.at[..., level].set(slots))
 
 
-def prompt_input(prompt: Prompt, slots: int) -> StepInput:
+def prompt_input(prompt: Prompt) -> StepInput:
     """The prompt under the causal mask; positions start at 0 on the first real token of each row."""
-    width = prompt.tokens.shape[1]
+    batch, width = prompt.tokens.shape
     positions = jnp.maximum(jnp.cumsum(prompt.valid, 1) - 1, 0)
-    mask = jnp.tril(jnp.ones((width, width), bool)) & prompt.valid[:, None]
+    causal = jnp.tril(jnp.ones((width, width), bool)) & prompt.valid[:, None]
     own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), prompt.tokens.shape)
-    return StepInput(prompt.tokens, positions, own, jnp.pad(mask, ((0, 0), (0, 0), (0, slots - width))))
+    return StepInput(prompt.tokens, positions, own, SlotMask(causal, jnp.zeros((batch, width, 0), jnp.int32)))
 
 
 def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, settled: RowInt) -> StepInput:
@@ -229,17 +229,23 @@ def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, settle
     nodes of this level may be ancestors still in use. Invalid nodes write into their own slot, which nobody's path
     holds.
     """
-    ancestors = (beams.path[..., None] == jnp.arange(layout.slots)).any(-2)
-    seen = ancestors | jnp.pad(prompt.valid, ((0, 0), (0, layout.slots - layout.prompt)))[:, None]
     slots = layout.offset[level] + jnp.arange(beams.count, dtype=jnp.int32)
     slots = jnp.where((settled <= level)[:, None], slots, layout.slots)
     positions = jnp.broadcast_to((prompt.last_position + level)[:, None], slots.shape)
-    return StepInput(beams.tokens[..., level - 1], positions, slots, seen)
+    valid = jnp.broadcast_to(prompt.valid[:, None], (*slots.shape, layout.prompt))
+    return StepInput(beams.tokens[..., level - 1], positions, slots, SlotMask(valid, beams.path[..., 1 : level + 1]))
 
 
 def join(*inputs: StepInput) -> StepInput:
     """Several inputs read in one call."""
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *inputs)
+    longest = max(part.mask.path.shape[-1] for part in inputs)
+
+    def pad(part: StepInput) -> StepInput:
+        path = part.mask.path
+        path = jnp.pad(path, ((0, 0), (0, 0), (0, longest - path.shape[-1])), constant_values=UNPLACED)
+        return part.replace(mask=part.mask.replace(path=path))
+
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *map(pad, inputs))
 
 
 def finalise(

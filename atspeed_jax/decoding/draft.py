@@ -92,7 +92,7 @@ def draft_tree(
     for level in levels:
         if level == 0:
             nodes[0] = settled
-            inputs = B.prompt_input(prompt, layout.slots)
+            inputs = B.prompt_input(prompt)
         else:
             nodes[level] = _level_nodes(trie, settled, drafted, level, layout, at, config)
             inputs = B.level_input(nodes[level], level, prompt, layout, at)

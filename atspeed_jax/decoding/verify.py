@@ -38,7 +38,7 @@ def verify_tree(
     room: no row has more valid nodes below the root, and the call reads no more tokens than that (`budget`); logits of
     invalid nodes mean nothing.
     """
-    head = [B.prompt_input(prompt, layout.slots)] if 0 in nodes else []
+    head = [B.prompt_input(prompt)] if 0 in nodes else []
     below = {level: beams for level, beams in nodes.items() if level}
     tail = [B.level_input(beams, level, prompt, layout, at) for level, beams in below.items()]
     n_out = count = sum(beams.count for beams in nodes.values())

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from atspeed_jax.models.cache import Cache, init_cache, write
-from atspeed_jax.shapes import Mask, Tokens
+from atspeed_jax.shapes import SlotMask, Tokens
 
 MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 
@@ -25,9 +25,9 @@ MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 class LlamaConfig:
     """Sizes of one model.
 
-    dtype is that of activations and cache; parameters are created in float32.     dropout acts on the embedding and on
-    both residual branches while training, in steps of 1/256. Raises ValueError if heads do     not divide or dropout
-    is not in [0, 1).
+    dtype is that of activations and cache; parameters are created in float32. dropout acts on the embedding and on both
+    residual branches while training, in steps of 1/256. Raises ValueError if heads do not divide or dropout is not in
+    [0, 1).
     """
 
     vocab_size: int
@@ -78,16 +78,35 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-def attend(query: Array, keys: Array, values: Array, mask: Mask) -> Array:
-    """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d], mask [B, T, S] -> [B, T, H *
-    d]."""
+def attend(query: Array, keys: Array, values: Array, mask: SlotMask) -> Array:
+    """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d] -> [B, T, H * d].
+
+    The prompt's slots are one matrix product for all tokens; those of a token's path are gathered, so that a wide tree
+    costs each of its nodes no more than a narrow one.
+    """
     batch, length, heads, dim = query.shape
-    kv = keys.shape[2]
+    kv, width = keys.shape[2], mask.prompt.shape[-1]
     grouped = query.reshape(batch, length, kv, heads // kv, dim)
-    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, keys, preferred_element_type=query.dtype) * dim**-0.5
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, MASKED), -1).astype(values.dtype)
-    return jnp.einsum("bkgts,bskd->btkgd", weights, values).reshape(batch, length, heads * dim)
+    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, keys[:, :width], preferred_element_type=query.dtype)
+    seen = jnp.broadcast_to(mask.prompt[:, None, None], logits.shape)
+    if mask.path.shape[-1]:
+        own_keys, own_values = (_on_path(store, mask.path) for store in (keys, values))
+        own = jnp.einsum("btkgd,btakd->bkgta", grouped, own_keys, preferred_element_type=query.dtype)
+        logits = jnp.concatenate([logits, own], -1)
+        seen = jnp.concatenate([seen, jnp.broadcast_to((mask.path >= 0)[:, None, None], own.shape)], -1)
+    logits = (logits * dim**-0.5).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    weights = jax.nn.softmax(jnp.where(seen, logits, MASKED), -1).astype(values.dtype)
+    attended = jnp.einsum("bkgts,bskd->btkgd", weights[..., :width], values[:, :width])
+    if mask.path.shape[-1]:
+        attended += jnp.einsum("bkgta,btakd->btkgd", weights[..., width:], own_values)
+    return attended.reshape(batch, length, heads * dim)
+
+
+def _on_path(store: Array, path: Array) -> Array:
+    """The keys or values [B, T, A, kv, d] in the slots of each token's path [B, T, A]."""
+    batch, slots, *rest = store.shape
+    flat = jnp.maximum(path, 0).reshape(batch, -1, 1)  # whole rows are copied, several times faster than by one index
+    return jnp.take_along_axis(store.reshape(batch, slots, -1), flat, 1).reshape(*path.shape, *rest)
 
 
 class Attention(nn.Module):
@@ -136,10 +155,9 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """tokens, positions [B, T], mask [B, T, S] -> logits [B, n_out, V] of the last n_out tokens, in float32 or wider.
+    """tokens, positions [B, T] -> logits [B, n_out, V] of the last n_out tokens, in float32 or wider.
 
-    With a cache, keys and values of the T tokens are written at slots [B, T] first and S is the cache's; without one,
-    S = T.
+    With a cache, keys and values of the T tokens are written at slots [B, T] first; without one, slot t is token t.
     """
 
     config: LlamaConfig
@@ -147,7 +165,7 @@ class Llama(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Tokens, positions: Tokens, mask: Mask, slots: Tokens | None, cache: Cache | None, n_out: int
+        self, tokens: Tokens, positions: Tokens, mask: SlotMask, slots: Tokens | None, cache: Cache | None, n_out: int
     ):
         c = self.config
         dtype = jnp.dtype(c.dtype)
@@ -230,14 +248,27 @@ class Dropout(nn.Module):
 def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
     """Random float32 parameters, a plain nested dict; layer parameters carry a leading axis [layers]."""
     token = jnp.zeros((1, 1), jnp.int32)
-    return Llama(config).init(key, token, token, jnp.ones((1, 1, 1), bool), None, None, 1)["params"]
+    return Llama(config).init(key, token, token, causal_mask(jnp.ones((1, 1), bool)), None, None, 1)["params"]
+
+
+def causal_mask(valid: Array) -> SlotMask:
+    """What the tokens of whole left-padded sequences see; valid [B, T] marks the real ones."""
+    causal = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None, :]
+    return SlotMask(causal, jnp.zeros((*valid.shape, 0), jnp.int32))
 
 
 def apply_masked(
-    config: LlamaConfig, params, tokens: Tokens, positions: Tokens, mask: Mask, *, n_out: int, dropout_key: Array | None
+    config: LlamaConfig,
+    params,
+    tokens: Tokens,
+    positions: Tokens,
+    mask: SlotMask,
+    *,
+    n_out: int,
+    dropout_key: Array | None,
 ) -> Array:
-    """Logits [B, n_out, V] of the last n_out tokens under an explicit mask [B, T, T], without a cache: the training
-    pass.
+    """Logits [B, n_out, V] of the last n_out tokens under an explicit mask, without a cache (slot t is token t): the
+    training pass.
 
     dropout_key=None turns dropout off.
     """
@@ -249,8 +280,9 @@ def apply_masked(
 def forward(config: LlamaConfig, params, tokens: Tokens, valid: Array, *, dropout_key: Array | None = None) -> Array:
     """Logits [B, T, V] of whole left-padded sequences under the causal mask; valid [B, T] marks real tokens."""
     positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
-    mask = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool)) & valid[:, None, :]
-    return apply_masked(config, params, tokens, positions, mask, n_out=tokens.shape[1], dropout_key=dropout_key)
+    return apply_masked(
+        config, params, tokens, positions, causal_mask(valid), n_out=tokens.shape[1], dropout_key=dropout_key
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,7 +296,7 @@ class LlamaStep:
         return init_cache(c.layers, batch, slots, c.kv_heads, c.head_dim, jnp.dtype(c.dtype))
 
     def __call__(
-        self, params, tokens: Tokens, positions: Tokens, slots: Tokens, mask: Mask, cache: Cache, *, n_out: int
+        self, params, tokens: Tokens, positions: Tokens, slots: Tokens, mask: SlotMask, cache: Cache, *, n_out: int
     ):
         """-> (logits [B, n_out, V] of the last n_out tokens, cache). Slot S writes nowhere."""
         return Llama(self.config).apply({"params": params}, tokens, positions, mask, slots, cache, n_out)

@@ -96,6 +96,18 @@ def test_coverage_by_hand():
     np.testing.assert_allclose(losses.coverage(p, q, exists, top_k=2, width=2), [expected], rtol=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 2, 5, 39, 40, 41, 100])
+def test_kth_largest_is_what_sorting_finds(k):
+    rng = np.random.default_rng(k)
+    scores = np.float32(rng.normal(size=(6, 40)) * 10.0 ** rng.integers(-30, 30, (6, 40)))
+    scores[1] = np.round(rng.normal(size=40))  # ties
+    scores[2, 10:] = -np.inf
+    scores[3], scores[4] = -np.abs(scores[3]), 0.0
+    scores[5] = -1e30
+    want = np.sort(scores, 1)[:, -k] if k <= 40 else np.full(6, -np.inf)
+    np.testing.assert_array_equal(losses.kth_largest(jnp.asarray(scores), k)[:, 0], want)
+
+
 def test_the_gradient_of_coverage_leaves_the_threshold_alone():
     p, q = (x[:, 0] for x in random_pair(6))
     exists = jnp.ones(p.shape, bool)

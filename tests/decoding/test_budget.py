@@ -9,6 +9,7 @@ import oracle
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import DecodeError, Layout, SearchConfig
 from atspeed_jax.decoding.budget import squeeze, within_budget
+from atspeed_jax.shapes import SlotMask
 from cases import SHAPES, make_batch
 from properties import check_user
 from table_model import TableStep, table_logits
@@ -80,11 +81,13 @@ def test_invalid_nodes_are_not_made_valid():
 def test_squeezed_nodes_are_found_again():
     valid = jnp.array([[False, True, False, True, True], [True, False, False, False, False]])
     numbers = jnp.arange(10).reshape(2, 5)
-    read = B.StepInput(numbers, numbers, numbers, jnp.broadcast_to(numbers[..., None], (2, 5, 7)) > 0)
+    mask = SlotMask(jnp.broadcast_to(numbers[..., None], (2, 5, 4)) > 0, numbers[..., None])
+    read = B.StepInput(numbers, numbers, numbers, mask)
     squeezed, place = squeeze(read, valid, 3)
-    assert squeezed.tokens.shape == (2, 3) and squeezed.mask.shape == (2, 3, 7)
-    again = np.take_along_axis(squeezed.tokens, np.asarray(place), 1)
-    np.testing.assert_array_equal(again[valid], numbers[valid])
+    assert squeezed.tokens.shape == (2, 3) and squeezed.mask.prompt.shape == (2, 3, 4)
+    for part in (squeezed.tokens, squeezed.mask.path[..., 0]):
+        again = np.take_along_axis(part, np.asarray(place), 1)
+        np.testing.assert_array_equal(again[valid], numbers[valid])
 
 
 def test_calls_read_no_more_than_the_budget():

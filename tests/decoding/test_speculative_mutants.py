@@ -71,7 +71,7 @@ MUTANTS = [
            PLAIN, "check_user"),
     Mutant("a separate prefill that is not counted", "decoding/speculative.py",
            "    state, round_one = one_round(",
-           "    read = B.prompt_input(prompt, layout.slots)\n"
+           "    read = B.prompt_input(prompt)\n"
            "    reading = read.tokens, read.positions, read.slots, read.mask\n"
            "    cache = target(target_params, *reading, state.target_cache, n_out=1)[1]\n"
            "    state = state.replace(target_cache=cache)\n"
@@ -98,8 +98,8 @@ MUTANTS = [
            "lambda x: x[:size], prompt",
            BUDGET, "check_user"),
     Mutant("padding is seen", "decoding/beams.py",
-           "seen = ancestors | jnp.pad(prompt.valid,",
-           "seen = ancestors | jnp.pad(jnp.ones_like(prompt.valid),",
+           "jnp.broadcast_to(prompt.valid[:, None], (*slots.shape, layout.prompt))",
+           "jnp.ones((*slots.shape, layout.prompt), bool)",
            PLAIN, "check_user"),
     Mutant("trie scores over the whole vocabulary", "decoding/beams.py",
            'if norm == "vocab":\n        total =',

@@ -28,7 +28,8 @@ class TableStep:
     def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
         rows = jnp.arange(tokens.shape[0])[:, None]
         cache = cache.at[rows, slots].set(_number(tokens, positions), mode="drop")
-        seen = jnp.where(mask[:, -n_out:], cache[:, None], jnp.uint32(0)).sum(-1, dtype=jnp.uint32)
+        mask = mask.dense(cache.shape[1])[:, -n_out:]
+        seen = jnp.where(mask, cache[:, None], jnp.uint32(0)).sum(-1, dtype=jnp.uint32)
         return params[_row(seen)], cache
 
 

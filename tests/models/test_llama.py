@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.models.llama import Dropout, LlamaConfig, LlamaStep, forward, init_params
+from atspeed_jax.models.llama import Dropout, LlamaConfig, LlamaStep, attend, causal_mask, forward, init_params
+from atspeed_jax.shapes import SlotMask
 from numpy_llama import numpy_llama, wide_params
 
 CONFIG = LlamaConfig(
@@ -93,22 +94,24 @@ def tree_call(nodes, valid):
     tokens = np.tile([token for _, _, token in nodes], (batch, 1))
     slots = np.tile([slot for slot, _, _ in nodes], (batch, 1))
     positions = np.asarray(valid).sum(1)[:, None] - 1 + [len(path) for _, path, _ in nodes]
-    mask = np.zeros((batch, len(nodes), SLOTS), bool)
-    mask[:, :, : valid.shape[1]] = np.asarray(valid)[:, None]
+    paths = np.full((batch, len(nodes), 2), -1)
     for node, (_, path, _) in enumerate(nodes):
-        mask[:, node, path] = True
-    return tuple(map(jnp.asarray, (tokens, positions, slots, mask)))
+        paths[:, node, : len(path)] = path
+    mask = SlotMask(jnp.broadcast_to(valid[:, None], (batch, len(nodes), valid.shape[1])), jnp.asarray(paths))
+    return *map(jnp.asarray, (tokens, positions, slots)), mask
 
 
 def prompt_call(tokens, valid):
     positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
-    mask = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None]
-    mask = jnp.pad(mask, ((0, 0), (0, 0), (0, SLOTS - valid.shape[1])))
-    return tokens, positions, jnp.broadcast_to(jnp.arange(valid.shape[1]), tokens.shape), mask
+    return tokens, positions, jnp.broadcast_to(jnp.arange(valid.shape[1]), tokens.shape), causal_mask(valid)
 
 
-def join(*calls):
-    return tuple(jnp.concatenate(parts, 1) for parts in zip(*calls, strict=True))
+def join(prompt, nodes):
+    """Prompt tokens, whose paths are empty, and nodes read in one call."""
+    *head, mask = prompt
+    path = jnp.full((*mask.prompt.shape[:2], nodes[-1].path.shape[-1]), -1)
+    both = zip((*head, mask.replace(path=path)), nodes, strict=True)
+    return tuple(jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *pair) for pair in both)
 
 
 def tokens_of(path):
@@ -137,6 +140,21 @@ def test_tree_nodes_equal_whole_sequences(calls):
         for node, path in enumerate([[]] + [path for _, path, _ in NODES]):
             want = expected(own + tokens_of(path))[-1]
             np.testing.assert_allclose(logits[row, node], want, rtol=0, atol=1e-4)
+
+
+def test_attention_over_prompt_and_path_is_attention_over_the_whole_mask():
+    rng = np.random.default_rng(4)
+    query = rng.normal(size=(2, 5, 4, 6)).astype(np.float32)
+    keys, values = rng.normal(size=(2, 2, 9, 2, 6)).astype(np.float32)
+    paths = [[-1, -1], [4, -1], [5, -1], [4, 7], [8, 5]]
+    mask = SlotMask(jnp.asarray(rng.random((2, 5, 4)) < 0.6), jnp.asarray([paths, paths[::-1]]))
+    whole = SlotMask(mask.dense(9), jnp.zeros((2, 5, 0), int))
+    np.testing.assert_array_equal(mask.dense(9)[..., :4], mask.prompt)
+    assert [np.flatnonzero(seen).tolist() for seen in mask.dense(9)[0, :, 4:]] == [[], [0], [1], [0, 3], [1, 4]]
+    found, want = attend(query, keys, values, mask), attend(query, keys, values, whole)
+    seen = np.asarray(mask.dense(9)).any(-1)  # what sees nothing means nothing
+    assert seen.sum() >= 9
+    np.testing.assert_allclose(found[seen], want[seen], atol=1e-6)
 
 
 def test_rewritten_slots_forget_what_they_held():
