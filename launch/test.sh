@@ -18,4 +18,4 @@ done
 say "ruff check"
 .venv/bin/python -m ruff check .
 say "pytest, $suite"
-exec .venv/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadfile ${arguments[@]+"${arguments[@]}"}
+exec .venv/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadgroup ${arguments[@]+"${arguments[@]}"}

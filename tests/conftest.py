@@ -1,10 +1,8 @@
 """One run of the whole small pipeline, shared by the tests of everything that needs trained models."""
 
-import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import pytest
 
 import small
@@ -12,16 +10,15 @@ from atspeed_jax.data.sources import synthesize
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
 from atspeed_jax.programs import forget_programs
+from compilation import compile_quickly
 from launch.config import check_workdir, load
 
 
-@contextlib.contextmanager
-def _quick_compilation():
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+def pytest_collection_modifyitems(config, items):
+    """Tests of one file run in one process, and all those that read the small run in one, which makes it once."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        group = "small_run" if "small_run" in item.fixturenames else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,8 +29,8 @@ def few_memory_maps():
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """Compiling is most of the time of tests this small; less of it, and the same numbers to rounding."""
-    with _quick_compilation():
+    """See `compile_quickly`, for all tests of a module."""
+    with compile_quickly():
         yield
 
 
@@ -52,7 +49,7 @@ def small_run(small_config, tmp_path_factory):
     workdir = Path(tmp_path_factory.mktemp("small")) / "run"
     check_workdir(workdir, small_config)
     run = Run(small_config, workdir, None)
-    with _quick_compilation():
+    with compile_quickly():
         report = run.all()
     return SimpleNamespace(run=run, workdir=workdir, report=report, files=small.snapshot(workdir))
 

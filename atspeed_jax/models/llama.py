@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from atspeed_jax.models.attention import attend, causal_mask
 from atspeed_jax.models.cache import Cache, init_cache, write
 from atspeed_jax.shapes import SlotMask, Tokens
-
-MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,37 +75,6 @@ def rotate(x: Array, cos: Array, sin: Array) -> Array:
     first, second = jnp.split(x, 2, -1)
     cos, sin = cos[:, :, None].astype(x.dtype), sin[:, :, None].astype(x.dtype)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
-
-
-def attend(query: Array, keys: Array, values: Array, mask: SlotMask) -> Array:
-    """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d] -> [B, T, H * d].
-
-    The prompt's slots are one matrix product for all tokens; those of a token's path are gathered, so that a wide tree
-    costs each of its nodes no more than a narrow one.
-    """
-    batch, length, heads, dim = query.shape
-    kv, width = keys.shape[2], mask.prompt.shape[-1]
-    grouped = query.reshape(batch, length, kv, heads // kv, dim)
-    logits = jnp.einsum("btkgd,bskd->bkgts", grouped, keys[:, :width], preferred_element_type=query.dtype)
-    seen = jnp.broadcast_to(mask.prompt[:, None, None], logits.shape)
-    if mask.path.shape[-1]:
-        own_keys, own_values = (_on_path(store, mask.path) for store in (keys, values))
-        own = jnp.einsum("btkgd,btakd->bkgta", grouped, own_keys, preferred_element_type=query.dtype)
-        logits = jnp.concatenate([logits, own], -1)
-        seen = jnp.concatenate([seen, jnp.broadcast_to((mask.path >= 0)[:, None, None], own.shape)], -1)
-    logits = (logits * dim**-0.5).astype(jnp.promote_types(logits.dtype, jnp.float32))
-    weights = jax.nn.softmax(jnp.where(seen, logits, MASKED), -1).astype(values.dtype)
-    attended = jnp.einsum("bkgts,bskd->btkgd", weights[..., :width], values[:, :width])
-    if mask.path.shape[-1]:
-        attended += jnp.einsum("bkgta,btakd->btkgd", weights[..., width:], own_values)
-    return attended.reshape(batch, length, heads * dim)
-
-
-def _on_path(store: Array, path: Array) -> Array:
-    """The keys or values [B, T, A, kv, d] in the slots of each token's path [B, T, A]."""
-    batch, slots, *rest = store.shape
-    flat = jnp.maximum(path, 0).reshape(batch, -1, 1)  # whole rows are copied, several times faster than by one index
-    return jnp.take_along_axis(store.reshape(batch, slots, -1), flat, 1).reshape(*path.shape, *rest)
 
 
 class Attention(nn.Module):
@@ -249,12 +217,6 @@ def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
     """Random float32 parameters, a plain nested dict; layer parameters carry a leading axis [layers]."""
     token = jnp.zeros((1, 1), jnp.int32)
     return Llama(config).init(key, token, token, causal_mask(jnp.ones((1, 1), bool)), None, None, 1)["params"]
-
-
-def causal_mask(valid: Array) -> SlotMask:
-    """What the tokens of whole left-padded sequences see; valid [B, T] marks the real ones."""
-    causal = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None, :]
-    return SlotMask(causal, jnp.zeros((*valid.shape, 0), jnp.int32))
 
 
 def apply_masked(

@@ -1,6 +1,7 @@
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from atspeed_jax.shapes import SlotMask
 from cases import SHAPES, make_batch
 from properties import check_user
 from table_model import TableStep, table_logits
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 LAYOUT = Layout(2, (1, 3, 3))
 CONFIG = SearchConfig(1, (3, 3), 2, "vocab")
@@ -94,15 +97,19 @@ def test_calls_read_no_more_than_the_budget():
     """Round 1 the prompt and M nodes, later rounds the K settled beams and M nodes."""
     batch = make_batch(SHAPE, np.random.default_rng(0), trie="some", table="smooth", draft="random")
     MeasuredStep.widths.clear()
-    result = batch.speculative(MeasuredStep())
+    jax.eval_shape(lambda: batch.decode(MeasuredStep()))
     first, *later = MeasuredStep.widths  # a later round is traced for each size of its batch
     assert first == SHAPE.prompt + SHAPE.budget and set(later) == {SHAPE.beams + SHAPE.budget}
-    wide = batch.speculative(TableStep(), budget=None)
+
+
+def test_a_budget_costs_calls_and_never_items():
+    batch = make_batch(SHAPE, np.random.default_rng(0), trie="some", table="smooth", draft="random")
+    result, wide = batch.speculative(TableStep()), batch.speculative(TableStep(), budget=None)
     np.testing.assert_array_equal(result.ids, wide.ids)
     assert (result.target_calls >= wide.target_calls).all()
 
 
-@pytest.mark.parametrize("budget", [4, 12, 1000])
+@pytest.mark.parametrize("budget", [4, 12])
 def test_any_budget_gives_the_list_of_plain_beam_search(budget):
     batch = make_batch(SHAPE, np.random.default_rng(1), trie="full", table="ladder", draft="near")
     result = batch.speculative(TableStep(), budget=budget)

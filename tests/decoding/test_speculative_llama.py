@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import oracle
 from atspeed_jax.decoding.base import Prompt, SearchConfig
@@ -15,6 +16,8 @@ from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from cases import fetch, items_of
 from numpy_llama import numpy_llama, wide_params
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SIZES = (6, 5, 4)
 USERS, PROMPT = 8, 7
@@ -54,7 +57,7 @@ def prompts(rng):
     return Prompt(jnp.asarray(tokens, jnp.int32), jnp.asarray(valid))
 
 
-def decode(dtype, length, widths, beams, norm, drafter, rng):
+def decode(dtype, length, widths, beams, norm, drafter, rng, row_shares=()):
     """-> (plain, speculative, the oracle's lists)."""
     model = config(dtype)
     target, draft = wide_params(model, 1), wide_params(model, 2)
@@ -64,7 +67,7 @@ def decode(dtype, length, widths, beams, norm, drafter, rng):
         drafter, draft = PopularityDrafter(), popularity_prior(trie, ids, rng.integers(0, 9, len(ids)))
     else:
         drafter = ModelDrafter(LlamaStep(model))
-    search = SearchConfig(beams, widths, 2, norm)
+    search = SearchConfig(beams, widths, 2, norm, row_shares=row_shares)
     plain = beam_search(LlamaStep(model), target, trie, prompt, beams=beams, score_norm=norm)
     strict = speculative_beam_search(LlamaStep(model), target, drafter, draft, trie, prompt, config=search)
     logits = numpy_llama(model, target)
@@ -87,7 +90,8 @@ def check(plain, strict, expected, digits, margin):
 
 
 def test_llama_equals_oracle():
-    plain, strict, expected = decode("float32", 3, (5, 12), 5, "vocab", "model", np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    plain, strict, expected = decode("float32", 3, (5, 12), 5, "vocab", "model", rng, row_shares=(8, 2))
     assert check(plain, strict, expected, digits=1e-4, margin=1e-4) >= USERS - 2
     assert len(set(strict.target_calls.tolist())) > 1 and strict.target_calls.max() <= 3
     spread = [want.items[0][1] - want.items[-1][1] for want in expected]

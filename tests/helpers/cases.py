@@ -29,7 +29,10 @@ DRAFTS = ("perfect", "near", "random", "adversarial")
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What is compiled once: codes per level, settings, drafter ("model" or "popularity"), batch, prompt length."""
+    """What is compiled once: codes per level, settings, drafter ("model" or "popularity"), batch, prompt length.
+
+    row_shares: each share is one more round to compile, so only some shapes have one.
+    """
 
     sizes: tuple[int, ...]
     beams: int
@@ -40,6 +43,7 @@ class Shape:
     batch: int = 8
     prompt: int = 5
     budget: int | None = None
+    row_shares: tuple[int, ...] = ()
 
     def __str__(self):
         widths = "-".join(map(str, self.widths)) or "none"
@@ -62,28 +66,28 @@ class Shape:
 
 # The least widths allowed, all prefixes, in between; K of 1, beyond a width, beyond the catalogue; ids of 1 to 4 codes.
 SHAPES = (
-    Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, "vocab"),
+    Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, "vocab", row_shares=(2,)),
     Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, "trie"),
     Shape((5, 3, 3, 3), 4, (4, 6, 8), 1, "vocab"),
-    Shape((5, 3, 3, 3), 4, (4, 6, 9), 3, "vocab", "popularity"),
+    Shape((5, 3, 3, 3), 4, (4, 6, 9), 3, "vocab", "popularity", row_shares=(2,)),
     Shape((4, 3, 3), 1, (1, 1), 2, "vocab"),
     Shape((4, 3, 3), 12, (4, 12), 1, "vocab"),
     Shape((4, 3, 3), 40, (4, 12), 2, "trie"),
-    Shape((6, 3, 3), 5, (5, 8), 2, "trie"),
+    Shape((6, 3, 3), 5, (5, 8), 2, "trie", row_shares=(4, 2)),
     Shape((7, 4), 4, (4,), 1, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie", "popularity"),
     Shape((9,), 4, (), 1, "vocab"),
-    Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12),
+    Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12, row_shares=(2,)),
 )
 MORE_SHAPES = (  # for the slow suite
-    Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie"),
+    Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie", row_shares=(4, 2)),
     Shape((4, 3, 3, 3), 2, (2, 3, 2), 1, "trie", "popularity"),
-    Shape((3, 3, 2, 2, 2), 6, (3, 6, 8, 8), 2, "vocab"),
+    Shape((3, 3, 2, 2, 2), 6, (3, 6, 8, 8), 2, "vocab", row_shares=(2,)),
     Shape((6, 3, 3), 5, (5, 5), 2, "trie", "popularity"),
     Shape((8, 3, 3), 7, (7, 10), 3, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie"),
     Shape((5, 3, 3, 3), 3, (5, 8, 12), 2, "trie", budget=6),
-    Shape((5, 3, 3, 3), 4, (5, 9, 9), 1, "vocab", "popularity", budget=5),
+    Shape((5, 3, 3, 3), 4, (5, 9, 9), 1, "vocab", "popularity", budget=5, row_shares=(2,)),
 )
 
 
@@ -111,16 +115,17 @@ class Batch:
         return fetch(beam_search(step, self.table, self.trie, prompt or self.prompt, **how))
 
     def speculative(self, step=COUNTED, prompt: Prompt | None = None, **mode) -> Result:
-        """mode: further fields of `SearchConfig`. One row share only: each one more is a round more to compile."""
+        """mode: further fields of `SearchConfig`."""
+        return fetch(self.decode(step, prompt, **mode))
+
+    def decode(self, step, prompt: Prompt | None = None, **mode) -> Result:
+        """`speculative`, the result left on the device."""
         shape = self.shape
         drafter = ModelDrafter(STEP) if shape.drafter == "model" else PopularityDrafter()
-        config = SearchConfig(
-            shape.beams, shape.widths, shape.gamma, shape.norm, **({"budget": shape.budget, "row_shares": (2,)} | mode)
-        )
-        return fetch(
-            speculative_beam_search(
-                step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config
-            )
+        own = {"budget": shape.budget, "row_shares": shape.row_shares}
+        config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm, **(own | mode))
+        return speculative_beam_search(
+            step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config
         )
 
     def propose(self):

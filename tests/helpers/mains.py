@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "tests/helpers/small.py"
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # see `compilation.compile_quickly`
 
 
 def run_mains(cases, environment: dict[str, str]) -> list[SimpleNamespace]:

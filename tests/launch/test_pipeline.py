@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mains import SMALL, run_mains
+from mains import QUICK, SMALL, run_mains
 
 pytestmark = pytest.mark.slow
 
@@ -46,10 +46,9 @@ def test_a_killed_pipeline_ends_as_if_never_killed(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     cases = [("pipeline", killed, SMALL, [], str(killed / pattern)) for pattern in KILLS]
     cases += [("pipeline", workdir, SMALL, [], "") for workdir in (killed, whole)]
-    cache = {
+    cache = QUICK | {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     *deaths, ended, uninterrupted = run_mains(cases, cache)
     assert [death.code for death in deaths] == [-9] * len(KILLS)

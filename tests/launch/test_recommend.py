@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mains import SMALL, run_mains
+from mains import QUICK, SMALL, run_mains
 
 USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
 
@@ -27,7 +27,7 @@ def ended(small_run, tmp_path_factory):
         "too many": case(small_run.workdir, "--k=11", output="other.jsonl"),
         "unknown item": case(small_run.workdir, "--k=6", users="bad.jsonl", output="other.jsonl"),
     }
-    return place, dict(zip(cases, run_mains(cases.values(), {}), strict=True))
+    return place, dict(zip(cases, run_mains(cases.values(), QUICK), strict=True))
 
 
 def test_every_user_gets_a_list_without_what_was_seen(ended):

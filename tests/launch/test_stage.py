@@ -12,7 +12,7 @@ import pytest
 import small
 from atspeed_jax.training.train import TrainingDiverged
 from launch import stage
-from mains import ROOT, SMALL, run_mains
+from mains import QUICK, ROOT, SMALL, run_mains
 
 REAL = "configs/lcrec_small.py"
 
@@ -95,7 +95,7 @@ def ended(place):
         ("pipeline", place / "finished", SMALL, [], ""),
         ("train_target", place / "finished", SMALL, ["--verbosity=0"], ""),
     ]
-    *bad, again, talkative = run_mains(cases, {})
+    *bad, again, talkative = run_mains(cases, QUICK)
     after = small.snapshot(place)
     return SimpleNamespace(
         bad=dict(zip(BAD, bad, strict=True)), again=again, talkative=talkative, before=before, after=after

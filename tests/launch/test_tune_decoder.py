@@ -3,24 +3,24 @@
 import json
 import shutil
 
-from mains import SMALL, run_mains
+from mains import QUICK, SMALL, run_mains
 
 
 def test_the_table_is_printed_written_and_used(small_run, tmp_path):
-    workdir, quick = tmp_path / "run", {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    workdir = tmp_path / "run"
     shutil.copytree(small_run.workdir, workdir)
     (tmp_path / "users.jsonl").write_text('{"user": 1, "items": [0, 1]}\n')
     flags = ["--beams=4", "--batch_sizes=2", "--batches=2", "--repeats=1", "--drafters=popularity"]
     files = [f"--checkpoint={workdir}", f"--input={tmp_path / 'users.jsonl'}", "--drafter=tuned"]
     lists = [("recommend", None, None, [*files, f"--k={k}", f"--output={tmp_path / f'{k}.jsonl'}"], "") for k in (4, 5)]
     cases = [("tune_decoder", workdir, SMALL, [*flags, "--widths=all;3"], "")]
-    wrong, tuned = run_mains([*cases, ("tune_decoder", workdir, SMALL, flags, "")], quick)
+    wrong, tuned = run_mains([*cases, ("tune_decoder", workdir, SMALL, flags, "")], QUICK)
     assert wrong.code == 1 and "widths 'all;3': expected ints or 'all'" in wrong.err.splitlines()[-1]
     assert tuned.code == 0, tuned.err
     table = json.loads((workdir / "tuned.json").read_text())
     assert [(row["K"], row["batch"], len(row["settings"])) for row in table["rows"]] == [(4, 2, 2)]
     assert "chosen" in tuned.out and "Tuned decoding" in (workdir / "tuned.md").read_text()
-    found, unknown = run_mains(lists, quick)
+    found, unknown = run_mains(lists, QUICK)
     assert found.code == 0, found.err
     assert len(json.loads((tmp_path / "4.jsonl").read_text())["items"]) == 4
     assert unknown.code == 1 and "tuned.json has no K=5, only [4]" in unknown.err.splitlines()[-1]

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.models.llama import Dropout, LlamaConfig, LlamaStep, attend, causal_mask, forward, init_params
+from atspeed_jax.models.attention import causal_mask
+from atspeed_jax.models.llama import Dropout, LlamaConfig, LlamaStep, forward, init_params
 from atspeed_jax.shapes import SlotMask
 from numpy_llama import numpy_llama, wide_params
 
@@ -110,8 +111,7 @@ def join(prompt, nodes):
     """Prompt tokens, whose paths are empty, and nodes read in one call."""
     *head, mask = prompt
     path = jnp.full((*mask.prompt.shape[:2], nodes[-1].path.shape[-1]), -1)
-    both = zip((*head, mask.replace(path=path)), nodes, strict=True)
-    return tuple(jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *pair) for pair in both)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), (*head, mask.replace(path=path)), nodes)
 
 
 def tokens_of(path):
@@ -140,21 +140,6 @@ def test_tree_nodes_equal_whole_sequences(calls):
         for node, path in enumerate([[]] + [path for _, path, _ in NODES]):
             want = expected(own + tokens_of(path))[-1]
             np.testing.assert_allclose(logits[row, node], want, rtol=0, atol=1e-4)
-
-
-def test_attention_over_prompt_and_path_is_attention_over_the_whole_mask():
-    rng = np.random.default_rng(4)
-    query = rng.normal(size=(2, 5, 4, 6)).astype(np.float32)
-    keys, values = rng.normal(size=(2, 2, 9, 2, 6)).astype(np.float32)
-    paths = [[-1, -1], [4, -1], [5, -1], [4, 7], [8, 5]]
-    mask = SlotMask(jnp.asarray(rng.random((2, 5, 4)) < 0.6), jnp.asarray([paths, paths[::-1]]))
-    whole = SlotMask(mask.dense(9), jnp.zeros((2, 5, 0), int))
-    np.testing.assert_array_equal(mask.dense(9)[..., :4], mask.prompt)
-    assert [np.flatnonzero(seen).tolist() for seen in mask.dense(9)[0, :, 4:]] == [[], [0], [1], [0, 3], [1, 4]]
-    found, want = attend(query, keys, values, mask), attend(query, keys, values, whole)
-    seen = np.asarray(mask.dense(9)).any(-1)  # what sees nothing means nothing
-    assert seen.sum() >= 9
-    np.testing.assert_allclose(found[seen], want[seen], atol=1e-6)
 
 
 def test_rewritten_slots_forget_what_they_held():

@@ -1,0 +1,12 @@
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.shapes import SlotMask
+
+
+def test_a_mask_of_two_parts_as_one():
+    prompt = jnp.array([[[True, False], [False, False], [True, True]]])
+    whole = SlotMask(prompt, jnp.array([[[-1, -1], [3, -1], [5, 2]]])).dense(6)
+    assert [np.flatnonzero(seen).tolist() for seen in whole[0]] == [[0], [3], [0, 1, 2, 5]]
+    nothing_behind = SlotMask(prompt, jnp.zeros((1, 3, 0), int))
+    np.testing.assert_array_equal(nothing_behind.dense(2), prompt)
