@@ -15,15 +15,15 @@ import jax
 import numpy as np
 
 from atspeed_jax.decoding.base import Prompt, Result
-from atspeed_jax.evaluation.decode_users import prompt_of
+from atspeed_jax.evaluation.decode_users import Keys, prompt_of
 
 Decode = Callable[[Prompt], Result]
 
 
-def run_once(decode: Decode, batch: dict) -> float:
-    """Seconds of one decode of a batch, from NumPy tokens to NumPy lists."""
+def run_once(decode: Decode, batch: dict, keys: Keys | None = None) -> float:
+    """Seconds of one decode of a batch, from NumPy tokens to NumPy lists. keys: see `prompt_of`."""
     start = time.perf_counter()
-    result = decode(prompt_of(batch))
+    result = decode(prompt_of(batch, keys))
     jax.device_get((result.ids, result.score, result.valid))
     return time.perf_counter() - start
 

@@ -11,7 +11,16 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from atspeed_jax.decoding.base import DecodeError, Mode, Prompt, Result, ScoreNorm, SearchConfig, resolve_widths
+from atspeed_jax.decoding.base import (
+    DecodeError,
+    Mode,
+    Prompt,
+    Result,
+    ScoreNorm,
+    SearchConfig,
+    StepModel,
+    resolve_widths,
+)
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
@@ -98,7 +107,7 @@ class Decoders:
     """Target, draft and catalogue, ready to decode any `Setting`.
 
     prior: `items.trie.popularity_prior`. prefixes: what "all" means per score norm (`prefixes_by_norm`). draft and
-    draft_params may be None where no draft model is used.
+    draft_params may be None where no draft model is used. step: what makes a model of a config.
     """
 
     target: LlamaConfig
@@ -108,6 +117,7 @@ class Decoders:
     trie: Trie
     prior: tuple[jax.Array, ...]
     prefixes: Mapping[ScoreNorm, tuple[int, ...]]
+    step: Callable[[LlamaConfig], StepModel] = LlamaStep
 
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
         """The jitted decoder of a setting as a function of the prompt alone.
@@ -124,7 +134,7 @@ class Decoders:
         return lambda prompt: _with_ids(decode(prompt), self.trie)
 
     def _build(self, setting: Setting, trie: Trie | LevelTrie, prefixes: tuple[int, ...]) -> Callable[[Prompt], Result]:
-        step = LlamaStep(self.target)
+        step = self.step(self.target)
         if setting.method == "beam_search":
             return lambda prompt: beam_search(
                 step,
@@ -148,7 +158,7 @@ class Decoders:
             setting.row_shares,
         )
         if setting.drafter == "draft":
-            drafter, params = ModelDrafter(LlamaStep(self.draft)), self.draft_params
+            drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
         else:
             drafter, params = PopularityDrafter(), self.prior
         return lambda prompt: speculative_beam_search(
