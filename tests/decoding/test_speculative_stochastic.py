@@ -82,7 +82,7 @@ def test_lists_are_draws_without_replacement_from_the_model(draft):
 
 def test_temperature_is_that_of_the_logits():
     batch = make_batch(TOY, np.random.default_rng(5), trie="full", table="smooth", draft="near")
-    prompt = batch.prompt.replace(keys=user_keys(0, np.arange(TOY.batch)))
+    prompt = crowd(batch, 1, seed=0)  # the shape of the test above, compiled already
     hot = batch.speculative(STEP, prompt, mode="stochastic", temperature=2.5)
     divided = dataclasses.replace(batch, table=batch.table / np.float32(2.5), draft=batch.draft / np.float32(2.5))
     cool = divided.speculative(STEP, prompt, mode="stochastic")
@@ -94,14 +94,14 @@ def test_a_user_drawn_again_gets_the_same_and_another_seed_another():
     batch = make_batch(SHAPES[0], np.random.default_rng(6), trie="full", table="smooth", draft="near")
     users = np.arange(8)
     first, again, other = (
-        batch.speculative(STEP, batch.prompt.replace(keys=user_keys(seed, users)), mode="stochastic")
+        batch.speculative(prompt=batch.prompt.replace(keys=user_keys(seed, users)), mode="stochastic")
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first.ids, again.ids)
     assert (first.ids != other.ids).any()
     order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
     prompt = batch.prompt.replace(keys=user_keys(1, users))
-    moved = batch.speculative(STEP, jax.tree.map(lambda x: x[order], prompt), mode="stochastic")
+    moved = batch.speculative(prompt=jax.tree.map(lambda x: x[order], prompt), mode="stochastic")
     np.testing.assert_array_equal(moved.ids, first.ids[order])
 
 
