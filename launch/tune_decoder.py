@@ -12,7 +12,7 @@ from absl import flags
 from atspeed_jax import files
 from atspeed_jax.evaluation.report import environment
 from atspeed_jax.evaluation.tables import markdown, plain
-from atspeed_jax.evaluation.tune import TuneConfig, parse_shares, parse_widths, tune, tune_table
+from atspeed_jax.evaluation.tune import TuneConfig, parse_widths, tune, tune_table
 from launch.stage import main
 
 _BEAMS = flags.DEFINE_list("beams", ["20", "5", "1"], "K.")
@@ -20,7 +20,7 @@ _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "64"], "Users decoded at o
 _WIDTHS = flags.DEFINE_multi_string("widths", [], "More widths, such as --widths=20,20,20 (may be repeated).")
 _DRAFTERS = flags.DEFINE_list("drafters", ["draft", "popularity"], "Who proposes.")
 _BUDGETS = flags.DEFINE_list("budgets", ["none"], "Drafted nodes that a target call reads; none: all.")
-_SHARES = flags.DEFINE_multi_string("row_shares", ["8,2"], "See SearchConfig; none: later rounds read the whole batch.")
+_SHARES = flags.DEFINE_list("row_shares", ["4"], "SearchConfig.row_share; 1: later rounds read the whole batch.")
 _BATCHES = flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1)
 _HOPELESS = flags.DEFINE_float("hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", lower_bound=1)
@@ -34,7 +34,7 @@ def tune_decoder(run) -> None:
         widths=tuple(dict.fromkeys((*own, *map(parse_widths, _WIDTHS.value)))),
         drafters=tuple(_DRAFTERS.value),
         budgets=tuple(None if budget == "none" else int(budget) for budget in _BUDGETS.value),
-        row_shares=tuple(map(parse_shares, _SHARES.value)),
+        row_shares=tuple(map(int, _SHARES.value)),
         batches=_BATCHES.value,
         hopeless=_HOPELESS.value,
         repeats=_REPEATS.value,

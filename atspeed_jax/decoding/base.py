@@ -51,9 +51,8 @@ class SearchConfig:
     so it is neither drafted nor fed to a model, and widths count the open prefixes alone. tolerance: share of the K
     beams' probability that a level may give up to be accepted with some of them not drafted; 0 gives the list of plain
     beam search (ALGORITHM section 6). budget: M, drafted nodes that a target call reads, the best of all levels
-    (`decoding.budget`); None for all that the widths allow. row_shares: a round after the first reads the unfinished
-    rows alone where these are at most 1/share of the batch, for the largest share that does; each share is compiled, ()
-    reads the whole batch (`decoding.unfinished`).
+    (`decoding.budget`); None for all that the widths allow. row_share: rounds after the first read the unfinished rows
+    alone, 1/row_share of the batch at a time (`decoding.unfinished`); 1 reads the whole batch.
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
@@ -69,7 +68,7 @@ class SearchConfig:
     mode: Mode = "strict"
     temperature: float = 1.0
     budget: int | None = None
-    row_shares: tuple[int, ...] = (8, 2)
+    row_share: int = 4
 
     def __post_init__(self):
         check_mode(self.mode, self.temperature, self.score_norm)
@@ -81,8 +80,8 @@ class SearchConfig:
             raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
         if self.budget is not None and self.mode.startswith("relaxed"):
             raise DecodeError(f"budget={self.budget} with mode={self.mode!r}: leaving out draws would change the law")
-        if any(share < 2 for share in self.row_shares):
-            raise DecodeError(f"row_shares={self.row_shares}: expected shares of 2 or more, or () for none")
+        if self.row_share < 1:
+            raise DecodeError(f"row_share={self.row_share}: expected 1, the whole batch in every round, or more")
         if self.beams < 1:
             raise DecodeError(f"beams={self.beams}: keep at least one beam")
         if not all(isinstance(width, int) for width in self.widths):
@@ -196,9 +195,10 @@ class Result(struct.PyTreeNode):
     K]: False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each
     user, the prompt's included. given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way, 0
     where the list is that of plain beam search. faulty [B]: the first level, from 1, at which a beam's score is not a
-    finite number, since the target's logits were not; 0 for none (see `check_finite`). rounds []: forwards of the batch
-    (its slowest row). round_one: None for plain beam search. perturbed [B, K]: in stochastic mode the perturbed
-    log-probability, by which the list is sorted; else None.
+    finite number, since the target's logits were not; 0 for none (see `check_finite`). rounds []: forwards of the
+    batch, as many as its slowest row needs, or more but smaller ones, where later rounds read a part of it
+    (`SearchConfig.row_share`). round_one: None for plain beam search. perturbed [B, K]: in stochastic mode the
+    perturbed log-probability, by which the list is sorted; else None.
     """
 
     ids: Int[Array, "B K"]

@@ -3,8 +3,8 @@ and 4).
 
 A round is: the draft grows a tree from the settled beams, ONE target call scores all of it, a walk accepts every level
 whose beams were all drafted. Each round settles at least one level, so L rounds always suffice. Round 1 also reads the
-prompt; later rounds are one scan, read the unfinished rows of the batch alone where these are few, and cost nothing
-once every row is finished.
+prompt; later rounds are one scan, read the unfinished rows of the batch alone, some at a time, and cost nothing once
+every row is finished.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from atspeed_jax.decoding.base import (
 )
 from atspeed_jax.decoding.budget import room_for, within_budget
 from atspeed_jax.decoding.draft import Drafter, draft_tree
-from atspeed_jax.decoding.unfinished import batch_axes, on_unfinished
+from atspeed_jax.decoding.unfinished import batch_axes, most_passes, on_unfinished, rows_at_a_time
 from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import RowInt
@@ -101,13 +101,15 @@ def speculative_beam_search(
 
     def next_round(state: State, _):
         unfinished = state.level < length
-        return on_unfinished(later_round, unfinished, state, axes, trie, prompt, config.row_shares), unfinished.any()
+        return on_unfinished(later_round, unfinished, state, axes, trie, prompt, size), unfinished.any()
 
+    batch = prompt.tokens.shape[0]
+    size = rows_at_a_time(batch, config.row_share)
     state, axes = _begin(target, drafter, prompt, layout, length, config.mode)
     state, round_one = one_round(state, trie, prompt, range(0, min(config.gamma + 1, length)))
     rounds = jnp.int32(1)
     if length > 1:  # ids of one code are settled by round 1, and a later round would have no level to read
-        state, ran = jax.lax.scan(next_round, state, None, length=length - 1)
+        state, ran = jax.lax.scan(next_round, state, None, length=most_passes(batch, size, length - 1))
         rounds += ran.sum(dtype=jnp.int32)
     return B.finalise(state.settled, state.calls, 1 - state.kept, state.faulty, rounds, round_one)
 

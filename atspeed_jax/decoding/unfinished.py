@@ -1,12 +1,12 @@
-"""Rows that finish early: a later round reads only those that need it.
+"""Rows that finish early: a later round reads only those that need it, some at a time.
 
-Most users are done after one round. Where few are left, they are gathered into a smaller batch, which goes through the
-same round, and put back. The sizes are static, so each is compiled once; which one runs is decided on the device.
+Most users are done after one round. The first of the unfinished ones are gathered into a smaller batch, which goes
+through a round, and put back, until none is left. The size is static, so one later round is compiled whatever the
+number of users that need it.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -17,9 +17,18 @@ from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import RowBool, RowInt
 
 
-def sub_batches(batch: int, shares: tuple[int, ...]) -> tuple[int, ...]:
-    """Sizes that a later round is compiled for, ascending: batch / share for every share, and the whole batch."""
-    return (*sorted({batch // share for share in shares} - {0, batch}), batch)
+def rows_at_a_time(batch: int, share: int) -> int:
+    """Rows that a later round reads: 1/share of the batch, rounded up."""
+    return -(-batch // share)
+
+
+def most_passes(batch: int, size: int, rounds: int) -> int:
+    """Passes over `size` rows after which every row has had so many rounds.
+
+    A row stays among the first unfinished until it is done. When the last row's turn comes, some place has served at
+    most ceil(batch / size) - 1 others.
+    """
+    return -(-batch // size) * rounds
 
 
 def batch_axes(init_cache: Callable, slots: int):
@@ -28,27 +37,22 @@ def batch_axes(init_cache: Callable, slots: int):
     return jax.tree.map(lambda a, b: [m != n for m, n in zip(a.shape, b.shape, strict=True)].index(True), one, two)
 
 
-def on_unfinished(
-    one_round: Callable, unfinished: RowBool, state, axes, trie: Trie, prompt: Prompt, shares: tuple[int, ...]
-):
-    """The state after `one_round(state, trie, prompt)` of at least the unfinished [B] rows; as it is if there are none.
+def on_unfinished(one_round: Callable, unfinished: RowBool, state, axes, trie: Trie, prompt: Prompt, size: int):
+    """The state after `one_round(state, trie, prompt)` of the first `size` unfinished [B] rows; as it is if there are
+    none.
 
-    axes: the batch axis of each array of the state. shares: see `sub_batches`. Finished rows must be left alone by a
-    round.
+    axes: the batch axis of each array of the state. A round must leave finished rows alone: they fill up the part.
     """
-    sizes = sub_batches(unfinished.shape[0], shares)
-    order = jnp.argsort(~unfinished, stable=True)
 
-    def with_rows(size: int, state):
-        rows = order[:size]
+    def with_rows(state):
+        if size == unfinished.shape[0]:
+            return one_round(state, trie, prompt)
+        rows = jnp.argsort(~unfinished, stable=True)[:size]
         own = jax.tree.map(lambda x: x[rows], prompt)
         part = one_round(take_rows(state, axes, rows), trie.take_rows(rows), own)
         return put_rows(state, axes, rows, part)
 
-    parts = [functools.partial(with_rows, size) for size in sizes[:-1]]
-    choices = [lambda state: state, *parts, lambda state: one_round(state, trie, prompt)]
-    smallest = (unfinished.sum() > jnp.array((0, *sizes[:-1]))).sum()
-    return jax.lax.switch(smallest, choices, state)
+    return jax.lax.cond(unfinished.any(), with_rows, lambda state: state, state)
 
 
 def take_rows(tree, axes, rows: RowInt):

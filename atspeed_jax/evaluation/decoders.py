@@ -52,7 +52,7 @@ class DecodeConfig:
 class Setting:
     """One way to decode.
 
-    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature, budget, row_shares: see
+    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature, budget, row_share: see
     `SearchConfig`. constraint: "trie", ids of items alone, or "levels", any known code of each level, as the paper's
     reference decodes; ids are NO_ITEM where no item has the codes.
     """
@@ -68,7 +68,7 @@ class Setting:
     temperature: float = 1.0
     budget: int | None = None
     constraint: Constraint = "trie"
-    row_shares: tuple[int, ...] = SearchConfig.row_shares
+    row_share: int = SearchConfig.row_share
 
     @property
     def label(self) -> str:
@@ -80,8 +80,8 @@ class Setting:
             label += f"_{self.mode}_T{self.temperature:g}"
         if self.tolerance:
             label += f"_tolerance{self.tolerance:g}"
-        if self.row_shares != SearchConfig.row_shares:
-            label += f"_rows{'-'.join(map(str, self.row_shares))}"
+        if self.row_share != SearchConfig.row_share:
+            label += f"_rows{self.row_share}"
         return label + ("_levels" if self.constraint == "levels" else "")
 
     @property
@@ -155,7 +155,7 @@ class Decoders:
             setting.mode,
             setting.temperature,
             setting.budget,
-            setting.row_shares,
+            setting.row_share,
         )
         if setting.drafter == "draft":
             drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params

@@ -20,7 +20,7 @@ from atspeed_jax.evaluation import benchmark
 from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
 from atspeed_jax.evaluation.evaluate import EvaluateConfig, users_with_items
-from atspeed_jax.evaluation.tables import Table, method_label, widths_label
+from atspeed_jax.evaluation.tables import ABSENT, Table, method_label, widths_label
 from atspeed_jax.programs import forget_programs
 
 SAFE = 0.97  # the lower bound of the ratio to plain beam search that a choice needs
@@ -42,7 +42,7 @@ class TuneConfig:
     widths: tuple[Widths, ...]
     drafters: tuple[DrafterName, ...]
     budgets: tuple[int | None, ...]
-    row_shares: tuple[tuple[int, ...], ...] = (SearchConfig.row_shares,)
+    row_shares: tuple[int, ...] = (SearchConfig.row_share,)
     batches: int = 10
     users: int = 100
     hopeless: float = 1.5
@@ -54,7 +54,7 @@ class TuneConfig:
         for name in ("beams", "batch_sizes", "widths", "drafters", "budgets", "row_shares"):
             if not getattr(self, name):
                 raise TuneError(f"{name} is empty: name at least one")
-        for name in ("beams", "batch_sizes"):
+        for name in ("beams", "batch_sizes", "row_shares"):
             if min(getattr(self, name)) < 1:
                 raise TuneError(f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("batches", "users", "repeats", "samples"):
@@ -72,24 +72,16 @@ def parse_widths(text: str) -> Widths:
         raise TuneError(f"widths {text!r}: expected ints or 'all' with commas between, such as all,64,96") from None
 
 
-def parse_shares(text: str) -> tuple[int, ...]:
-    """ "8,2" -> (8, 2), "none" -> (). Raises TuneError for anything else."""
-    try:
-        return () if text == "none" else tuple(map(int, text.split(",")))
-    except ValueError:
-        raise TuneError(f"row_shares {text!r}: expected ints with commas between, such as 8,2, or none") from None
-
-
 def grid(
     config: TuneConfig, decode: DecodeConfig, decoders: Decoders, beams: int, say: Callable[[str], None]
 ) -> list[Setting]:
     """Plain beam search, and every setting that can work for this K (a width or budget below K cannot: `say` why)."""
     settings = [plain(beams, decode.score_norm)]
-    for drafter, widths, budget, shares in itertools.product(
+    for drafter, widths, budget, share in itertools.product(
         config.drafters, config.widths, config.budgets, config.row_shares
     ):
         setting = speculative(drafter, beams, dataclasses.replace(decode, widths=widths, budget=budget))
-        setting = dataclasses.replace(setting, row_shares=shares)
+        setting = dataclasses.replace(setting, row_share=share)
         try:
             decoders.build(setting)
         except DecodeError as error:
@@ -186,7 +178,7 @@ def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm
         raise TuneError(f"{path} has no K={beams}, only {known}; tune again with --beams={beams}")
     row = min(rows, key=lambda row: (abs(row["batch"] - batch), row["batch"]))
     found = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
-    return Setting(**found | {name: tuple(found[name]) for name in ("widths", "row_shares")})
+    return Setting(**found | {"widths": tuple(found["widths"])})
 
 
 def tune_table(rows: Sequence[dict]) -> Table:
@@ -196,7 +188,7 @@ def tune_table(rows: Sequence[dict]) -> Table:
         "K",
         "batch",
         "widths",
-        "row shares",
+        "row share",
         "target calls",
         "in one call",
         "ms per batch",
@@ -213,7 +205,7 @@ def tune_table(rows: Sequence[dict]) -> Table:
                 str(row["K"]),
                 str(row["batch"]),
                 widths_label(setting["widths"], setting["budget"]),
-                widths_label(setting["row_shares"] if setting["widths"] else ()),
+                f"1/{setting['row_share']}" if setting["method"] == "speculative" else ABSENT,
                 f"{entry['target_calls']:.3f}",
                 f"{entry['one_call_share']:.3f}",
                 f"{entry['time_ms']:.2f}",

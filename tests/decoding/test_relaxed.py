@@ -90,9 +90,7 @@ def test_reported_calls_are_executed_calls_and_lists_are_sorted(mode):
             items = items_of(result, row)
             assert set(items) <= set(batch.ids) and len(set(items)) == len(items)
             assert (np.diff(result.score[row, : len(items)]) <= 0).all()
-            expected = dict(
-                oracle.every_item(batch.ids, batch.sequences()[row], table_logits(batch.table), shape.norm)
-            )
+            expected = dict(oracle.every_item(batch.ids, batch.sequences()[row], table_logits(batch.table), shape.norm))
             for item, score in zip(items, result.score[row], strict=False):
                 assert score == pytest.approx(expected[item], abs=1e-4)
             if mode == "relaxed":

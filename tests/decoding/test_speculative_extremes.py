@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def check(batch: Batch, users) -> None:
     """Both decoders against the oracle for some users, and against each other for all; tables are exact."""
     shape = batch.shape
-    plain, strict = batch.plain(STEP), batch.speculative(STEP, row_shares=(8, 2))
+    plain, strict = batch.plain(STEP), batch.speculative(STEP, row_share=4)
     for name in ("ids", "tokens", "score", "valid"):
         np.testing.assert_array_equal(getattr(strict, name), getattr(plain, name), name)
     assert (strict.target_calls <= len(shape.sizes)).all() and strict.target_calls.min() < len(shape.sizes)

@@ -7,30 +7,34 @@ import pytest
 
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.draft import PopularityDrafter
-from atspeed_jax.decoding.unfinished import batch_axes, on_unfinished, put_rows, sub_batches, take_rows
+from atspeed_jax.decoding.unfinished import batch_axes, most_passes, on_unfinished, put_rows, rows_at_a_time, take_rows
 from atspeed_jax.items.filters import FilteredTrie
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from table_model import TableStep
 
 LLAMA = LlamaConfig(11, 8, 8, 3, 1, 1, 8, 10_000.0, 1e-6, True, 0.0, "float32", False)
-BATCH, SHARES = 16, (8, 2)
+BATCH = 16
 
 
-@pytest.mark.parametrize(
-    ("batch", "shares", "sizes"),
-    [
-        (64, (8, 2), (8, 32, 64)),
-        (8, (8, 2), (1, 4, 8)),
-        (9, (2, 8), (1, 4, 9)),
-        (4, (8, 2), (2, 4)),
-        (1, (8, 2), (1,)),
-        (3, (2, 3), (1, 3)),
-        (64, (), (64,)),
-    ],
-)
-def test_sub_batches(batch, shares, sizes):
-    assert sub_batches(batch, shares) == sizes
+@pytest.mark.parametrize(("batch", "share", "size"), [(64, 4, 16), (64, 1, 64), (9, 4, 3), (3, 4, 1), (1, 4, 1)])
+def test_rows_at_a_time(batch, share, size):
+    assert rows_at_a_time(batch, share) == size
+
+
+def test_passes_suffice_whatever_each_row_needs():
+    """Each pass gives the first `size` unfinished rows a round, as `on_unfinished` does."""
+    rng, tight = np.random.default_rng(1), 0
+    for _ in range(2000):
+        batch, rounds = rng.integers(1, 12), rng.integers(1, 5)
+        size = rng.integers(1, batch + 1)
+        left = rng.integers(0, rounds + 1, batch)
+        for _ in range(most_passes(batch, size, rounds)):
+            assert (left >= 0).all()
+            tight += bool(left.any())
+            left[np.flatnonzero(left)[:size]] -= 1
+        assert not left.any()
+    assert tight > 2000
 
 
 def test_batch_axes():
@@ -54,7 +58,7 @@ def test_rows_are_taken_and_put():
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 8, 9, 15, 16])
-def test_smallest_batch_that_holds_the_unfinished_rows_runs(count):
+def test_the_first_unfinished_rows_have_a_round(count):
     rng = np.random.default_rng(count)
     unfinished = np.zeros(BATCH, bool)
     unfinished[rng.permutation(BATCH)[:count]] = True
@@ -72,8 +76,9 @@ def test_smallest_batch_that_holds_the_unfinished_rows_runs(count):
         return state | {"ran": state["ran"] + ran, "todo": state["todo"] & ~same}
 
     axes = {"todo": 0, "ran": 1, "user": 0}
-    run = jax.jit(lambda state: on_unfinished(one_round, state["todo"], state, axes, trie, prompt, SHARES))
-    result = run(state)
-    size = next(size for size in sub_batches(BATCH, SHARES) if size >= count)
-    assert result["ran"][0].tolist() == np.where(unfinished, size, 0).tolist()
-    assert not result["todo"].any() and result["user"].tolist() == list(range(BATCH))
+    for size in (1, 4, BATCH):
+        run = jax.jit(lambda state, size=size: on_unfinished(one_round, state["todo"], state, axes, trie, prompt, size))
+        result, first = run(state), unfinished & (np.cumsum(unfinished) <= size)
+        assert result["ran"][0].tolist() == np.where(first, size, 0).tolist()
+        assert result["todo"].tolist() == (unfinished & ~first).tolist()
+        assert result["user"].tolist() == list(range(BATCH))

@@ -84,7 +84,7 @@ def test_settings_say_what_they_are():
     for widths, gamma, drafter in ((("all", 64), 3, "draft"), ((6, 464), 3, "draft"), (("all", 64), 1, "popularity")):
         settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab")))
         settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab", 40)))
-    settings += [dataclasses.replace(setting, row_shares=shares) for setting in settings[3:] for shares in ((), (4, 2))]
+    settings += [dataclasses.replace(setting, row_share=share) for setting in settings[3:] for share in (1, 2)]
     settings += [dataclasses.replace(setting, constraint="levels") for setting in settings]
     labels = [setting.label for setting in settings]
     assert len(set(labels)) == len(labels)

@@ -15,7 +15,7 @@ CONFIG = T.TuneConfig(
     widths=(("all", 10),),
     drafters=("popularity",),
     budgets=(None,),
-    row_shares=((),),
+    row_shares=(1,),
     batches=3,
     users=4,
     repeats=1,
@@ -85,7 +85,7 @@ def test_every_setting_that_can_work_is_measured(tuned):
 
 def test_the_grid_is_every_combination_that_can_work(small_run):
     run, said = small_run.run, []
-    wide = {"widths": (("all", 10), ("all", 4), ("all", "all")), "row_shares": ((), (2,), (8, 2))}
+    wide = {"widths": (("all", 10), ("all", 4), ("all", "all")), "row_shares": (1, 2, 4)}
     config = dataclasses.replace(CONFIG, **wide, budgets=(None, 5))
     settings = T.grid(config, run.config.decode, run.decoders(None), 5, said.append)
     assert settings[0] == plain(5, "vocab") and len(set(settings)) == len(settings) == 1 + 2 * 3 * 2
@@ -160,6 +160,7 @@ def test_a_table_without_what_is_asked_for(content, beams, message, tmp_path):
     [
         ({"beams": ()}, "beams is empty"),
         ({"batch_sizes": (0,)}, "batch_sizes=.*at least 1"),
+        ({"row_shares": (2, 0)}, "row_shares=.*at least 1"),
         ({"drafters": ("none",)}, "drafter 'none'"),
         ({"repeats": 0}, "repeats=0"),
     ],
@@ -167,12 +168,6 @@ def test_a_table_without_what_is_asked_for(content, beams, message, tmp_path):
 def test_settings_that_cannot_be_tuned(change, message):
     with pytest.raises(T.TuneError, match=message):
         dataclasses.replace(CONFIG, **change)
-
-
-def test_parse_shares():
-    assert T.parse_shares("8,2") == (8, 2) and T.parse_shares("none") == ()
-    with pytest.raises(T.TuneError, match="row_shares '8;2'"):
-        T.parse_shares("8;2")
 
 
 def test_parse_widths():

@@ -31,7 +31,7 @@ DRAFTS = ("perfect", "near", "random", "adversarial")
 class Shape:
     """What is compiled once: codes per level, settings, drafter ("model" or "popularity"), batch, prompt length.
 
-    row_shares: each share is one more round to compile, so only some shapes have one.
+    row_share: see `SearchConfig`.
     """
 
     sizes: tuple[int, ...]
@@ -43,7 +43,7 @@ class Shape:
     batch: int = 8
     prompt: int = 5
     budget: int | None = None
-    row_shares: tuple[int, ...] = ()
+    row_share: int = 1
 
     def __str__(self):
         widths = "-".join(map(str, self.widths)) or "none"
@@ -66,28 +66,28 @@ class Shape:
 
 # The least widths allowed, all prefixes, in between; K of 1, beyond a width, beyond the catalogue; ids of 1 to 4 codes.
 SHAPES = (
-    Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, "vocab", row_shares=(2,)),
+    Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, "vocab", row_share=2),
     Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, "trie"),
     Shape((5, 3, 3, 3), 4, (4, 6, 8), 1, "vocab"),
-    Shape((5, 3, 3, 3), 4, (4, 6, 9), 3, "vocab", "popularity", row_shares=(2,)),
+    Shape((5, 3, 3, 3), 4, (4, 6, 9), 3, "vocab", "popularity", row_share=2),
     Shape((4, 3, 3), 1, (1, 1), 2, "vocab"),
     Shape((4, 3, 3), 12, (4, 12), 1, "vocab"),
     Shape((4, 3, 3), 40, (4, 12), 2, "trie"),
-    Shape((6, 3, 3), 5, (5, 8), 2, "trie", row_shares=(4, 2)),
+    Shape((6, 3, 3), 5, (5, 8), 2, "trie", row_share=4),
     Shape((7, 4), 4, (4,), 1, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie", "popularity"),
     Shape((9,), 4, (), 1, "vocab"),
-    Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12, row_shares=(2,)),
+    Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12, row_share=2),
 )
 MORE_SHAPES = (  # for the slow suite
-    Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie", row_shares=(4, 2)),
+    Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie", row_share=4),
     Shape((4, 3, 3, 3), 2, (2, 3, 2), 1, "trie", "popularity"),
-    Shape((3, 3, 2, 2, 2), 6, (3, 6, 8, 8), 2, "vocab", row_shares=(2,)),
+    Shape((3, 3, 2, 2, 2), 6, (3, 6, 8, 8), 2, "vocab", row_share=2),
     Shape((6, 3, 3), 5, (5, 5), 2, "trie", "popularity"),
     Shape((8, 3, 3), 7, (7, 10), 3, "vocab"),
     Shape((5, 4), 3, (3,), 3, "trie"),
     Shape((5, 3, 3, 3), 3, (5, 8, 12), 2, "trie", budget=6),
-    Shape((5, 3, 3, 3), 4, (5, 9, 9), 1, "vocab", "popularity", budget=5, row_shares=(2,)),
+    Shape((5, 3, 3, 3), 4, (5, 9, 9), 1, "vocab", "popularity", budget=5, row_share=2),
 )
 
 
@@ -122,7 +122,7 @@ class Batch:
         """`speculative`, the result left on the device."""
         shape = self.shape
         drafter = ModelDrafter(STEP) if shape.drafter == "model" else PopularityDrafter()
-        own = {"budget": shape.budget, "row_shares": shape.row_shares}
+        own = {"budget": shape.budget, "row_share": shape.row_share}
         config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm, **(own | mode))
         return speculative_beam_search(
             step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config
