@@ -32,7 +32,8 @@ class EvaluateConfig:
 
     list_size: K of the quality lists. beams: K decoded for all users at the default widths. grid_beams, grid_widths:
     the rest of the grid, on `grid_users` fixed users. users: None for all test users, else a fixed seeded choice.
-    latency_users, latency_repeats: at batch 1. batch_size: of everything else. buckets: prompt lengths in items.
+    latency_users, latency_repeats: at batch 1. batch_size: of everything else. buckets: prompt lengths in items of
+    the decodes of all users; fewer users have the longest alone, since every length compiles every setting once more.
     bootstrap_samples: of the 95 % intervals. Raises ValueError for what cannot be measured or reported.
     """
 
@@ -222,9 +223,7 @@ class Evaluation:
         config = self.config
         forget_programs()
         built = {setting.label: self.decoders.build(setting) for setting in settings}
-        single = self.everyone.choose(config.latency_users, config.seed + 2).batches(
-            self.dataset, config, self.history, 1
-        )
+        single = self.batches(self.everyone.choose(config.latency_users, config.seed + 2), batch_size=1)
         latency = benchmark.latencies(built, single, repeats=config.latency_repeats)
         base = latency[plain(settings[0].beams, settings[0].score_norm).label]
         return {
@@ -236,9 +235,12 @@ class Evaluation:
             for label in built
         }
 
-    def batches(self, users: TestUsers) -> list[dict]:
-        """Their prompts, as every measurement but latency decodes them."""
-        return users.batches(self.dataset, self.config, self.history, self.config.batch_size)
+    def batches(self, users: TestUsers, batch_size: int | None = None) -> list[dict]:
+        """Their prompts, as every measurement but latency decodes them; batch_size: None for that of the config."""
+        config = self.config
+        if users is not self.everyone:
+            config = dataclasses.replace(config, buckets=(max(config.buckets),))
+        return users.batches(self.dataset, config, self.history, batch_size or config.batch_size)
 
     def keys(self, setting: Setting, users: TestUsers, seed: int = 0) -> Keys | None:
         """What the modes that draw need: one key per user, the same whoever is decoded with them."""

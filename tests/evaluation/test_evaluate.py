@@ -89,6 +89,17 @@ def test_prompts_keep_the_newest_items_and_may_be_empty(toy, tmp_path):
     assert sorted(prompts) == [0, 1, 2, 3, 4]
 
 
+def test_fewer_users_have_the_longest_prompts_alone(toy, tmp_path):
+    evaluation = make(toy, tmp_path)
+    shapes = {
+        users: {batch["tokens"].shape for batch in evaluation.batches(getattr(evaluation, users))}
+        for users in ("everyone", "some")
+    }
+    assert shapes == {"everyone": {(2, 3), (2, 9)}, "some": {(2, 9)}}
+    single = evaluation.batches(evaluation.everyone.choose(9, 0), batch_size=1)
+    assert [batch["tokens"].shape for batch in single] == [(1, 9)] * 5
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_settings_cover_the_grid_once(toy, tmp_path, full):
     evaluation = make(toy, tmp_path)
