@@ -109,7 +109,7 @@ def test_a_budget_costs_calls_and_never_items():
     assert (result.target_calls >= wide.target_calls).all()
 
 
-@pytest.mark.parametrize("budget", [4, 12])
+@pytest.mark.parametrize("budget", [4, 12, pytest.param(1000, marks=pytest.mark.slow)])
 def test_any_budget_gives_the_list_of_plain_beam_search(budget):
     batch = make_batch(SHAPE, np.random.default_rng(1), trie="full", table="ladder", draft="near")
     result = batch.speculative(TableStep(), budget=budget)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 CAPACITY = 40
 FILTERED = [(False, number) for number in (0, 1, 3, 5, 7, 10)] + [(True, number) for number in (0, 7)]
+FILTERED += [pytest.param(True, number, marks=pytest.mark.slow) for number in (1, 3, 5, 10)]
 
 
 def random_lists(ids: int, users: int, rng) -> np.ndarray:
