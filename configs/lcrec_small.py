@@ -45,7 +45,7 @@ TRAIN = dict(
     seed=0,
 )
 ALIGN = TRAIN | dict(
-    epochs=12.0,
+    epochs=10.0,
     batch_size=32,
     buckets=(3, 5, 8, 20),
     learning_rate=2e-3,
@@ -71,7 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
             draft=MODEL | dict(hidden_size=64, intermediate_size=224, layers=2, head_dim=16, dropout=0.0),
             train_target=TRAIN
             | dict(
-                epochs=40.0,
+                epochs=32.0,
                 batch_size=32,
                 learning_rate=1.5e-3,
                 average=0.9995,
