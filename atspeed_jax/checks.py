@@ -5,6 +5,7 @@ All functions return None or raise a ValueError that names the field or director
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from atspeed_jax.data.batches import bucket_lengths
@@ -13,6 +14,7 @@ from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.models.pretrained import Pretrained
 
 
 def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
@@ -59,3 +61,11 @@ def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[in
             resolve_widths(widths, prefixes, beams)
         except DecodeError as error:
             raise DecodeError(f"{name}: {error}") from error
+
+
+def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:
+    """Raises ValueError unless all pretrained models have one vocabulary: draft and target read the same tokens."""
+    sizes = {one.config.directory: (one.model.vocab_size, one.bos) for one in pretrained}
+    if len(set(sizes.values())) > 1:
+        told = "; ".join(f"{name} has {size} tokens and BOS {bos}" for name, (size, bos) in sizes.items())
+        raise ValueError(f"draft and target must share one vocabulary, but {told}: take models of one tokenizer")

@@ -12,6 +12,8 @@ from atspeed_jax.data.simulate import SyntheticConfig
 from atspeed_jax.evaluation.decoders import DecodeConfig
 from atspeed_jax.evaluation.evaluate import EvaluateConfig
 from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.pretrained import PretrainedConfig
+from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.train import FitConfig
 
@@ -49,6 +51,7 @@ class ModelConfig:
     dropout: float
     dtype: Literal["float32", "bfloat16"]
     remat: bool
+    rope_scaling: RopeScalingConfig | None = None
 
     def __post_init__(self):
         for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
@@ -57,7 +60,7 @@ class ModelConfig:
         self.llama(1)  # its complaints now, not when the model's turn comes
 
     def llama(self, vocab_size: int) -> LlamaConfig:
-        return LlamaConfig(vocab_size=vocab_size, **dataclasses.asdict(self))
+        return LlamaConfig(vocab_size=vocab_size, **vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,13 +134,14 @@ class TrainConfig:
 class ExperimentConfig:
     """Everything a run depends on besides its data directory.
 
-    name labels the report.
+    name labels the report. target and draft are made from scratch, or begin with a Hugging Face Llama; an adapter
+    (lora) is for the target alone.
     """
 
     name: str
     data: DataConfig
-    target: ModelConfig
-    draft: ModelConfig
+    target: ModelConfig | PretrainedConfig
+    draft: ModelConfig | PretrainedConfig
     train_target: TrainConfig
     train_draft: TrainConfig
     align: AlignConfig
@@ -147,6 +151,8 @@ class ExperimentConfig:
     evaluate: EvaluateConfig
 
     def __post_init__(self):
+        if isinstance(self.draft, PretrainedConfig) and self.draft.lora is not None:
+            raise ValueError("draft.lora: a draft is small and trained whole; set draft.lora=None")
         if self.teacher.log_probs and self.align.temperature != 1.0:
             raise ValueError(
                 f"align.temperature={self.align.temperature} with teacher.log_probs: what is stored holds at "

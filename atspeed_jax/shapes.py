@@ -39,6 +39,12 @@ class SlotMask(struct.PyTreeNode):
     prompt: Bool[Array, "B T P"]
     path: Int[Array, "B T A"]
 
+    @classmethod
+    def causal(cls, valid: Bool[Array, "B T"]) -> SlotMask:
+        """What the tokens of whole left-padded sequences see, slot t being token t; valid marks the real ones."""
+        causal = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None]
+        return cls(causal, jnp.zeros((*valid.shape, 0), jnp.int32))
+
     def dense(self, slots: int) -> Bool[Array, "B T S"]:
         """The same as one bool per slot of a cache of `slots`."""
         behind = (self.path[..., None] == jnp.arange(slots)).any(-2)

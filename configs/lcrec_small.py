@@ -6,17 +6,19 @@ Nothing here knows Beauty: any directory of this layout with ids of 4 codes runs
 --config.decode.widths and --config.evaluate.grid_widths (one entry per level but the last).
 
 Lab note, Beauty, 2026-11-24, 2-core AMD EPYC at 2.4 GHz, jax 0.10.2, GLIBC_TUNABLES=glibc.malloc.hugetlb=1, the command
-above, stopped after the target and after the draft (newer code from there on) and paused during the target; quiet:
+above in a clean clone, one process, nothing beside it: 71 min 42 s.
 
-    target    24,960 steps, 38 min without the pauses. All 4,295 validation users, Recall@10 / NDCG@10 at steps 16,640,
-      20,800 and 24,960 (kept): 0.0201 / 0.0123, 0.0220 / 0.0132, 0.0219 / 0.0132. Test: 0.0217 / 0.0125
+    target    19,968 steps, 32 min. All 4,295 validation users, Recall@10 / NDCG@10 at steps 13,312, 16,640 and 19,968
+      (kept): 0.0202 / 0.0119, 0.0205 / 0.0120, 0.0207 / 0.0124. Test: 0.0208 / 0.0119
     teacher   3 min
-    draft     SFT 1 min, alignment 15 min; target calls of 500 validation users at steps 7,272 and 14,544: 1.422, 1.374
-    evaluate  22.5 min (rows 13.5, latencies 8.5); no mismatched user in 35 rows; the draft's calls at K = 20 / 5 / 1,
-      all test users: 1.442 / 1.044 / 1.011
+    draft     SFT 2 min, alignment 12.5 min; target calls of 500 validation users at steps 6,060 and 12,120: 1.300,
+      1.236
+    evaluate  22 min; no mismatched user in 35 rows; the draft's calls at K = 20 / 5 / 1, all test users: 1.323 /
+      1.023 / 1.007
 
-Rounding differs between machines, and with it the target: on another one (2026-11-21) the same command kept step
-20,800, test 0.0200 / 0.0112, calls 1.303 / 1.019 / 1.007.
+With 40 epochs (and 12 of alignment) it took 80 min: test 0.0217 / 0.0125, calls 1.442 / 1.044 / 1.011: better, and
+harder to follow. Rounding differs between machines, and with it the target: on another one (2026-11-21) those 40 epochs
+kept step 20,800, test 0.0200 / 0.0112, calls 1.303 / 1.019 / 1.007.
 
 What the teacher is asked, with another target (48 epochs; test 0.0193 / 0.0112), calls of 500 validation users at step
 7,272 (the last): two examples with known next items 1.624 (1.602; of all test users 1.637); the whole history and one

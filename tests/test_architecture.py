@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "training": BELOW_TRAINING | {"evaluation"},
     "experiment": BELOW_TRAINING | {"training", "evaluation", "export"},  # config dataclasses only, see below
     "checks": BELOW_TRAINING | {"experiment"},
-    "pipeline": BELOW_TRAINING | {"training", "evaluation", "export", "experiment", "checks"},
+    "assets": BELOW_TRAINING | {"training", "evaluation", "export", "experiment", "checks"},
+    "pipeline": BELOW_TRAINING | {"training", "evaluation", "export", "experiment", "checks", "assets"},
 }
 LIBRARY_NEVER = ("absl.flags", "absl.app", "ml_collections", "tensorflow", "torch", "transformers", "launch", "configs")
 PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
@@ -40,7 +41,7 @@ PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "mar
 FILE_LINES = 300
 FUNCTION_LINES = 60
 MAIN_LINES = 60
-NOT_MAINS = {"__init__.py", "config.py"}
+NOT_MAINS = {"__init__.py", "config.py", "hugging_face.py", "peers.py", "peers_lora.py"}
 
 
 def sources(*folders: str) -> list[Path]:

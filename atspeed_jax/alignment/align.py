@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,8 @@ from atspeed_jax.models.llama import LlamaConfig
 
 @dataclasses.dataclass(frozen=True)
 class AlignConfig:
-    """What aligns the draft. objective: "tree_kd", "atspeed_s" or "coverage" ("sft" is the next-item loss alone).
+    """What aligns the draft. objective: "tree_kd", "atspeed_s", "atspeed_r" or "coverage" ("sft" is the next-item loss
+    alone, "reference_tv" the public code's, which learns nothing and warns of it).
 
     alpha: its weight; 1 - alpha goes to the next item. temperature divides the logits of both models, at least 0.1.
     top_k: |S| of AtSpeed-S. density_weight: of its second term. coverage_weight: of `losses.coverage` beside TreeKD in
@@ -46,6 +48,12 @@ class AlignConfig:
         if self.temperature < 0.1:
             raise ValueError(
                 f"temperature={self.temperature}: below 0.1 gradients vanish (ALGORITHM section 7); use 1.0"
+            )
+        if self.objective == "reference_tv":
+            warnings.warn(
+                "objective='reference_tv': at temperature 0.001 its gradient is zero almost everywhere, so the draft "
+                "learns nothing from the teacher (ALGORITHM section 7); use 'atspeed_r'",
+                stacklevel=2,
             )
         if self.top_k < 1:
             raise ValueError(f"top_k={self.top_k}: expected at least 1")
@@ -116,4 +124,5 @@ def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, lev
 def _node_loss(config: AlignConfig, teacher, student, exists):
     if config.objective == "atspeed_s":
         return losses.atspeed_s(teacher, student, exists, top_k=config.top_k, density_weight=config.density_weight)
-    return losses.tree_kd(teacher, student, exists)
+    plain = {"atspeed_r": losses.atspeed_r, "reference_tv": losses.reference_tv}
+    return plain.get(config.objective, losses.tree_kd)(teacher, student, exists)

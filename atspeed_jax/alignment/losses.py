@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 
 from atspeed_jax.shapes import Logits, NodeBool, NodeFloat
 
-Objective = Literal["sft", "tree_kd", "atspeed_s", "coverage"]
+Objective = Literal["sft", "tree_kd", "atspeed_s", "atspeed_r", "reference_tv", "coverage"]
+REFERENCE_TEMPERATURE = 0.001  # of `reference_tv`
 SOFTNESS = 0.5  # nats of cumulative score over which `coverage` tells beams inside from beams outside
 Distribution = Float[Array, "B N M"]
 Exists = Bool[Array, "B N M"]
@@ -48,6 +49,25 @@ def atspeed_s(p: Distribution, q: Distribution, exists: Exists, *, top_k: int, d
     entropy = -jnp.where(inside, share * jnp.log(jnp.maximum(share, 1e-9)), 0.0).sum(-1)
     full = (exists.sum(-1) >= top_k) & (k == top_k)
     return divergence + density_weight * jnp.where(full, p_in[..., -1] * entropy, 0.0)
+
+
+def atspeed_r(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
+    """Total variation, 1/2 sum_y |p(y) - q(y)| [B, N] (AtSpeed-R; paper section 4.3).
+
+    A draw of the student is accepted in relaxed verification with probability 1 - TV. Where the two hardly overlap the
+    gradient is small: begin with a draft that has learnt something (SFT).
+    """
+    return jnp.where(exists, jnp.abs(jnp.exp(p) - jnp.exp(q)), 0.0).sum(-1) / 2
+
+
+def reference_tv(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
+    """`atspeed_r` as the public reference has it, [B, N]: of both distributions sharpened by temperature 0.001.
+
+    Both are then one-hot but for ties, so the gradient is exactly zero almost everywhere and nothing is learnt
+    (ALGORITHM section 7). Here to show that.
+    """
+    p, q = (jax.nn.log_softmax(jnp.where(exists, x, -1e4) / REFERENCE_TEMPERATURE, -1) for x in (p, q))
+    return atspeed_r(p, q, exists)
 
 
 def coverage(

@@ -15,7 +15,7 @@ import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_tokens
-from atspeed_jax.items.catalog import BOS, FIRST_CODE, PAD, Catalog
+from atspeed_jax.items.catalog import PAD, Catalog
 
 _ENDLESS = 1 << 40  # batches; grain wants a length
 
@@ -122,7 +122,7 @@ def train_batches(
 
     def collate(rows: list[int], bucket: int) -> dict:
         tokens = tables[bucket][row_in_table[rows]]
-        return {"tokens": tokens, "valid": tokens != PAD, "predict": tokens >= FIRST_CODE}
+        return {"tokens": tokens, "valid": tokens != PAD, "predict": tokens >= dataset.catalog.first_code}
 
     return bucketed_batches(
         range(len(windows)), lengths, buckets=buckets, batch_size=batch_size, seed=seed, collate=collate
@@ -196,7 +196,7 @@ def prompt_batches(
     batches = []
     for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
         tokens = _filled(tables[bucket], batch_size, PAD)
-        tokens[len(rows) :, -1] = BOS
+        tokens[len(rows) :, -1] = catalog.bos
         numbers = _filled(rows.astype(np.int32), batch_size, -1)
         for start in range(0, len(tokens), batch_size):
             part = slice(start, start + batch_size)

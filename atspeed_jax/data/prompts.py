@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atspeed_jax.items.catalog import BOS, Catalog
+from atspeed_jax.items.catalog import Catalog
 
 
 def prompt_tokens(catalog: Catalog, items, history: int) -> np.ndarray:
@@ -16,4 +16,4 @@ def prompt_tokens(catalog: Catalog, items, history: int) -> np.ndarray:
         raise ValueError(f"history is {history}; it is a number of items, 0 or more.")
     items = np.asarray(items, np.int32)
     newest = items[max(0, len(items) - history) :]
-    return np.concatenate((np.array([BOS], np.int32), catalog.tokens(newest).reshape(-1)))
+    return np.concatenate((np.array([catalog.bos], np.int32), catalog.tokens(newest).reshape(-1)))

@@ -215,11 +215,9 @@ def place(beams: Beams, level: int, layout: Layout) -> Beams:
 
 def prompt_input(prompt: Prompt) -> StepInput:
     """The prompt under the causal mask; positions start at 0 on the first real token of each row."""
-    batch, width = prompt.tokens.shape
     positions = jnp.maximum(jnp.cumsum(prompt.valid, 1) - 1, 0)
-    causal = jnp.tril(jnp.ones((width, width), bool)) & prompt.valid[:, None]
-    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), prompt.tokens.shape)
-    return StepInput(prompt.tokens, positions, own, SlotMask(causal, jnp.zeros((batch, width, 0), jnp.int32)))
+    own = jnp.broadcast_to(jnp.arange(prompt.tokens.shape[1], dtype=jnp.int32), prompt.tokens.shape)
+    return StepInput(prompt.tokens, positions, own, SlotMask.causal(prompt.valid))
 
 
 def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, settled: RowInt) -> StepInput:

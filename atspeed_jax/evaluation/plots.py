@@ -161,3 +161,27 @@ def _loss_lines(records: Sequence[Mapping]) -> dict[str, tuple[list, list]]:
                 steps.append(record["step"])
                 values.append(value)
     return lines
+
+
+def peers_plot(rows: Sequence[Mapping]) -> bytes:
+    """PNG of the peers suite (launch/peers.py): how many times faster than `generate` each method is."""
+    return _png(_peers(rows))
+
+
+def _peers(rows: Sequence[Mapping]) -> Figure:
+    """A panel per model, batch and prompt, lines over K; the ratio of the work is dotted."""
+    cells: dict[tuple, list[Mapping]] = {}
+    for row in rows:
+        cells.setdefault((row["model"], row["batch"], row["prompt"]), []).append(row)
+    figure, axes = _panels(len(cells))
+    colours = {"hf_generate_trie": _OTHER_COLOUR, "beam_search": "#666666", "speculative": "#0072B2"}
+    for axis, ((model, batch, prompt), own) in zip(axes, cells.items(), strict=True):
+        for method, colour in colours.items():
+            line = [(row["K"], row["ratio_to_hf"]) for row in own if row["method"] == method]
+            axis.plot(*zip(*line, strict=True), "-o", color=colour, label=method.replace("_", " "))
+        work = sorted({(row["K"], row["work_ratio"]) for row in own})
+        axis.plot(*zip(*work, strict=True), ":", color="black", label="work of generate / work of a shared prompt")
+        axis.set(title=f"{model}, batch {batch}, prompt {prompt}", xlabel="K", xscale="log", yscale="log")
+    axes[0].set_ylabel("times faster than generate")
+    _legend_below(figure, axes)
+    return figure

@@ -6,6 +6,7 @@ id (a collision), so a decoder works on distinct ids and a list of ids is turned
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,8 @@ class Catalog:
     Attributes:
       codes: [items, L] int32, the id of every item, codes 0..level_sizes[l]-1.
       level_sizes: number of codes at each of the L levels.
+      bos: token that begins every prompt. first_code: token of code 0 of level 0; all of a larger vocabulary's own are
+        below (`behind`).
 
     Raises:
       CatalogError: no items, L outside 1..8, or a code outside its level.
@@ -34,6 +37,8 @@ class Catalog:
 
     codes: np.ndarray
     level_sizes: tuple[int, ...]
+    bos: int = BOS
+    first_code: int = FIRST_CODE
 
     def __post_init__(self):
         codes = np.asarray(self.codes)
@@ -62,6 +67,10 @@ class Catalog:
         _check_codes(codes)
         return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)))
 
+    def behind(self, vocabulary: int, bos: int) -> Catalog:
+        """The same ids with their code tokens behind a vocabulary of so many tokens, whose own BOS is `bos`."""
+        return dataclasses.replace(self, bos=bos, first_code=vocabulary)
+
     @property
     def items(self) -> int:
         """Number of items."""
@@ -74,13 +83,18 @@ class Catalog:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens: PAD, BOS and every code of every level."""
-        return FIRST_CODE + sum(self.level_sizes)
+        """Number of tokens: PAD, BOS (or a whole vocabulary that holds both) and every code of every level."""
+        return self.first_code + sum(self.level_sizes)
+
+    @property
+    def code_count(self) -> int:
+        """Number of code tokens, of all levels."""
+        return sum(self.level_sizes)
 
     @cached_property
     def level_offsets(self) -> np.ndarray:
         """[L] int32, token of code 0 of each level."""
-        return np.cumsum((FIRST_CODE, *self.level_sizes[:-1])).astype(np.int32)
+        return np.cumsum((self.first_code, *self.level_sizes[:-1])).astype(np.int32)
 
     @cached_property
     def _distinct(self) -> tuple[np.ndarray, np.ndarray]:

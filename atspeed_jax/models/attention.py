@@ -1,4 +1,4 @@
-"""Attention over the prompt's slots and a token's own path, and what the tokens of a whole sequence see."""
+"""Attention over the prompt's slots and a token's own path."""
 
 from __future__ import annotations
 
@@ -40,9 +40,3 @@ def _on_path(store: Array, path: Array) -> Array:
     batch, slots, *rest = store.shape
     flat = jnp.maximum(path, 0).reshape(batch, -1, 1)  # whole rows are copied, several times faster than by one index
     return jnp.take_along_axis(store.reshape(batch, slots, -1), flat, 1).reshape(*path.shape, *rest)
-
-
-def causal_mask(valid: Array) -> SlotMask:
-    """What the tokens of whole left-padded sequences see; valid [B, T] marks the real ones."""
-    causal = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None, :]
-    return SlotMask(causal, jnp.zeros((*valid.shape, 0), jnp.int32))

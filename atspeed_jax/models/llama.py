@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from atspeed_jax.models.attention import attend, causal_mask
+from atspeed_jax.models.attention import attend
 from atspeed_jax.models.cache import Cache, init_cache, write
+from atspeed_jax.models.rotary import RopeScalingConfig, rotary_angles, rotate
 from atspeed_jax.shapes import SlotMask, Tokens
 
 
@@ -25,8 +26,8 @@ class LlamaConfig:
     """Sizes of one model.
 
     dtype is that of activations and cache; parameters are created in float32. dropout acts on the embedding and on both
-    residual branches while training, in steps of 1/256. Raises ValueError if heads do not divide or dropout is not in
-    [0, 1).
+    residual branches while training, in steps of 1/256; adapter_dropout on what an adapter's low-rank branches read.
+    Raises ValueError if heads do not divide or dropout is not in [0, 1).
     """
 
     vocab_size: int
@@ -42,12 +43,15 @@ class LlamaConfig:
     dropout: float
     dtype: Literal["float32", "bfloat16", "float64"]
     remat: bool
+    rope_scaling: RopeScalingConfig | None = None
+    adapter_dropout: float = 0.0
 
     def __post_init__(self):
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: expected a share in [0, 1)")
+        for name in ("dropout", "adapter_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a share in [0, 1)")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, use an even head_dim")
 
@@ -63,20 +67,6 @@ class RMSNorm(nn.Module):
         return (normed * scale).astype(x.dtype)
 
 
-def rotary_angles(positions: Tokens, head_dim: int, theta: float, dtype) -> tuple[Array, Array]:
-    """(cos, sin) [B, T, head_dim / 2] of the angle position / theta^(2i / head_dim)."""
-    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=dtype) / head_dim)
-    angle = positions[..., None].astype(dtype) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(x: Array, cos: Array, sin: Array) -> Array:
-    """X [B, T, H, head_dim] turned by its position; dimension i pairs with i + head_dim / 2."""
-    first, second = jnp.split(x, 2, -1)
-    cos, sin = cos[:, :, None].astype(x.dtype), sin[:, :, None].astype(x.dtype)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)
-
-
 class Attention(nn.Module):
     config: LlamaConfig
 
@@ -86,14 +76,14 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
 
         def project(name, heads):
-            return _dense(c, heads * c.head_dim, name)(x).reshape(batch, length, heads, c.head_dim)
+            return Dense(c, heads * c.head_dim, name=name)(x).reshape(batch, length, heads, c.head_dim)
 
         query, key = rotate(project("query", c.heads), *rotary), rotate(project("key", c.kv_heads), *rotary)
         value = project("value", c.kv_heads)
         if cache is not None:
             cache = Cache(write(cache.keys, slots, key), write(cache.values, slots, value))
             key, value = cache.keys, cache.values
-        return _dense(c, c.hidden_size, "output")(attend(query, key, value, mask)), cache
+        return Dense(c, c.hidden_size, name="output")(attend(query, key, value, mask)), cache
 
 
 class MLP(nn.Module):
@@ -102,8 +92,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        gate, up = _dense(c, c.intermediate_size, "gate")(x), _dense(c, c.intermediate_size, "up")(x)
-        return _dense(c, c.hidden_size, "down")(jax.nn.silu(gate) * up)
+        gate, up = Dense(c, c.intermediate_size, name="gate")(x), Dense(c, c.intermediate_size, name="up")(x)
+        return Dense(c, c.hidden_size, name="down")(jax.nn.silu(gate) * up)
 
 
 class Layer(nn.Module):
@@ -139,12 +129,12 @@ class Llama(nn.Module):
         dtype = jnp.dtype(c.dtype)
         wide = jnp.promote_types(dtype, jnp.float32)
         table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
-        x = Dropout(c.dropout, self.deterministic)(table[tokens].astype(dtype))
-        rotary = rotary_angles(positions, c.head_dim, c.rope_theta, wide)
+        x = Dropout(c.dropout, self.deterministic)(self._embed(table, tokens).astype(dtype))
+        rotary = rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling, wide)
         body = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
         layers = nn.scan(
             body,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "adapter": 0},
             split_rngs={"params": True, "dropout": True},
             length=c.layers,
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
@@ -154,24 +144,38 @@ class Llama(nn.Module):
         if c.tied_embeddings:
             logits = _project(x, table.T.astype(dtype))
         else:
-            logits = _dense(c, c.vocab_size, "head")(x)
+            logits = Dense(c, c.vocab_size, name="head")(x)
+        if self.has_variable("adapter", "item_head"):
+            own = _project(x, self.get_variable("adapter", "item_head").astype(dtype))
+            logits = jnp.concatenate([logits, own], -1)
         return logits.astype(wide), cache
 
-
-def _dense(config: LlamaConfig, features: int, name: str) -> nn.Dense:
-    return nn.Dense(
-        features,
-        use_bias=False,
-        name=name,
-        dtype=jnp.dtype(config.dtype),
-        kernel_init=nn.initializers.normal(0.02),
-        dot_general=_dot_general,
-    )
+    def _embed(self, table: Array, tokens: Tokens) -> Array:
+        """Rows of the table; tokens beyond it are rows of an adapter (models/lora.py)."""
+        if not self.has_variable("adapter", "item_embedding"):
+            return table[tokens]
+        items, own = self.get_variable("adapter", "item_embedding"), tokens >= len(table)
+        known = table[jnp.where(own, 0, tokens)]
+        return jnp.where(own[..., None], items[jnp.where(own, tokens - len(table), 0)], known)
 
 
-def _dot_general(x, kernel, dimension_numbers, precision=None, preferred_element_type=None):
-    del dimension_numbers, precision, preferred_element_type  # nn.Dense always contracts the last axis with the first
-    return _project(x, kernel)
+class Dense(nn.Module):
+    """x @ kernel, and beside it the low-rank branch of an adapter where the collection "adapter" has one
+    (models/lora.py)."""
+
+    config: LlamaConfig
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        dtype = jnp.dtype(self.config.dtype)
+        kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
+        y = _project(x, kernel.astype(dtype))
+        if self.has_variable("adapter", "a"):
+            down, up = (self.get_variable("adapter", name).astype(dtype) for name in ("a", "b"))
+            dropped = Dropout(self.config.adapter_dropout, not self.has_rng("dropout"))(x)
+            y += _project(_project(dropped, down), up)
+        return y
 
 
 @jax.custom_vjp
@@ -216,7 +220,7 @@ class Dropout(nn.Module):
 def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
     """Random float32 parameters, a plain nested dict; layer parameters carry a leading axis [layers]."""
     token = jnp.zeros((1, 1), jnp.int32)
-    return Llama(config).init(key, token, token, causal_mask(jnp.ones((1, 1), bool)), None, None, 1)["params"]
+    return Llama(config).init(key, token, token, SlotMask.causal(jnp.ones((1, 1), bool)), None, None, 1)["params"]
 
 
 def apply_masked(
@@ -228,23 +232,27 @@ def apply_masked(
     *,
     n_out: int,
     dropout_key: Array | None,
+    adapter=None,
 ) -> Array:
     """Logits [B, n_out, V] of the last n_out tokens under an explicit mask, without a cache (slot t is token t): the
     training pass.
 
-    dropout_key=None turns dropout off.
+    dropout_key=None turns dropout off. adapter: what is trained in the place of params (`lora.scaled`); V then counts
+    its item tokens too.
     """
     model = Llama(config, deterministic=dropout_key is None)
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    return model.apply({"params": params}, tokens, positions, mask, None, None, n_out, rngs=rngs)[0]
+    variables = {"params": params} if adapter is None else {"params": params, "adapter": adapter}
+    return model.apply(variables, tokens, positions, mask, None, None, n_out, rngs=rngs)[0]
 
 
-def forward(config: LlamaConfig, params, tokens: Tokens, valid: Array, *, dropout_key: Array | None = None) -> Array:
+def forward(
+    config: LlamaConfig, params, tokens: Tokens, valid: Array, *, dropout_key: Array | None = None, adapter=None
+) -> Array:
     """Logits [B, T, V] of whole left-padded sequences under the causal mask; valid [B, T] marks real tokens."""
-    positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
-    return apply_masked(
-        config, params, tokens, positions, causal_mask(valid), n_out=tokens.shape[1], dropout_key=dropout_key
-    )
+    positions, mask = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0), SlotMask.causal(valid)
+    how = {"n_out": tokens.shape[1], "dropout_key": dropout_key, "adapter": adapter}
+    return apply_masked(config, params, tokens, positions, mask, **how)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from atspeed_jax.models.llama import LlamaConfig, forward
+from atspeed_jax.models.lora import LoraConfig, scaled
 
 
-def next_item_loss(model: LlamaConfig, params, batch, dropout_key):
+def next_item_loss(model: LlamaConfig, params, batch, dropout_key, adapter=None):
     """(sum, count) of the cross-entropy over the vocabulary of every token marked "predict", given all before it.
 
     batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`). Padding never counts: it is never marked.
+    adapter: see `llama.forward`.
     """
-    logits = forward(model, params, batch["tokens"], batch["valid"], dropout_key=dropout_key)
+    logits = forward(model, params, batch["tokens"], batch["valid"], dropout_key=dropout_key, adapter=adapter)
     # Targets are shifted, not the logits: slicing logits [B, T, V] costs a padded copy of them in the gradient.
     target = jnp.roll(batch["tokens"], -1, 1)
     counted = jnp.roll(batch["predict"], -1, 1).at[:, -1].set(False)
@@ -40,13 +42,19 @@ def shuffle_items(batch, length: int, rate: float, key):
     return batch | {"tokens": jnp.concatenate((batch["tokens"][:, :1], items.reshape(rows, -1)), 1)}
 
 
-def training_loss(model: LlamaConfig, length: int, shuffle: float):
-    """The loss for `fit`: mean nats per code token; a share `shuffle` of the rows has its items in random order."""
+def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraConfig | None = None):
+    """The loss for `fit`: mean nats per code token; a share `shuffle` of the rows has its items in random order.
 
-    def loss(params, batch, key):
+    With lora the parameters trained are an adapter, and `frozen` the base's.
+    """
+
+    def loss(params, batch, key, frozen=None):
         if shuffle:
             batch = shuffle_items(batch, length, shuffle, jax.random.fold_in(key, 0))
-        total, count = next_item_loss(model, params, batch, key)
+        if lora is None:
+            total, count = next_item_loss(model, params, batch, key)
+        else:
+            total, count = next_item_loss(model, frozen, batch, key, scaled(params, lora, model.tied_embeddings))
         return total / jnp.maximum(count, 1), {}
 
     return loss

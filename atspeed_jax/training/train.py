@@ -1,5 +1,6 @@
 """The training loop: any parameters, any loss, resumable at any moment to the same bits."""
 
+import functools
 import math
 import shutil
 import sys
@@ -100,6 +101,7 @@ class _Run:
     monitor: str
     mode: str
     mesh: jax.sharding.Mesh
+    frozen: Any
 
 
 def fit(
@@ -114,6 +116,7 @@ def fit(
     evaluate: Callable[[Any], dict[str, float]],
     monitor: str,
     mode: str,
+    frozen=None,
 ):
     """Train, and return the parameters of the best evaluation (replicated over the devices).
 
@@ -123,7 +126,8 @@ def fit(
     gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, and its key is
     fold_in(key of the seed, updates done). batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a
     function of n alone. evaluate(params) runs every eval_every steps and after the last one; its figure `monitor` is
-    minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement.
+    minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement. frozen: arrays that are read but not
+    trained; where there are any, init_params and loss take them as one more argument.
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
@@ -139,43 +143,44 @@ def fit(
     workdir = Path(workdir).absolute()
     check_workdir(workdir, fingerprint)
     mesh = sharding.data_mesh()
-    init = _initialiser(init_params, config, mesh)
+    init = _initialiser(init_params, config, mesh, frozen)
     abstract = sharding.abstract_like(jax.eval_shape(init), sharding.replicated(mesh))
     if not is_finished(workdir):
         with claimed_workdir(workdir, name, fingerprint):
             if not is_finished(workdir):  # another process may have finished it in between
-                run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh)
+                run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen)
                 _train(run, init, abstract)
     shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
     return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
 
 
-def _initialiser(init_params, config: FitConfig, mesh):
+def _initialiser(init_params, config: FitConfig, mesh, frozen=None):
     """() -> state before the first update, replicated over the mesh.
 
     params: evaluated and kept; opt_state; step: updates done; key; trained: what the updates change, only where params
     is its moving average.
     """
 
-    def init():
+    def init(*frozen):
         init_key, step_key = jax.random.split(jax.random.key(config.seed))
         # astype drops weak types, which the first update would drop too: the second would be compiled again.
-        params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key))
+        params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key, *frozen))
         opt_state = make_optimizer(config.optim).init(params)
         state = {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
         return {**state, "trained": params} if config.optim.average else state
 
-    return jax.jit(init, out_shardings=sharding.replicated(mesh))
+    jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))
+    return jitted if frozen is None else functools.partial(jitted, frozen)
 
 
-def make_train_step(loss, optim: OptimConfig, mesh):
-    """Compiled (state, batch) -> (state, metrics); the state given is donated."""
+def make_train_step(loss, optim: OptimConfig, mesh, frozen=None):
+    """Compiled (state, batch) -> (state, metrics); the state given is donated, frozen is not."""
     optimizer, schedule = make_optimizer(optim), learning_rate_schedule(optim)
 
-    def train_step(state, batch):
+    def train_step(state, batch, *frozen):
         key = jax.random.fold_in(state["key"], state["step"])
         trained = state["trained" if optim.average else "params"]
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key)
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key, *frozen)
         taken = sorted(set(metrics) & set(RESERVED_METRICS))
         if taken:
             raise FitConfigError(f"the loss returns metrics named {taken}, which fit reports itself; rename them")
@@ -193,7 +198,8 @@ def make_train_step(loss, optim: OptimConfig, mesh):
             new |= {"params": params, "trained": trained}
         return new, metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+    return jitted if frozen is None else lambda state, batch: jitted(state, batch, frozen)
 
 
 def _train(run: _Run, init, abstract) -> None:
@@ -225,7 +231,7 @@ def _train(run: _Run, init, abstract) -> None:
 def _loop(run: _Run, state, step: int, progress: Progress, checkpoints: TrainCheckpoints, log: MetricsLog) -> int:
     """Update until the last step or early stopping; returns the number of updates done. Changes `progress`."""
     config = run.config
-    train_step = make_train_step(run.loss, config.optim, run.mesh)
+    train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen)
     began = time.monotonic() - progress.seconds
     interval = 0.5 if sys.stderr.isatty() else 30.0
     with tqdm(total=config.steps, initial=step, desc=run.name, unit="step", mininterval=interval) as bar:

@@ -45,7 +45,7 @@ def loss_of(config, world, draft):
     return compiled_loss(config, MODEL, MODEL, draft, target, context, batch, None)
 
 
-@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s"])
+@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "atspeed_r"])
 def test_the_target_itself_is_perfectly_aligned(world, objective):
     config = dataclasses.replace(CONFIG, objective=objective, density_weight=0.0)
     loss, parts = loss_of(config, world, world[1])
@@ -68,7 +68,7 @@ def test_no_gradient_reaches_the_teacher(world):
     assert all(not bool(g.any()) for g in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s"])
+@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "atspeed_r"])
 def test_descent_aligns_the_draft(world, objective):
     config = dataclasses.replace(CONFIG, objective=objective, density_weight=0.0)
     params = init_params(MODEL, jax.random.key(3))
@@ -116,3 +116,10 @@ def test_coverage_needs_a_width_for_every_drafted_level(world):
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(CONFIG, **{field: value})
+
+
+def test_the_references_objective_warns(world):
+    with pytest.warns(UserWarning, match="gradient is zero almost everywhere"):
+        config = dataclasses.replace(CONFIG, objective="reference_tv")
+    grads = jax.grad(lambda draft: loss_of(config, world, draft)[0])(init_params(MODEL, jax.random.key(3)))
+    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) < 1e-6

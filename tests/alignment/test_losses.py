@@ -41,7 +41,8 @@ def test_tree_kd_ignores_what_does_not_exist():
 def test_divergences_are_not_negative_and_vanish_when_equal(seed):
     p, q = random_pair(seed)
     everything = jnp.ones(p.shape, bool)
-    assert (losses.tree_kd(p, q, everything) > 0).all()
+    assert (losses.tree_kd(p, q, everything) > 0).all() and (losses.atspeed_r(p, q, everything) > 0).all()
+    np.testing.assert_array_equal(losses.atspeed_r(p, p, everything), 0.0)
     np.testing.assert_allclose(losses.tree_kd(p, p, everything), 0.0, atol=1e-6)
     for top_k in (1, 3, 6):
         value = losses.atspeed_s(p, q, everything, top_k=top_k, density_weight=0.0)
@@ -69,7 +70,32 @@ def test_atspeed_s_with_fewer_children_than_k_has_no_density_term():
     np.testing.assert_allclose(with_density, kl, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["tree_kd", "atspeed_s"])
+def test_atspeed_r_by_hand():
+    p, q = (jnp.log(jnp.array([[row]])) for row in ([0.5, 0.3, 0.2, 0.9], [0.2, 0.3, 0.5, 0.1]))
+    exists = jnp.array([[[True, True, True, False]]])
+    np.testing.assert_allclose(losses.atspeed_r(p, q, exists), [[0.3]], rtol=1e-6)
+    apart = jnp.log(jnp.array([[[1e-9, 1e-9, 1.0, 0.5]]]))
+    np.testing.assert_allclose(
+        losses.atspeed_r(jnp.log(jnp.array([[[1.0, 1e-9, 1e-9, 0.5]]])), apart, exists), 1.0, atol=1e-6
+    )
+
+
+def test_the_references_total_variation_has_no_gradient():
+    p, _ = random_pair(2)
+    logits = jax.random.normal(jax.random.key(9), p.shape)
+    exists = jnp.broadcast_to(jnp.arange(6) < 5, p.shape)
+
+    def value(objective, logits):
+        return objective(p, jax.nn.log_softmax(logits, -1), exists).sum()
+
+    assert not jax.grad(lambda x: value(losses.reference_tv, x))(logits).any()
+    assert jnp.abs(jax.grad(lambda x: value(losses.atspeed_r, x))(logits)).max() > 0.01
+    one_hot = losses.reference_tv(p, jax.nn.log_softmax(logits), exists)
+    agree = jnp.where(exists, p, -9.0).argmax(-1) == jnp.where(exists, logits, -9.0).argmax(-1)
+    np.testing.assert_allclose(one_hot, jnp.where(agree, 0.0, 1.0), atol=1e-5)  # 1 wherever the best child differs
+
+
+@pytest.mark.parametrize("name", ["tree_kd", "atspeed_s", "atspeed_r"])
 def test_gradients_agree_with_finite_differences(name):
     p, _ = random_pair(1)
     logits = jax.random.normal(jax.random.key(9), p.shape)
@@ -80,6 +106,8 @@ def test_gradients_agree_with_finite_differences(name):
         q = jax.nn.log_softmax(logits, -1)
         if name == "tree_kd":
             return losses.tree_kd(p, q, exists).sum()
+        if name == "atspeed_r":
+            return losses.atspeed_r(p, q, exists).sum()
         return losses.atspeed_s(p, q, exists, top_k=3, density_weight=0.7).sum()
 
     analytic = (jax.grad(value)(logits) * direction).sum()

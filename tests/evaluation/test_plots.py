@@ -92,3 +92,29 @@ def test_pyplot_is_left_alone():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).resolve().parents[2])
+
+
+def test_peers_have_a_panel_for_each_cell():
+    rows = [
+        {
+            "model": "4M",
+            "batch": batch,
+            "prompt": 81,
+            "K": k,
+            "method": method,
+            "ratio_to_hf": ratio * k,
+            "work_ratio": k,
+        }
+        for batch in (1, 8)
+        for k in (1, 5)
+        for method, ratio in (
+            ("hf_generate", 1.0),
+            ("hf_generate_trie", 0.9),
+            ("beam_search", 2.0),
+            ("speculative", 3.0),
+        )
+    ]
+    one, eight = plots._peers(rows).axes
+    assert (one.get_title(), eight.get_title()) == ("4M, batch 1, prompt 81", "4M, batch 8, prompt 81")
+    assert lines(eight)["beam search"] == [2.0, 10.0] and lines(eight)["speculative"] == [3.0, 15.0]
+    assert imread(io.BytesIO(plots.peers_plot(rows)), format="png").std() > 0.05

@@ -30,6 +30,8 @@ def numpy_llama(config, params):
         """x [T, head_dim]: entries i and i + head_dim / 2 are one complex number."""
         half = config.head_dim // 2
         speed = 1 / config.rope_theta ** (2 * np.arange(half) / config.head_dim)
+        if config.rope_scaling is not None:
+            speed = np.array([slowed(config.rope_scaling, one) for one in speed])
         turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * np.arange(len(x))[:, None] * speed)
         return np.concatenate([turned.real, turned.imag], 1)
 
@@ -62,6 +64,19 @@ def numpy_llama(config, params):
         return x @ (leaf("embedding").T if config.tied_embeddings else leaf("head", "kernel"))
 
     return logits
+
+
+def slowed(scaling, speed):
+    """One frequency under rope scaling, case by case as Hugging Face's documentation tells it."""
+    if scaling.kind == "linear":
+        return speed / scaling.factor
+    wavelength, reach = 2 * np.pi / speed, scaling.original_positions
+    if wavelength < reach / scaling.high_freq_factor:
+        return speed
+    if wavelength > reach / scaling.low_freq_factor:
+        return speed / scaling.factor
+    smooth = (reach / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return (1 - smooth) * speed / scaling.factor + smooth * speed
 
 
 def wide_params(config, seed):

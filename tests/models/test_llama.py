@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.models.attention import causal_mask
 from atspeed_jax.models.llama import Dropout, LlamaConfig, LlamaStep, forward, init_params
+from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.shapes import SlotMask
 from numpy_llama import numpy_llama, wide_params
 
@@ -58,6 +58,8 @@ VARIANTS = {
     "untied, two queries per key": {},
     "tied, one query per key": {"tied_embeddings": True, "kv_heads": 4},
     "four queries per key, one layer": {"kv_heads": 1, "layers": 1},
+    "positions slowed as in Llama 3": {"rope_scaling": RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 60)},
+    "positions slowed alike": {"rope_scaling": RopeScalingConfig("linear", 2.5)},
 }
 
 
@@ -104,7 +106,7 @@ def tree_call(nodes, valid):
 
 def prompt_call(tokens, valid):
     positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
-    return tokens, positions, jnp.broadcast_to(jnp.arange(valid.shape[1]), tokens.shape), causal_mask(valid)
+    return tokens, positions, jnp.broadcast_to(jnp.arange(valid.shape[1]), tokens.shape), SlotMask.causal(valid)
 
 
 def join(prompt, nodes):
@@ -146,12 +148,8 @@ def test_rewritten_slots_forget_what_they_held():
     """A rejected level is overwritten, never rolled back."""
     params, step = params_of(CONFIG), step_of(CONFIG)
     tokens, valid = ragged()
-    _, cache = step(
-        params,
-        *join(prompt_call(tokens, valid), tree_call(NODES, valid)),
-        LlamaStep(CONFIG).init_cache(3, SLOTS),
-        n_out=6,
-    )
+    both = join(prompt_call(tokens, valid), tree_call(NODES, valid))
+    _, cache = step(params, *both, LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=6)
     other = [(6, [6], 11), (8, [8], 12), (9, [8, 9], 13), (11, [6, 11], 14), (10, [6, 10], 15)]
     logits, _ = step(params, *tree_call(other, valid), cache, n_out=5)
     want = numpy_llama(CONFIG, params)([*tokens[2].tolist(), 12, 13])[-1]
@@ -264,9 +262,8 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate):
 
 def test_step_is_a_value():
     """A static jit argument: equal configs must be the same key, others another."""
-    assert LlamaStep(CONFIG) == LlamaStep(dataclasses.replace(CONFIG)) and hash(LlamaStep(CONFIG)) == hash(
-        LlamaStep(CONFIG)
-    )
+    same = LlamaStep(dataclasses.replace(CONFIG))
+    assert LlamaStep(CONFIG) == same and hash(LlamaStep(CONFIG)) == hash(same)
     assert LlamaStep(CONFIG) != LlamaStep(dataclasses.replace(CONFIG, layers=3))
 
 

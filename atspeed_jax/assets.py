@@ -1,0 +1,163 @@
+"""What the stages of a run share: data, catalogue, models, trained parameters, and the fingerprints that tell whose
+output is whose.
+
+A stage's fingerprint is a hash of the settings and data it depends on; output of another fingerprint is refused, never
+overwritten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from atspeed_jax.alignment.examples import EXAMPLES
+from atspeed_jax.alignment.tree import tree_context
+from atspeed_jax.checks import check_same_data, check_same_vocabulary, check_settings, check_splits
+from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
+from atspeed_jax.data.sources import Source, read_atspeed, synthesize
+from atspeed_jax.decoding.base import prefixes_by_norm
+from atspeed_jax.evaluation.decoders import Decoders
+from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.items.tokenizer import extended_tokenizer
+from atspeed_jax.items.trie import build_trie, popularity_prior
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
+from atspeed_jax.training.checkpoint import fingerprint_of, load_params
+from atspeed_jax.training.start import Start, finetuned, scratch
+
+
+def fingerprint(*parts) -> str:
+    """16 hexadecimal digits of a hash over configs (frozen dataclasses print their fields) and other fingerprints."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class RunAssets:
+    """One experiment in one working directory: its data, models and trained parameters, each loaded when first asked
+    for, and the fingerprint of what each stage depends on."""
+
+    def __init__(self, config: ExperimentConfig, workdir: Path, data_dir: Path | None):
+        if config.data.source == "synthetic" and data_dir is not None:
+            raise DatasetError(
+                f"this config makes its own data, {data_dir} would not be read: leave --data_dir out, or take a config "
+                "with data.source 'atspeed'"
+            )
+        self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The stored dataset.
+
+        Raises, before any long work, DatasetError if it is not what config and data directory give or cannot be
+        trained and measured on, and ValueError for settings that cannot work with it.
+        """
+        directory = self.workdir / "data"
+        dataset = load_dataset(directory)
+        if self.source is not None:
+            check_same_data(dataset, directory, self.source, str(self.data_dir or "config.data.synthetic"))
+        check_splits(dataset)
+        base = self.pretrained.get("target") or self.pretrained.get("draft")
+        if base is not None:
+            check_same_vocabulary(self.pretrained.values())
+            catalog = dataset.catalog.behind(base.model.vocab_size, base.bos)
+            extended_tokenizer(Path(base.config.directory), catalog)  # its complaints now, not when it is exported
+            dataset = dataclasses.replace(dataset, catalog=catalog)
+        check_settings(self.config, dataset)
+        return dataset
+
+    @functools.cached_property
+    def pretrained(self) -> dict[str, Pretrained]:
+        """The models that do not begin from scratch, by name; raises ValueError for what is no Llama directory."""
+        configs = {"target": self.config.target, "draft": self.config.draft}
+        return {name: open_pretrained(c) for name, c in configs.items() if isinstance(c, PretrainedConfig)}
+
+    @functools.cached_property
+    def source(self) -> Source | None:
+        """What config and data directory give; None for stored data whose directory is not named again."""
+        if self.config.data.source == "synthetic":
+            return synthesize(self.config.data.synthetic)
+        return None if self.data_dir is None else read_atspeed(self.data_dir)
+
+    @functools.cached_property
+    def trie(self):
+        return build_trie(self.dataset.catalog.id_tokens)
+
+    @functools.cached_property
+    def tree_context(self):
+        return tree_context(self.trie, self.dataset.catalog.id_tokens)
+
+    @property
+    def target_model(self) -> LlamaConfig:
+        return self._model("target")
+
+    @property
+    def draft_model(self) -> LlamaConfig:
+        return self._model("draft")
+
+    def _model(self, name: str) -> LlamaConfig:
+        vocabulary = self.dataset.catalog.vocab_size
+        if name in self.pretrained:
+            return dataclasses.replace(self.pretrained[name].model, vocab_size=vocabulary)
+        return getattr(self.config, name).llama(vocabulary)
+
+    @functools.cached_property
+    def _starts(self) -> dict[str, Start]:
+        """How each model begins and what of it is trained."""
+        codes = self.dataset.catalog.code_count
+        return {
+            name: finetuned(self.pretrained[name], codes) if name in self.pretrained else scratch(self._model(name))
+            for name in ("target", "draft")
+        }
+
+    @functools.cached_property
+    def target_params(self):
+        return self._starts["target"].whole(self.trained("target"))
+
+    @functools.cached_property
+    def draft_params(self):
+        return self._starts["draft"].whole(self.trained("draft"))
+
+    def decoders(self, draft_params) -> Decoders:
+        catalog = self.dataset.catalog
+        counts = np.bincount(catalog.id_of_item, weights=self.dataset.popularity, minlength=len(catalog.ids))
+        return Decoders(
+            self.target_model,
+            self.target_params,
+            self.draft_model,
+            draft_params,
+            self.trie,
+            popularity_prior(self.trie, catalog.id_tokens, counts),
+            prefixes_by_norm(catalog.id_tokens),
+        )
+
+    @property
+    def _target_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(self.dataset.fingerprint, c.data.history, self._origin("target"), c.train_target)
+
+    @functools.cached_property
+    def _teacher_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(fingerprint_of(self.target_params), EXAMPLES, c.teacher, c.data.history, c.decode.score_norm)
+
+    @property
+    def _sft_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(self.dataset.fingerprint, c.data.history, self._origin("draft"), c.train_draft)
+
+    def _origin(self, name: str):
+        """What stands for a model before its training in a fingerprint."""
+        return self.pretrained[name].fingerprint if name in self.pretrained else getattr(self.config, name)
+
+    @property
+    def _draft_fingerprint(self) -> str:
+        c = self.config
+        return fingerprint(self._sft_fingerprint, self._teacher_fingerprint, c.align, c.train_align, c.decode)
+
+    def trained(self, name: str):
+        """What the training of a model left: its parameters, or the adapter of a pretrained one."""
+        expected = self._target_fingerprint if name == "target" else self._draft_fingerprint
+        return load_params(self.workdir / name, self._starts[name].abstract(), fingerprint=expected)[0]

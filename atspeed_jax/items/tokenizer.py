@@ -1,0 +1,65 @@
+"""Text <-> tokens of item ids, <a_12><b_3>... as in the AtSpeed index: alone, or behind a pretrained vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
+
+from atspeed_jax.items.catalog import BOS, PAD, Catalog
+
+TOKENIZER_FILE = "tokenizer.json"
+PAD_TEXT, BOS_TEXT = "<pad>", "<s>"
+LEVELS = "abcdefgh"
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that item codes cannot join."""
+
+
+def code_texts(catalog: Catalog) -> list[str]:
+    """The text of every code, in the order of their tokens, which begin at catalog.first_code."""
+    levels = zip(LEVELS, catalog.level_sizes, strict=False)
+    return [f"<{letter}_{code}>" for letter, size in levels for code in range(size)]
+
+
+def item_tokenizer(catalog: Catalog) -> Tokenizer:
+    """Turns "<a_1><b_2>..." into BOS and codes; what is no code of the catalogue is an error of the library's."""
+    words = {PAD_TEXT: PAD, BOS_TEXT: BOS}
+    words |= {text: catalog.first_code + number for number, text in enumerate(code_texts(catalog))}
+    tokenizer = Tokenizer(WordLevel(words))
+    tokenizer.pre_tokenizer = Split(Regex("<[^>]*>"), "isolated")
+    tokenizer.post_processor = TemplateProcessing(single=f"{BOS_TEXT} $A", special_tokens=[(BOS_TEXT, BOS)])
+    tokenizer.add_special_tokens([PAD_TEXT, BOS_TEXT])
+    return tokenizer
+
+
+def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
+    """The tokenizer of a pretrained model with a token for every code behind its own; None if the directory has none.
+
+    Raises TokenizerError if it cannot be read, if its vocabulary is not as long as the model's embedding, or if it
+    already has the text of a code.
+    """
+    path = directory / TOKENIZER_FILE
+    if not path.is_file():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise TokenizerError(f"{path} cannot be read ({error}); expected what the tokenizers library writes") from error
+    known, texts = tokenizer.get_vocab(with_added_tokens=True), code_texts(catalog)
+    if taken := [text for text in texts if text in known]:
+        raise TokenizerError(
+            f"{path} already has {len(taken)} of the catalogue's codes as tokens, such as {taken[0]}: give the model "
+            "as it was before item tokens were added"
+        )
+    if 1 + max(known.values(), default=-1) != catalog.first_code:
+        raise TokenizerError(
+            f"{path} has tokens 0..{max(known.values(), default=-1)}, but the model's embedding has "
+            f"{catalog.first_code} rows: vocabulary and weights are not of one model"
+        )
+    tokenizer.add_tokens(texts)
+    return tokenizer

@@ -1,0 +1,87 @@
+"""A Hugging Face Llama as the beginning of a run: opened and checked before any long work, loaded when its turn comes.
+
+Item codes become tokens behind its vocabulary (`Catalog.behind`); their embedding and head rows are trained and saved
+like everything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from atspeed_jax.items.catalog import PAD
+from atspeed_jax.models.hf_config import CONFIG_FILE, HFConfigError, read_hf_config
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.lora import LoraConfig, init_adapter, item_rows, merge
+from atspeed_jax.models.weights import load_weights, weight_files
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedConfig:
+    """directory: of a Hugging Face Llama. lora: what is trained of it beside the item rows; None for everything. dtype:
+    of activations, and with lora of the frozen weights. remat, dropout: see `LlamaConfig`."""
+
+    directory: str
+    lora: LoraConfig | None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    dropout: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """model: sizes of the base. bos: its first token. fingerprint: of the files, wherever they lie, and what is trained
+    of them."""
+
+    config: PretrainedConfig
+    model: LlamaConfig
+    bos: int
+    fingerprint: str
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        return self.config.lora
+
+    def load(self) -> dict[str, Any]:
+        """The base's parameters: float32, or with lora in the config's dtype."""
+        dtype = "float32" if self.lora is None else self.config.dtype
+        return load_weights(Path(self.config.directory), self.model, dtype=dtype)
+
+    def begin(self, key: jax.Array, base: Mapping, items: int) -> dict[str, Any]:
+        """What is trained: an adapter with rows for `items` tokens, or the whole base with these rows added."""
+        if self.lora is not None:
+            return init_adapter(self.model, self.lora, base, items, key)
+        return merge(base, {"layers": {}} | item_rows(self.model, base, items, key), None)
+
+    def whole(self, trained: Mapping, base: Mapping | None) -> Mapping:
+        """The parameters of the plain Llama that `trained` stands for; base is needed with lora alone."""
+        return trained if self.lora is None else merge(base, trained, self.lora)
+
+
+def open_pretrained(config: PretrainedConfig) -> Pretrained:
+    """Everything about a pretrained model but its tensors.
+
+    Raises HFConfigError or WeightsError for a directory that does not hold a whole Llama, or one without a BOS token
+    that can stand before every prompt.
+    """
+    directory = Path(config.directory)
+    model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)
+    files = weight_files(directory, model)
+    bos = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")).get("bos_token_id")
+    if type(bos) is not int or not PAD < bos < model.vocab_size:
+        raise HFConfigError(
+            f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
+            f"every prompt begins with it, and {PAD} fills up"
+        )
+    digest = hashlib.sha256(repr(dataclasses.replace(config, directory="")).encode())
+    for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    drops = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
+    return Pretrained(config, dataclasses.replace(model, **drops), bos, digest.hexdigest()[:16])

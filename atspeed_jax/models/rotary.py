@@ -1,0 +1,64 @@
+"""Rotary positions: pairs of a head's dimensions turned by an angle that grows with the position (Su et al. 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+from jax import Array
+
+from atspeed_jax.shapes import Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScalingConfig:
+    """Slower turns, for prompts longer than a model was first trained on.
+
+    "linear": every frequency divided by `factor` (Chen et al. 2023). "llama3": the slow ones alone, those that turn
+    less than low_freq_factor times over original_positions; those that turn more than high_freq_factor times stay, and
+    between the two the change is gradual (Llama 3.1, as in Hugging Face). Raises ValueError for impossible numbers.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_positions: int = 8192
+
+    def __post_init__(self):
+        if self.factor < 1:
+            raise ValueError(f"rope scaling factor={self.factor}: expected at least 1")
+        if not 0 < self.low_freq_factor < self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor={self.low_freq_factor}, high_freq_factor={self.high_freq_factor}: "
+                "expected 0 < low < high"
+            )
+        if self.original_positions < 1:
+            raise ValueError(f"original_positions={self.original_positions}: expected at least 1")
+
+    def scale(self, frequency: Array) -> Array:
+        """The scaled frequencies, radians per position."""
+        if self.kind == "linear":
+            return frequency / self.factor
+        turns = self.original_positions * frequency / (2 * jnp.pi)
+        kept = jnp.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
+        return frequency * (kept + (1 - kept) / self.factor)
+
+
+def rotary_angles(
+    positions: Tokens, head_dim: int, theta: float, scaling: RopeScalingConfig | None, dtype
+) -> tuple[Array, Array]:
+    """(cos, sin) [B, T, head_dim / 2] of the angle position / theta^(2i / head_dim), slowed by `scaling`."""
+    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=dtype) / head_dim)
+    if scaling is not None:
+        frequency = scaling.scale(frequency)
+    angle = positions[..., None].astype(dtype) * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Array, cos: Array, sin: Array) -> Array:
+    """X [B, T, H, head_dim] turned by its position; dimension i pairs with i + head_dim / 2."""
+    first, second = jnp.split(x, 2, -1)
+    cos, sin = cos[:, :, None].astype(x.dtype), sin[:, :, None].astype(x.dtype)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)

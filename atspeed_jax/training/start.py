@@ -1,0 +1,52 @@
+"""How a model begins, and what of it is trained: all of a new one, all of a pretrained one, or an adapter of that."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from atspeed_jax.models.llama import LlamaConfig, init_params
+from atspeed_jax.models.lora import LoraConfig
+from atspeed_jax.models.pretrained import Pretrained
+from atspeed_jax.training import sharding
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """read: the model that the training loss runs, `next_item.training_loss`. init, frozen: see `fit`. lora: of the
+    adapter that is trained, if one is. whole: from what is trained to the parameters of the model that is served."""
+
+    read: LlamaConfig
+    init: Callable[..., Any]
+    frozen: Any
+    lora: LoraConfig | None
+    whole: Callable[[Any], Any]
+
+    def abstract(self):
+        """Shapes of what is trained; where it is merged with `frozen`, both lie on all devices."""
+        if self.frozen is None:
+            return jax.eval_shape(self.init, jax.random.key(0))
+        shapes = jax.eval_shape(self.init, jax.random.key(0), self.frozen)
+        return sharding.abstract_like(shapes, sharding.replicated(sharding.data_mesh()))
+
+
+def scratch(model: LlamaConfig) -> Start:
+    """Random parameters, all of them trained."""
+    return Start(model, functools.partial(init_params, model), None, None, lambda params: params)
+
+
+def finetuned(pretrained: Pretrained, codes: int) -> Start:
+    """A pretrained model with rows for `codes` code tokens; loads it, onto every device."""
+    base = jax.device_put(pretrained.load(), sharding.replicated(sharding.data_mesh()))
+
+    def init(key, base):
+        return pretrained.begin(key, base, codes)
+
+    if pretrained.lora is None:
+        read = dataclasses.replace(pretrained.model, vocab_size=pretrained.model.vocab_size + codes)
+        return Start(read, init, base, None, lambda params: params)
+    return Start(pretrained.model, init, base, pretrained.lora, lambda adapter: pretrained.whole(adapter, base))

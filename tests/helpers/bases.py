@@ -1,0 +1,38 @@
+"""Small Hugging Face directories, written without transformers, for runs to begin with."""
+
+import json
+
+from atspeed_jax.models.hf_config import hf_config
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.weights import save_weights
+from numpy_llama import wide_params
+from words import WORDS, words_tokenizer
+
+BOS = 2
+BASE = LlamaConfig(
+    vocab_size=len(WORDS),
+    hidden_size=16,
+    intermediate_size=16,
+    layers=1,
+    heads=2,
+    kv_heads=1,
+    head_dim=8,
+    rope_theta=10_000.0,
+    norm_eps=1e-6,
+    tied_embeddings=False,
+    dropout=0.0,
+    dtype="float32",
+    remat=False,
+)
+
+
+def write_base(directory, config=BASE, seed=0, tokenizer=True, **fields):
+    """-> its parameters. fields: of config.json, to be changed."""
+    directory.mkdir(parents=True)
+    params = wide_params(config, seed)
+    save_weights(directory, config, params)
+    own = hf_config(config, dtype="float32", max_positions=64, bos=BOS, eos=None, pad=0)
+    (directory / "config.json").write_text(json.dumps(own | fields))
+    if tokenizer:
+        words_tokenizer().save(str(directory / "tokenizer.json"))
+    return params

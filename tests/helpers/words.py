@@ -1,0 +1,13 @@
+"""A tokenizer of six words, as a pretrained model brings one along."""
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+WORDS = ("<unk>", "</s>", "<s>", "the", "user", "has")
+
+
+def words_tokenizer(words=WORDS) -> Tokenizer:
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return tokenizer

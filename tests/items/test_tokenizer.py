@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from atspeed_jax.data.prompts import prompt_tokens
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.tokenizer import TokenizerError, code_texts, extended_tokenizer, item_tokenizer
+from words import WORDS, words_tokenizer
+
+CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
+TEXT = "<a_0><b_2><c_1><a_1><b_3><c_2>"
+
+
+def saved(directory, words=WORDS):
+    words_tokenizer(words).save(str(directory / "tokenizer.json"))
+    return directory
+
+
+def test_text_and_tokens():
+    tokenizer = item_tokenizer(CATALOG)
+    assert tokenizer.encode(TEXT).ids == prompt_tokens(CATALOG, [0, 2], 5).tolist()
+    assert tokenizer.encode("").ids == prompt_tokens(CATALOG, [], 5).tolist()
+    assert tokenizer.get_vocab_size() == CATALOG.vocab_size
+    assert code_texts(CATALOG) == ["<a_0>", "<a_1>", *(f"<b_{n}>" for n in range(4)), "<c_0>", "<c_1>", "<c_2>"]
+    with pytest.raises(Exception, match="UNK|unk"):
+        tokenizer.encode("<a_7>")
+
+
+def test_codes_behind_a_pretrained_vocabulary(tmp_path):
+    catalog = CATALOG.behind(len(WORDS), 2)
+    tokenizer = extended_tokenizer(saved(tmp_path), catalog)
+    assert tokenizer.encode("the user has " + TEXT).ids == [3, 4, 5, *prompt_tokens(catalog, [0, 2], 5).tolist()[1:]]
+    assert prompt_tokens(catalog, [0], 5).tolist()[0] == 2
+    assert tokenizer.get_vocab_size() == catalog.vocab_size
+
+
+def test_no_tokenizer(tmp_path):
+    assert extended_tokenizer(tmp_path, CATALOG) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "message"),
+    [
+        (WORDS, 9, "has tokens 0..5, but the model's embedding has 9 rows"),
+        ((*WORDS, "<b_3>"), 7, "already has 1 of the catalogue's codes as tokens, such as <b_3>"),
+    ],
+)
+def test_vocabularies_that_do_not_fit(tmp_path, words, rows, message):
+    with pytest.raises(TokenizerError, match=message):
+        extended_tokenizer(saved(tmp_path, words), CATALOG.behind(rows, 2))
+
+
+def test_a_file_that_is_no_tokenizer(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(TokenizerError, match="cannot be read"):
+        extended_tokenizer(tmp_path, CATALOG)

@@ -1,0 +1,84 @@
+"""Our beam search gives the lists of Hugging Face `generate`; skipped where transformers is not installed."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from atspeed_jax.decoding.base import prefixes_by_norm  # noqa: E402
+from atspeed_jax.evaluation.decode_users import prompt_of  # noqa: E402
+from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain  # noqa: E402
+from atspeed_jax.items.catalog import BOS, Catalog  # noqa: E402
+from atspeed_jax.items.trie import build_trie, popularity_prior  # noqa: E402
+from atspeed_jax.models.llama import LlamaConfig  # noqa: E402
+from launch.hugging_face import in_both_worlds, same_lists  # noqa: E402
+from numpy_llama import wide_params  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
+CATALOG = Catalog(np.random.default_rng(0).integers(0, 9, (150, 4)), (9,) * 4)
+CONFIG = LlamaConfig(
+    vocab_size=CATALOG.vocab_size,
+    hidden_size=24,
+    intermediate_size=40,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    rope_theta=10_000.0,
+    norm_eps=1e-6,
+    tied_embeddings=False,
+    dropout=0.0,
+    dtype="float32",
+    remat=False,
+)
+USERS = 24
+
+
+@pytest.fixture(scope="module")
+def peers():
+    trie = build_trie(CATALOG.id_tokens)
+    prior = popularity_prior(trie, CATALOG.id_tokens, np.ones(len(CATALOG.ids)))
+    prefixes = prefixes_by_norm(CATALOG.id_tokens)
+    decoders = Decoders(CONFIG, wide_params(CONFIG, seed=0), None, None, trie, prior, prefixes)
+    with in_both_worlds("random", decoders, CATALOG, DecodeConfig(("all", 20, 20), 3, "vocab")) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def users():
+    """Ragged histories of 0 to 5 items, left-padded."""
+    rng = np.random.default_rng(1)
+    tokens, valid = np.zeros((USERS, 21), np.int32), np.zeros((USERS, 21), bool)
+    for user in range(USERS):
+        items = rng.integers(0, CATALOG.items, user % 6)
+        own = [BOS, *CATALOG.tokens(items).reshape(-1)]
+        tokens[user, 21 - len(own) :], valid[user, 21 - len(own) :] = own, True
+    return {"tokens": tokens, "valid": valid, "row": np.arange(USERS)}
+
+
+@pytest.mark.parametrize("beams", [1, 5, 20])
+def test_constrained_generate_gives_our_lists(peers, users, beams):
+    ours = peers.decoders.build(plain(beams, "vocab"))(prompt_of(users))
+    assert same_lists(peers, users, beams, ours)
+    ids, scores = peers.theirs(users, beams, trie=True)
+    assert ids.shape == (USERS, beams, 4) and (beams == 1 or np.isfinite(scores).all())
+    assert len({tuple(row) for row in ids[:, 0]}) > 5  # users differ, so that a wrong row would be seen
+
+
+def test_other_lists_are_seen(peers, users):
+    """Two places exchanged, another score, another model."""
+    ours = peers.decoders.build(plain(5, "vocab"))(prompt_of(users))
+    exchanged = ours.replace(tokens=ours.tokens.at[3, :2].set(ours.tokens[3, 1::-1]))
+    other = dataclasses.replace(peers.decoders, target_params=jax.tree.map(lambda x: -x, peers.decoders.target_params))
+    theirs = dataclasses.replace(peers, decoders=other)
+    assert same_lists(peers, users, 5, exchanged)  # decoded again in float64, where both agree
+    assert not same_lists(theirs, users, 5, ours.replace(score=ours.score + 1e-3))
+
+
+def test_without_constraint_other_tokens_come_out(peers, users):
+    ids, _ = peers.theirs(users, 5, trie=False)
+    assert (ids < CATALOG.level_offsets).any() or (ids >= CATALOG.level_offsets + 9).any()

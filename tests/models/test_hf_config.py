@@ -1,0 +1,124 @@
+import dataclasses
+import json
+
+import pytest
+
+from atspeed_jax.models.hf_config import HFConfigError, hf_config, read_hf_config
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.rotary import RopeScalingConfig
+
+LLAMA3 = RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 8192)
+CONFIG = LlamaConfig(
+    vocab_size=19,
+    hidden_size=16,
+    intermediate_size=20,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=6,
+    rope_theta=100.0,
+    norm_eps=1e-5,
+    tied_embeddings=False,
+    dropout=0.0,
+    dtype="float32",
+    remat=False,
+)
+LLAMA_68M = {  # the fields of its published config.json
+    "_name_or_path": "facebook/opt-125m",
+    "architectures": ["LlamaForCausalLM"],
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "hidden_act": "silu",
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 2048,
+    "model_type": "llama",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 2,
+    "pad_token_id": 1,
+    "rms_norm_eps": 1e-06,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "transformers_version": "4.28.1",
+    "use_cache": True,
+    "vocab_size": 32000,
+}
+
+
+def written(directory, fields):
+    (directory / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return directory
+
+
+def fields_of(config=CONFIG):
+    return hf_config(config, dtype="float32", max_positions=128, bos=1, eos=None, pad=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        dataclasses.replace(CONFIG, tied_embeddings=True, kv_heads=4),
+        dataclasses.replace(CONFIG, rope_scaling=LLAMA3),
+        dataclasses.replace(CONFIG, rope_scaling=RopeScalingConfig("linear", 2.0)),
+    ],
+)
+def test_what_is_written_is_read(tmp_path, config):
+    assert read_hf_config(written(tmp_path, fields_of(config))) == config
+
+
+def test_an_old_config_with_its_defaults(tmp_path):
+    config = read_hf_config(written(tmp_path, LLAMA_68M), dtype="bfloat16", remat=True)
+    assert (config.kv_heads, config.head_dim, config.rope_theta, config.rope_scaling) == (12, 64, 10_000.0, None)
+    assert (config.layers, config.norm_eps, config.dtype, config.remat) == (2, 1e-6, "bfloat16", True)
+
+
+def test_rope_as_transformers_5_writes_it(tmp_path):
+    scaling = {
+        "rope_type": "llama3",
+        "rope_theta": 5e5,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    fields = {name: value for name, value in fields_of().items() if not name.startswith("rope")}
+    config = read_hf_config(written(tmp_path, fields | {"rope_parameters": scaling}))
+    assert config == dataclasses.replace(CONFIG, rope_theta=5e5, rope_scaling=LLAMA3)
+    default = {"rope_type": "default", "rope_theta": 100.0}
+    assert read_hf_config(written(tmp_path, fields | {"rope_parameters": default})) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        ({"model_type": "mistral"}, ["architecture 'mistral'", "'llama'"]),
+        ({"hidden_act": "gelu"}, ["hidden_act='gelu'", "'silu'"]),
+        ({"attention_bias": True, "new_thing": 3}, ["attention_bias=True", "new_thing=3"]),
+        ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
+        ({"num_hidden_layers": None, "hidden_size": "16"}, ["num_hidden_layers=None", "hidden_size='16'"]),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["rope_type 'dynamic'", "'llama3'"]),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, ["low_freq_factor is missing"]),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta": 1}}, ["beta=1 is unknown"]),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, ["factor=0.5"]),
+        ({"rope_scaling": {"factor": 2.0}}, ["factor=2.0 without a rope_type"]),
+        ({"rope_parameters": {"rope_theta": 7.0}}, ["rope_theta has two values, [7.0, 100.0]"]),
+        ({"num_key_value_heads": 3}, ["kv_heads=3"]),
+    ],
+)
+def test_what_is_not_understood_is_refused(tmp_path, change, messages):
+    with pytest.raises(HFConfigError) as error:
+        read_hf_config(written(tmp_path, fields_of() | change))
+    for message in (*messages, "config.json"):
+        assert message in str(error.value)
+
+
+def test_no_config(tmp_path):
+    with pytest.raises(HFConfigError, match="there is no .*config.json"):
+        read_hf_config(tmp_path)
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(HFConfigError, match="cannot be read"):
+        read_hf_config(tmp_path)
+    with pytest.raises(HFConfigError, match="holds a list"):
+        read_hf_config(written(tmp_path, []))

@@ -1,0 +1,78 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atspeed_jax.models.hf_config import HFConfigError
+from atspeed_jax.models.lora import LoraConfig
+from atspeed_jax.models.pretrained import PretrainedConfig, open_pretrained
+from atspeed_jax.models.weights import WeightsError
+from bases import BASE, BOS, write_base
+
+LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.1, targets=("q_proj", "up_proj"))
+
+
+@pytest.fixture
+def base(tmp_path):
+    return tmp_path / "base", write_base(tmp_path / "base")
+
+
+def config_of(directory, lora=None, **more):
+    return PretrainedConfig(str(directory), lora, **more)
+
+
+def test_what_is_opened(base):
+    directory, params = base
+    whole = open_pretrained(config_of(directory, dropout=0.2, remat=True))
+    assert whole.bos == BOS and whole.lora is None
+    assert whole.model == dataclasses.replace(BASE, dropout=0.2, remat=True)
+    jax.tree.map(np.testing.assert_array_equal, whole.load(), params)
+    narrow = open_pretrained(config_of(directory, LORA, dtype="bfloat16"))
+    assert narrow.model == dataclasses.replace(BASE, dtype="bfloat16", adapter_dropout=0.1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(narrow.load())} == {jnp.dtype("bfloat16")}
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "adapter"])
+def test_what_is_trained_begins_as_the_base_with_rows_for_the_codes(base, lora):
+    directory, params = base
+    opened = open_pretrained(config_of(directory, lora))
+    trained = opened.begin(jax.random.key(0), opened.load(), 5)
+    assert set(trained) == ({"layers", "item_embedding", "item_head"} if lora else set(params))
+    whole = opened.whole(trained, opened.load())
+    assert whole["embedding"].shape == (6 + 5, 16) and whole["head"]["kernel"].shape == (16, 6 + 5)
+    np.testing.assert_array_equal(whole["embedding"][:6], params["embedding"])
+    np.testing.assert_array_equal(whole["head"]["kernel"][:, :6], params["head"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, whole["layers"], params["layers"])
+    assert len({tuple(row) for row in np.asarray(whole["embedding"][6:]).tolist()}) == 5
+
+
+def test_the_fingerprint_is_that_of_the_files_and_of_what_is_trained(base, tmp_path):
+    directory, _ = base
+    first = open_pretrained(config_of(directory)).fingerprint
+    write_base(tmp_path / "elsewhere")
+    assert open_pretrained(config_of(tmp_path / "elsewhere")).fingerprint == first
+    write_base(tmp_path / "other", seed=1)
+    others = {
+        open_pretrained(config_of(tmp_path / "other")).fingerprint,
+        open_pretrained(config_of(directory, LORA)).fingerprint,
+        open_pretrained(config_of(directory, dropout=0.1)).fingerprint,
+    }
+    assert len(others | {first}) == 4
+
+
+@pytest.mark.parametrize("bos", [None, 0, 6, "x", [2]])
+def test_a_base_needs_a_token_to_begin_with(tmp_path, bos):
+    write_base(tmp_path / "base", bos_token_id=bos)
+    with pytest.raises(HFConfigError, match="bos_token_id=.*expected a token in 1..5"):
+        open_pretrained(config_of(tmp_path / "base"))
+
+
+def test_a_directory_that_is_not_whole(base):
+    directory, _ = base
+    (directory / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="damaged or cut off"):
+        open_pretrained(config_of(directory))
+    with pytest.raises(HFConfigError, match="there is no"):
+        open_pretrained(config_of(directory / "nothing"))

@@ -1,0 +1,229 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from atspeed_jax.models.hf_config import read_hf_config
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.weights import (
+    INDEX_FILE,
+    ONE_FILE,
+    WeightsError,
+    load_weights,
+    save_weights,
+    their_shapes,
+)
+from hf import GOLDEN, TOKENS, VARIANTS, assert_same_rungs, our_rungs
+from numpy_llama import wide_params
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = LlamaConfig(
+    vocab_size=11,
+    hidden_size=8,
+    intermediate_size=12,
+    layers=3,
+    heads=4,
+    kv_heads=2,
+    head_dim=2,
+    rope_theta=100.0,
+    norm_eps=1e-5,
+    tied_embeddings=False,
+    dropout=0.0,
+    dtype="float32",
+    remat=False,
+)
+TIED = dataclasses.replace(CONFIG, tied_embeddings=True)
+
+
+def same(tree, other):
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ladder_against_golden_files_of_transformers(variant):
+    """Weights, config and every rung as transformers wrote them (tests/helpers/hf.py)."""
+    directory = GOLDEN / f"llama_{variant}"
+    config = read_hf_config(directory)
+    assert_same_rungs(our_rungs(config, load_weights(directory, config), TOKENS), load_file(directory / "rungs"))
+
+
+@pytest.mark.parametrize("variant", ["untied", "tied"])
+def test_import_and_export_is_byte_identical(tmp_path, variant):
+    directory = GOLDEN / f"llama_{variant}"
+    config = read_hf_config(directory)
+    save_weights(tmp_path, config, load_weights(directory, config))
+    theirs, ours = load_file(directory / ONE_FILE), load_file(tmp_path / ONE_FILE)
+    assert theirs.keys() == ours.keys()
+    for name, tensor in theirs.items():
+        assert tensor.dtype == ours[name].dtype and tensor.tobytes() == ours[name].tobytes(), name
+    with safe_open(tmp_path / ONE_FILE, "numpy") as file:
+        assert file.metadata() == {"format": "pt"}  # transformers refuses a file without it
+
+
+@pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_what_is_saved_is_loaded(tmp_path, config, dtype):
+    params = wide_params(config, seed=0)
+    save_weights(tmp_path, config, params, dtype=dtype)
+    loaded = load_weights(tmp_path, config)
+    rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), params)
+    same(loaded, rounded)
+    again = tmp_path / "again"
+    again.mkdir()
+    save_weights(again, config, loaded, dtype=dtype)
+    assert (again / ONE_FILE).read_bytes() == (tmp_path / ONE_FILE).read_bytes()
+    narrow = load_weights(tmp_path, config, dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(narrow)} == {jnp.dtype("bfloat16")}
+
+
+def test_files_of_limited_size_and_their_index(tmp_path):
+    params = wide_params(CONFIG, seed=0)
+    save_weights(tmp_path, CONFIG, params, file_bytes=1500)
+    files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert len(files) > 2 and files[0] == f"model-00001-of-{len(files):05}.safetensors"
+    index = json.loads((tmp_path / INDEX_FILE).read_text())
+    assert set(index["weight_map"].values()) == set(files) and index["weight_map"].keys() == their_shapes(CONFIG).keys()
+    assert index["metadata"]["total_size"] == sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    same(load_weights(tmp_path, CONFIG), params)
+
+
+SHARDED = """
+import jax, numpy as np, sys
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from pathlib import Path
+from atspeed_jax.models.hf_config import read_hf_config
+from atspeed_jax.models.weights import load_weights, param_shapes
+
+directory = Path(sys.argv[1])
+config = read_hf_config(directory)
+mesh = jax.make_mesh((2, 2), ("one", "two"), axis_types=(AxisType.Auto,) * 2)
+kernels = PartitionSpec(None, "one", "two")
+places = {1: PartitionSpec("two"), 2: PartitionSpec("two", "one"), 3: kernels}
+shardings = jax.tree.map(lambda leaf: NamedSharding(mesh, places[leaf.ndim]), param_shapes(config))
+sharded = load_weights(directory, config, shardings=shardings)
+assert jax.tree.all(jax.tree.map(lambda leaf, wanted: leaf.sharding == wanted, sharded, shardings))
+query = sharded["layers"]["attention"]["query"]["kernel"]
+assert {shard.data.shape for shard in query.addressable_shards} == {(2, 12, 16)}, query.sharding
+jax.tree.map(np.testing.assert_array_equal, sharded, load_weights(directory, config))
+print("the parts are right")
+"""
+
+
+def test_each_device_gets_its_part():
+    """On four devices, along two axes of a mesh, leaves with and without a layer axis."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SHARDED, str(GOLDEN / "llama_untied")]
+    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
+    assert "the parts are right" in done.stdout, done.stderr[-2000:]
+
+
+def stored(directory, config=CONFIG, **changes):
+    """A whole model in one file with tensors changed, removed (None) or added."""
+    save_weights(directory, config, wide_params(config, seed=0))
+    tensors = {
+        name: tensor for name, tensor in (load_file(directory / ONE_FILE) | changes).items() if tensor is not None
+    }
+    save_file(tensors, directory / ONE_FILE, {"format": "pt"})
+
+
+def problems(directory, config=CONFIG):
+    with pytest.raises(WeightsError) as error:
+        load_weights(directory, config)
+    return str(error.value)
+
+
+def test_every_problem_is_in_one_error(tmp_path):
+    changes = {
+        "model.norm.weight": None,
+        "model.layers.1.mlp.up_proj.weight": np.zeros((12, 9), np.float32),
+        "model.layers.3.mlp.up_proj.weight": np.zeros((12, 8), np.float32),
+        "lm_head.weight": np.zeros((11, 8), np.int8),
+    }
+    stored(tmp_path, **changes)
+    message = problems(tmp_path)
+    for part in (
+        "model.norm.weight is missing",
+        "model.layers.1.mlp.up_proj.weight has shape [12, 9], expected [12, 8]",
+        "model.layers.3.mlp.up_proj.weight is no tensor of this model",
+        "lm_head.weight is stored as I8",
+    ):
+        assert part in message
+
+
+def test_many_problems_are_counted(tmp_path):
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / ONE_FILE)
+    missing = len(their_shapes(CONFIG)) + 1
+    assert f"and {missing - 20} more" in problems(tmp_path)
+
+
+def test_old_rotary_buffers_are_left_out(tmp_path):
+    stored(tmp_path, **{"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(1, np.float32)})
+    same(load_weights(tmp_path, CONFIG), wide_params(CONFIG, seed=0))
+
+
+def test_a_head_beside_a_tied_embedding(tmp_path):
+    stored(tmp_path, TIED, **{"lm_head.weight": np.zeros((11, 8), np.float32)})
+    assert "lm_head.weight is stored although config.json ties it" in problems(tmp_path, TIED)
+
+
+def split_in_files(directory):
+    save_weights(directory, CONFIG, wide_params(CONFIG, seed=0), file_bytes=1500)
+    return json.loads((directory / INDEX_FILE).read_text())
+
+
+def test_an_index_that_lies(tmp_path):
+    index = split_in_files(tmp_path)
+    files = sorted(set(index["weight_map"].values()))
+    (tmp_path / files[0]).unlink()
+    assert f"{files[0]}, named by {INDEX_FILE}, is missing" in problems(tmp_path)
+    index["weight_map"]["model.norm.weight"] = files[1]
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    message = problems(tmp_path)
+    assert f"puts model.norm.weight into {files[1]}, which lacks it" in message
+    assert "holds model.norm.weight, which" in message
+
+
+def test_a_tensor_in_two_files(tmp_path):
+    index = split_in_files(tmp_path)
+    files = sorted(set(index["weight_map"].values()))
+    extra = {"model.norm.weight": np.zeros(8, np.float32)}
+    save_file(load_file(tmp_path / files[0]) | extra, tmp_path / files[0])
+    message = problems(tmp_path)
+    assert "model.norm.weight is in both" in message and f"{files[0]} holds model.norm.weight" in message
+
+
+@pytest.mark.parametrize("kept", [5, 200, -1])
+def test_a_file_that_was_cut_off(tmp_path, kept):
+    stored(tmp_path)
+    content = (tmp_path / ONE_FILE).read_bytes()
+    (tmp_path / ONE_FILE).write_bytes(content[:kept])
+    assert f"{ONE_FILE} is damaged or cut off" in problems(tmp_path)
+
+
+def test_no_weights_and_two_kinds_of_them(tmp_path):
+    assert f"neither {ONE_FILE} nor {INDEX_FILE}; save the model" in problems(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert "pickles, which are never loaded" in problems(tmp_path)
+    (tmp_path / INDEX_FILE).write_text("[]")
+    assert "expected a JSON object with a weight_map" in problems(tmp_path)
+    stored_one = tmp_path / ONE_FILE
+    stored_one.write_bytes(b"")
+    assert "has both" in problems(tmp_path)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    stored(tmp_path)
+    content = (tmp_path / ONE_FILE).read_bytes()
+    with pytest.raises(WeightsError, match=f"already has {ONE_FILE}"):
+        save_weights(tmp_path, TIED, wide_params(TIED, seed=1))
+    assert (tmp_path / ONE_FILE).read_bytes() == content
