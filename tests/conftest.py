@@ -14,6 +14,7 @@ from compilation import compile_quickly
 from launch.config import check_workdir, load
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config, items):
     """Tests of one file run in one process, and all those that read the small run in one, which makes it once."""
     for item in items if config.pluginmanager.hasplugin("xdist") else ():
