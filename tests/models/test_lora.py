@@ -8,9 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from atspeed_jax.models import lora as L
-from atspeed_jax.models.llama import LlamaConfig, forward
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.llama import forward as eager_forward
 from numpy_llama import numpy_llama, wide_params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 MODEL = LlamaConfig(
     vocab_size=13,
     hidden_size=8,
@@ -29,6 +31,7 @@ MODEL = LlamaConfig(
 TIED = dataclasses.replace(MODEL, tied_embeddings=True)
 LORA = L.LoraConfig(rank=3, alpha=6.0, dropout=0.0, targets=("q_proj", "v_proj", "down_proj"))
 ITEMS = 5
+forward = jax.jit(eager_forward, static_argnums=0)
 TOKENS = jnp.array([[0, 3, 17, 12, 13], [1, 15, 2, 2, 9]])
 VALID = jnp.ones(TOKENS.shape, bool).at[0, 0].set(False)
 

@@ -25,6 +25,7 @@ from atspeed_jax.models.weights import (
 from hf import GOLDEN, TOKENS, VARIANTS, assert_same_rungs, our_rungs
 from numpy_llama import wide_params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = LlamaConfig(
     vocab_size=11,
