@@ -37,7 +37,7 @@ def test_ids_below_tell_whether_a_prefix_is_finished():
     assert [trie.ids_below(level, jnp.zeros(1, int)).tolist() for level in range(4)] == [[2], [2], [1], [1]]
 
 
-@pytest.mark.parametrize("number", [0, 6])
+@pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 6])
 def test_both_decoders_find_what_a_search_over_all_ids_finds(number, quick_compilation):
     shape, rng, compared = SHAPES[number], np.random.default_rng(number), 0
     for kind in ("full", "chains"):
