@@ -104,21 +104,26 @@ class RunAssets:
         return getattr(self.config, name).llama(vocabulary)
 
     @functools.cached_property
-    def _starts(self) -> dict[str, Start]:
-        """How each model begins and what of it is trained."""
-        codes = self.dataset.catalog.code_count
-        return {
-            name: finetuned(self.pretrained[name], codes) if name in self.pretrained else scratch(self._model(name))
-            for name in ("target", "draft")
-        }
+    def target_start(self) -> Start:
+        return self._start("target")
+
+    @functools.cached_property
+    def draft_start(self) -> Start:
+        return self._start("draft")
+
+    def _start(self, name: str) -> Start:
+        """How a model begins and what of it is trained; loads a pretrained one."""
+        if name in self.pretrained:
+            return finetuned(self.pretrained[name], self.dataset.catalog.code_count)
+        return scratch(self._model(name))
 
     @functools.cached_property
     def target_params(self):
-        return self._starts["target"].whole(self.trained("target"))
+        return self.target_start.whole(self.trained("target"))
 
     @functools.cached_property
     def draft_params(self):
-        return self._starts["draft"].whole(self.trained("draft"))
+        return self.draft_start.whole(self.trained("draft"))
 
     def decoders(self, draft_params) -> Decoders:
         catalog = self.dataset.catalog
@@ -160,4 +165,5 @@ class RunAssets:
     def trained(self, name: str):
         """What the training of a model left: its parameters, or the adapter of a pretrained one."""
         expected = self._target_fingerprint if name == "target" else self._draft_fingerprint
-        return load_params(self.workdir / name, self._starts[name].abstract(), fingerprint=expected)[0]
+        start = getattr(self, f"{name}_start")
+        return load_params(self.workdir / name, start.abstract(), fingerprint=expected)[0]

@@ -121,7 +121,7 @@ class Run(RunAssets):
         best=("nats_per_item", "min"),
     ):
         """lists: params -> further figures. best: the figure by which parameters are kept, and which way."""
-        start, length = self._starts[name], self.dataset.catalog.length
+        start, length = getattr(self, f"{name}_start"), self.dataset.catalog.length
         shape = {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
         batches = train_batches(self.dataset, seed=train.seed, **shape)
         held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)

@@ -63,7 +63,7 @@ def test_only_adapter_and_item_rows_have_changed(trained):
     }
     assert changed == {"query": True, "value": True, "key": False, "output": False}
     np.testing.assert_array_equal(params["layers"]["mlp"]["up"]["kernel"], base["layers"]["mlp"]["up"]["kernel"])
-    start = run._starts["target"]
+    start = run.target_start
     first = start.whole(start.init(run_key(run), start.frozen))
     assert np.abs(np.asarray(params["embedding"][6:] - first["embedding"][6:])).min(1).max() > 0  # all rows are trained
 

@@ -46,7 +46,7 @@ def finetuned(pretrained: Pretrained, codes: int) -> Start:
     def init(key, base):
         return pretrained.begin(key, base, codes)
 
+    read = pretrained.model
     if pretrained.lora is None:
-        read = dataclasses.replace(pretrained.model, vocab_size=pretrained.model.vocab_size + codes)
-        return Start(read, init, base, None, lambda params: params)
-    return Start(pretrained.model, init, base, pretrained.lora, lambda adapter: pretrained.whole(adapter, base))
+        read = dataclasses.replace(read, vocab_size=read.vocab_size + codes)
+    return Start(read, init, base, pretrained.lora, lambda trained: pretrained.whole(trained, base))
