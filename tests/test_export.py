@@ -9,26 +9,22 @@ from tokenizers import Tokenizer
 from atspeed_jax.export import ExportError, export_hf
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.hf_config import read_hf_config
-from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.weights import load_weights
+from bases import BASE
 from numpy_llama import wide_params
 from words import words_tokenizer
 
 CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
-CONFIG = LlamaConfig(
+CONFIG = dataclasses.replace(
+    BASE,
     vocab_size=CATALOG.vocab_size,
     hidden_size=8,
     intermediate_size=12,
     layers=2,
-    heads=2,
-    kv_heads=1,
     head_dim=4,
     rope_theta=100.0,
     norm_eps=1e-5,
-    tied_embeddings=False,
     dropout=0.1,
-    dtype="float32",
-    remat=False,
 )
 
 

@@ -14,26 +14,20 @@ from atspeed_jax.evaluation.decode_users import prompt_of  # noqa: E402
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain  # noqa: E402
 from atspeed_jax.items.catalog import BOS, Catalog  # noqa: E402
 from atspeed_jax.items.trie import build_trie, popularity_prior  # noqa: E402
-from atspeed_jax.models.llama import LlamaConfig  # noqa: E402
+from bases import BASE  # noqa: E402
 from launch.hugging_face import in_both_worlds, same_lists  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
 CATALOG = Catalog(np.random.default_rng(0).integers(0, 9, (150, 4)), (9,) * 4)
-CONFIG = LlamaConfig(
+CONFIG = dataclasses.replace(
+    BASE,
     vocab_size=CATALOG.vocab_size,
     hidden_size=24,
     intermediate_size=40,
     layers=2,
     heads=4,
     kv_heads=2,
-    head_dim=8,
-    rope_theta=10_000.0,
-    norm_eps=1e-6,
-    tied_embeddings=False,
-    dropout=0.0,
-    dtype="float32",
-    remat=False,
 )
 USERS = 24
 

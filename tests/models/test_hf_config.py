@@ -4,13 +4,13 @@ import json
 import pytest
 
 from atspeed_jax.models.hf_config import HFConfigError, hf_config, read_hf_config
-from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
+from bases import BASE
 
 LLAMA3 = RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 8192)
-CONFIG = LlamaConfig(
+CONFIG = dataclasses.replace(
+    BASE,
     vocab_size=19,
-    hidden_size=16,
     intermediate_size=20,
     layers=2,
     heads=4,
@@ -18,10 +18,6 @@ CONFIG = LlamaConfig(
     head_dim=6,
     rope_theta=100.0,
     norm_eps=1e-5,
-    tied_embeddings=False,
-    dropout=0.0,
-    dtype="float32",
-    remat=False,
 )
 LLAMA_68M = {  # the fields of its published config.json
     "_name_or_path": "facebook/opt-125m",

@@ -8,12 +8,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from atspeed_jax.models import lora as L
-from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.llama import forward as eager_forward
+from bases import BASE
 from numpy_llama import numpy_llama, wide_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-MODEL = LlamaConfig(
+MODEL = dataclasses.replace(
+    BASE,
     vocab_size=13,
     hidden_size=8,
     intermediate_size=12,
@@ -23,10 +24,6 @@ MODEL = LlamaConfig(
     head_dim=2,
     rope_theta=100.0,
     norm_eps=1e-5,
-    tied_embeddings=False,
-    dropout=0.0,
-    dtype="float32",
-    remat=False,
 )
 TIED = dataclasses.replace(MODEL, tied_embeddings=True)
 LORA = L.LoraConfig(rank=3, alpha=6.0, dropout=0.0, targets=("q_proj", "v_proj", "down_proj"))

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from atspeed_jax.models.hf_config import read_hf_config
-from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.weights import (
     INDEX_FILE,
     ONE_FILE,
@@ -22,12 +21,14 @@ from atspeed_jax.models.weights import (
     save_weights,
     their_shapes,
 )
+from bases import BASE
 from hf import GOLDEN, TOKENS, VARIANTS, assert_same_rungs, our_rungs
 from numpy_llama import wide_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = LlamaConfig(
+CONFIG = dataclasses.replace(
+    BASE,
     vocab_size=11,
     hidden_size=8,
     intermediate_size=12,
@@ -37,10 +38,6 @@ CONFIG = LlamaConfig(
     head_dim=2,
     rope_theta=100.0,
     norm_eps=1e-5,
-    tied_embeddings=False,
-    dropout=0.0,
-    dtype="float32",
-    remat=False,
 )
 TIED = dataclasses.replace(CONFIG, tied_embeddings=True)
 
