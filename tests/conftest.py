@@ -10,8 +10,13 @@ from atspeed_jax.data.sources import synthesize
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
 from atspeed_jax.programs import forget_programs
-from compilation import compile_quickly
+from compilation import compile_quickly, emit_plainly
 from launch.config import check_workdir, load
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # xdist's processes, begun later, inherit it
+        emit_plainly()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks

@@ -1,10 +1,26 @@
 """How hard XLA works on a program: in tests this small, compiling is most of the time."""
 
 import contextlib
+import os
+import subprocess
+import sys
 
 import jax
 
 FLAG = "jax_disable_most_optimizations"
+PLAIN_EMITTERS = "--xla_cpu_use_fusion_emitters=false"  # half the time to compile a decoder (jax 0.10.2)
+
+
+def emit_plainly() -> None:
+    """Has XLA emit fusions on the CPU as it used to, in this process and those it starts, if it knows how to.
+
+    To be called before JAX is first used. XLA aborts the process over a flag that it does not know, and such flags come
+    and go, so another process tries it first.
+    """
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {PLAIN_EMITTERS}".strip()
+    tried = [sys.executable, "-c", "import jax; jax.devices()"]
+    if subprocess.run(tried, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True).returncode == 0:
+        os.environ["XLA_FLAGS"] = flags
 
 
 @contextlib.contextmanager
