@@ -10,11 +10,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from atspeed_jax.alignment.examples import EXAMPLES
+from atspeed_jax.alignment.teacher import COMPLETE
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.checks import check_same_data, check_same_vocabulary, check_settings, check_splits
 from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
@@ -26,13 +29,36 @@ from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
-from atspeed_jax.training.checkpoint import fingerprint_of, load_params
+from atspeed_jax.training.checkpoint import METADATA_FILE, fingerprint_of, load_params
 from atspeed_jax.training.start import Start, finetuned, scratch
+
+BORROWED = ("data", "target", "teacher", "draft_sft")
 
 
 def fingerprint(*parts) -> str:
-    """16 hexadecimal digits of a hash over configs (frozen dataclasses print their fields) and other fingerprints."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    """16 hexadecimal digits of a hash over configs and other fingerprints.
+
+    A config's field at its default does not count, so that output made before the field existed stays valid.
+    """
+    return hashlib.sha256(_described(parts).encode()).hexdigest()[:16]
+
+
+def _described(part) -> str:
+    if isinstance(part, tuple):
+        return f"({', '.join(map(_described, part))}{',' * (len(part) == 1)})"
+    if not dataclasses.is_dataclass(part):
+        return repr(part)
+    told = [field for field in dataclasses.fields(part) if getattr(part, field.name) != field.default]
+    fields = ", ".join(f"{field.name}={_described(getattr(part, field.name))}" for field in told)
+    return f"{type(part).__qualname__}({fields})"
+
+
+def recorded_fingerprint(directory: Path) -> str | None:
+    """That of the complete output of a stage, None if it is not complete."""
+    for name in (METADATA_FILE, COMPLETE):
+        if (directory / name).exists():
+            return json.loads((directory / name).read_text(encoding="utf-8"))["fingerprint"]
+    return None
 
 
 class RunAssets:
@@ -161,6 +187,22 @@ class RunAssets:
     def _draft_fingerprint(self) -> str:
         c = self.config
         return fingerprint(self._sft_fingerprint, self._teacher_fingerprint, c.align, c.train_align, c.decode)
+
+    def borrow(self, stage: str, others: Sequence[Path]) -> None:
+        """Links a stage's complete output in another working directory into this one, if it has none and that is the
+        very same: made of the same data with the same settings. A draft is its run's own: only what is in BORROWED."""
+        own = self.workdir / stage
+        if stage not in BORROWED or own.exists():
+            return
+        for other in (Path(directory).absolute() / stage for directory in others):
+            if other.exists() and (stage == "data" or recorded_fingerprint(other) == self.stage_fingerprint(stage)):
+                own.symlink_to(other, target_is_directory=True)
+                return
+
+    def stage_fingerprint(self, stage: str) -> str:
+        """What "target", "teacher" or "draft_sft" depends on."""
+        names = {"target": "_target_fingerprint", "teacher": "_teacher_fingerprint", "draft_sft": "_sft_fingerprint"}
+        return getattr(self, names[stage])
 
     def trained(self, name: str):
         """What the training of a model left: its parameters, or the adapter of a pretrained one."""

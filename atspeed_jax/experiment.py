@@ -158,8 +158,3 @@ class ExperimentConfig:
                 f"align.temperature={self.align.temperature} with teacher.log_probs: what is stored holds at "
                 "temperature 1.0 only; set teacher.log_probs=False, and the teacher is asked again in every step"
             )
-        if self.align.objective == "sft" and self.teacher.prompts < 3:
-            raise ValueError(
-                f"align.objective='sft' with teacher.prompts={self.teacher.prompts}: the first two prompts of a user "
-                "have no next item to learn from; set teacher.prompts to 3 or more"
-            )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from atspeed_jax.alignment.align import align_loss
 from atspeed_jax.alignment.examples import teacher_examples
+from atspeed_jax.alignment.histories import ON_HISTORIES, history_loss
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher
 from atspeed_jax.assets import RunAssets, fingerprint
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
@@ -68,47 +69,71 @@ class Run(RunAssets):
             progress=functools.partial(tqdm, desc="teacher", unit="part"),
         )
 
+    def draft_sft(self):
+        """Trains the draft's start, on next items (SFT); returns its parameters."""
+        return self._fit_next_item("draft_sft", "draft", self.config.train_draft, self._sft_fingerprint)
+
     def draft(self) -> None:
         """Trains the draft: next items first (SFT), then alignment; the step with fewest target calls on validation
         users is kept."""
-        c, model = self.config, self.draft_model
-        sft = self._fit_next_item("draft_sft", "draft", c.train_draft, self._sft_fingerprint)
-        teacher = load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint)
-        context, train = self.tree_context, c.train_align
-        batches = alignment_batches(
-            self.dataset,
-            self.trie,
-            teacher,
-            prompts=c.teacher.prompts,
-            history=c.data.history,
-            buckets=train.buckets,
-            batch_size=train.batch_size,
-            seed=train.seed,
-        )
-        examples = len(teacher_examples(self.dataset, c.teacher.prompts)[1])
+        c, sft = self.config, self.draft_sft()
+        loss, batches, epoch = self._on_histories() if c.align.objective in ON_HISTORIES else self._on_beams()
         setting = speculative("draft", c.teacher.beams, c.decode)
-        prefixes = prefixes_by_norm(self.dataset.catalog.id_tokens)[c.decode.score_norm]
-        widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)
 
         def decoder(params):
             return self.decoders(params).build(setting)
+
+        fit(
+            name="draft",
+            workdir=self.workdir / "draft",
+            config=c.train_align.fit(epoch),
+            fingerprint=self._draft_fingerprint,
+            init_params=lambda key: sft,
+            loss=loss,
+            batches=batches,
+            evaluate=target_calls(self._fixed_users(c.train_align), decoder),
+            monitor="target_calls",
+            mode="min",
+        )
+
+    def _on_beams(self):
+        """(loss, batches, batches per epoch) of alignment on the teacher's beams."""
+        c, model, context, train = self.config, self.draft_model, self.tree_context, self.config.train_align
+        batches = self.alignment_batches(train.buckets)
+        prefixes = prefixes_by_norm(self.dataset.catalog.id_tokens)[c.decode.score_norm]
+        widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)
 
         def loss(params, batch, key):
             models = c.align, model, self.target_model, params, self.target_params
             return align_loss(*models, context, batch, key, widths=widths)
 
-        fit(
-            name="draft",
-            workdir=self.workdir / "draft",
-            config=train.fit(-(-examples // train.batch_size)),
-            fingerprint=self._draft_fingerprint,
-            init_params=lambda key: sft,
-            loss=loss,
-            batches=batches,
-            evaluate=target_calls(self._fixed_users(train), decoder),
-            monitor="target_calls",
-            mode="min",
+        examples = len(teacher_examples(self.dataset, c.teacher.prompts)[1])
+        return loss, batches, -(-examples // train.batch_size)
+
+    def alignment_batches(self, buckets: tuple[int, ...]):
+        """Of this run's teacher data, with prompts of these lengths in items."""
+        c, train = self.config, self.config.train_align
+        return alignment_batches(
+            self.dataset,
+            self.trie,
+            load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint),
+            prompts=c.teacher.prompts,
+            history=c.data.history,
+            buckets=buckets,
+            batch_size=train.batch_size,
+            seed=train.seed,
         )
+
+    def _on_histories(self):
+        """The same of the objectives that never look at the teacher's beams."""
+        c, model = self.config, self.draft_model
+        shape = {"history": c.data.history, "buckets": c.train_draft.buckets, "batch_size": c.train_align.batch_size}
+
+        def loss(params, batch, key):
+            return history_loss(c.align, model, self.target_model, params, self.target_params, batch, key)
+
+        batches = train_batches(self.dataset, seed=c.train_align.seed, **shape)
+        return loss, batches, steps_per_epoch(self.dataset, **shape)
 
     def _fit_next_item(
         self,

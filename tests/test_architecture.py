@@ -41,7 +41,7 @@ PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "mar
 FILE_LINES = 300
 FUNCTION_LINES = 60
 MAIN_LINES = 60
-NOT_MAINS = {"__init__.py", "config.py", "hugging_face.py", "peers.py", "peers_lora.py"}
+NOT_MAINS = {"__init__.py", "config.py", "hugging_face.py", "peers.py", "peers_lora.py", "suites.py", "trials.py"}
 
 
 def sources(*folders: str) -> list[Path]:

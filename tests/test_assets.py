@@ -1,3 +1,5 @@
+import dataclasses
+
 from atspeed_jax.assets import RunAssets, fingerprint
 from atspeed_jax.items.catalog import BOS, FIRST_CODE
 
@@ -15,3 +17,20 @@ def test_models_from_scratch_have_a_vocabulary_of_their_own(small_run):
     )
     assert assets.target_model.vocab_size == assets.dataset.catalog.vocab_size == assets.draft_model.vocab_size
     assert assets.target_params["embedding"].shape[0] == assets.dataset.catalog.vocab_size
+
+
+def test_a_field_at_its_default_is_as_if_it_were_not_there():
+    """Output made before a field existed stays valid, and is told from that of any other value."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        x: int
+
+    def config(**more):
+        fields = [("sizes", tuple), ("inner", Inner), *((name, int, value) for name, value in more.items())]
+        return dataclasses.make_dataclass("Config", fields, frozen=True)
+
+    old, new = config(), config(added=3)
+    assert fingerprint(new((1, 2), Inner(5))) == fingerprint(old((1, 2), Inner(5)))
+    assert fingerprint(new((1, 2), Inner(5), 4)) != fingerprint(old((1, 2), Inner(5)))
+    assert fingerprint(old((1, 2), Inner(5))) != fingerprint(old((1, 2), Inner(6)))

@@ -152,12 +152,3 @@ def test_what_cannot_work_is_refused_as_the_config_is_read(path, value, message)
     with pytest.raises(ConfigError) as error:
         load(raw, ExperimentConfig)
     assert str(error.value).startswith(message)
-
-
-def test_next_items_alone_need_prompts_that_have_one():
-    raw = runpy.run_path(str(CONFIGS / "tiny.py"))["get_config"]().to_dict()
-    raw["align"]["objective"], raw["teacher"]["prompts"] = "sft", 3
-    load(raw, ExperimentConfig)
-    raw["teacher"]["prompts"] = 2
-    with pytest.raises(ConfigError, match="align.objective='sft' with teacher.prompts=2: .* set teacher.prompts to 3"):
-        load(raw, ExperimentConfig)

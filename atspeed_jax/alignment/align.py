@@ -11,27 +11,31 @@ import jax
 import jax.numpy as jnp
 
 from atspeed_jax.alignment import losses
+from atspeed_jax.alignment.teacher import aligned_beams, settled_nodes
 from atspeed_jax.alignment.tree import (
     TeacherTree,
     TreeContext,
     child_log_probs,
+    listed_log_probs,
     path_scores,
     stored_log_probs,
     teacher_tree,
     tree_logits,
 )
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
-from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 
 @dataclasses.dataclass(frozen=True)
 class AlignConfig:
-    """What aligns the draft. objective: "tree_kd", "atspeed_s", "atspeed_r" or "coverage" ("sft" is the next-item loss
-    alone, "reference_tv" the public code's, which learns nothing and warns of it).
+    """What aligns the draft. objective: on the teacher's beam tree "tree_kd", "atspeed_s", "atspeed_r", "coverage",
+    "seq_kd" or "reference_tv", the public code's, which learns nothing and warns of it (`align_loss`); on the users'
+    own items "sft", "word_kd" or "tvd_kd" (`histories.history_loss`).
 
     alpha: its weight; 1 - alpha goes to the next item. temperature divides the logits of both models, at least 0.1.
     top_k: |S| of AtSpeed-S. density_weight: of its second term. coverage_weight: of `losses.coverage` beside TreeKD in
-    "coverage". score_norm: that of serving. Raises ValueError outside these ranges.
+    "coverage". score_norm: that of serving. on_policy: share of each batch whose beams are the student's own of that
+    moment, which the teacher is asked about in the step. Raises ValueError outside these ranges.
     """
 
     objective: losses.Objective
@@ -41,6 +45,7 @@ class AlignConfig:
     density_weight: float
     coverage_weight: float
     score_norm: ScoreNorm
+    on_policy: float = 0.0
 
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
@@ -60,6 +65,13 @@ class AlignConfig:
         for name in ("density_weight", "coverage_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+        if not 0 <= self.on_policy <= 1:
+            raise ValueError(f"on_policy={self.on_policy}: expected a share in [0, 1]")
+        if self.on_policy and self.objective in ("sft", "word_kd", "tvd_kd", "seq_kd"):
+            raise ValueError(
+                f"on_policy={self.on_policy} with objective={self.objective!r}, which asks no teacher about beams: "
+                "set on_policy=0, or take 'tree_kd', 'atspeed_s', 'atspeed_r' or 'coverage'"
+            )
 
 
 def align_loss(
@@ -77,11 +89,36 @@ def align_loss(
     """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM section
     7).
 
-    batch: "tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B] (see `teacher_tree`), and "log_probs" [B, 1 +
-    (L-2) K, R], the teacher's stored log-probabilities; without them the teacher reads the tree here, in one forward
-    pass, and needs nothing stored but beams. widths: nodes drafted per level when serving (`base.resolve_widths`), for
-    "coverage". -> (loss, {"align_loss", "next_item_loss"}), both per node, and "coverage_loss", per beam.
+    batch: "tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B] (see `teacher_tree`), "list" [B, K], rows of the
+    teacher's ids, -1 for none, for "seq_kd", and "log_probs" [B, 1 + (L-2) K, R], the teacher's stored
+    log-probabilities; without them the teacher reads the tree here, in one forward pass, and needs nothing stored but
+    beams. widths: nodes drafted per level when serving (`base.resolve_widths`), for "coverage". -> (loss,
+    {"align_loss", "next_item_loss"}), both per node ("seq_kd": per item), and "coverage_loss", per beam.
     """
+
+    def loss(batch):
+        return _tree_loss(config, draft, target, draft_params, target_params, context, batch, dropout_key, widths)
+
+    rows = batch["tokens"].shape[0]
+    own = round(config.on_policy * rows)
+    if own == 0:
+        return loss(batch)
+    first, rest = ({name: x[rows_of] for name, x in batch.items()} for rows_of in (slice(own), slice(own, None)))
+    first = loss(_with_students_beams(config, draft, draft_params, context, first))
+    if own == rows:
+        return first
+    return jax.tree.map(lambda a, b: (own * a + (rows - own) * b) / rows, first, loss(rest))
+
+
+def _with_students_beams(config: AlignConfig, draft: LlamaConfig, params, context: TreeContext, batch) -> dict:
+    """The batch with what the draft itself would find, and nothing stored about it."""
+    prompt, beams = Prompt(batch["tokens"], batch["valid"]), batch["beams"].shape[2]
+    frozen = jax.lax.stop_gradient(params)
+    found = settled_nodes(LlamaStep(draft), frozen, context.trie, prompt, beams=beams, score_norm=config.score_norm)
+    return {name: x for name, x in batch.items() if name != "log_probs"} | {"beams": aligned_beams(found)}
+
+
+def _tree_loss(config, draft, target, draft_params, target_params, context, batch, dropout_key, widths):
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])
     student = tree_logits(draft, draft_params, tree, dropout_key)
     totals = [
@@ -89,8 +126,12 @@ def align_loss(
         for level, logits in enumerate(student)
     ]
     next_item = sum(total for total, _ in totals) / jnp.maximum(sum(count for _, count in totals), 1)
-    if config.objective == "sft":
-        return next_item, {"next_item_loss": next_item}
+    if config.objective == "seq_kd":
+        own = [_log_probs(config, context, tree, level, student)[0] for level in range(len(tree.levels))]
+        listed = batch["list"]
+        aligned = losses.seq_kd(listed_log_probs(context, tree.levels, own, listed), listed >= 0)
+        parts = {"align_loss": aligned, "next_item_loss": next_item}
+        return (1 - config.alpha) * next_item + config.alpha * aligned, parts
     if "log_probs" in batch:
         teacher = stored_log_probs(context, tree.levels, batch["log_probs"], config.score_norm)
     else:

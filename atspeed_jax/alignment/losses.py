@@ -18,7 +18,9 @@ from jaxtyping import Bool, Float
 
 from atspeed_jax.shapes import Logits, NodeBool, NodeFloat
 
-Objective = Literal["sft", "tree_kd", "atspeed_s", "atspeed_r", "reference_tv", "coverage"]
+Objective = Literal[
+    "sft", "word_kd", "tvd_kd", "seq_kd", "tree_kd", "atspeed_s", "atspeed_r", "reference_tv", "coverage"
+]
 REFERENCE_TEMPERATURE = 0.001  # of `reference_tv`
 SOFTNESS = 0.5  # nats of cumulative score over which `coverage` tells beams inside from beams outside
 Distribution = Float[Array, "B N M"]
@@ -105,6 +107,17 @@ def kth_largest(scores: Float[Array, "B M"], k: int) -> Float[Array, "B 1"]:
     found = jax.lax.fori_loop(0, 32, set_bit, jnp.zeros((scores.shape[0], 1), jnp.uint32))
     score = jax.lax.bitcast_convert_type(jnp.where(found < sign, ~found, found ^ sign), jnp.float32)
     return jnp.where(found == 0, -jnp.inf, score)
+
+
+def seq_kd(q: Sequence[Float[Array, "B K"]], counted: Bool[Array, "B K"]) -> Float[Array, ""]:
+    """Cross-entropy of the teacher's lists, -log q(y) summed over an item's codes, mean over the items (SeqKD,
+    sequence-level distillation: the teacher's beams are taken for truth; ALGORITHM section 7).
+
+    q: per drafted level, what the student thinks of the code that each of the K items goes on with. counted: places of
+    the lists that hold an item. A code that several items share counts once for each.
+    """
+    total = jnp.where(counted, -sum(q), 0.0).sum()
+    return total / jnp.maximum(counted.sum(), 1)
 
 
 def next_item_cross_entropy(logits: Logits, target, at: NodeBool) -> tuple[Array, Array]:

@@ -35,9 +35,6 @@ from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 COMPLETE = "complete.json"
-EXAMPLES = (
-    "whole history, continuation, known items"  # part of the fingerprint: what `teacher_examples` makes of the settings
-)
 BATCHES_PER_PART = 16
 
 
@@ -198,8 +195,8 @@ def alignment_batches(
     batch_size: int,
     seed: int,
 ) -> grain.MapDataset:
-    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B]} over the training users'
-    prompts, and "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
+    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "list" [B, K], "next_id" [B]} over the
+    training users' prompts, and "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
 
     Resumable like all batches: batches[step] is a function of the arguments and step.
     """
@@ -214,8 +211,9 @@ def alignment_batches(
         for line, example in zip(tokens, chosen, strict=True):
             prompt = prompt_tokens(catalog, histories[example], bucket)
             line[len(line) - len(prompt) :] = prompt
-        beams = aligned_beams(teacher.beams[chosen])
-        batch = {"tokens": tokens, "valid": tokens != PAD, "beams": beams, "next_id": next_id[chosen]}
+        nodes = teacher.beams[chosen]
+        batch = {"tokens": tokens, "valid": tokens != PAD, "next_id": next_id[chosen]}
+        batch |= {"beams": aligned_beams(nodes), "list": nodes[:, -1]}
         return batch if teacher.log_probs is None else batch | {"log_probs": _rows_of(teacher, children, chosen)}
 
     return bucketed_batches(

@@ -78,7 +78,7 @@ def teacher_tree(
     depths = range(1, beams.shape[1] + 1)
     layout = Layout(width, (1,) + (beams.shape[2] + 1,) * len(depths))
     nowhere = jnp.zeros((batch,), jnp.int32)
-    truth = _path_to(context, next_id)
+    truth = path_to(context, next_id)
     current = B.root(prompt, length)
     levels, inputs = [current], [B.prompt_input(prompt)]
     is_beam, is_next = [current.valid], [(next_id >= 0)[:, None]]
@@ -96,7 +96,7 @@ def teacher_tree(
     return TeacherTree(tuple(levels), B.join(*inputs), tuple(is_beam), tuple(is_next), tokens)
 
 
-def _path_to(context: TreeContext, ids: Int[Array, B]) -> list[Int[Array, B]]:
+def path_to(context: TreeContext, ids: Int[Array, ...]) -> list[Int[Array, ...]]:
     """Nodes of depth 1..L on the way to each id, -1 where the id is -1."""
     path = [ids]
     for level in range(context.trie.length - 1, 0, -1):
@@ -166,6 +166,26 @@ def path_scores(context: TreeContext, levels: Sequence[B.Beams], log_probs: Sequ
         before = jnp.take_along_axis(scores[-1].reshape(own.shape[0], -1), place, 1)
         scores.append(before[..., None] + own)
     return scores
+
+
+def listed_log_probs(
+    context: TreeContext, levels: Sequence[B.Beams], log_probs: Sequence[Array], ids: Int[Array, "B K"]
+) -> list[Float[Array, "B K"]]:
+    """Per level, log-probability of the code that each id [B, K] (rows of the sorted ids, -1: none) goes on with.
+
+    log_probs: see `child_log_probs`. The ids' prefixes must be among the levels' nodes, as those of the teacher's own
+    list are; what is not there, or belongs to no id, has no meaning.
+    """
+    path = path_to(context, ids)
+    found = []
+    for level, beams in enumerate(levels):
+        parent = path[level - 1] if level else jnp.zeros_like(ids)
+        place = ((beams.node[:, None] == parent[..., None]) & beams.valid[:, None]).argmax(-1)
+        child = path[level] - context.trie.row_start[level][jnp.maximum(parent, 0)]
+        row = jnp.take_along_axis(log_probs[level], place[..., None], 1)
+        child = jnp.clip(child, 0, row.shape[-1] - 1)
+        found.append(jnp.take_along_axis(row, child[..., None], -1)[..., 0])
+    return found
 
 
 def constrained(

@@ -40,6 +40,16 @@ class Decoded:
     accepted: np.ndarray | None
     coverage: np.ndarray | None
 
+    @property
+    def acceptance_by_level(self) -> list[float | None]:
+        """Share of the users who reached a level in round 1 that it was accepted for, None where nobody did."""
+        return _shares(self.accepted.sum(0), self.reached.sum(0))
+
+    @property
+    def coverage_by_level(self) -> list[float | None]:
+        """Mean coverage of a level over the users who reached it in round 1, None where nobody did."""
+        return _shares((self.coverage * self.reached).sum(0), self.reached.sum(0))
+
     def differs(self, other: Decoded) -> np.ndarray:
         """[N] bool: lists that are not equal.
 
@@ -130,3 +140,7 @@ def count_differences(
                 own = None if keys is None else keys[user : user + 1]
                 near += not decode_users(first, one, 1, own).differs(decode_users(second, one, 1, own)).any()
     return int(different.sum()) - near, near
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
+    return [float(a / b) if b else None for a, b in zip(part, whole, strict=True)]

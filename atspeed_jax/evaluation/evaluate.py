@@ -192,7 +192,6 @@ class Evaluation:
         length = self.dataset.catalog.length
         mismatched, near = self.differences(setting, users, decoded)
         speculated = decoded.reached is not None
-        reached = decoded.reached.sum(0) if speculated else None
         return {
             "method": setting.method,
             "drafter": setting.drafter,
@@ -205,8 +204,8 @@ class Evaluation:
             "target_calls_mean": float(decoded.calls.mean()),
             "accept_steps_mean": float(length - decoded.calls.mean()),
             "one_call_share": float((decoded.calls == 1).mean()),
-            "acceptance_by_level": _shares(decoded.accepted.sum(0), reached) if speculated else None,
-            "coverage_by_level": _shares((decoded.coverage * decoded.reached).sum(0), reached) if speculated else None,
+            "acceptance_by_level": decoded.acceptance_by_level if speculated else None,
+            "coverage_by_level": decoded.coverage_by_level if speculated else None,
             "mismatched_users": mismatched,
             "near_tie_users": near,
             "batch_rounds_mean": decoded.batch_rounds / decoded.batches,
@@ -289,7 +288,3 @@ def without_seen(lists: np.ndarray, histories: Sequence[np.ndarray]) -> np.ndarr
         rest = items[(items >= 0) & ~np.isin(items, seen)]
         kept[row, : len(rest)] = rest
     return kept
-
-
-def _shares(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
-    return [float(a / b) if b else None for a, b in zip(part, whole, strict=True)]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from atspeed_jax import files
-from atspeed_jax.decoding.base import ScoreNorm
+from atspeed_jax.decoding.base import Mode, ScoreNorm
 from atspeed_jax.evaluation import metrics
 from atspeed_jax.evaluation.decode_users import Decoded
 from atspeed_jax.evaluation.decoders import (
@@ -35,8 +35,9 @@ EXACT = ("strict", "stochastic")  # modes whose lists are those of the target al
 
 @dataclasses.dataclass(frozen=True)
 class ModesConfig:
-    """beams: K; constraints, widths, drafter, norms, tolerances, budgets, temperature: what is combined. seeds: draws
-    per user in relaxed modes. main_beams: the K measured on all users, the others on the evaluation's fixed few."""
+    """beams: K; constraints, widths, drafter, norms, modes, tolerances, budgets, temperature: what is combined
+    ("stochastic" is for the trie norm alone). seeds: draws per user in relaxed modes. main_beams: the K measured on all
+    users, the others on the evaluation's fixed few."""
 
     beams: tuple[int, ...]
     main_beams: tuple[int, ...]
@@ -48,10 +49,11 @@ class ModesConfig:
     temperature: float
     seeds: int
     constraints: tuple[Constraint, ...] = ("trie",)
+    modes: tuple[Mode, ...] = ("strict", "stochastic", "relaxed", "relaxed_reference")
 
     def __post_init__(self):
-        if self.seeds < 1 or not self.beams or not self.widths or not self.norms:
-            raise ValueError(f"{self}: expected at least one seed, K, widths and norm")
+        if self.seeds < 1 or not self.beams or not self.widths or not self.norms or not self.modes:
+            raise ValueError(f"{self}: expected at least one seed, K, widths, norm and mode")
         if stray := set(self.main_beams) - set(self.beams):
             raise ValueError(f"main_beams={self.main_beams}: K {min(stray)} is not among beams={self.beams}")
 
@@ -60,17 +62,17 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
     """Every way to decode that the table shows, baselines before what is compared with them."""
     rows = []
     for constraint, norm, beams in itertools.product(config.constraints, config.norms, config.beams):
-        modes = [m for m in ("strict", "stochastic", "relaxed") if norm == "trie" or m != "stochastic"]
-        heat = {"strict": 1.0, "stochastic": config.temperature, "relaxed": config.temperature}
-        own = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in modes]
+        modes = [mode for mode in config.modes if norm == "trie" or mode != "stochastic"]
+        heat = {mode: 1.0 if mode == "strict" else config.temperature for mode in modes}
+        alone = [mode for mode in modes if mode != "relaxed_reference"]  # whose baseline is that of relaxed
+        own = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in alone]
         for widths in config.widths:
             strict = speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm))
-            own += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
-            own += [dataclasses.replace(strict, budget=count) for count in config.budgets]
-            own += [
-                dataclasses.replace(strict, mode=mode, temperature=config.temperature)
-                for mode in (*modes[1:], "relaxed_reference")
-            ]
+            if "strict" in modes:
+                own += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
+                own += [dataclasses.replace(strict, budget=count) for count in config.budgets]
+            drawn = [mode for mode in modes if mode != "strict"]
+            own += [dataclasses.replace(strict, mode=mode, temperature=heat[mode]) for mode in drawn]
         rows += [dataclasses.replace(setting, constraint=constraint) for setting in own]
     return rows
 
@@ -117,6 +119,8 @@ class ModeTable:
             "users": len(users.users),
             "seeds": len(own),
             "target_calls_mean": float(np.mean([one.calls for one in own])),
+            "calls_by_user": np.mean([one.calls for one in own], axis=0).tolist(),
+            "coverage_by_level": None if own[0].coverage is None else own[0].coverage_by_level,
             "given_up_mean": float(np.mean([one.given_up for one in own])),
             "overlap_with_exact": float(np.mean([overlap(one.ids, exact.ids) for one in own])),
             "short_lists": float(np.mean([(one.ids == -1).any(1) for one in own])),

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from atspeed_jax.evaluation.sweep_table import by_way
 from atspeed_jax.evaluation.tables import method_label, widths_label
 
 # Okabe and Ito's palette tells the methods apart for colour-blind eyes; widths differ by line and marker.
@@ -185,3 +186,18 @@ def _peers(rows: Sequence[Mapping]) -> Figure:
     axes[0].set_ylabel("times faster than generate")
     _legend_below(figure, axes)
     return figure
+
+
+def sweep_plot(rows: Sequence[Mapping]) -> bytes:
+    """PNG of a sweep (`sweep_table`): mean target calls of each run, a dot per seed, a panel per way to decode."""
+    ways = by_way(rows)
+    figure, axes = _panels(len(ways))
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    for axis, ((k, mode, constraint, norm, widths, _), alike) in zip(axes, ways.items(), strict=True):
+        places = [runs.index(row["run"]) for row in alike]
+        axis.plot([row["target_calls_mean"] for row in alike], places, "o", color="#0072B2", alpha=0.7)
+        axis.set_title(f"K = {k}, {mode}, {constraint}, {norm} norm\n{widths_label(widths)}", fontsize=8)
+        axis.set_yticks(range(len(runs)), runs, fontsize=8)
+        axis.set(xlabel="target calls", ylim=(len(runs) - 0.5, -0.5))
+        axis.axvline(1.0, color="#bbbbbb", linewidth=1, zorder=0)
+    return _png(figure)

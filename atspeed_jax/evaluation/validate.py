@@ -56,13 +56,18 @@ def list_quality(
 def target_calls(
     users: FixedUsers, decoder: Callable[[Any], Callable[[Prompt], Result]]
 ) -> Callable[[Any], dict[str, float]]:
-    """Params of a draft -> {"target_calls"}, the mean over the users.
+    """Params of a draft -> what its acceptance is, means over the users: "target_calls", "accept_steps" (AS@K, levels
+    that cost no call), and "coverage_1", "coverage_2" ...: share of the target's K beams of a level that were drafted
+    in round 1, where it was reached.
 
     decoder: params -> speculative decoder.
     """
 
     def evaluate(params) -> dict[str, float]:
         decoded = decode_users(decoder(params), users.batches, len(users.chosen.users))
-        return {"target_calls": float(decoded.calls.mean())}
+        calls = float(decoded.calls.mean())
+        figures = {"target_calls": calls, "accept_steps": decoded.coverage.shape[1] + 1 - calls}
+        shares = enumerate(decoded.coverage_by_level, start=1)
+        return figures | {f"coverage_{level}": share for level, share in shares if share is not None}
 
     return evaluate

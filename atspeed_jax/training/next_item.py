@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from atspeed_jax.data.prompts import next_codes
 from atspeed_jax.models.llama import LlamaConfig, forward
 from atspeed_jax.models.lora import LoraConfig, scaled
 
@@ -15,13 +16,11 @@ from atspeed_jax.models.lora import LoraConfig, scaled
 def next_item_loss(model: LlamaConfig, params, batch, dropout_key, adapter=None):
     """(sum, count) of the cross-entropy over the vocabulary of every token marked "predict", given all before it.
 
-    batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`). Padding never counts: it is never marked.
-    adapter: see `llama.forward`.
+    batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`). adapter: see
+    `llama.forward`.
     """
     logits = forward(model, params, batch["tokens"], batch["valid"], dropout_key=dropout_key, adapter=adapter)
-    # Targets are shifted, not the logits: slicing logits [B, T, V] costs a padded copy of them in the gradient.
-    target = jnp.roll(batch["tokens"], -1, 1)
-    counted = jnp.roll(batch["predict"], -1, 1).at[:, -1].set(False)
+    target, counted = next_codes(batch)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     return jnp.where(counted, loss, 0.0).sum(), counted.sum()
 

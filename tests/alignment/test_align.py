@@ -13,12 +13,14 @@ from atspeed_jax.alignment.teacher import settled_nodes
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.items.trie import build_trie
-from atspeed_jax.models.llama import LlamaConfig, LlamaStep, init_params
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward, init_params
 
 MODEL = LlamaConfig(14, 16, 32, 1, 2, 2, 8, 10_000.0, 1e-6, True, 0.0, "float32", False)
 CONFIG = AlignConfig(
     "tree_kd", alpha=1.0, temperature=1.0, top_k=3, density_weight=1.0, coverage_weight=1.0, score_norm="vocab"
 )
+
+IDS = np.unique(np.random.default_rng(1).integers(0, 4, (25, 3)), axis=0) + 2 + 4 * np.arange(3)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -26,15 +28,15 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @pytest.fixture(scope="module")
 def world():
     rng = np.random.default_rng(1)
-    ids = np.unique(rng.integers(0, 4, (25, 3)), axis=0) + 2 + 4 * np.arange(3)
-    trie = build_trie(ids)
+    trie = build_trie(IDS)
     tokens = np.where(np.arange(5) >= rng.integers(0, 4, (6, 1)), rng.integers(1, 14, (6, 5)), 0)
     target = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(1)))
     prompt = Prompt(jnp.asarray(tokens, jnp.int32), jnp.asarray(tokens > 0))
     nodes = settled_nodes(LlamaStep(MODEL), target, trie, prompt, beams=4, score_norm="vocab")
-    next_id = jnp.asarray(rng.integers(0, len(ids), 6), jnp.int32)
-    batch = {"tokens": prompt.tokens, "valid": prompt.valid, "beams": nodes[:, :-1], "next_id": next_id}
-    return tree_context(trie, ids), target, batch
+    next_id = jnp.asarray(rng.integers(0, len(IDS), 6), jnp.int32)
+    batch = {"tokens": prompt.tokens, "valid": prompt.valid, "next_id": next_id}
+    batch |= {"beams": nodes[:, :-1], "list": nodes[:, -1]}
+    return tree_context(trie, IDS), target, batch
 
 
 compiled_loss = jax.jit(align_loss, static_argnums=(0, 1, 2))
@@ -57,18 +59,17 @@ def test_alpha_mixes_the_two_parts(world):
     draft = init_params(MODEL, jax.random.key(2))
     loss, parts = loss_of(dataclasses.replace(CONFIG, alpha=0.3), world, draft)
     np.testing.assert_allclose(loss, 0.7 * parts["next_item_loss"] + 0.3 * parts["align_loss"], rtol=1e-6)
-    sft, _ = loss_of(dataclasses.replace(CONFIG, objective="sft"), world, draft)
-    np.testing.assert_allclose(sft, parts["next_item_loss"], rtol=1e-6)
 
 
-def test_no_gradient_reaches_the_teacher(world):
+@pytest.mark.parametrize("on_policy", [0.0, 1.0])
+def test_no_gradient_reaches_the_teacher(world, on_policy):
     context, target, batch = world
-    draft = init_params(MODEL, jax.random.key(2))
-    grads = jax.grad(lambda t: align_loss(CONFIG, MODEL, MODEL, draft, t, context, batch, None)[0])(target)
+    draft, config = init_params(MODEL, jax.random.key(2)), dataclasses.replace(CONFIG, on_policy=on_policy)
+    grads = jax.grad(lambda t: align_loss(config, MODEL, MODEL, draft, t, context, batch, None)[0])(target)
     assert all(not bool(g.any()) for g in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "atspeed_r"])
+@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "atspeed_r", "seq_kd"])
 def test_descent_aligns_the_draft(world, objective):
     config = dataclasses.replace(CONFIG, objective=objective, density_weight=0.0)
     params = init_params(MODEL, jax.random.key(3))
@@ -84,7 +85,50 @@ def test_descent_aligns_the_draft(world, objective):
     for _ in range(60):
         params, state, value = step(params, state)
         values.append(float(value))
-    assert values[-1] < 0.3 * values[0]
+    least = np.log(4) if objective == "seq_kd" else 0.0  # four items per user cannot be had for less
+    assert values[-1] - least < 0.4 * (values[0] - least)
+
+
+def test_seq_kd_reads_the_lists_code_by_code(world):
+    """Against one forward pass per listed item, without a tree."""
+    context, target, batch = world
+    draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
+    loss, parts = loss_of(dataclasses.replace(CONFIG, objective="seq_kd", alpha=0.5), world, draft)
+    values = []
+    for row, listed in enumerate(np.asarray(batch["list"])):
+        for item in listed[listed >= 0]:
+            whole = jnp.concatenate([batch["tokens"][row], jnp.asarray(IDS[item][:-1])])[None]
+            log_probs = jax.nn.log_softmax(forward(MODEL, draft, whole, whole > 0)[0], -1)
+            ends = [log_probs[batch["tokens"].shape[1] - 1 + level, IDS[item][level]] for level in range(3)]
+            values.append(-sum(map(float, ends)))
+    np.testing.assert_allclose(parts["align_loss"], np.mean(values), rtol=1e-4)
+    np.testing.assert_allclose(loss, 0.5 * parts["align_loss"] + 0.5 * parts["next_item_loss"], rtol=1e-6)
+
+
+def test_on_policy_rows_are_asked_about_the_drafts_own_beams(world):
+    context, target, batch = world
+    draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
+    prompt = Prompt(batch["tokens"], batch["valid"])
+    own = settled_nodes(LlamaStep(MODEL), draft, context.trie, prompt, beams=4, score_norm="vocab")
+    assert (own[:, :-1] != batch["beams"]).any()
+    mine, _ = loss_of(CONFIG, (context, target, batch | {"beams": own[:, :1]}), draft)
+    aligned = batch | {"beams": batch["beams"][:, :1]}
+    stored = {"log_probs": jnp.full((6, 5, 4), -9.0)}  # wrong, so that reading it would show
+    everything, _ = loss_of(dataclasses.replace(CONFIG, on_policy=1.0), (context, target, aligned | stored), draft)
+    np.testing.assert_allclose(everything, mine, rtol=1e-5)
+
+    def rows(batch, chosen):
+        return {name: x[chosen] for name, x in batch.items()}
+
+    half, _ = loss_of(dataclasses.replace(CONFIG, on_policy=1 / 3), (context, target, aligned), draft)
+    first, _ = loss_of(CONFIG, (context, target, rows(batch | {"beams": own[:, :1]}, slice(2))), draft)
+    rest, _ = loss_of(CONFIG, (context, target, rows(aligned, slice(2, None))), draft)
+    np.testing.assert_allclose(half, (2 * first + 4 * rest) / 6, rtol=1e-5)
+
+
+def test_on_policy_needs_an_objective_on_beams():
+    with pytest.raises(ValueError, match="on_policy=0.5 with objective='seq_kd'"):
+        dataclasses.replace(CONFIG, objective="seq_kd", on_policy=0.5)
 
 
 def test_coverage_adds_to_tree_kd_what_the_widths_miss(world):
@@ -111,7 +155,14 @@ def test_coverage_needs_a_width_for_every_drafted_level(world):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("coverage_weight", -1.0), ("density_weight", -1.0), ("alpha", 1.5), ("temperature", 0.001), ("top_k", 0)],
+    [
+        ("coverage_weight", -1.0),
+        ("density_weight", -1.0),
+        ("alpha", 1.5),
+        ("temperature", 0.001),
+        ("top_k", 0),
+        ("on_policy", 2.0),
+    ],
 )
 def test_settings_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=field):

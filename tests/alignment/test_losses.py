@@ -169,6 +169,15 @@ def test_descent_on_coverage_brings_the_teachers_beams_inside():
     assert before > 8 and missed(q) == 0
 
 
+def test_seq_kd_by_hand():
+    q = [jnp.array([[-1.0, -1.0, -3.0], [-2.0, -4.0, -5.0]]), jnp.array([[-0.5, -1.5, 9.0], [-1.0, -1.0, 9.0]])]
+    counted = jnp.array([[True, True, False], [True, False, False]])
+    np.testing.assert_allclose(losses.seq_kd(q, counted), (1.5 + 2.5 + 3.0) / 3)
+    assert losses.seq_kd(q, counted & False) == 0, "no item, no loss"
+    found = jax.grad(lambda first: losses.seq_kd([first, q[1]], counted))(q[0])
+    np.testing.assert_allclose(found, jnp.where(counted, -1 / 3, 0))
+
+
 def test_next_item_cross_entropy_counts_marked_nodes_only():
     logits = jax.random.normal(jax.random.key(0), (2, 3, 5))
     at = jnp.array([[False, True, False], [False, False, False]])

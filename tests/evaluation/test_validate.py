@@ -9,7 +9,8 @@ import pytest
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.evaluation import validate
-from atspeed_jax.evaluation.decoders import plain
+from atspeed_jax.evaluation.decode_users import prompt_of
+from atspeed_jax.evaluation.decoders import speculative
 from atspeed_jax.models.llama import LlamaStep
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -62,14 +63,27 @@ def test_list_quality_by_hand(small_run, users):
 
 
 def test_target_calls_are_those_of_the_decoder_it_is_given(small_run, users):
-    run = small_run.run
-    setting = plain(5, "vocab")
-    asked = []
+    run, asked = small_run.run, []
+    setting = speculative("draft", 5, run.config.decode)
 
     def decoder(params):
         asked.append(params)
         return run.decoders(params).build(setting)
 
     draft = jax.tree.map(lambda x: x, run.draft_params)
-    assert validate.target_calls(users, decoder)(draft) == {"target_calls": run.dataset.catalog.length}
+    figures = validate.target_calls(users, decoder)(draft)
     assert asked == [draft]
+    results = [run.decoders(draft).build(setting)(prompt_of(batch)) for batch in users.batches]
+    real = [batch["row"] >= 0 for batch in users.batches]
+
+    def gather(pick):
+        return np.concatenate([np.asarray(pick(result))[own] for result, own in zip(results, real, strict=True)])
+
+    calls = gather(lambda result: result.target_calls).mean()
+    reached, covered = (gather(lambda r, n=name: getattr(r.round_one, n)) for name in ("reached", "coverage"))
+    assert figures["target_calls"] == pytest.approx(calls)
+    assert figures["accept_steps"] == pytest.approx(run.dataset.catalog.length - calls)
+    for level in (1, 2):
+        own = covered[reached[:, level - 1], level - 1]
+        assert figures[f"coverage_{level}"] == pytest.approx(own.mean())
+    assert len(figures) == 4

@@ -1,0 +1,44 @@
+"""Every objective of alignment on one target: the paper's, its baselines, ours.
+
+    python -m launch.sweep --config=configs/sweeps/objectives.py --workdir=runs/objectives --data_dir=PATH/TO/beauty
+
+with --borrow=runs/beauty after a run of configs/lcrec_small.py, whose target, teacher data and SFT draft are then used.
+Every run begins with the same SFT draft (one per seed) and takes the same number of steps: objectives on the users' own
+histories see half as many rows per epoch as those on the teacher's two prompts per user.
+"""
+
+import ml_collections
+
+EPOCHS = 4.0
+ON_BEAMS = ("coverage", "tree_kd", "atspeed_s", "atspeed_r", "seq_kd")
+ON_HISTORIES = ("sft", "word_kd", "tvd_kd")
+
+
+def get_config() -> ml_collections.ConfigDict:
+    runs = {name: dict(align=dict(objective=name)) for name in ON_BEAMS}
+    runs |= {name: dict(align=dict(objective=name), train_align=dict(epochs=2 * EPOCHS)) for name in ON_HISTORIES}
+    measure = dict(
+        beams=(20, 5, 1),
+        main_beams=(),
+        drafter="draft",
+        norms=("vocab",),
+        modes=("strict", "relaxed"),
+        tolerances=(),
+        budgets=(),
+        temperature=1.0,
+        seeds=2,
+    )
+    return ml_collections.ConfigDict(
+        dict(
+            base="configs/lcrec_small.py",
+            common=dict(train_align=dict(epochs=EPOCHS, evaluations=1)),
+            runs=runs,
+            seeds=(0, 1),
+            seeded=("train_draft", "train_align"),
+            reference="sft",
+            measure=(
+                measure | dict(constraints=("trie",), widths=((40, 40, 40), ("all", 96, 128))),
+                measure | dict(constraints=("levels",), widths=((40, 40, 40),)),
+            ),
+        )
+    )

@@ -1,0 +1,45 @@
+"""The suites of launch.benchmark that measure ours alone: the trie, and parts of a trained run."""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from absl import flags
+
+from atspeed_jax.evaluation.alignment_benchmark import alignment_steps
+from atspeed_jax.evaluation.overhead_benchmark import overhead_of_modes
+from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure
+from atspeed_jax.pipeline import Run
+from launch.stage import open_run
+
+_SIZES = flags.DEFINE_list("sizes", ["10000", "100000", "1000000", "10000000"], "Items of each trie.")
+_CODES = flags.DEFINE_integer("codes", 2048, "Codes per level.", lower_bound=2)
+_BEAMS = flags.DEFINE_integer("beams", 20, "K of the overhead suite.", lower_bound=1)
+_USERS = flags.DEFINE_integer("users", 100, "Validation users of the overhead suite.", lower_bound=1)
+
+
+def trie_rows(_: Path) -> list[dict]:
+    config, sizes = TrieBenchmark(codes=_CODES.value), [int(size) for size in _SIZES.value]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as fresh:
+        return [fresh.submit(measure, config, items).result() for items in sizes]
+
+
+def trained_run() -> Run:
+    for name in ("config", "workdir"):
+        if not flags.FLAGS[name].present:
+            raise ValueError(f"this suite measures a trained run: give --{name}")
+    return open_run()
+
+
+def alignment_rows(_: Path) -> list[dict]:
+    run = trained_run()
+    batches = run.alignment_batches((run.config.data.history,))  # of one shape
+    models = run.draft_model, run.draft_params, run.tree_context
+    return alignment_steps(*models, [batches[number] for number in range(8)], repeats=3)
+
+
+def overhead_rows(_: Path) -> list[dict]:
+    run = trained_run()
+    c = run.config
+    shared = {"history": c.data.history, "beams": _BEAMS.value, "users": _USERS.value}
+    return overhead_of_modes(run.decoders(run.draft_params), run.dataset, c.decode, c.evaluate, **shared)

@@ -1,0 +1,76 @@
+"""From a sweep's config to the experiments it is made of."""
+
+import dataclasses
+import runpy
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from atspeed_jax.evaluation.modes import ModesConfig
+from atspeed_jax.experiment import ExperimentConfig
+from launch.config import ConfigError, load
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """base: config file that every run begins from. seeds: each run is made once with each, as the seed of the stages
+    `seeded`. reference: run that the others are compared with in pairs. measure: how all of them decode.
+
+    What is changed, `common` for all runs and `runs` (name -> changes), are nested dicts of the base's own fields.
+    """
+
+    base: str
+    seeds: tuple[int, ...]
+    seeded: tuple[str, ...]
+    reference: str
+    measure: tuple[ModesConfig, ...]
+
+
+class Trial(NamedTuple):
+    """One experiment of a sweep; name is that of its directory, run what it is compared as."""
+
+    name: str
+    run: str
+    seed: int
+    config: ExperimentConfig
+
+
+def trials(config: ConfigDict) -> tuple[SweepConfig, list[Trial]]:
+    """The sweep's own settings, and every run with every seed, seed after seed.
+
+    Raises ConfigError, naming the run, for a field that the base does not have or a value it cannot take.
+    """
+    fields = config.to_dict()
+    runs, common = fields.pop("runs", None), fields.pop("common", {})
+    if not isinstance(runs, dict) or not runs:
+        raise ConfigError("config.runs: expected a dict, name -> changes, of at least one run")
+    sweep = load(fields, SweepConfig)
+    if not sweep.seeds or not sweep.measure:
+        raise ConfigError("config.seeds and config.measure: expected at least one each")
+    if sweep.reference not in runs:
+        raise ConfigError(f"config.reference={sweep.reference!r}: expected one of the runs, {', '.join(runs)}")
+    if not Path(sweep.base).is_file():
+        raise ConfigError(f"config.base={sweep.base!r}: there is no such config file")
+    made = []
+    for seed in sweep.seeds:
+        seeds = {stage: {"seed": seed} for stage in sweep.seeded}
+        for run, changes in runs.items():
+            experiment = runpy.run_path(sweep.base)["get_config"]()
+            try:
+                for change in (common, changes, seeds):
+                    _change(experiment, change, "")
+                made.append(Trial(f"{run}_{seed}", run, seed, load(experiment, ExperimentConfig)))
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f"config.runs.{run}: {error}") from error
+    return sweep, made
+
+
+def _change(config: ConfigDict, changes: dict, path: str) -> None:
+    for name, value in changes.items():
+        if name not in config:
+            raise ConfigError(f"{path}{name} is unknown; expected one of {', '.join(config)}")
+        if isinstance(value, dict):
+            _change(config[name], value, f"{path}{name}.")
+        else:
+            config[name] = value

@@ -1,0 +1,86 @@
+"""Objectives at the users' own codes: WordKD, TVDKD and SFT against NumPy, and that they teach."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from atspeed_jax.alignment.align import AlignConfig
+from atspeed_jax.alignment.histories import ON_HISTORIES, history_loss
+from atspeed_jax.models.llama import LlamaConfig, forward, init_params
+
+MODEL = LlamaConfig(14, 16, 32, 1, 2, 2, 8, 10_000.0, 1e-6, True, 0.0, "float32", False)
+CONFIG = AlignConfig("word_kd", 0.7, 2.0, top_k=3, density_weight=1.0, coverage_weight=1.0, score_norm="vocab")
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+loss_of = jax.jit(history_loss, static_argnums=(0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def world():
+    rng = np.random.default_rng(0)
+    tokens = np.where(np.arange(7) >= rng.integers(0, 4, (6, 1)), rng.integers(2, 14, (6, 7)), 0).astype(np.int32)
+    first = (tokens > 0).argmax(1)
+    tokens[np.arange(6), first] = 1
+    batch = {"tokens": tokens, "valid": tokens > 0, "predict": tokens > 1}
+    target, draft = (jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(seed))) for seed in (1, 2))
+    return target, draft, batch
+
+
+@pytest.mark.parametrize("objective", ON_HISTORIES)
+def test_by_numpy(world, objective):
+    target, draft, batch = world
+    config = dataclasses.replace(CONFIG, objective=objective)
+    logits = [np.asarray(forward(MODEL, params, batch["tokens"], batch["valid"]), np.float64) for params in world[:2]]
+
+    def softmax(x):
+        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+    p, q = (softmax(x / 2.0) for x in logits)
+    truths, differences = [], []
+    for row in range(6):
+        for place in range(6):
+            if batch["predict"][row, place + 1]:
+                truths.append(-np.log(softmax(logits[1][row, place])[batch["tokens"][row, place + 1]]))
+                teacher, student = p[row, place], q[row, place]
+                divergence = (teacher * np.log(teacher / student)).sum()
+                differences.append(divergence if objective == "word_kd" else np.abs(teacher - student).sum() / 2)
+    loss, parts = loss_of(config, MODEL, MODEL, draft, target, batch, None)
+    np.testing.assert_allclose(parts["next_item_loss"], np.mean(truths), rtol=1e-5)
+    if objective == "sft":
+        assert loss == parts["next_item_loss"] and "align_loss" not in parts
+    else:
+        np.testing.assert_allclose(parts["align_loss"], np.mean(differences), rtol=1e-5)
+        np.testing.assert_allclose(loss, 0.3 * np.mean(truths) + 0.7 * np.mean(differences), rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["word_kd", "tvd_kd"])
+def test_the_target_itself_is_perfectly_aligned(world, objective):
+    target, _, batch = world
+    config = dataclasses.replace(CONFIG, objective=objective, alpha=1.0)
+    loss, _ = loss_of(config, MODEL, MODEL, target, target, batch, None)
+    np.testing.assert_allclose(loss, 0.0, atol=1e-5)
+    grads = jax.grad(lambda t: history_loss(config, MODEL, MODEL, world[1], t, batch, None)[0])(target)
+    assert all(not bool(g.any()) for g in jax.tree.leaves(grads)), "no gradient reaches the teacher"
+
+
+@pytest.mark.parametrize("objective", ["word_kd", "tvd_kd"])
+def test_descent_brings_the_draft_to_the_target(world, objective):
+    target, params, batch = world
+    config, optimizer = dataclasses.replace(CONFIG, objective=objective, alpha=1.0), optax.adam(3e-2)
+
+    @jax.jit
+    def step(params, state):
+        value, grads = jax.value_and_grad(lambda p: history_loss(config, MODEL, MODEL, p, target, batch, None)[0])(
+            params
+        )
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state, value
+
+    state, values = optimizer.init(params), []
+    for _ in range(60):
+        params, state, value = step(params, state)
+        values.append(float(value))
+    assert values[-1] < 0.5 * values[0]

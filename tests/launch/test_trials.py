@@ -1,0 +1,55 @@
+"""A sweep's config as experiments."""
+
+import pytest
+
+import small_sweep
+from launch.config import ConfigError
+from launch.trials import trials
+
+
+def test_every_run_with_every_seed():
+    config = small_sweep.get_config()
+    config.seeds = (3, 4)
+    sweep, made = trials(config)
+    assert [trial.name for trial in made] == ["kd_3", "words_3", "kd_4", "words_4"]
+    assert [trial.config.align.objective for trial in made] == ["tree_kd", "word_kd"] * 2
+    for trial in made:
+        assert trial.config.train_draft.seed == trial.config.train_align.seed == trial.seed
+        assert trial.config.train_target.seed == 0 and trial.config.train_align.epochs == 0.5
+    assert sweep.measure[0].modes == ("strict",) and sweep.measure[0].widths == (("all", 10),)
+
+
+def test_objectives_of_the_paper_side_by_side(monkeypatch):
+    from configs.sweeps import objectives
+
+    _, made = trials(objectives.get_config())
+    assert len(made) == 2 * 8
+    # On histories an epoch has half the rows.
+    epochs = {trial.run: trial.config.train_align.epochs for trial in made}
+    assert epochs["sft"] == epochs["word_kd"] == epochs["tvd_kd"] == 2 * epochs["coverage"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"runs": {}}, "config.runs: expected a dict"),
+        ({"runs": {"a": {"align": {"objektive": "sft"}}}, "reference": "a"}, "runs.a: align.objektive is unknown"),
+        (
+            {"runs": {"a": {"align": {"objective": "best"}}}, "reference": "a"},
+            "runs.a: config.align.objective is 'best'",
+        ),
+        ({"runs": {"a": {"align": {"alpha": "high"}}}, "reference": "a"}, "config.runs.a: .*alpha"),
+        ({"common": {"speed": 2}}, "config.runs.kd: speed is unknown"),
+        ({"seeds": ()}, "config.seeds and config.measure: expected at least one"),
+        ({"reference": "sft"}, "config.reference='sft': expected one of the runs, kd, words"),
+        ({"base": "configs/none.py"}, "config.base='configs/none.py': there is no such config file"),
+        ({"sedes": (1,)}, "config.sedes is unknown; did you mean config.seed"),
+    ],
+)
+def test_sweeps_that_cannot_be(change, message):
+    config = small_sweep.get_config()
+    with config.ignore_type(), config.unlocked():
+        for name, value in change.items():
+            config[name] = value
+    with pytest.raises(ConfigError, match=message):
+        trials(config)
