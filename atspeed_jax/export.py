@@ -1,14 +1,25 @@
-"""A trained model as other programs read it: a Hugging Face directory, or an adapter as PEFT stores it."""
+"""What was trained as other programs read it: a Hugging Face directory, an adapter as PEFT stores it, the compiled
+decoder with its arrays, the figures of a report as tables."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
 from atspeed_jax import files
+from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.items.catalog import PAD, Catalog
 from atspeed_jax.items.tokenizer import BOS_TEXT, PAD_TEXT, TOKENIZER_FILE, extended_tokenizer, item_tokenizer
 from atspeed_jax.models.hf_config import CONFIG_FILE, hf_config
@@ -56,6 +67,85 @@ def export_adapter(directory: Path, base: Pretrained, adapter: Mapping) -> None:
     """Writes the adapter of a pretrained model as PEFT stores it; ExportError as in `export_hf`."""
     with _appearing(Path(directory)) as partial:
         save_adapter(partial, base.model, base.lora, base.load(), adapter, base.config.directory)
+
+
+def export_decoder(
+    directory: Path,
+    decoders: Decoders,
+    setting: Setting,
+    catalog: Catalog,
+    *,
+    batch: int,
+    history: int,
+    platforms: Sequence[str],
+) -> None:
+    """Writes the jitted decoder of a setting, for a process that has jax and safetensors but none of this code.
+
+    decoder.jax: what `jax.export.deserialize` reads; its call takes (arrays, tokens, valid) and returns {"ids" [B, K],
+    rows of the distinct ids, -1 where there are no more, "scores" [B, K], "target_calls" [B]}. arrays.safetensors: its
+    first argument, models and trie. items.parquet: item, id and tokens of every item. decoder.json: shapes and how a
+    prompt is made. batch: B. history: items that a prompt has room for. platforms: "cpu", "cuda", "tpu". Raises
+    ExportError as `export_hf` does, and for a setting that draws.
+    """
+    if setting.mode != "strict":
+        raise ExportError(f"mode={setting.mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
+    drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
+    needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
+    paths, tree = jax.tree_util.tree_flatten_with_path(needed)
+    arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in paths}
+
+    @jax.jit
+    def decode(arrays, tokens, valid):
+        taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
+        result = dataclasses.replace(decoders, **taken).build(setting)(Prompt(tokens, valid))
+        ids = jnp.where(result.valid, result.ids, -1)
+        return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
+
+    names = list(arrays)
+    shape = (batch, 1 + catalog.length * history)
+    takes = (
+        {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()},
+        jax.ShapeDtypeStruct(shape, jnp.int32),
+        jax.ShapeDtypeStruct(shape, bool),
+    )
+    exported = jax.export.export(decode, platforms=tuple(platforms))(*takes)
+    about = {
+        "tokens": list(shape),
+        "valid": "tokens that are not padding",
+        "prompt": "padding on the left, then bos, then the tokens of the user's items, oldest first",
+        "pad": PAD,
+        "bos": catalog.bos,
+        "platforms": list(platforms),
+        "setting": setting.label,
+        "K": setting.beams,
+    }
+    items = {
+        "item": np.arange(catalog.items),
+        "id": catalog.id_of_item,
+        "tokens": list(catalog.tokens(np.arange(catalog.items)).reshape(catalog.items, -1)),
+    }
+    with _appearing(Path(directory)) as partial:
+        files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
+        save_file(arrays, partial / "arrays.safetensors")
+        pq.write_table(pa.table(items), partial / "items.parquet")
+        files.write_json(partial / "decoder.json", about)
+
+
+def export_figures(directory: Path, report: Mapping) -> None:
+    """Writes a report's figures as tables: decoding.parquet, its rows, and quality.parquet, a row per method, habit and
+    figure ("method", "kind", "figure", "value", "low", "high"). ExportError as in `export_hf`."""
+    rows = []
+    for method, entry in report["quality"].items():
+        if not isinstance(entry, Mapping) or method == "differences":
+            continue
+        for kind, own in {"main": entry, **{k: v for k, v in entry.items() if k.startswith("seen_")}}.items():
+            for figure, (low, high) in own.get("intervals", {}).items():
+                row = {"method": method, "kind": kind, "figure": figure, "value": own[figure]}
+                rows.append(row | {"low": low, "high": high})
+    decoding = [row | {"widths": [str(width) for width in row["widths"] or []]} for row in report["decoding"]]
+    with _appearing(Path(directory)) as partial:
+        pq.write_table(pa.Table.from_pylist(decoding), partial / "decoding.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), partial / "quality.parquet")
 
 
 @contextlib.contextmanager

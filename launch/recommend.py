@@ -21,7 +21,7 @@ from launch.stage import given_config, start
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Working directory of a trained run.")
 _INPUT = flags.DEFINE_string("input", None, 'JSON lines {"user": ..., "items": [...]}, oldest first, or parquet.')
-_OUTPUT = flags.DEFINE_string("output", None, "JSON lines to write; must not exist. An interrupted run goes on.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON lines or parquet to write; an interrupted run goes on.")
 _K = flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1)
 _DRAFTERS = ["draft", "popularity", "none", "tuned"]
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", _DRAFTERS, "none: plain beam search. tuned: see launch.tune_decoder.")

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "decoding": GROUND | {"items"},
     "alignment": BELOW_ALIGNMENT,
     "evaluation": BELOW_TRAINING,
-    "export": BELOW_TRAINING,
+    "export": BELOW_TRAINING | {"evaluation"},
     "training": BELOW_TRAINING | {"evaluation"},
     "experiment": BELOW_TRAINING | {"training", "evaluation", "export"},  # config dataclasses only, see below
     "checks": BELOW_TRAINING | {"experiment"},

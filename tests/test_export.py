@@ -1,16 +1,23 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-from atspeed_jax.export import ExportError, export_hf
+from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.evaluation.decode_users import prompt_of
+from atspeed_jax.evaluation.decoders import plain, speculative
+from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.weights import load_weights
 from bases import BASE
+from compilation import compile_quickly
 from numpy_llama import wide_params
 from words import words_tokenizer
 
@@ -82,3 +89,70 @@ def test_a_base_lends_its_tokenizer(tmp_path):
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert tokenizer.encode("the <a_1><b_0>").ids == [3, 7, 8]
     assert (tmp_path / "out" / "tokenizer_config.json").read_text() == (base / "tokenizer_config.json").read_text()
+
+
+RUN_DECODER = """
+import json, sys
+import jax, numpy as np
+from safetensors.numpy import load_file
+directory, prompts = sys.argv[1], json.loads(sys.argv[2])
+about = json.load(open(directory + "/decoder.json"))
+exported = jax.export.deserialize(open(directory + "/decoder.jax", "rb").read())
+tokens = np.full(about["tokens"], about["pad"], np.int32)
+for row, prompt in zip(tokens, prompts):
+    row[len(row) - len(prompt):] = prompt
+found = exported.call(load_file(directory + "/arrays.safetensors"), tokens, tokens != about["pad"])
+assert not [name for name in sys.modules if name.startswith(("atspeed_jax", "flax"))]
+print(json.dumps({name: np.asarray(x).tolist() for name, x in found.items()}))
+"""
+
+
+@pytest.mark.parametrize("drafter", ["draft", "popularity", "none"])
+def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter):
+    run, output = small_run.run, tmp_path / "decoder"
+    c, catalog = run.config, run.dataset.catalog
+    setting = plain(4, "vocab") if drafter == "none" else speculative(drafter, 4, c.decode)
+    decoders = run.decoders(run.draft_params)
+    with compile_quickly():
+        export_decoder(output, decoders, setting, catalog, batch=3, history=4, platforms=["cpu", "tpu"])
+    table = pq.read_table(output / "items.parquet").to_pydict()
+    tokens = dict(zip(table["item"], table["tokens"], strict=True))
+    histories = [[], [3], [5, 1, 7]]
+    prompts = [[catalog.bos, *(token for item in items for token in tokens[item])] for items in histories]
+    command = [sys.executable, "-c", RUN_DECODER, str(output), json.dumps(prompts)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (batch,) = prompt_batches(
+        catalog, [np.array(items, np.int32) for items in histories], history=4, buckets=(4,), batch_size=3
+    )
+    with compile_quickly():
+        expected = decoders.build(setting)(prompt_of(batch))
+    order = batch["row"].tolist()
+    for row, place in zip(range(3), map(order.index, range(3)), strict=True):
+        assert found["ids"][row] == np.asarray(expected.ids)[place].tolist()
+        np.testing.assert_allclose(found["scores"][row], expected.score[place], atol=1e-4)
+        assert found["target_calls"][row] == expected.target_calls[place]
+    assert table["id"] == catalog.id_of_item.tolist()
+
+
+def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
+    run = small_run.run
+    setting = dataclasses.replace(plain(4, "vocab"), mode="relaxed")
+    how = {"batch": 1, "history": 4, "platforms": ["cpu"]}
+    with pytest.raises(ExportError, match="mode='relaxed': it draws"):
+        export_decoder(tmp_path / "decoder", run.decoders(None), setting, run.dataset.catalog, **how)
+    assert not (tmp_path / "decoder").exists()
+
+
+def test_figures_as_tables(small_run, tmp_path):
+    export_figures(tmp_path / "figures", small_run.report)
+    decoding = pq.read_table(tmp_path / "figures" / "decoding.parquet").to_pylist()
+    assert [row["target_calls_mean"] for row in decoding] == [
+        r["target_calls_mean"] for r in small_run.report["decoding"]
+    ]
+    rows = pq.read_table(tmp_path / "figures" / "quality.parquet").to_pylist()
+    (one,) = [r for r in rows if (r["method"], r["kind"], r["figure"]) == ("popularity", "seen_removed", "ndcg@5")]
+    entry = small_run.report["quality"]["popularity"]["seen_removed"]
+    assert one["value"] == entry["ndcg@5"] and [one["low"], one["high"]] == list(entry["intervals"]["ndcg@5"])
+    assert {row["method"] for row in rows} == {"target", "popularity", "covisitation"}

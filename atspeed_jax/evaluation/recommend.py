@@ -1,12 +1,14 @@
 """Lists for many users, from a file of histories to a file of recommendations, in order, across interruptions.
 
 Input: JSON lines {"user": ..., "items": [...]} (oldest item first) or parquet with these columns. Output: one JSON line
-{"user", "items", "scores"} per user, in the input's order. Lines are appended to OUTPUT.partial a chunk at a time; a
-run started again goes on after the last whole line, and the file gets its name when it is complete.
+{"user", "items", "scores"} per user, in the input's order, or parquet with these columns. Lines are appended to
+OUTPUT.partial a chunk at a time; a run started again goes on after the last whole line, and the file gets its name (and
+a parquet file is written from the lines) when it is complete.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -152,7 +154,7 @@ def lists_of(
 
 
 def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, fingerprint: str, progress) -> int:
-    """Writes one line per user to `output`; returns how many users it has.
+    """Writes one line per user, or parquet row if it is named *.parquet, to `output`; returns how many users it has.
 
     chunk: users decoded and written at a time. fingerprint: of whatever decides the lists. progress(n) is told how many
     more users are done. Raises RecommendError if `output` exists, or its partial file is of other users or another
@@ -184,9 +186,34 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
             os.fsync(file.fileno())
             count += len(group)
             progress(len(group))
-    os.replace(partial, output)
+    if output.suffix == ".parquet":
+        _as_parquet(partial, output, chunk)
+        partial.unlink()
+    else:
+        os.replace(partial, output)
     claim.unlink()
     return count
+
+
+def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
+    """A parquet file of JSON lines {"user", "items", "scores"}, `chunk` lines at a time; whole or not there at all."""
+    types = {"items": pa.list_(pa.int64()), "scores": pa.list_(pa.float64())}
+    unfinished, schema = output.with_name(f".{output.name}.partial"), None
+    try:
+        with open(lines, encoding="utf-8") as file, contextlib.ExitStack() as stack:
+            while schema is None or group:
+                group = [json.loads(line) for line in itertools.islice(file, chunk)]
+                columns = {name: [line[name] for line in group] for name in ("user", *types)}
+                if schema is None:
+                    schema = pa.schema({"user": pa.array(columns["user"]).type} | types)
+                    writer = stack.enter_context(pq.ParquetWriter(unfinished, schema))
+                writer.write_table(pa.table(columns, schema=schema))
+        os.replace(unfinished, output)
+    except pa.ArrowException as error:
+        raise RecommendError(
+            f"{output}: users of several types cannot share a parquet column ({error}); run again with an --output "
+            f"ending in .jsonl, or take the lines from {lines}"
+        ) from error
 
 
 def _resume(partial: Path, claim: Path, fingerprint: str) -> list[str]:

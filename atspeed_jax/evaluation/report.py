@@ -12,6 +12,7 @@ such as "seen_kept" holds the same for a variant. quality["differences"] may hol
 A value that was not measured is None. Further keys are welcome everywhere.
 """
 
+import json
 import math
 import os
 import subprocess
@@ -78,6 +79,16 @@ def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence
     notes = "AS@K: accept steps, levels minus target calls. WS@K: speed-up in wall time at batch 1. –: not measured.\n"
     write_text(directory / "report.md", "\n".join([title, *body, notes, *pictures]))
     write_json(directory / "report.json", report)  # last: its presence means that the report is complete
+
+
+def read_report(directory: Path) -> dict:
+    """The report of a run. Raises ReportError if there is none, or as validate_report does."""
+    path = Path(directory) / "report.json"
+    if not path.is_file():
+        raise ReportError(f"there is no {path}; make it with python -m launch.evaluate")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    validate_report(report)
+    return report
 
 
 def format_table(report: Mapping) -> str:

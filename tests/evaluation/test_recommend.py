@@ -40,6 +40,23 @@ def test_one_line_per_user_in_order(tmp_path):
     assert told == [0, 4, 4, 3] and [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
 
 
+@pytest.mark.parametrize("chunk", [4, 11, 50])
+def test_parquet_holds_what_the_lines_hold(tmp_path, chunk):
+    how = {"chunk": chunk, "fingerprint": "a", "progress": abs}
+    assert recommend(USERS, stand_in, tmp_path / "r.parquet", **how) == 11
+    assert pq.read_table(tmp_path / "r.parquet").to_pylist() == [line_of(user) for user in USERS]
+    assert recommend([], stand_in, tmp_path / "none.parquet", **how) == 0
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+    mixed = [User(1, np.arange(2)), User("x", np.arange(2))]
+    with pytest.raises(
+        RecommendError, match="m.parquet: users of several types.* take the lines from .*m.parquet.part"
+    ):
+        recommend(mixed, stand_in, tmp_path / "m.parquet", **how)
+    names = {path.name for path in tmp_path.iterdir()} - {".m.parquet.partial"}
+    assert names == {"r.parquet", "none.parquet", "m.parquet.partial", "m.parquet.partial.json"}
+    assert recommend(mixed[:1], stand_in, tmp_path / "r.jsonl", **how) == 1
+
+
 @pytest.mark.parametrize("torn", ["", '{"user": "u4", "it'])
 def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
     calls = []
