@@ -1,5 +1,6 @@
 """What every main shares: flags -> config -> frozen dataclasses -> one call."""
 
+import sys
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -7,6 +8,7 @@ from ml_collections import config_flags
 
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
+from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.train import TrainingDiverged
 from launch.config import ConfigError, check_workdir, load
 
@@ -42,7 +44,8 @@ def main(call) -> None:
 def start(call, *, required: tuple[str, ...]) -> None:
     """Runs `call()` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
 
-    required: flags that must be given. --verbosity=1 shows the traceback as well.
+    required: flags that must be given. --verbosity=1 shows the traceback as well. Exit code 75 means that training was
+    stopped by SIGTERM and saved: run the same command again.
     """
 
     def body(_):
@@ -50,6 +53,9 @@ def start(call, *, required: tuple[str, ...]) -> None:
             logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
             call()
+        except Preempted as stop:
+            print(stop, file=sys.stderr)
+            raise SystemExit(RESTART) from stop
         except (ValueError, TrainingDiverged) as error:  # every error of ours for bad input is a ValueError
             logging.debug("the error came from here", exc_info=True)
             raise SystemExit("error: " + " ".join(str(error).split())) from error

@@ -41,7 +41,8 @@ PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "mar
 FILE_LINES = 300
 FUNCTION_LINES = 60
 MAIN_LINES = 60
-NOT_MAINS = {"__init__.py", "config.py", "hugging_face.py", "peers.py", "peers_lora.py", "suites.py", "trials.py"}
+SHARED = {"__init__.py", "config.py", "stage.py", "trials.py"}
+NOT_MAINS = SHARED | {"hugging_face.py", "peers.py", "peers_lora.py", "suites.py"}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -24,50 +24,17 @@ from atspeed_jax.training.checkpoint import (
     load_params,
     save_params,
 )
+from atspeed_jax.training.fit_config import FitConfig, FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog
 from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer, moving_average
+from atspeed_jax.training.preemption import Preempted, sigterm_asks
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
 
 RESERVED_METRICS = ("loss", "grad_norm", "learning_rate")
 
 
-class FitConfigError(ValueError):
-    """A setting of the training loop outside its range."""
-
-
 class TrainingDiverged(RuntimeError):
     """The loss, the gradient or the monitored figure is not finite."""
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Settings of the loop, all counted in steps (updates) except patience.
-
-    patience: evaluations in a row without improvement after which training stops; 0 never stops early.
-    seed: of the initial parameters and of the keys given to the loss.
-
-    Raises FitConfigError on a value outside its range.
-    """
-
-    optim: OptimConfig
-    steps: int
-    eval_every: int
-    patience: int
-    checkpoint_every: int
-    log_every: int
-    seed: int
-
-    def __post_init__(self):
-        for name in ("steps", "eval_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise FitConfigError(f"FitConfig.{name} = {getattr(self, name)!r}, expected at least 1")
-        if self.patience < 0:
-            raise FitConfigError(f"FitConfig.patience = {self.patience!r}, expected 0 (never stop early) or more")
-        if self.steps > self.optim.steps:
-            raise FitConfigError(
-                f"FitConfig.steps = {self.steps} goes beyond OptimConfig.steps = {self.optim.steps}, where the "
-                "learning rate is 0; make OptimConfig.steps at least as large"
-            )
 
 
 @dataclass
@@ -136,7 +103,8 @@ def fit(
     metadata.json counts compilation and evaluation, not what a kill made to be done again.
 
     Raises WorkdirError (unwritable, foreign, in use, or of another fingerprint), ShardingError (batch not divisible
-    over the devices), FitConfigError, TrainingDiverged (non-finite loss or gradient; its batch is saved in workdir).
+    over the devices), FitConfigError, TrainingDiverged (non-finite loss or gradient; its batch is saved in workdir),
+    Preempted (SIGTERM came: the state is saved).
     """
     if mode not in ("min", "max"):
         raise FitConfigError(f"mode = {mode!r}, expected 'min' or 'max'")
@@ -211,8 +179,8 @@ def _train(run: _Run, init, abstract) -> None:
         else:
             step, progress = latest[0], Progress(**latest[1])
             state = checkpoints.restore(step, abstract)
-        with MetricsLog(run.workdir, step) as log:
-            step = _loop(run, state, step, progress, checkpoints, log)
+        with MetricsLog(run.workdir, step) as log, sigterm_asks() as stops:
+            step = _loop(run, state, step, progress, checkpoints, log, stops)
         best = checkpoints.restore_params(progress.best_step, abstract["params"])
     metadata = {
         "name": run.name,
@@ -228,8 +196,11 @@ def _train(run: _Run, init, abstract) -> None:
     save_params(run.workdir, best, metadata)
 
 
-def _loop(run: _Run, state, step: int, progress: Progress, checkpoints: TrainCheckpoints, log: MetricsLog) -> int:
-    """Update until the last step or early stopping; returns the number of updates done. Changes `progress`."""
+def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoints, log: MetricsLog, stops) -> int:
+    """Update until the last step or early stopping; returns the number of updates done. Changes `progress`.
+
+    stops() says that the process is to end: saves after the update under way, and raises Preempted.
+    """
     config = run.config
     train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen)
     began = time.monotonic() - progress.seconds
@@ -243,17 +214,19 @@ def _loop(run: _Run, state, step: int, progress: Progress, checkpoints: TrainChe
             # Read the metrics of the step before: the device already works on this one.
             _record(run, pending, log, bar)
             pending = (step, host_batch, metrics)
-            evaluates = step % config.eval_every == 0 or step == config.steps
-            if not evaluates and step % config.checkpoint_every != 0:
+            evaluates, stopped = step % config.eval_every == 0 or step == config.steps, stops()
+            if not evaluates and not stopped and step % config.checkpoint_every != 0:
                 continue
             # Whatever is evaluated or saved has been found finite, and its log is complete.
             _record(run, pending, log, bar)
             pending = None
             if evaluates:
                 _evaluate(run, state["params"], step, progress, log)
-            if step % config.checkpoint_every == 0 or progress.best_step == step:
+            if stopped or step % config.checkpoint_every == 0 or progress.best_step == step:
                 progress.seconds = time.monotonic() - began
                 checkpoints.save(step, state, asdict(progress), progress.best_step)
+            if stopped:
+                raise Preempted(f"{run.name}: SIGTERM came, saved at step {step}; run the same command to go on")
         progress.seconds = time.monotonic() - began
     return step
 

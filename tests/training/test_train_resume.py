@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from atspeed_jax.training.checkpoint import CheckpointError, fingerprint_of, load_params
 from atspeed_jax.training.metrics_log import read_metrics
+from atspeed_jax.training.preemption import Preempted
 from atspeed_jax.training.workdir import WorkdirError, claimed_workdir
 from tests.training import toy
 
@@ -127,6 +129,24 @@ def test_four_devices_give_the_losses_of_one(tmp_path, cache):
     # What four devices wrote, this process reads with the devices it has.
     loaded, _ = load_params(tmp_path / "run", jax.eval_shape(toy.init_params, jax.random.key(0)))
     assert fingerprint_of(loaded) == report["params"]
+
+
+def test_sigterm_saves_stops_and_the_run_ends_with_the_same_bits(tmp_path, uninterrupted):
+    workdir = tmp_path / "run"
+    config = toy.toy_config(checkpoint_every=1000)
+
+    def on_batch(step):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match="toy: SIGTERM came, saved at step 8; run the same command"):
+        toy.fit_toy(workdir, config, batches=toy.ToyBatches(on_batch))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
+    drawn = []
+    params = toy.fit_toy(workdir, config, batches=toy.ToyBatches(drawn.append))
+    assert drawn[0] == 8, "no step is done twice"
+    assert fingerprint_of(params) == fingerprint_of(uninterrupted[1])
 
 
 def test_early_stopping_and_the_clock_survive_a_restart(tmp_path):

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.training.checkpoint import fingerprint_of
+from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.optim import OptimConfig
-from atspeed_jax.training.train import FitConfig, fit
+from atspeed_jax.training.train import fit
 
 ROWS = 8
 
