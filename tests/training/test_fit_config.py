@@ -1,5 +1,7 @@
 """Settings of the loop outside their range."""
 
+import dataclasses
+
 import pytest
 
 from atspeed_jax.training.fit_config import FitConfigError
