@@ -4,21 +4,25 @@
 
 with --borrow=runs/beauty after a run of configs/lcrec_small.py, whose target, teacher data and SFT draft are then used.
 Every run begins with the same SFT draft (one per seed) and takes the same number of steps: objectives on the users' own
-histories see half as many rows per epoch as those on the teacher's two prompts per user.
+histories see half as many rows per epoch as those on the teacher's two prompts per user. With
+--config=configs/sweeps/objectives.py:short it is half as long, of one seed, and measures K = 20 under the trie alone.
 """
 
 import ml_collections
 
-EPOCHS = 4.0
 ON_BEAMS = ("coverage", "tree_kd", "atspeed_s", "atspeed_r", "seq_kd")
 ON_HISTORIES = ("sft", "word_kd", "tvd_kd")
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(size: str = "full") -> ml_collections.ConfigDict:
+    if size not in ("full", "short"):
+        raise ValueError(f"size {size!r}: expected 'full' or 'short'")
+    short = size == "short"
+    epochs = 2.0 if short else 4.0
     runs = {name: dict(align=dict(objective=name)) for name in ON_BEAMS}
-    runs |= {name: dict(align=dict(objective=name), train_align=dict(epochs=2 * EPOCHS)) for name in ON_HISTORIES}
+    runs |= {name: dict(align=dict(objective=name), train_align=dict(epochs=2 * epochs)) for name in ON_HISTORIES}
     measure = dict(
-        beams=(20, 5, 1),
+        beams=(20,) if short else (20, 5, 1),
         main_beams=(),
         drafter="draft",
         norms=("vocab",),
@@ -28,17 +32,17 @@ def get_config() -> ml_collections.ConfigDict:
         temperature=1.0,
         seeds=2,
     )
+    under_trie = (measure | dict(constraints=("trie",), widths=((40, 40, 40), ("all", 96, 128))),)
     return ml_collections.ConfigDict(
         dict(
             base="configs/lcrec_small.py",
-            common=dict(train_align=dict(epochs=EPOCHS, evaluations=1)),
+            common=dict(train_align=dict(epochs=epochs, evaluations=1)),
             runs=runs,
-            seeds=(0, 1),
+            seeds=(0,) if short else (0, 1),
             seeded=("train_draft", "train_align"),
             reference="sft",
-            measure=(
-                measure | dict(constraints=("trie",), widths=((40, 40, 40), ("all", 96, 128))),
-                measure | dict(constraints=("levels",), widths=((40, 40, 40),)),
-            ),
+            measure=under_trie
+            if short
+            else (*under_trie, measure | dict(constraints=("levels",), widths=((40,) * 3,))),
         )
     )

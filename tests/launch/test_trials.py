@@ -19,11 +19,13 @@ def test_every_run_with_every_seed():
     assert sweep.measure[0].modes == ("strict",) and sweep.measure[0].widths == (("all", 10),)
 
 
-def test_objectives_of_the_paper_side_by_side(monkeypatch):
+def test_objectives_of_the_paper_side_by_side():
     from configs.sweeps import objectives
 
-    _, made = trials(objectives.get_config())
-    assert len(made) == 2 * 8
+    sweep, made = trials(objectives.get_config())
+    assert len(made) == 2 * 8 and len(sweep.measure) == 2
+    short, fewer = trials(objectives.get_config("short"))
+    assert len(fewer) == 8 and len(short.measure) == 1 and short.measure[0].beams == (20,)
     # On histories an epoch has half the rows.
     epochs = {trial.run: trial.config.train_align.epochs for trial in made}
     assert epochs["sft"] == epochs["word_kd"] == epochs["tvd_kd"] == 2 * epochs["coverage"]
