@@ -120,30 +120,33 @@ def _with_students_beams(config: AlignConfig, draft: LlamaConfig, params, contex
 
 def _tree_loss(config, draft, target, draft_params, target_params, context, batch, dropout_key, widths):
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])
-    student = tree_logits(draft, draft_params, tree, dropout_key)
-    totals = [
-        losses.next_item_cross_entropy(logits, tree.next_token[:, level], tree.is_next[level])
-        for level, logits in enumerate(student)
-    ]
-    next_item = sum(total for total, _ in totals) / jnp.maximum(sum(count for _, count in totals), 1)
+    logits = tree_logits(draft, draft_params, tree, dropout_key)
+    student = _log_probs(config, context, tree, logits)
+    parts = {"next_item_loss": _next_item_loss(tree, logits)}
     if config.objective == "seq_kd":
-        own = [_log_probs(config, context, tree, level, student)[0] for level in range(len(tree.levels))]
-        listed = batch["list"]
-        aligned = losses.seq_kd(listed_log_probs(context, tree.levels, own, listed), listed >= 0)
-        parts = {"align_loss": aligned, "next_item_loss": next_item}
-        return (1 - config.alpha) * next_item + config.alpha * aligned, parts
-    if "log_probs" in batch:
-        teacher = stored_log_probs(context, tree.levels, batch["log_probs"], config.score_norm)
+        listed = listed_log_probs(context, tree.levels, [q for q, _ in student], batch["list"])
+        loss = parts["align_loss"] = losses.seq_kd(listed, batch["list"] >= 0)
     else:
-        logits = jax.lax.stop_gradient(tree_logits(target, target_params, tree, None))
-        teacher = [_log_probs(config, context, tree, level, logits) for level in range(len(tree.levels))]
-    found = [(p, *_log_probs(config, context, tree, level, student)) for level, (p, _) in enumerate(teacher)]
-    aligned = losses.mean_over_tree([_node_loss(config, *level) for level in found], tree.is_beam)
-    loss, parts = aligned, {"align_loss": aligned, "next_item_loss": next_item}
-    if config.objective == "coverage":
-        parts["coverage_loss"] = _missed(context, tree, found, widths, batch["beams"].shape[2])
-        loss += config.coverage_weight * parts["coverage_loss"]
-    return (1 - config.alpha) * next_item + config.alpha * loss, parts
+        if "log_probs" in batch:
+            teacher = stored_log_probs(context, tree.levels, batch["log_probs"], config.score_norm)
+        else:
+            asked = jax.lax.stop_gradient(tree_logits(target, target_params, tree, None))
+            teacher = _log_probs(config, context, tree, asked)
+        found = [(p, q, exists) for (p, _), (q, exists) in zip(teacher, student, strict=True)]
+        loss = losses.mean_over_tree([_node_loss(config, *level) for level in found], tree.is_beam)
+        parts["align_loss"] = loss
+        if config.objective == "coverage":
+            parts["coverage_loss"] = _missed(context, tree, found, widths, batch["beams"].shape[2])
+            loss += config.coverage_weight * parts["coverage_loss"]
+    return (1 - config.alpha) * parts["next_item_loss"] + config.alpha * loss, parts
+
+
+def _next_item_loss(tree: TeacherTree, logits: list):
+    totals = [
+        losses.next_item_cross_entropy(own, tree.next_token[:, level], tree.is_next[level])
+        for level, own in enumerate(logits)
+    ]
+    return sum(total for total, _ in totals) / jnp.maximum(sum(count for _, count in totals), 1)
 
 
 def _missed(context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int):
@@ -158,8 +161,11 @@ def _missed(context: TreeContext, tree: TeacherTree, found: list, widths: tuple[
     return total
 
 
-def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, level: int, logits: list):
-    return child_log_probs(context, level, tree.levels[level], logits[level] / config.temperature, config.score_norm)
+def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, logits: list) -> list:
+    return [
+        child_log_probs(context, level, beams, own / config.temperature, config.score_norm)
+        for level, (beams, own) in enumerate(zip(tree.levels, logits, strict=True))
+    ]
 
 
 def _node_loss(config: AlignConfig, teacher, student, exists):

@@ -32,7 +32,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         temperature=1.0,
         seeds=2,
     )
-    under_trie = (measure | dict(constraints=("trie",), widths=((40, 40, 40), ("all", 96, 128))),)
+    ways = [measure | dict(constraints=("trie",), widths=((40, 40, 40), ("all", 96, 128)))]
+    if not short:
+        ways.append(measure | dict(constraints=("levels",), widths=((40, 40, 40),)))
     return ml_collections.ConfigDict(
         dict(
             base="configs/lcrec_small.py",
@@ -41,8 +43,6 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
             seeds=(0,) if short else (0, 1),
             seeded=("train_draft", "train_align"),
             reference="sft",
-            measure=under_trie
-            if short
-            else (*under_trie, measure | dict(constraints=("levels",), widths=((40,) * 3,))),
+            measure=tuple(ways),
         )
     )
