@@ -107,7 +107,9 @@ print(json.dumps({name: np.asarray(x).tolist() for name, x in found.items()}))
 """
 
 
-@pytest.mark.parametrize("drafter", ["draft", "popularity", "none"])
+@pytest.mark.parametrize(
+    "drafter", ["draft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("popularity", "none"))]
+)
 def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter):
     run, output = small_run.run, tmp_path / "decoder"
     c, catalog = run.config, run.dataset.catalog
