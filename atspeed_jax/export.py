@@ -108,7 +108,6 @@ def export_decoder(
         jax.ShapeDtypeStruct(shape, jnp.int32),
         jax.ShapeDtypeStruct(shape, bool),
     )
-    exported = jax.export.export(decode, platforms=tuple(platforms))(*takes)
     about = {
         "tokens": list(shape),
         "valid": "tokens that are not padding",
@@ -125,6 +124,7 @@ def export_decoder(
         "tokens": list(catalog.tokens(np.arange(catalog.items)).reshape(catalog.items, -1)),
     }
     with _appearing(Path(directory)) as partial:
+        exported = jax.export.export(decode, platforms=tuple(platforms))(*takes)
         files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
         save_file(arrays, partial / "arrays.safetensors")
         pq.write_table(pa.table(items), partial / "items.parquet")

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from atspeed_jax.alignment.align import align_loss
 from atspeed_jax.alignment.examples import teacher_examples
-from atspeed_jax.alignment.histories import ON_HISTORIES, history_loss
+from atspeed_jax.alignment.histories import history_loss
+from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher
 from atspeed_jax.assets import RunAssets, fingerprint
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches

@@ -67,7 +67,7 @@ class AlignConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if not 0 <= self.on_policy <= 1:
             raise ValueError(f"on_policy={self.on_policy}: expected a share in [0, 1]")
-        if self.on_policy and self.objective in ("sft", "word_kd", "tvd_kd", "seq_kd"):
+        if self.on_policy and self.objective in (*losses.ON_HISTORIES, "seq_kd"):
             raise ValueError(
                 f"on_policy={self.on_policy} with objective={self.objective!r}, which asks no teacher about beams: "
                 "set on_policy=0, or take 'tree_kd', 'atspeed_s', 'atspeed_r' or 'coverage'"
@@ -171,5 +171,6 @@ def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, log
 def _node_loss(config: AlignConfig, teacher, student, exists):
     if config.objective == "atspeed_s":
         return losses.atspeed_s(teacher, student, exists, top_k=config.top_k, density_weight=config.density_weight)
-    plain = {"atspeed_r": losses.atspeed_r, "reference_tv": losses.reference_tv}
-    return plain.get(config.objective, losses.tree_kd)(teacher, student, exists)
+    divergences = {"atspeed_r": losses.atspeed_r, "reference_tv": losses.reference_tv}
+    divergences |= dict.fromkeys(("tree_kd", "coverage"), losses.tree_kd)
+    return divergences[config.objective](teacher, student, exists)

@@ -13,7 +13,6 @@ from atspeed_jax.data.prompts import next_codes
 from atspeed_jax.models.llama import LlamaConfig, forward
 
 DIVERGENCES = {"word_kd": losses.tree_kd, "tvd_kd": losses.atspeed_r}
-ON_HISTORIES = ("sft", *DIVERGENCES)
 
 
 def history_loss(

@@ -21,6 +21,7 @@ from atspeed_jax.shapes import Logits, NodeBool, NodeFloat
 Objective = Literal[
     "sft", "word_kd", "tvd_kd", "seq_kd", "tree_kd", "atspeed_s", "atspeed_r", "reference_tv", "coverage"
 ]
+ON_HISTORIES = ("sft", "word_kd", "tvd_kd")  # learn from the users' own items (`alignment.histories`)
 REFERENCE_TEMPERATURE = 0.001  # of `reference_tv`
 SOFTNESS = 0.5  # nats of cumulative score over which `coverage` tells beams inside from beams outside
 Distribution = Float[Array, "B N M"]

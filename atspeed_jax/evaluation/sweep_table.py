@@ -46,7 +46,7 @@ def sweep_table(rows: Sequence[Mapping]) -> Table:
             cells.append([
                 run, own[0]["objective"], mode, constraint, norm, str(k), widths_label(widths), str(users),
                 str(len(own)),
-                *(_spread([row[name] for row in own], digits) for name, digits in (("target_calls_mean", 3),)),
+                _spread([row["target_calls_mean"] for row in own], 3),
                 " / ".join(f"{mean:.2f}" for mean in means),
                 *(_spread([row[name] for row in own], 4) for name in ("recall@K", "ndcg@K")),
             ])  # fmt: skip
