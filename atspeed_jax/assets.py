@@ -14,12 +14,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from atspeed_jax.alignment.examples import EXAMPLES
 from atspeed_jax.alignment.teacher import COMPLETE
 from atspeed_jax.alignment.tree import tree_context
-from atspeed_jax.checks import check_same_data, check_same_vocabulary, check_settings, check_splits
+from atspeed_jax.checks import check_mesh, check_same_data, check_same_vocabulary, check_settings, check_splits
 from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
 from atspeed_jax.decoding.base import prefixes_by_norm
@@ -30,6 +32,7 @@ from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
 from atspeed_jax.training.checkpoint import METADATA_FILE, fingerprint_of, load_params
+from atspeed_jax.training.sharding import make_mesh, replicated
 from atspeed_jax.training.start import Start, finetuned, scratch
 
 BORROWED = ("data", "target", "teacher", "draft_sft")
@@ -78,7 +81,7 @@ class RunAssets:
         """The stored dataset.
 
         Raises, before any long work, DatasetError if it is not what config and data directory give or cannot be
-        trained and measured on, and ValueError for settings that cannot work with it.
+        trained and measured on, and ValueError for settings that cannot work with it or with the devices.
         """
         directory = self.workdir / "data"
         dataset = load_dataset(directory)
@@ -92,7 +95,14 @@ class RunAssets:
             extended_tokenizer(Path(base.config.directory), catalog)  # its complaints now, not when it is exported
             dataset = dataclasses.replace(dataset, catalog=catalog)
         check_settings(self.config, dataset)
+        models = {name: self._model(name, dataset) for name in ("target", "draft")}
+        check_mesh(self.config, models, self.mesh)
         return dataset
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The devices of all processes; raises ShardingError if config.mesh does not fit them."""
+        return make_mesh(self.config.mesh)
 
     @functools.cached_property
     def pretrained(self) -> dict[str, Pretrained]:
@@ -109,22 +119,23 @@ class RunAssets:
 
     @functools.cached_property
     def trie(self):
-        return build_trie(self.dataset.catalog.id_tokens)
+        return jax.device_put(build_trie(self.dataset.catalog.id_tokens), replicated(self.mesh))
 
     @functools.cached_property
     def tree_context(self):
-        return tree_context(self.trie, self.dataset.catalog.id_tokens)
+        context = tree_context(self.trie, self.dataset.catalog.id_tokens)
+        return jax.device_put(context, replicated(self.mesh))
 
     @property
     def target_model(self) -> LlamaConfig:
-        return self._model("target")
+        return self._model("target", self.dataset)
 
     @property
     def draft_model(self) -> LlamaConfig:
-        return self._model("draft")
+        return self._model("draft", self.dataset)
 
-    def _model(self, name: str) -> LlamaConfig:
-        vocabulary = self.dataset.catalog.vocab_size
+    def _model(self, name: str, dataset: Dataset) -> LlamaConfig:
+        vocabulary = dataset.catalog.vocab_size
         if name in self.pretrained:
             return dataclasses.replace(self.pretrained[name].model, vocab_size=vocabulary)
         return getattr(self.config, name).llama(vocabulary)
@@ -140,8 +151,8 @@ class RunAssets:
     def _start(self, name: str) -> Start:
         """How a model begins and what of it is trained; loads a pretrained one."""
         if name in self.pretrained:
-            return finetuned(self.pretrained[name], self.dataset.catalog.code_count)
-        return scratch(self._model(name))
+            return finetuned(self.pretrained[name], self.dataset.catalog.code_count, self.mesh)
+        return scratch(self._model(name, self.dataset))
 
     @functools.cached_property
     def target_params(self):
@@ -151,17 +162,19 @@ class RunAssets:
     def draft_params(self):
         return self.draft_start.whole(self.trained("draft"))
 
-    def decoders(self, draft_params) -> Decoders:
+    def decoders(self, draft_params, *, target_params=None) -> Decoders:
+        """Ready to decode with this draft, or None; target_params: None for those of the trained target."""
         catalog = self.dataset.catalog
         counts = np.bincount(catalog.id_of_item, weights=self.dataset.popularity, minlength=len(catalog.ids))
         return Decoders(
             self.target_model,
-            self.target_params,
+            self.target_params if target_params is None else target_params,
             self.draft_model,
             draft_params,
             self.trie,
-            popularity_prior(self.trie, catalog.id_tokens, counts),
+            jax.device_put(popularity_prior(self.trie, catalog.id_tokens, counts), replicated(self.mesh)),
             prefixes_by_norm(catalog.id_tokens),
+            mesh=self.mesh if self.mesh.size > 1 else None,
         )
 
     @property
@@ -208,4 +221,4 @@ class RunAssets:
         """What the training of a model left: its parameters, or the adapter of a pretrained one."""
         expected = self._target_fingerprint if name == "target" else self._draft_fingerprint
         start = getattr(self, f"{name}_start")
-        return load_params(self.workdir / name, start.abstract(), fingerprint=expected)[0]
+        return load_params(self.workdir / name, start.abstract(self.mesh), fingerprint=expected)[0]

@@ -5,8 +5,10 @@ All functions return None or raise a ValueError that names the field or director
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from jax.sharding import Mesh
 
 from atspeed_jax.data.batches import bucket_lengths
 from atspeed_jax.data.dataset import Dataset, DatasetError
@@ -14,7 +16,9 @@ from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained
+from atspeed_jax.training.sharding import check_batch, check_model
 
 
 def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
@@ -69,3 +73,11 @@ def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:
     if len(set(sizes.values())) > 1:
         told = "; ".join(f"{name} has {size} tokens and BOS {bos}" for name, (size, bos) in sizes.items())
         raise ValueError(f"draft and target must share one vocabulary, but {told}: take models of one tokenizer")
+
+
+def check_mesh(config: ExperimentConfig, models: Mapping[str, LlamaConfig], mesh: Mesh) -> None:
+    """Raises ShardingError for a model ("target", "draft") or batch that cannot be split evenly over the mesh."""
+    for name, model in models.items():
+        check_model(mesh, model, f"config.{name}")
+    for name in ("train_target", "train_draft", "train_align", "teacher"):
+        check_batch(mesh, getattr(config, name).batch_size, f"config.{name}.batch_size")

@@ -16,6 +16,7 @@ from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.optim import OptimConfig
+from atspeed_jax.training.sharding import MeshConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,7 @@ class ExperimentConfig:
     """Everything a run depends on besides its data directory.
 
     name labels the report. target and draft are made from scratch, or begin with a Hugging Face Llama; an adapter
-    (lora) is for the target alone.
+    (lora) is for the target alone. mesh: how devices are used; no result depends on it.
     """
 
     name: str
@@ -149,6 +150,7 @@ class ExperimentConfig:
     teacher: TeacherConfig
     decode: DecodeConfig
     evaluate: EvaluateConfig
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
         if isinstance(self.draft, PretrainedConfig) and self.draft.lora is not None:

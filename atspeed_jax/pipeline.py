@@ -19,14 +19,15 @@ from atspeed_jax.assets import RunAssets, fingerprint
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import DatasetError, build_dataset
 from atspeed_jax.decoding.base import prefixes_by_norm, resolve_widths
-from atspeed_jax.evaluation.decoders import speculative
+from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.report import environment, format_table, write_report
-from atspeed_jax.evaluation.validate import CUT, FixedUsers, fixed_users, list_quality, target_calls
+from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.experiment import TrainConfig
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
+from atspeed_jax.training.sharding import shard_batch
 from atspeed_jax.training.train import fit
 
 STAGES = ("data", "target", "teacher", "draft", "evaluation")
@@ -50,7 +51,11 @@ class Run(RunAssets):
     def target(self) -> None:
         """Trains the target from scratch on train; the step with the best lists on validation users is kept."""
         train = self.config.train_target
-        lists = list_quality(self.dataset, self._fixed_users(train), self.target_model, self.trie)
+
+        def decoder(params):
+            return self.decoders(None, target_params=params).build(plain(BEAMS, "vocab"))
+
+        lists = list_quality(self.dataset, self._fixed_users(train), decoder)
         best = (f"ndcg@{CUT}", "max")
         self._fit_next_item("target", "target", train, self._target_fingerprint, lists=lists, best=best)
 
@@ -67,8 +72,13 @@ class Run(RunAssets):
             history=c.data.history,
             score_norm=c.decode.score_norm,
             fingerprint=self._teacher_fingerprint,
+            place=self._place,
             progress=functools.partial(tqdm, desc="teacher", unit="part"),
         )
+
+    def _place(self, batch):
+        """A host batch on the mesh."""
+        return shard_batch(batch, self.mesh)
 
     def draft_sft(self):
         """Trains the draft's start, on next items (SFT); returns its parameters."""
@@ -89,24 +99,26 @@ class Run(RunAssets):
             workdir=self.workdir / "draft",
             config=c.train_align.fit(epoch),
             fingerprint=self._draft_fingerprint,
-            init_params=lambda key: sft,
+            init_params=lambda key, frozen: frozen["sft"],
             loss=loss,
             batches=batches,
             evaluate=target_calls(self._fixed_users(c.train_align), decoder),
             monitor="target_calls",
             mode="min",
+            mesh=self.mesh,
+            frozen={"sft": sft, "target": self.target_params, "context": self.tree_context},
         )
 
     def _on_beams(self):
         """(loss, batches, batches per epoch) of alignment on the teacher's beams."""
-        c, model, context, train = self.config, self.draft_model, self.tree_context, self.config.train_align
+        c, model, train = self.config, self.draft_model, self.config.train_align
         batches = self.alignment_batches(train.buckets)
         prefixes = prefixes_by_norm(self.dataset.catalog.id_tokens)[c.decode.score_norm]
         widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)
 
-        def loss(params, batch, key):
-            models = c.align, model, self.target_model, params, self.target_params
-            return align_loss(*models, context, batch, key, widths=widths)
+        def loss(params, batch, key, frozen):
+            models = c.align, model, self.target_model, params, frozen["target"]
+            return align_loss(*models, frozen["context"], batch, key, widths=widths)
 
         examples = len(teacher_examples(self.dataset, c.teacher.prompts)[1])
         return loss, batches, -(-examples // train.batch_size)
@@ -130,8 +142,8 @@ class Run(RunAssets):
         c, model = self.config, self.draft_model
         shape = {"history": c.data.history, "buckets": c.train_draft.buckets, "batch_size": c.train_align.batch_size}
 
-        def loss(params, batch, key):
-            return history_loss(c.align, model, self.target_model, params, self.target_params, batch, key)
+        def loss(params, batch, key, frozen):
+            return history_loss(c.align, model, self.target_model, params, frozen["target"], batch, key)
 
         batches = train_batches(self.dataset, seed=c.train_align.seed, **shape)
         return loss, batches, steps_per_epoch(self.dataset, **shape)
@@ -151,7 +163,7 @@ class Run(RunAssets):
         shape = {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
         batches = train_batches(self.dataset, seed=train.seed, **shape)
         held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)
-        nats = validation(self._model(name), held_out, length)
+        nats = validation(getattr(self, f"{name}_model"), held_out, length, self.mesh)
 
         def evaluate(trained):
             params = start.whole(trained)
@@ -168,6 +180,7 @@ class Run(RunAssets):
             evaluate=evaluate,
             monitor=best[0],
             mode=best[1],
+            mesh=self.mesh,
             frozen=start.frozen,
         )
 

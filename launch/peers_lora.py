@@ -41,7 +41,7 @@ def our_step(model: LlamaConfig, params: Any, tokens: np.ndarray) -> tuple[Calla
     state["opt_state"] = make_optimizer(OPTIM).init(state["params"])
     valid = np.ones(tokens.shape, bool)
     batch = {"tokens": tokens, "valid": valid, "predict": valid}
-    step = make_train_step(training_loss(model, 4, 0.0, LORA), OPTIM, sharding.data_mesh(), base)
+    step = make_train_step(training_loss(model, 4, 0.0, LORA), OPTIM, sharding.make_mesh(sharding.MeshConfig()), base)
     held = [state]
 
     def run() -> float:

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "export": BELOW_TRAINING | {"evaluation"},
     "training": BELOW_TRAINING | {"evaluation"},
     "experiment": BELOW_TRAINING | {"training", "evaluation", "export"},  # config dataclasses only, see below
-    "checks": BELOW_TRAINING | {"experiment"},
+    "checks": BELOW_TRAINING | {"training", "evaluation", "experiment"},
     "assets": BELOW_TRAINING | {"training", "evaluation", "export", "experiment", "checks"},
     "pipeline": BELOW_TRAINING | {"training", "evaluation", "export", "experiment", "checks", "assets"},
 }

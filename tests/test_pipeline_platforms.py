@@ -17,10 +17,10 @@ from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.weights import param_shapes
-from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig, make_optimizer
 from atspeed_jax.training.train import make_train_step
+from devices import whole_mesh
 
 PLATFORMS = ("tpu", "cuda")
 MODEL = LlamaConfig(14, 16, 32, 2, 2, 2, 8, 10_000.0, 1e-6, True, 0.1, "bfloat16", True)
@@ -78,7 +78,7 @@ def state_shapes():
 
 def test_a_training_step():
     batch = {"tokens": shape(8, 13), "valid": shape(8, 13, dtype=bool), "predict": shape(8, 13, dtype=bool)}
-    step = make_train_step(training_loss(MODEL, 3, 0.5), OPTIM, sharding.data_mesh())
+    step = make_train_step(training_loss(MODEL, 3, 0.5), OPTIM, whole_mesh())
     assert lowered(step, state_shapes(), batch)
 
 
@@ -94,5 +94,5 @@ def test_an_alignment_step(objective):
     def both(params, batch, key):
         return loss(params, params, context, batch, key)
 
-    step = make_train_step(both, OPTIM, sharding.data_mesh())
+    step = make_train_step(both, OPTIM, whole_mesh())
     assert lowered(step, state_shapes(), batch)

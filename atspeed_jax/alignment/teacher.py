@@ -125,11 +125,13 @@ def make_teacher(
     history: int,
     score_norm: ScoreNorm,
     fingerprint: str,
+    place: Callable[[dict], dict],
     progress: Callable,
 ) -> None:
     """Decodes the training users' prompts and stores the beams; skips parts that are already there.
 
-    fingerprint says what the beams come from (target, data, settings). progress wraps the loop over batches (tqdm).
+    fingerprint says what the beams come from (target, data, settings). place: puts a host batch where params lie.
+    progress wraps the loop over batches (tqdm).
     Raises TeacherError if `directory` holds teacher data of another fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -147,7 +149,8 @@ def make_teacher(
             continue
         rows, nodes, log_probs = [], [], []
         for batch in part:
-            prompt = Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]))
+            placed = place(batch)
+            prompt = Prompt(placed["tokens"], placed["valid"])
             found = settled_nodes(
                 LlamaStep(model), params, context.trie, prompt, beams=config.beams, score_norm=score_norm
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from atspeed_jax.decoding.base import (
     DecodeError,
@@ -22,7 +24,8 @@ from atspeed_jax.decoding.base import (
     resolve_widths,
 )
 from atspeed_jax.decoding.beam_search import beam_search
-from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
+from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
+from atspeed_jax.decoding.sharded import decode_on_mesh
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.levels import LevelTrie, level_trie
 from atspeed_jax.items.trie import Trie
@@ -102,12 +105,42 @@ def speculative(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setti
     return Setting("speculative", drafter, beams, decode.widths, decode.gamma, decode.score_norm, budget=decode.budget)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Plain:
+    """Plain beam search as a function of what it reads."""
+
+    step: StepModel
+    beams: int
+    score_norm: ScoreNorm
+    mode: Mode
+    temperature: float
+
+    def __call__(self, arrays, prompt: Prompt) -> Result:
+        how = {"beams": self.beams, "score_norm": self.score_norm, "mode": self.mode, "temperature": self.temperature}
+        return beam_search(self.step, *arrays, prompt, **how)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Speculative:
+    """Speculative beam search as a function of what it reads."""
+
+    step: StepModel
+    drafter: Drafter
+    config: SearchConfig
+
+    def __call__(self, arrays, prompt: Prompt) -> Result:
+        target_params, draft_params, trie = arrays
+        models = self.step, target_params, self.drafter, draft_params
+        return speculative_beam_search(*models, trie, prompt, config=self.config)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoders:
     """Target, draft and catalogue, ready to decode any `Setting`.
 
     prior: `items.trie.popularity_prior`. prefixes: what "all" means per score norm (`prefixes_by_norm`). draft and
-    draft_params may be None where no draft model is used. step: what makes a model of a config.
+    draft_params may be None where no draft model is used. step: what makes a model of a config. mesh: where all arrays
+    lie and users are split (`decode_on_mesh`); None for one device.
     """
 
     target: LlamaConfig
@@ -118,6 +151,7 @@ class Decoders:
     prior: tuple[jax.Array, ...]
     prefixes: Mapping[ScoreNorm, tuple[int, ...]]
     step: Callable[[LlamaConfig], StepModel] = LlamaStep
+    mesh: Mesh | None = None
 
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
         """The jitted decoder of a setting as a function of the prompt alone.
@@ -136,16 +170,8 @@ class Decoders:
     def _build(self, setting: Setting, trie: Trie | LevelTrie, prefixes: tuple[int, ...]) -> Callable[[Prompt], Result]:
         step = self.step(self.target)
         if setting.method == "beam_search":
-            return lambda prompt: beam_search(
-                step,
-                self.target_params,
-                trie,
-                prompt,
-                beams=setting.beams,
-                score_norm=setting.score_norm,
-                mode=setting.mode,
-                temperature=setting.temperature,
-            )
+            how = _Plain(step, setting.beams, setting.score_norm, setting.mode, setting.temperature)
+            return self._placed(how, (self.target_params, trie))
         config = SearchConfig(
             setting.beams,
             resolve_widths(setting.widths, prefixes, setting.beams),
@@ -161,9 +187,12 @@ class Decoders:
             drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
         else:
             drafter, params = PopularityDrafter(), self.prior
-        return lambda prompt: speculative_beam_search(
-            step, self.target_params, drafter, params, trie, prompt, config=config
-        )
+        return self._placed(_Speculative(step, drafter, config), (self.target_params, params, trie))
+
+    def _placed(self, decode: _Plain | _Speculative, arrays) -> Callable[[Prompt], Result]:
+        if self.mesh is None:
+            return functools.partial(decode, arrays)
+        return lambda prompt: decode_on_mesh(decode, arrays, prompt, self.mesh)
 
     def in_float64(self) -> Decoders:
         """The same in double precision; to be called, and its decoders run, under `jax.enable_x64(True)`."""

@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.base import Prompt, Result
-from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.evaluation import metrics
 from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.evaluate import EvaluateConfig, TestUsers, users_with_items
 from atspeed_jax.items.catalog import expand_ids
-from atspeed_jax.items.trie import Trie
-from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 CUT = 10  # places of a list that count when parameters are chosen
 BEAMS = 20  # of the search that makes the list: fewer give a worse list, and another choice
@@ -36,16 +33,16 @@ def fixed_users(dataset: Dataset, config: EvaluateConfig, history: int, *, count
 
 
 def list_quality(
-    dataset: Dataset, users: FixedUsers, model: LlamaConfig, trie: Trie
+    dataset: Dataset, users: FixedUsers, decoder: Callable[[Any], Callable[[Prompt], Result]]
 ) -> Callable[[Any], dict[str, float]]:
-    """Params of a target -> mean {"recall@10", "ndcg@10"} of its lists by plain beam search, seen items kept."""
+    """Params of a target -> mean {"recall@10", "ndcg@10"} of its lists, seen items kept.
+
+    decoder: params -> plain beam search with K = BEAMS.
+    """
     items_sorted, offsets = dataset.catalog.items_by_id(dataset.popularity)
 
     def evaluate(params) -> dict[str, float]:
-        def decode(prompt: Prompt) -> Result:
-            return beam_search(LlamaStep(model), params, trie, prompt, beams=BEAMS, score_norm="vocab")
-
-        decoded = decode_users(decode, users.batches, len(users.chosen.users))
+        decoded = decode_users(decoder(params), users.batches, len(users.chosen.users))
         lists = expand_ids(decoded.ids, items_sorted, offsets, CUT)
         measured = metrics.measure_lists(lists, users.chosen.truths, (CUT,))
         return {name: float(values.mean()) for name, values in measured.items()}

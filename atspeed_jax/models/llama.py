@@ -20,6 +20,10 @@ from atspeed_jax.models.cache import Cache, init_cache, write
 from atspeed_jax.models.rotary import RopeScalingConfig, rotary_angles, rotate
 from atspeed_jax.shapes import SlotMask, Tokens
 
+# Logical axes of the residual stream [B, T, D]: without them a partitioner may gather rows in the place of weights.
+RESIDUAL = ("batch", None, None)
+LOOKED_UP = ("vocab", None)  # of the table when rows are taken from it: whole rows, like those of the batch they become
+
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
@@ -109,7 +113,7 @@ class Layer(nn.Module):
         )
         x = x + drop(attended)
         x = x + drop(MLP(c, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x)))
-        return x, cache
+        return nn.with_logical_constraint(x, RESIDUAL), cache
 
 
 class Llama(nn.Module):
@@ -130,6 +134,7 @@ class Llama(nn.Module):
         wide = jnp.promote_types(dtype, jnp.float32)
         table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
         x = Dropout(c.dropout, self.deterministic)(self._embed(table, tokens).astype(dtype))
+        x = nn.with_logical_constraint(x, RESIDUAL)
         rotary = rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling, wide)
         body = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
         layers = nn.scan(
@@ -152,6 +157,7 @@ class Llama(nn.Module):
 
     def _embed(self, table: Array, tokens: Tokens) -> Array:
         """Rows of the table; tokens beyond it are rows of an adapter (models/lora.py)."""
+        table = nn.with_logical_constraint(table, LOOKED_UP)
         if not self.has_variable("adapter", "item_embedding"):
             return table[tokens]
         items, own = self.get_variable("adapter", "item_embedding"), tokens >= len(table)

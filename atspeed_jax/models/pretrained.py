@@ -48,10 +48,10 @@ class Pretrained:
     def lora(self) -> LoraConfig | None:
         return self.config.lora
 
-    def load(self) -> dict[str, Any]:
-        """The base's parameters: float32, or with lora in the config's dtype."""
+    def load(self, shardings=None) -> dict[str, Any]:
+        """The base's parameters: float32, or with lora in the config's dtype. shardings: see `load_weights`."""
         dtype = "float32" if self.lora is None else self.config.dtype
-        return load_weights(Path(self.config.directory), self.model, dtype=dtype)
+        return load_weights(Path(self.config.directory), self.model, dtype=dtype, shardings=shardings)
 
     def begin(self, key: jax.Array, base: Mapping, items: int) -> dict[str, Any]:
         """What is trained: an adapter with rows for `items` tokens, or the whole base with these rows added."""

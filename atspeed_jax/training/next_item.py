@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from atspeed_jax.data.prompts import next_codes
 from atspeed_jax.models.llama import LlamaConfig, forward
 from atspeed_jax.models.lora import LoraConfig, scaled
+from atspeed_jax.training.sharding import logical_rules, shard_batch
 
 
 def next_item_loss(model: LlamaConfig, params, batch, dropout_key, adapter=None):
@@ -59,15 +59,19 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
     return loss
 
 
-def validation(model: LlamaConfig, batches: list[dict], length: int):
+def validation(model: LlamaConfig, batches: list[dict], length: int, mesh: Mesh):
     """The `evaluate` of `fit`: params -> {"nats_per_item"}, L times the mean loss per code of the validation items.
 
     The first code of a row's first token cannot be predicted from nothing, so every row starts with BOS.
     """
-    measure = jax.jit(functools.partial(next_item_loss, model))
+
+    @jax.jit
+    def measure(params, batch):
+        with logical_rules(mesh):
+            return next_item_loss(model, params, batch, None)
 
     def evaluate(params) -> dict[str, float]:
-        sums = [measure(params, batch, None) for batch in batches]
+        sums = [measure(params, shard_batch(batch, mesh)) for batch in batches]
         return {"nats_per_item": length * float(sum(t for t, _ in sums)) / float(sum(c for _, c in sums))}
 
     return evaluate

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import Pretrained
+from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.training import sharding
 
 
@@ -26,12 +28,10 @@ class Start:
     lora: LoraConfig | None
     whole: Callable[[Any], Any]
 
-    def abstract(self):
-        """Shapes of what is trained; where it is merged with `frozen`, both lie on all devices."""
-        if self.frozen is None:
-            return jax.eval_shape(self.init, jax.random.key(0))
-        shapes = jax.eval_shape(self.init, jax.random.key(0), self.frozen)
-        return sharding.abstract_like(shapes, sharding.replicated(sharding.data_mesh()))
+    def abstract(self, mesh: Mesh):
+        """Shapes of what is trained, and where it lies on the mesh."""
+        frozen = () if self.frozen is None else (self.frozen,)
+        return sharding.abstract_on(jax.eval_shape(self.init, jax.random.key(0), *frozen), mesh)
 
 
 def scratch(model: LlamaConfig) -> Start:
@@ -39,9 +39,9 @@ def scratch(model: LlamaConfig) -> Start:
     return Start(model, functools.partial(init_params, model), None, None, lambda params: params)
 
 
-def finetuned(pretrained: Pretrained, codes: int) -> Start:
-    """A pretrained model with rows for `codes` code tokens; loads it, onto every device."""
-    base = jax.device_put(pretrained.load(), sharding.replicated(sharding.data_mesh()))
+def finetuned(pretrained: Pretrained, codes: int, mesh: Mesh) -> Start:
+    """A pretrained model with rows for `codes` code tokens; loads it, every device its part."""
+    base = pretrained.load(sharding.tree_shardings(param_shapes(pretrained.model), mesh))
 
     def init(key, base):
         return pretrained.begin(key, base, codes)

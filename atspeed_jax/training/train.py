@@ -83,9 +83,10 @@ def fit(
     evaluate: Callable[[Any], dict[str, float]],
     monitor: str,
     mode: str,
+    mesh: jax.sharding.Mesh,
     frozen=None,
 ):
-    """Train, and return the parameters of the best evaluation (replicated over the devices).
+    """Train, and return the parameters of the best evaluation, placed on the mesh as `sharding.tree_shardings` says.
 
     With config.optim.average the parameters evaluated, kept and returned are the moving average of the trained ones.
 
@@ -110,9 +111,8 @@ def fit(
         raise FitConfigError(f"mode = {mode!r}, expected 'min' or 'max'")
     workdir = Path(workdir).absolute()
     check_workdir(workdir, fingerprint)
-    mesh = sharding.data_mesh()
     init = _initialiser(init_params, config, mesh, frozen)
-    abstract = sharding.abstract_like(jax.eval_shape(init), sharding.replicated(mesh))
+    abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
     if not is_finished(workdir):
         with claimed_workdir(workdir, name, fingerprint):
             if not is_finished(workdir):  # another process may have finished it in between
@@ -123,7 +123,7 @@ def fit(
 
 
 def _initialiser(init_params, config: FitConfig, mesh, frozen=None):
-    """() -> state before the first update, replicated over the mesh.
+    """() -> state before the first update, born on the mesh: no device ever holds more than its part.
 
     params: evaluated and kept; opt_state; step: updates done; key; trained: what the updates change, only where params
     is its moving average.
@@ -137,8 +137,9 @@ def _initialiser(init_params, config: FitConfig, mesh, frozen=None):
         state = {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
         return {**state, "trained": params} if config.optim.average else state
 
-    jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))
-    return jitted if frozen is None else functools.partial(jitted, frozen)
+    rest = () if frozen is None else (frozen,)
+    placement = sharding.tree_shardings(jax.eval_shape(init, *rest), mesh)
+    return functools.partial(jax.jit(init, out_shardings=placement), *rest)
 
 
 def make_train_step(loss, optim: OptimConfig, mesh, frozen=None):
@@ -148,7 +149,8 @@ def make_train_step(loss, optim: OptimConfig, mesh, frozen=None):
     def train_step(state, batch, *frozen):
         key = jax.random.fold_in(state["key"], state["step"])
         trained = state["trained" if optim.average else "params"]
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key, *frozen)
+        with sharding.logical_rules(mesh):
+            (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key, *frozen)
         taken = sorted(set(metrics) & set(RESERVED_METRICS))
         if taken:
             raise FitConfigError(f"the loss returns metrics named {taken}, which fit reports itself; rename them")
@@ -164,9 +166,9 @@ def make_train_step(loss, optim: OptimConfig, mesh, frozen=None):
         if optim.average:
             params = moving_average(state["params"], trained, state["step"], optim.average)
             new |= {"params": params, "trained": trained}
-        return new, metrics
+        return jax.lax.with_sharding_constraint(new, sharding.tree_shardings(new, mesh)), metrics
 
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=sharding.replicated(mesh))
+    jitted = jax.jit(train_step, donate_argnums=0)
     return jitted if frozen is None else lambda state, batch: jitted(state, batch, frozen)
 
 

@@ -46,9 +46,8 @@ def world():
 
 
 def run(directory, world, fingerprint="a", progress=lambda parts: parts, settings=SETTINGS):
-    make_teacher(
-        directory, *world, settings, history=HISTORY, score_norm="vocab", fingerprint=fingerprint, progress=progress
-    )
+    how = {"history": HISTORY, "score_norm": "vocab", "place": lambda batch: batch, "progress": progress}
+    make_teacher(directory, *world, settings, fingerprint=fingerprint, **how)
 
 
 def test_stored_beams_are_those_of_beam_search(tmp_path, world):

@@ -10,7 +10,7 @@ from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.evaluation import validate
 from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import speculative
+from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.models.llama import LlamaStep
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -57,7 +57,15 @@ def test_list_quality_by_hand(small_run, users):
         truth = set(run.dataset.valid[user].tolist())
         gain = sum(1 / np.log2(2 + place) for place, item in enumerate(items) if item in truth)
         gains.append(gain / sum(1 / np.log2(2 + place) for place in range(min(size, len(truth)))))
-    figures = validate.list_quality(run.dataset, users, run.target_model, run.trie)(run.target_params)
+    asked = []
+
+    def decoder(params):
+        asked.append(params)
+        return run.decoders(None, target_params=params).build(plain(validate.BEAMS, "vocab"))
+
+    target = jax.tree.map(lambda x: x, run.target_params)
+    figures = validate.list_quality(run.dataset, users, decoder)(target)
+    assert asked == [target]
     assert set(figures) == {"recall@10", "ndcg@10"}
     assert 0 < figures["ndcg@10"] == pytest.approx(np.mean(gains))
 

@@ -9,6 +9,7 @@ import pytest
 
 from atspeed_jax.models.llama import LlamaConfig, forward, init_params
 from atspeed_jax.training import next_item
+from devices import whole_mesh
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -85,7 +86,7 @@ def test_the_loss_by_hand(bigram, batch, pairs):
 
 def test_nats_per_item_is_the_length_times_the_mean_over_all_batches(bigram):
     """Batches of unequal counts: each code weighs the same, not each batch."""
-    evaluate = next_item.validation(MODEL, [BATCH, LATEST], 2)
+    evaluate = next_item.validation(MODEL, [BATCH, LATEST], 2, whole_mesh())
     every = [(BOS, 2), (2, 5), (BOS, 3), (3, 6), (6, 4), (4, 7), (BOS, 2), (2, 5), (6, 4), (4, 7)]
     mean = np.mean([nats(bigram, *pair) for pair in every])
     assert evaluate(bigram) == {"nats_per_item": pytest.approx(2 * mean, rel=1e-5)}

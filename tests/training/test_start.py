@@ -6,6 +6,7 @@ from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig, open_pretrained
 from atspeed_jax.training.start import finetuned, scratch
 from bases import BASE, write_base
+from devices import whole_mesh
 
 LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.0, targets=("q_proj",))
 
@@ -14,17 +15,17 @@ def test_from_scratch_everything_is_trained():
     start = scratch(BASE)
     params = start.init(jax.random.key(0))
     assert (start.frozen, start.lora, start.read) == (None, None, BASE) and start.whole(params) is params
-    assert jax.tree.structure(start.abstract()) == jax.tree.structure(params)
+    assert jax.tree.structure(start.abstract(whole_mesh())) == jax.tree.structure(params)
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "adapter"])
 def test_from_a_base(tmp_path, lora):
     params = write_base(tmp_path / "base")
-    start = finetuned(open_pretrained(PretrainedConfig(str(tmp_path / "base"), lora)), 4)
+    start = finetuned(open_pretrained(PretrainedConfig(str(tmp_path / "base"), lora)), 4, whole_mesh())
     jax.tree.map(np.testing.assert_array_equal, start.frozen, params)
     assert start.lora == lora and start.read.vocab_size == (6 if lora else 10)
     trained = start.init(jax.random.key(0), start.frozen)
-    abstract = start.abstract()
+    abstract = start.abstract(whole_mesh())
     jax.tree.map(lambda leaf, shape: np.testing.assert_equal(leaf.shape, shape.shape), trained, abstract)
     assert set(trained["layers"]["attention"]) == ({"query"} if lora else {"query", "key", "value", "output"})
     assert start.whole(trained)["embedding"].shape == (10, 16)

@@ -14,6 +14,7 @@ from atspeed_jax.training.fit_config import FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog, read_metrics
 from atspeed_jax.training.optim import make_optimizer
 from atspeed_jax.training.train import TrainingDiverged
+from devices import whole_mesh
 from tests.training import toy
 
 
@@ -78,13 +79,13 @@ def test_without_a_moving_average_what_is_trained_is_kept():
     state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32), "key": key}
     grads = jax.grad(lambda p: toy.loss(p, batch, jax.random.fold_in(key, 0))[0])(params)
     expected = optax.apply_updates(params, optimizer.update(grads, state["opt_state"], params)[0])
-    after, _ = train.make_train_step(toy.loss, config.optim, sharding.data_mesh())(state, batch)
+    after, _ = train.make_train_step(toy.loss, config.optim, whole_mesh())(state, batch)
     assert after.keys() == {"params", "opt_state", "step", "key"}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), after["params"], expected)
 
 
 def test_one_compilation_per_batch_shape():
-    mesh = sharding.data_mesh()
+    mesh = whole_mesh()
     config = toy.toy_config()
     state = train._initialiser(lambda key: toy.init_params(key) | {"weak": jnp.full((2, 2), 0.5)}, config, mesh)()
     step = train.make_train_step(toy.loss, config.optim, mesh)
@@ -94,7 +95,7 @@ def test_one_compilation_per_batch_shape():
 
 
 def test_each_step_gets_its_own_key_and_the_donated_state_is_gone():
-    mesh = sharding.data_mesh()
+    mesh = whole_mesh()
     config = toy.toy_config()
     initial = train._initialiser(toy.init_params, config, mesh)()
     root = jax.random.wrap_key_data(jnp.asarray(jax.random.key_data(initial["key"])).copy())

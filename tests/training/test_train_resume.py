@@ -32,7 +32,7 @@ def run_toy(workdir, *, kills, changes, environment):
         [sys.executable, str(TOY), str(workdir), json.dumps(kills), json.dumps(changes)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | dict(environment),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests/helpers")))} | dict(environment),
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout.splitlines()[-1])

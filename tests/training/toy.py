@@ -25,6 +25,7 @@ from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.train import fit
+from devices import whole_mesh
 
 ROWS = 8
 
@@ -104,6 +105,7 @@ def fit_toy(workdir, config, **changes):
         "evaluate": evaluate,
         "monitor": "mse",
         "mode": "min",
+        "mesh": whole_mesh(),
     }
     return fit(**(arguments | changes))
 

@@ -1,0 +1,51 @@
+"""Decoding on many devices: users are split over the mesh axis `data`, and each of its slices stops on its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from atspeed_jax.decoding.base import Prompt, Result
+
+AXIS = "data"  # other axes of the mesh split the models' parameters, as those are placed
+
+
+def decode_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh) -> Result:
+    """`decode(arrays, prompt)` with the rows of the prompt split over the mesh: the same lists.
+
+    decode: hashable, and equal where it does the same, since it is a static argument. arrays: whatever is not split by
+    user (parameters, trie), on the mesh already. Rows that do not divide are filled up with copies of the last one, and
+    dropped again. `Result.rounds` is that of the slowest slice.
+    """
+    rows = prompt.tokens.shape[0]
+    filled = jax.tree.map(lambda x: _filled(x, -rows % mesh.shape[AXIS]), prompt)
+    filled = jax.device_put(filled, NamedSharding(mesh, PartitionSpec(AXIS)))
+    result = _decode(decode, mesh, arrays, filled)
+    if filled.tokens.shape[0] == rows:
+        return result
+    return jax.tree.map(lambda x: x[:rows] if x.ndim else x, result)
+
+
+@functools.partial(jax.jit, static_argnames=("decode", "mesh"))
+def _decode(decode: Callable, mesh: Mesh, arrays, prompt: Prompt) -> Result:
+    split, whole = PartitionSpec(AXIS), PartitionSpec()
+    shapes = jax.eval_shape(decode, arrays, prompt)
+    out = jax.tree.map(lambda x: split if x.ndim else whole, shapes)
+
+    def own_users(arrays, prompt: Prompt) -> Result:
+        result = decode(arrays, prompt)
+        return result.replace(rounds=jax.lax.pmax(result.rounds, AXIS))
+
+    # Manual over `data` alone: parameters stay split over the other axes, and a slice's loop waits for no other slice.
+    mapped = jax.shard_map(
+        own_users, mesh=mesh, in_specs=(whole, split), out_specs=out, axis_names={AXIS}, check_vma=False
+    )
+    return mapped(arrays, prompt)
+
+
+def _filled(x: jax.Array, missing: int) -> jax.Array:
+    return jnp.concatenate([x, jnp.repeat(x[-1:], missing, 0)]) if missing else x

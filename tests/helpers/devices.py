@@ -1,0 +1,31 @@
+"""The mesh of the tests' own devices, and programs that run on several of them in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from atspeed_jax.training.sharding import MeshConfig, make_mesh
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def whole_mesh():
+    """All devices along `data`."""
+    return make_mesh(MeshConfig())
+
+
+def environment(devices: int) -> dict[str, str]:
+    """For a process that sees so many CPU devices, and compiles quickly."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers")))
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
+
+
+def report_of(script: str, devices: int, *arguments: str) -> dict:
+    """What the script tests/helpers/SCRIPT prints last, a JSON object."""
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / script), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment(devices), cwd=ROOT)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return json.loads(run.stdout.splitlines()[-1])
