@@ -14,7 +14,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -31,6 +30,7 @@ from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
+from atspeed_jax.processes import place
 from atspeed_jax.training.checkpoint import METADATA_FILE, fingerprint_of, load_params
 from atspeed_jax.training.sharding import make_mesh, replicated
 from atspeed_jax.training.start import Start, finetuned, scratch
@@ -119,12 +119,12 @@ class RunAssets:
 
     @functools.cached_property
     def trie(self):
-        return jax.device_put(build_trie(self.dataset.catalog.id_tokens), replicated(self.mesh))
+        return place(build_trie(self.dataset.catalog.id_tokens), replicated(self.mesh))
 
     @functools.cached_property
     def tree_context(self):
         context = tree_context(self.trie, self.dataset.catalog.id_tokens)
-        return jax.device_put(context, replicated(self.mesh))
+        return place(context, replicated(self.mesh))
 
     @property
     def target_model(self) -> LlamaConfig:
@@ -172,7 +172,7 @@ class RunAssets:
             self.draft_model,
             draft_params,
             self.trie,
-            jax.device_put(popularity_prior(self.trie, catalog.id_tokens, counts), replicated(self.mesh)),
+            place(popularity_prior(self.trie, catalog.id_tokens, counts), replicated(self.mesh)),
             prefixes_by_norm(catalog.id_tokens),
             mesh=self.mesh if self.mesh.size > 1 else None,
         )

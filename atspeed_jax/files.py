@@ -1,4 +1,4 @@
-"""Small files written whole or not at all."""
+"""Small files written whole or not at all; where several processes run, by the first alone."""
 
 import json
 import math
@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from atspeed_jax.processes import is_writer
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, even after a kill, finds the old content or the new, never a part."""
+    if not is_writer():
+        return
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "wb") as file:
         file.write(content)

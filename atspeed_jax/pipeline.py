@@ -24,6 +24,7 @@ from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.report import environment, format_table, write_report
 from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.experiment import TrainConfig
+from atspeed_jax.processes import barrier, is_writer
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
@@ -45,7 +46,9 @@ class Run(RunAssets):
                     "this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt "
                     "and one *.json index"
                 )
-            build_dataset(self.source, directory)
+            if is_writer():
+                build_dataset(self.source, directory)
+            barrier("data")
         self.dataset  # noqa: B018 (loaded to be checked)
 
     def target(self) -> None:

@@ -3,17 +3,24 @@
 import sys
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from atspeed_jax.assets import fingerprint
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
+from atspeed_jax.processes import check_same, check_shared, is_writer, join
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.train import TrainingDiverged
 from launch.config import ConfigError, check_workdir, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/tiny.py; --config.x.y=... overrides.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run: new, empty, or one that this program made.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes; SLURM, GKE, a TPU VM say which.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it.")
 
 
@@ -21,8 +28,11 @@ def open_run() -> Run:
     """The run that the flags describe; ConfigError, DatasetError or WorkdirError before anything is done."""
     config = given_config()
     run = Run(config, Path(_WORKDIR.value), Path(_DATA_DIR.value) if _DATA_DIR.value else None)
-    for difference in check_workdir(_WORKDIR.value, config):
-        print(f"note: differs from the config this workdir was made with: {difference}")
+    check_same(fingerprint(config), "config")
+    if is_writer():
+        for difference in check_workdir(_WORKDIR.value, config):
+            print(f"note: differs from the config this workdir was made with: {difference}")
+    check_shared(run.workdir)
     return run
 
 
@@ -52,10 +62,19 @@ def start(call, *, required: tuple[str, ...]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
+            if _DISTRIBUTED.value or _COORDINATOR.value:
+                join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
             call()
         except Preempted as stop:
             print(stop, file=sys.stderr)
             raise SystemExit(RESTART) from stop
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            raise SystemExit(
+                f"error: process {jax.process_index()} lost the others ({' '.join(str(error).split())[:300]}); one of "
+                "them ended, see what it said; then start all of them again, which goes on from the last checkpoint"
+            ) from error
         except (ValueError, TrainingDiverged) as error:  # every error of ours for bad input is a ValueError
             logging.debug("the error came from here", exc_info=True)
             raise SystemExit("error: " + " ".join(str(error).split())) from error

@@ -15,13 +15,14 @@ PACKAGE = "atspeed_jax"
 
 # What each room may import besides itself. Arrows point down; sideways only alignment -> decoding, models, data and
 # training -> evaluation, alignment.
-GROUND = {"shapes", "files", "programs"}
+GROUND = {"shapes", "files", "programs", "processes"}
 BELOW_ALIGNMENT = {"decoding", "models", "data", "items"} | GROUND
 BELOW_TRAINING = BELOW_ALIGNMENT | {"alignment"}
 MAY_IMPORT = {
     "shapes": set(),
-    "files": set(),
+    "files": {"processes"},
     "programs": set(),
+    "processes": set(),
     "items": GROUND,
     "data": GROUND | {"items"},
     "models": GROUND | {"items"},

@@ -1,10 +1,130 @@
+"""Several processes on this machine, as on several hosts."""
+
+import json
+import re
+import time
+
+import jax
+import numpy as np
 import pytest
 
+from atspeed_jax import processes
+from atspeed_jax.processes import ProcessError
+from atspeed_jax.training.metrics_log import read_metrics
+from devices import begin_processes
+from tests.training import toy
 
-def test_tests_of_one_file_stay_in_one_process(request):
-    """pytest-xdist says so by a suffix of the name; without it every process would make the small run anew."""
-    if not hasattr(request.config, "workerinput"):
-        pytest.skip("one process only: nothing to be spread")
-    if not request.config.getvalue("loadgroup"):
-        pytest.skip("tests are spread in another way than launch/test.sh does it")
-    assert request.node.nodeid.endswith("@tests/test_processes.py")
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """(reports of both, their directory)."""
+    directory = tmp_path_factory.mktemp("two")
+    command = ["tests/helpers/several.py", str(directory), "PORT", "COUNT", "NUMBER", "{}"]
+    begun = begin_processes(2, command, devices=2)
+    said = [process.communicate(timeout=300) for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], [err[-2000:] for _, err in said]
+    return [json.loads(out.splitlines()[-1]) for out, _ in said], directory
+
+
+def test_all_see_one_array_of_which_each_holds_its_rows(two):
+    reports, _ = two
+    for report in reports:
+        assert report["devices"] == [4, 2] and report["own_rows"] == 2
+        assert report["gathered"] == (2 * np.arange(8.0).reshape(4, 2)).tolist()
+
+
+def test_only_the_first_writes(two):
+    reports, directory = two
+    assert [path.name for path in directory.glob("written*")] == ["written_by_0.txt"]
+    assert not list(directory.glob(".shared*"))
+
+
+def test_what_differs_between_them_is_named(two):
+    for report in two[0]:
+        assert report["same"] is None and report["shared"] is None
+        assert "config of process 1 is not that of process 0: start every process with the same" in report["another"]
+        assert "process 1 does not see" in report["not_shared"]
+        assert "storage that all hosts share" in report["not_shared"]
+
+
+def test_they_train_as_one_process_does(two, tmp_path):
+    reports, directory = two
+    alone = toy.fit_toy(tmp_path / "run", toy.toy_config(learning_rate=0.01, steps=10, eval_every=5))
+    theirs, ours = (read_metrics(path / "run" / "metrics.jsonl") for path in (directory, tmp_path))
+    for their, our in zip(theirs, ours, strict=True):
+        assert their["step"] == our["step"] and their["split"] == our["split"]
+        shared = {"loss", "mse"} & set(our)
+        assert shared and all(their[name] == pytest.approx(our[name], rel=1e-5) for name in shared)
+    for report in reports:
+        for name, our in flat(alone).items():
+            assert np.linalg.norm(our - flat(report["params"])[name]) <= 1e-5 * np.linalg.norm(our)
+
+
+def flat(params):
+    """Name -> array of the toy's parameters."""
+    return {f"{group}/{name}": np.asarray(leaf) for group, own in params.items() for name, leaf in own.items()}
+
+
+def test_one_process_alone_is_the_writer_and_waits_for_nobody(tmp_path):
+    assert processes.is_writer()
+    processes.barrier("nothing")
+    processes.check_same("a", "config")
+    processes.check_shared(tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+    gathered = processes.gather({"a": jax.numpy.arange(3), "b": 1})
+    assert isinstance(gathered["a"], np.ndarray) and gathered["b"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("host:1", None, None), "give --coordinator, --num_processes and --process_id together"),
+        ((None, 2, 0), "give --coordinator, --num_processes and --process_id together"),
+        (("host:1", 2, 2), r"process 2 of 2: expected 0\.\.1"),
+    ],
+)
+def test_an_address_in_parts_is_refused(given, message):
+    with pytest.raises(ProcessError, match=message):
+        processes.join(*given)
+
+
+@pytest.mark.slow
+def test_the_others_stop_when_one_is_killed_and_all_go_on_from_the_last_checkpoint(tmp_path):
+    command = ["tests/helpers/several.py", str(tmp_path), "PORT", "COUNT", "NUMBER"]
+    long = json.dumps({"steps": 60, "eval_every": 10, "checkpoint_every": 5})
+    slow = json.dumps({"pause": 0.5})
+    begun = begin_processes(2, [*command, long, slow])
+    checkpoints = tmp_path / "run" / "checkpoints"
+    while not (checkpoints / "10").exists():
+        assert all(process.poll() is None for process in begun), begun[0].communicate()[1][-2000:]
+        time.sleep(0.05)
+    begun[1].kill()
+    since = time.monotonic()
+    _, said = begun[0].communicate(timeout=90)
+    assert begun[0].returncode != 0 and time.monotonic() - since < 60
+    assert "process" in said.splitlines()[-1] or "JaxRuntimeError" in said
+    left = max(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+    assert left >= 10
+    again = begin_processes(2, [*command, long])
+    said = [process.communicate(timeout=300) for process in again]
+    assert [process.returncode for process in again] == [0, 0], said[0][1][-2000:]
+    report = json.loads(said[0][0].splitlines()[-1])
+    assert report["first_batch"] == left  # no more is done again than what came after the last checkpoint
+    whole = begin_processes(2, [word.replace(str(tmp_path), str(tmp_path / "whole")) for word in (*command, long)])
+    said = [process.communicate(timeout=300) for process in whole]
+    assert json.loads(said[0][0].splitlines()[-1])["params"] == report["params"]
+
+
+@pytest.mark.slow
+def test_sigterm_in_one_of_them_stops_all_after_the_same_step(tmp_path):
+    command = ["tests/helpers/several.py", str(tmp_path), "PORT", "COUNT", "NUMBER"]
+    settings = json.dumps({"steps": 60, "eval_every": 10, "checkpoint_every": 50}), json.dumps({"pause": 0.3})
+    begun = begin_processes(2, [*command, *settings])
+    while len(read_metrics(tmp_path / "run" / "metrics.jsonl")) < 3:
+        assert all(process.poll() is None for process in begun), begun[0].communicate()[1][-2000:]
+        time.sleep(0.05)
+    begun[1].terminate()
+    said = [process.communicate(timeout=120)[1] for process in begun]
+    assert [process.returncode for process in begun] == [75, 75], said
+    steps = {re.search(r"saved at step (\d+)", one)[1] for one in said}
+    assert len(steps) == 1 and (tmp_path / "run" / "checkpoints" / steps.pop()).is_dir()

@@ -33,6 +33,7 @@ from atspeed_jax.decoding.beam_search import search_levels
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.processes import barrier, gather
 
 COMPLETE = "complete.json"
 BATCHES_PER_PART = 16
@@ -156,13 +157,14 @@ def make_teacher(
             )
             real = batch["row"] >= 0
             rows.append(batch["row"][real])
-            nodes.append(np.asarray(found)[real])
+            nodes.append(gather(found)[real])
             if config.log_probs:
                 values, exists = beam_log_probs(model, params, context, prompt, aligned_beams(found))
-                values, exists = np.asarray(values)[real], np.asarray(exists)[real]
+                values, exists = (x[real] for x in gather((values, exists)))
                 log_probs += [row[there].astype(np.float16) for row, there in zip(values, exists, strict=True)]
         _write_part(path, np.concatenate(rows), np.concatenate(nodes), log_probs)
     files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "prompts": len(histories), "parts": len(parts)})
+    barrier("teacher")
 
 
 def load_teacher(directory: Path, *, fingerprint: str) -> TeacherData:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.processes import place
 
 AXIS = "data"  # other axes of the mesh split the models' parameters, as those are placed
 
@@ -23,7 +24,7 @@ def decode_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh) -> Resu
     """
     rows = prompt.tokens.shape[0]
     filled = jax.tree.map(lambda x: _filled(x, -rows % mesh.shape[AXIS]), prompt)
-    filled = jax.device_put(filled, NamedSharding(mesh, PartitionSpec(AXIS)))
+    filled = place(filled, NamedSharding(mesh, PartitionSpec(AXIS)))
     result = _decode(decode, mesh, arrays, filled)
     if filled.tokens.shape[0] == rows:
         return result

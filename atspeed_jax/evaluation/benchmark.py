@@ -11,11 +11,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
 
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.evaluation.decode_users import Keys, prompt_of
+from atspeed_jax.processes import gather
 
 Decode = Callable[[Prompt], Result]
 
@@ -24,7 +24,7 @@ def run_once(decode: Decode, batch: dict, keys: Keys | None = None) -> float:
     """Seconds of one decode of a batch, from NumPy tokens to NumPy lists. keys: see `prompt_of`."""
     start = time.perf_counter()
     result = decode(prompt_of(batch, keys))
-    jax.device_get((result.ids, result.score, result.valid))
+    gather((result.ids, result.score, result.valid))
     return time.perf_counter() - start
 
 

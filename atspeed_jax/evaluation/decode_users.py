@@ -14,6 +14,7 @@ from jaxtyping import Key
 
 from atspeed_jax.decoding.base import Prompt, Result, check_finite
 from atspeed_jax.evaluation.decoders import Decoders, Setting
+from atspeed_jax.processes import gather
 
 Keys = Key[Array, " N"]
 SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order, scores to this
@@ -81,7 +82,7 @@ def decode_users(
             warm.add(batch["tokens"].shape)
             jax.block_until_ready(decode(prompt_of(batch, keys)))
         start = time.perf_counter()
-        result = jax.device_get(decode(prompt_of(batch, keys)))
+        result = gather(decode(prompt_of(batch, keys)))
         seconds += time.perf_counter() - start
         real = batch["row"] >= 0
         check_finite(result.faulty[real], batch["row"][real])
@@ -91,7 +92,7 @@ def decode_users(
     if sorted(order.tolist()) != list(range(users)):
         raise ValueError(f"the batches hold rows {sorted(order.tolist())[:5]}..., expected each of 0..{users - 1} once")
 
-    def gather(pick):
+    def in_order(pick):
         values = np.concatenate([pick(result)[real] for result, real in results])
         placed = np.empty_like(values)
         placed[order] = values
@@ -99,16 +100,16 @@ def decode_users(
 
     first = None if results[0][0].round_one is None else True
     return Decoded(
-        ids=gather(lambda r: np.where(r.valid, r.ids, -1)),
-        score=gather(lambda r: r.score),
-        calls=gather(lambda r: r.target_calls),
-        given_up=gather(lambda r: r.given_up),
+        ids=in_order(lambda r: np.where(r.valid, r.ids, -1)),
+        score=in_order(lambda r: r.score),
+        calls=in_order(lambda r: r.target_calls),
+        given_up=in_order(lambda r: r.given_up),
         batch_rounds=int(sum(result.rounds for result, _ in results)),
         batches=len(results),
         seconds=seconds,
-        reached=first and gather(lambda r: r.round_one.reached),
-        accepted=first and gather(lambda r: r.round_one.accepted),
-        coverage=first and gather(lambda r: r.round_one.coverage),
+        reached=first and in_order(lambda r: r.round_one.reached),
+        accepted=first and in_order(lambda r: r.round_one.accepted),
+        coverage=first and in_order(lambda r: r.round_one.coverage),
     )
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +29,7 @@ from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.items.filters import FilteredTrie, id_lists
+from atspeed_jax.processes import gather
 
 OnBad = Literal["error", "skip"]
 Lists = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
@@ -135,7 +135,7 @@ def lists_of(
                 )
                 trie = FilteredTrie(decoders.trie, excluded, allow=False)
                 decode = dataclasses.replace(decoders, trie=trie).build(setting)
-            result, real = jax.device_get(decode(prompt_of(batch))), batch["row"] >= 0
+            result, real = gather(decode(prompt_of(batch))), batch["row"] >= 0
             check_finite(result.faulty[real], batch["row"][real])
             ids[batch["row"][real]] = np.where(result.valid, result.ids, -1)[real]
             scores[batch["row"][real]] = result.score[real]

@@ -8,6 +8,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from atspeed_jax.files import jsonable, write_json
+from atspeed_jax.processes import barrier, gather
 from atspeed_jax.training.workdir import WorkdirError, read_json
 
 METADATA_FILE = "metadata.json"
@@ -31,7 +32,7 @@ def fingerprint_of(params) -> str:
     digest = hashlib.sha256()
     leaves = ((path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params))
     for name, leaf in sorted(leaves, key=lambda item: item[0]):
-        array = np.asarray(leaf)
+        array = gather(leaf)
         digest.update(f"{name}\0{array.shape}\0{array.dtype}\0".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -126,6 +127,7 @@ def save_params(directory, params, metadata: dict) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         ocp.save(directory / PARAMS_DIR, params, overwrite=True)
         write_json(directory / METADATA_FILE, jsonable(metadata))
+        barrier(f"{directory} is finished")
     except OSError as error:
         raise WorkdirError(f"{directory} cannot be written ({error}); use another directory") from error
 

@@ -1,5 +1,6 @@
 """Metrics of a run, as JSON lines and as TensorBoard scalars, without duplicates over restarts."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -72,3 +73,13 @@ class MetricsLog:
 
     def __exit__(self, *_):
         self.close()
+
+
+class NoLog(contextlib.nullcontext):
+    """In the place of MetricsLog where another process writes it."""
+
+    def __init__(self, directory, step: int):
+        super().__init__(self)
+
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """Nothing."""

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from atspeed_jax.models.axes import logical_axes
 from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.processes import place
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -123,13 +124,13 @@ def tree_shardings(tree, mesh: Mesh):
     def one(path, leaf) -> NamedSharding:
         where = jax.tree_util.keystr(path, simple=True, separator="/")
         names = list(logical_axes(where))[: leaf.ndim]
-        for place, (name, size) in enumerate(zip(names, leaf.shape, strict=False)):
+        for axis, (name, size) in enumerate(zip(names, leaf.shape, strict=False)):
             parts = _parts(mesh, RULES.get(name))
             if size % parts and name in WHOLE_IF_UNEVEN:
-                names[place] = None
+                names[axis] = None
             elif size % parts:
                 raise ShardingError(
-                    f"axis {place} ({name}) of {where} {list(leaf.shape)} cannot be split evenly over mesh axis "
+                    f"axis {axis} ({name}) of {where} {list(leaf.shape)} cannot be split evenly over mesh axis "
                     f"{RULES[name]}={parts}: set config.mesh.{RULES[name]} to a divisor of {size}"
                 )
         return sharding(mesh, *names)
@@ -160,7 +161,7 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
         )
     (size,) = next(iter(rows.values()))
     check_batch(mesh, size, "batch size")
-    return jax.device_put(dict(batch), sharding(mesh, "batch"))
+    return place(dict(batch), sharding(mesh, "batch"))
 
 
 def _parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:

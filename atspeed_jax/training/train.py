@@ -1,5 +1,6 @@
 """The training loop: any parameters, any loss, resumable at any moment to the same bits."""
 
+import contextlib
 import functools
 import math
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from atspeed_jax.processes import is_writer
 from atspeed_jax.training import sharding
 from atspeed_jax.training.checkpoint import (
     TrainCheckpoints,
@@ -25,7 +27,7 @@ from atspeed_jax.training.checkpoint import (
     save_params,
 )
 from atspeed_jax.training.fit_config import FitConfig, FitConfigError
-from atspeed_jax.training.metrics_log import MetricsLog
+from atspeed_jax.training.metrics_log import MetricsLog, NoLog
 from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer, moving_average
 from atspeed_jax.training.preemption import Preempted, sigterm_asks
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
@@ -114,11 +116,12 @@ def fit(
     init = _initialiser(init_params, config, mesh, frozen)
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
     if not is_finished(workdir):
-        with claimed_workdir(workdir, name, fingerprint):
+        with claimed_workdir(workdir, name, fingerprint) if is_writer() else contextlib.nullcontext():
             if not is_finished(workdir):  # another process may have finished it in between
                 run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen)
                 _train(run, init, abstract)
-    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    if is_writer():
+        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
     return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
 
 
@@ -181,7 +184,7 @@ def _train(run: _Run, init, abstract) -> None:
         else:
             step, progress = latest[0], Progress(**latest[1])
             state = checkpoints.restore(step, abstract)
-        with MetricsLog(run.workdir, step) as log, sigterm_asks() as stops:
+        with (MetricsLog if is_writer() else NoLog)(run.workdir, step) as log, sigterm_asks() as stops:
             step = _loop(run, state, step, progress, checkpoints, log, stops)
         best = checkpoints.restore_params(progress.best_step, abstract["params"])
     metadata = {
@@ -201,13 +204,14 @@ def _train(run: _Run, init, abstract) -> None:
 def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoints, log: MetricsLog, stops) -> int:
     """Update until the last step or early stopping; returns the number of updates done. Changes `progress`.
 
-    stops() says that the process is to end: saves after the update under way, and raises Preempted.
+    stops(step) says that the process is to end: saves after the update under way, and raises Preempted.
     """
     config = run.config
     train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen)
     began = time.monotonic() - progress.seconds
     interval = 0.5 if sys.stderr.isatty() else 30.0
-    with tqdm(total=config.steps, initial=step, desc=run.name, unit="step", mininterval=interval) as bar:
+    shown = {"mininterval": interval, "disable": not is_writer()}
+    with tqdm(total=config.steps, initial=step, desc=run.name, unit="step", **shown) as bar:
         pending = None
         while step < config.steps and not _exhausted(config, progress):
             host_batch = run.batches[step]
@@ -216,7 +220,7 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
             # Read the metrics of the step before: the device already works on this one.
             _record(run, pending, log, bar)
             pending = (step, host_batch, metrics)
-            evaluates, stopped = step % config.eval_every == 0 or step == config.steps, stops()
+            evaluates, stopped = step % config.eval_every == 0 or step == config.steps, stops(step)
             if not evaluates and not stopped and step % config.checkpoint_every != 0:
                 continue
             # Whatever is evaluated or saved has been found finite, and its log is complete.
@@ -246,7 +250,8 @@ def _record(run: _Run, pending, log: MetricsLog, bar) -> None:
     bad = [f"{name} = {value}" for name, value in shown.items() if not math.isfinite(value)]
     if bad:
         path = run.workdir / f"diverged_batch_{step - 1}.npz"
-        np.savez(path, **{name: np.asarray(value) for name, value in host_batch.items()})
+        if is_writer():
+            np.savez(path, **{name: np.asarray(value) for name, value in host_batch.items()})
         raise TrainingDiverged(
             f"{run.name}: {' and '.join(bad)} at step {step}, on batch {step - 1} (saved as {path}); the last good "
             "checkpoint is untouched. Lower the learning rate or look at the batch"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,18 @@ def report_of(script: str, devices: int, *arguments: str) -> dict:
     run = subprocess.run(command, capture_output=True, text=True, env=environment(devices), cwd=ROOT)
     assert run.returncode == 0, run.stderr[-4000:]
     return json.loads(run.stdout.splitlines()[-1])
+
+
+def begin_processes(count: int, command: list[str], devices: int = 1) -> list[subprocess.Popen]:
+    """`count` processes of this machine, each with so many devices; PORT, COUNT and NUMBER in the command are filled
+    in."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    begun = []
+    for number in range(count):
+        filled = {"PORT": str(port), "COUNT": str(count), "NUMBER": str(number)}
+        own = [sys.executable, *("".join(filled.get(part, part) for part in word.split("|")) for word in command)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        begun.append(subprocess.Popen(own, text=True, env=environment(devices), cwd=ROOT, **pipes))
+    return begun

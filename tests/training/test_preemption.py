@@ -25,10 +25,10 @@ start(body, required=())
 
 def test_sigterm_asks_and_ends_nothing():
     with sigterm_asks() as stops:
-        assert not stops()
+        assert not stops(1)
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stops()
+        assert stops(2)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     with pytest.raises(KeyError), sigterm_asks():
         raise KeyError
@@ -38,7 +38,7 @@ def test_sigterm_asks_and_ends_nothing():
 def test_sigterm_is_left_alone_in_other_threads():
     def asked():
         with sigterm_asks() as stops:
-            return stops(), signal.getsignal(signal.SIGTERM)
+            return stops(1), signal.getsignal(signal.SIGTERM)
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert pool.submit(asked).result() == (False, signal.SIG_DFL)

@@ -1,0 +1,115 @@
+"""Several processes that run one program on one mesh (JAX's multi-controller runtime): who writes, what all see.
+
+With one process, all of it does nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Sharding
+
+HEARTBEAT_S = 30  # after so long without a word a process counts as dead, and the others end
+
+
+class ProcessError(ValueError):
+    """Processes that cannot find each other, or do not run the same thing in the same place."""
+
+
+def join(coordinator: str | None, count: int | None, number: int | None) -> None:
+    """Joins the other processes of this run; to be called before anything touches a device.
+
+    coordinator: HOST:PORT of process 0, with `count` processes of which this is `number`; all None: SLURM, GKE or the
+    TPU VM's own environment says so. Raises ProcessError if they do not come together.
+    """
+    given = [one is not None for one in (coordinator, count, number)]
+    if any(given) and not all(given):
+        raise ProcessError(
+            f"coordinator={coordinator!r}, {count} processes, this one {number}: give --coordinator, --num_processes "
+            "and --process_id together, or none of them where SLURM, GKE or a TPU VM says so"
+        )
+    if all(given) and not 0 <= number < count:
+        raise ProcessError(f"process {number} of {count}: expected 0..{count - 1}")
+    try:
+        limits = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": 2 * HEARTBEAT_S}
+        jax.distributed.initialize(coordinator, count, number, **limits)
+    except (RuntimeError, ValueError) as error:
+        raise ProcessError(
+            f"process {number} of {count} did not join at {coordinator or 'the address the cluster gives'} ({error}): "
+            "is its port free there, and was every process started?"
+        ) from error
+
+
+def is_writer() -> bool:
+    """Whether this process writes logs, reports and files of its own: the first does."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def gather(tree):
+    """The tree on the host as NumPy arrays, whole and the same in every process, wherever its arrays lie."""
+
+    def one(x):
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return multihost_utils.process_allgather(x, tiled=True)
+        return jax.device_get(x)
+
+    return jax.tree.map(one, tree)
+
+
+def place(tree, placement: Sharding):
+    """The tree, which every process holds whole, with every leaf placed so; each process moves its part alone."""
+
+    def one(x):
+        if jax.process_count() == 1:
+            return jax.device_put(x, placement)
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return jax.device_put(x, placement)
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, placement, lambda index: host[index])
+
+    return jax.tree.map(one, tree)
+
+
+def check_same(value: str, what: str) -> None:
+    """Raises ProcessError unless every process holds the same text; what: to be named, such as "config"."""
+    if jax.process_count() == 1:
+        return
+    own = np.frombuffer(value.encode()[:64].ljust(64), np.uint8)
+    every = multihost_utils.process_allgather(own)
+    if strangers := [number for number, other in enumerate(every) if (other != every[0]).any()]:
+        raise ProcessError(
+            f"{what} of process {strangers[0]} is not that of process 0: start every process with the same files, "
+            "flags and versions"
+        )
+
+
+def check_shared(directory: Path) -> None:
+    """Raises ProcessError unless every process sees this directory; only where there are several."""
+    if jax.process_count() == 1:
+        return
+    token = int(multihost_utils.broadcast_one_to_all(np.int64(secrets.randbits(31))))
+    probe = directory / f".shared-{token}"
+    if is_writer():
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    barrier("shared directory written")
+    seen = multihost_utils.process_allgather(np.bool_(probe.exists()))
+    if is_writer():
+        probe.unlink()
+    if blind := np.flatnonzero(~seen).tolist():
+        raise ProcessError(
+            f"process {blind[0]} does not see {directory} as process 0 does: put --workdir on storage that all hosts "
+            "share"
+        )
