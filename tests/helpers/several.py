@@ -32,6 +32,7 @@ def refused(check, *arguments) -> str | None:
 
 def main():
     directory, port, count, number = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    directory.mkdir(exist_ok=True)
     processes.join(f"localhost:{port}", count, number)
     mesh = whole_mesh()
     rows = np.arange(2.0 * mesh.size).reshape(-1, 2)
