@@ -1,0 +1,141 @@
+"""What a compiled program does, read off its text: FLOPs of its matrix products and bytes that its collectives bring.
+
+XLA's own `cost_analysis` counts the body of a loop once, however often it runs, and layers are such a loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+FLOPS, LOOPS = "flops", "loops of unknown length"
+# Bytes a device receives, of an array of `size` bytes (the result) and a group of n devices, in ring algorithms.
+COLLECTIVES: dict[str, Callable[[float, int], float]] = {
+    "all-gather": lambda size, n: size * (n - 1) / n,
+    "all-reduce": lambda size, n: 2 * size * (n - 1) / n,
+    "reduce-scatter": lambda size, n: size * (n - 1),
+    "all-to-all": lambda size, n: size * (n - 1) / n,
+    "collective-permute": lambda size, n: size,
+}
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4, "f32": 4}
+BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5}
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
+
+
+class HloError(ValueError):
+    """A text that is no compiled program, or has a part that this reader does not know."""
+
+
+class Instruction(NamedTuple):
+    """type: of the result, as it is written. rest: operands and attributes, as they are written."""
+
+    type: str
+    opcode: str
+    rest: str
+
+
+class Program(NamedTuple):
+    """computations: name -> name of an instruction -> instruction. devices: that the program is split over."""
+
+    computations: Mapping[str, Mapping[str, Instruction]]
+    entry: str
+    devices: int
+
+    def cost(self, branch: Callable = max) -> Counter:
+        """FLOPs, bytes received by each kind of collective (`COLLECTIVES`), and loops of unknown length, which count
+        once; of one device.
+
+        branch: which side of a conditional counts, by its FLOPs: max or min.
+        """
+
+        @functools.cache
+        def of(name: str) -> Counter:
+            total: Counter = Counter()
+            for instruction in self.computations[name].values():
+                total.update(self._own(instruction, self.computations[name]))
+                times, called = _called(instruction)
+                if called and instruction.opcode == "conditional":
+                    called = [branch(called, key=lambda one: (of(one)[FLOPS], sum(of(one).values())))]
+                if instruction.opcode == "while" and times is None:
+                    total[LOOPS] += 1
+                for one in called:
+                    total.update({what: (times or 1) * amount for what, amount in of(one).items()})
+            return total
+
+        return of(self.entry)
+
+    def _own(self, instruction: Instruction, others: Mapping[str, Instruction]) -> dict[str, float]:
+        """What an instruction does itself."""
+        if instruction.opcode == "dot":
+            lhs = others[re.findall(r"%?([\w.\-]+)[,)]", instruction.rest)[0]]
+            sizes = _sizes(lhs.type)[0][1]
+            contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
+            axes = [int(axis) for axis in contracted[1].split(",") if axis] if contracted else []
+            ((_, out),) = _sizes(instruction.type)
+            return {FLOPS: 2.0 * math.prod(out) * math.prod(sizes[axis] for axis in axes)}
+        if instruction.opcode in COLLECTIVES:
+            size = sum(BYTES[kind] * math.prod(sizes) for kind, sizes in _sizes(instruction.type))
+            return {instruction.opcode: COLLECTIVES[instruction.opcode](size, self._group(instruction))}
+        if instruction.opcode.removesuffix("-start") in COLLECTIVES:
+            raise HloError(f"{instruction.opcode}: only programs compiled for CPUs are read, which have none")
+        return {}
+
+    def _group(self, instruction: Instruction) -> int:
+        """Devices that take part in a collective together."""
+        if instruction.opcode == "collective-permute":
+            return self.devices
+        text = instruction.rest.partition("replica_groups=")[2]
+        if groups := re.match(r"\{\{([\d,]+)\}", text):
+            return len(groups[1].split(","))
+        if groups := re.match(r"\[\d+,(\d+)\]", text):
+            return int(groups[1])
+        if groups := re.match(r"mesh\[([^\]]*)\] ?\{([^}]*)\}", text):
+            sizes = dict(re.findall(r"'?(\w+)'?=(\d+)", groups[1]))
+            named = re.findall(r"'?(\w+)'?(?::\(\d+\)(\d+))?(?:,|$)", groups[2].replace(" ", ""))
+            return math.prod(int(part or sizes[axis]) for axis, part in named)
+        if text.startswith("{}") or not text:
+            return self.devices
+        raise HloError(f"replica_groups={text[:60]!r} are written in a way that is not known")
+
+
+def read_program(text: str) -> Program:
+    """The program of `compiled.as_text()`; raises HloError if there is none."""
+    computations: dict[str, dict[str, Instruction]] = {}
+    entry, current = None, None
+    for line in text.splitlines():
+        if found := _INSTRUCTION.match(line):
+            if current is not None:
+                current[found[1]] = Instruction(*found.groups()[1:])
+        elif not line.startswith((" ", "HloModule")) and (found := _HEADER.match(line)):
+            current = computations[found[2]] = {}
+            entry = found[2] if found[1] else entry
+    if entry is None:
+        raise HloError("the text has no ENTRY computation: give that of a compiled program")
+    devices = re.search(r"num_partitions=(\d+)", text)
+    return Program(computations, entry, int(devices[1]) if devices else 1)
+
+
+def _sizes(text: str) -> list[tuple[str, list[int]]]:
+    """(element type, axes) of every array of a type."""
+    return [(kind, [int(size) for size in axes.split(",") if size]) for kind, axes in _SHAPE.findall(text)]
+
+
+def _called(instruction: Instruction) -> tuple[int | None, list[str]]:
+    """How often an instruction runs which computations; None: nobody knows."""
+    rest = instruction.rest
+    if instruction.opcode == "while":
+        count = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', rest)
+        return int(count[1]) if count else None, re.findall(r"(?:body|condition)=%?([\w.\-]+)", rest)
+    if instruction.opcode == "conditional":
+        listed = re.search(r"branch_computations=\{([^}]*)\}", rest)
+        named = re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", rest)
+        return 1, re.findall(r"[\w.\-]+", listed[1]) if listed else named
+    if instruction.opcode in ("fusion", "call", "custom-call"):
+        return 1, re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", rest)
+    return 1, []
