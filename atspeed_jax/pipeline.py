@@ -10,7 +10,7 @@ import functools
 
 from tqdm import tqdm
 
-from atspeed_jax.alignment.align import align_loss
+from atspeed_jax.alignment.align import beams_loss
 from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.histories import history_loss
 from atspeed_jax.alignment.losses import ON_HISTORIES
@@ -118,11 +118,7 @@ class Run(RunAssets):
         batches = self.alignment_batches(train.buckets)
         prefixes = prefixes_by_norm(self.dataset.catalog.id_tokens)[c.decode.score_norm]
         widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)
-
-        def loss(params, batch, key, frozen):
-            models = c.align, model, self.target_model, params, frozen["target"]
-            return align_loss(*models, frozen["context"], batch, key, widths=widths)
-
+        loss = beams_loss(c.align, model, self.target_model, widths)
         examples = len(teacher_examples(self.dataset, c.teacher.prompts)[1])
         return loss, batches, -(-examples // train.batch_size)
 

@@ -22,8 +22,11 @@ def get_config() -> ml_collections.ConfigDict:
     config = atspeed_s.get_config()
     config.name = "beauty_llama7b"
     lora = dict(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
-    config.target = ml_collections.ConfigDict(BASE | dict(directory="PATH/TO/llama-7b", lora=lora))
-    config.draft = ml_collections.ConfigDict(BASE | dict(directory="PATH/TO/llama-68m", lora=None))
+    config.target = ml_collections.ConfigDict(BASE | dict(directory="configs/models/llama_7b", lora=lora))
+    config.draft = ml_collections.ConfigDict(BASE | dict(directory="configs/models/llama_68m", lora=None))
     reference = dict(epochs=20.0, batch_size=256, learning_rate=1e-4, weight_decay=0.01, average=0.0, shuffle=0.0)
     config.train_target.update(evaluations=20, patience=5, **reference)
+    config.train_draft.update(batch_size=256, learning_rate=1e-3)
+    config.teacher.batch_size = 256
+    config.mesh.fsdp = 8
     return config

@@ -110,6 +110,16 @@ def align_loss(
     return jax.tree.map(lambda a, b: (own * a + (rows - own) * b) / rows, first, loss(rest))
 
 
+def beams_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig, widths: tuple[int, ...]):
+    """`align_loss` for `fit`, whose `frozen` holds the "target"'s parameters and the tree "context"."""
+
+    def loss(params, batch, key, frozen):
+        models = config, draft, target, params, frozen["target"]
+        return align_loss(*models, frozen["context"], batch, key, widths=widths)
+
+    return loss
+
+
 def _with_students_beams(config: AlignConfig, draft: LlamaConfig, params, context: TreeContext, batch) -> dict:
     """The batch with what the draft itself would find, and nothing stored about it."""
     prompt, beams = Prompt(batch["tokens"], batch["valid"]), batch["beams"].shape[2]

@@ -31,6 +31,14 @@ def decode_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh) -> Resu
     return jax.tree.map(lambda x: x[:rows] if x.ndim else x, result)
 
 
+def lower_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh):
+    """The program of `decode_on_mesh`, lowered for shapes (jax.ShapeDtypeStruct, as they are placed): nothing is run."""
+    rows = prompt.tokens.shape[0] + -prompt.tokens.shape[0] % mesh.shape[AXIS]
+    placement = NamedSharding(mesh, PartitionSpec(AXIS))
+    filled = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=placement), prompt)
+    return _decode.lower(decode, mesh, arrays, filled)
+
+
 @functools.partial(jax.jit, static_argnames=("decode", "mesh"))
 def _decode(decode: Callable, mesh: Mesh, arrays, prompt: Prompt) -> Result:
     split, whole = PartitionSpec(AXIS), PartitionSpec()

@@ -167,11 +167,21 @@ class Decoders:
         decode = self._build(setting, levels, tuple(itertools.accumulate(levels.row_width, operator.mul)))
         return lambda prompt: _with_ids(decode(prompt), self.trie)
 
+    def program(self, setting: Setting) -> tuple[Callable, tuple]:
+        """(decode, arrays) of a setting under the catalogue's own trie: what `build` runs as decode(arrays, prompt)."""
+        return self._program(setting, self.trie, self.prefixes[setting.score_norm])
+
     def _build(self, setting: Setting, trie: Trie | LevelTrie, prefixes: tuple[int, ...]) -> Callable[[Prompt], Result]:
+        decode, arrays = self._program(setting, trie, prefixes)
+        if self.mesh is None:
+            return functools.partial(decode, arrays)
+        return lambda prompt: decode_on_mesh(decode, arrays, prompt, self.mesh)
+
+    def _program(self, setting: Setting, trie: Trie | LevelTrie, prefixes: tuple[int, ...]) -> tuple[Callable, tuple]:
         step = self.step(self.target)
         if setting.method == "beam_search":
             how = _Plain(step, setting.beams, setting.score_norm, setting.mode, setting.temperature)
-            return self._placed(how, (self.target_params, trie))
+            return how, (self.target_params, trie)
         config = SearchConfig(
             setting.beams,
             resolve_widths(setting.widths, prefixes, setting.beams),
@@ -187,12 +197,7 @@ class Decoders:
             drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
         else:
             drafter, params = PopularityDrafter(), self.prior
-        return self._placed(_Speculative(step, drafter, config), (self.target_params, params, trie))
-
-    def _placed(self, decode: _Plain | _Speculative, arrays) -> Callable[[Prompt], Result]:
-        if self.mesh is None:
-            return functools.partial(decode, arrays)
-        return lambda prompt: decode_on_mesh(decode, arrays, prompt, self.mesh)
+        return _Speculative(step, drafter, config), (self.target_params, params, trie)
 
     def in_float64(self) -> Decoders:
         """The same in double precision; to be called, and its decoders run, under `jax.enable_x64(True)`."""

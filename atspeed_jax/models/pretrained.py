@@ -70,18 +70,27 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
     Raises HFConfigError or WeightsError for a directory that does not hold a whole Llama, or one without a BOS token
     that can stand before every prompt.
     """
+    directory, known = Path(config.directory), described(config)
+    files = weight_files(directory, known.model)
+    digest = hashlib.sha256(repr(dataclasses.replace(config, directory="")).encode())
+    for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return dataclasses.replace(known, fingerprint=digest.hexdigest()[:16])
+
+
+def described(config: PretrainedConfig) -> Pretrained:
+    """What config.json alone says of a model, whose weights need not be there: sizes, without a fingerprint.
+
+    Raises HFConfigError for what is no Llama or has no BOS token that can stand before every prompt.
+    """
     directory = Path(config.directory)
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)
-    files = weight_files(directory, model)
     bos = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")).get("bos_token_id")
     if type(bos) is not int or not PAD < bos < model.vocab_size:
         raise HFConfigError(
             f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
             f"every prompt begins with it, and {PAD} fills up"
         )
-    digest = hashlib.sha256(repr(dataclasses.replace(config, directory="")).encode())
-    for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
     drops = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
-    return Pretrained(config, dataclasses.replace(model, **drops), bos, digest.hexdigest()[:16])
+    return Pretrained(config, dataclasses.replace(model, **drops), bos, "")

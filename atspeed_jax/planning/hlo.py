@@ -95,7 +95,7 @@ class Program(NamedTuple):
             return len(groups[1].split(","))
         if groups := re.match(r"\[\d+,(\d+)\]", text):
             return int(groups[1])
-        if groups := re.match(r"mesh\[([^\]]*)\] ?\{([^}]*)\}", text):
+        if groups := re.match(r"mesh\[([^\]]*)\](?:, device_ids=[^{]*)? ?\{([^}]*)\}", text):
             sizes = dict(re.findall(r"'?(\w+)'?=(\d+)", groups[1]))
             named = re.findall(r"'?(\w+)'?(?::\(\d+\)(\d+))?(?:,|$)", groups[2].replace(" ", ""))
             return math.prod(int(part or sizes[axis]) for axis, part in named)

@@ -41,7 +41,12 @@ def scratch(model: LlamaConfig) -> Start:
 
 def finetuned(pretrained: Pretrained, codes: int, mesh: Mesh) -> Start:
     """A pretrained model with rows for `codes` code tokens; loads it, every device its part."""
-    base = pretrained.load(sharding.tree_shardings(param_shapes(pretrained.model), mesh))
+    shardings = sharding.tree_shardings(param_shapes(pretrained.model), mesh)
+    return begun(pretrained, pretrained.load(shardings), codes)
+
+
+def begun(pretrained: Pretrained, base, codes: int) -> Start:
+    """The same with the base's parameters given, or their shapes."""
 
     def init(key, base):
         return pretrained.begin(key, base, codes)
@@ -49,4 +54,4 @@ def finetuned(pretrained: Pretrained, codes: int, mesh: Mesh) -> Start:
     read = pretrained.model
     if pretrained.lora is None:
         read = dataclasses.replace(read, vocab_size=read.vocab_size + codes)
-    return Start(read, init, base, pretrained.lora, lambda trained: pretrained.whole(trained, base))
+    return Start(read, init, base, pretrained.lora, functools.partial(pretrained.whole, base=base))

@@ -1,0 +1,165 @@
+"""Will a run fit? Its steps compiled ahead of time for a mesh, and what they need of one device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import jax
+import numpy as np
+
+from atspeed_jax.checks import check_mesh
+from atspeed_jax.evaluation.tables import Table
+from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.planning.chips import Chip, roofline
+from atspeed_jax.planning.estimate import together
+from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
+from atspeed_jax.planning.steps import Step, Steps, opened
+from atspeed_jax.training.sharding import make_mesh
+
+GIB = 2**30
+STEPS = {"train": "train_target", "align": "align_draft", "decode": "decode"}
+NOTE = (
+    "Compiled for CPU devices: its program is the TPU's or GPU's up to the partitioning, its temporaries are not. XLA "
+    "widens bfloat16 to float32 on a CPU, weights and what is gathered too, and schedules otherwise. The estimate counts "
+    "in the model's own types. FLOPs are those of matrix products; received: what collectives bring to a device, in "
+    "rings. Of decoding, all rounds run; the least is round 1 alone. Roofline: the least time if FLOPs, HBM (estimated) "
+    "and links overlap and each runs at its peak, estimated bytes over links."
+)
+
+
+class PlanError(ValueError):
+    """A plan that cannot be made."""
+
+
+def random_catalog(items: int, levels: int = 4, codes: int = 256) -> Catalog:
+    """Items with random ids, where no data says which."""
+    return Catalog(np.random.default_rng(0).integers(0, codes, (items, levels)), (codes,) * levels)
+
+
+def with_batch(config: ExperimentConfig, per_device: int, parts: int) -> ExperimentConfig:
+    """The config with batches of so many rows for each of the parts that a batch is split into."""
+    names = ("train_target", "train_draft", "train_align", "teacher", "evaluate")
+    batches = {name: dataclasses.replace(getattr(config, name), batch_size=per_device * parts) for name in names}
+    return dataclasses.replace(config, **batches)
+
+
+def plan(
+    config: ExperimentConfig, catalog: Catalog, chip: Chip, *, steps: tuple[str, ...], per_device: int | None = None
+) -> list[dict]:
+    """The figures of these steps (`STEPS`) on all devices, for which config.mesh is made; see `figures`.
+
+    per_device: rows of a batch per device (of those along data and fsdp), None for the config's batches. Raises
+    PlanError, ShardingError, HFConfigError, DecodeError.
+    """
+    if stray := [name for name in steps if name not in STEPS]:
+        raise PlanError(f"step {stray[0]!r} is unknown; expected some of {', '.join(STEPS)}")
+    mesh, pretrained = make_mesh(config.mesh), opened(config)
+    if per_device is not None:
+        config = with_batch(config, per_device, mesh.shape["data"] * mesh.shape["fsdp"])
+    bases = {(one.model.vocab_size, one.bos) for one in pretrained.values()}
+    if len(bases) > 1:
+        raise PlanError(f"draft and target must share one vocabulary, but have {sorted(bases)} tokens and BOS")
+    for vocabulary, bos in bases:
+        catalog = catalog.behind(vocabulary, bos)
+    made = Steps(config, catalog, pretrained, mesh)
+    check_mesh(config, {name: model.config for name, model in made.models.items()}, mesh)
+    return [figures(getattr(made, STEPS[name])(), chip, made) for name in steps]
+
+
+def figures(step: Step, chip: Chip, of: Steps) -> dict:
+    """What a step needs of one device, as compiled and as estimated; sizes in GiB."""
+    began = time.monotonic()
+    compiled = step.lower().compile()
+    seconds, memory, mesh = time.monotonic() - began, compiled.memory_analysis(), dict(of.mesh.shape)
+    program = read_program(compiled.as_text())
+    most, least = program.cost(max), program.cost(min)
+    kinds = {kind: bytes_on_device(tree) for kind, tree in step.on_device.items()}
+    there, temporaries = sum(kinds.values()), memory.temp_size_in_bytes
+    made = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    gradients = bytes_on_device(step.trained)
+    needs = together([one.needs(mesh, whole_bytes(step.trained)) for one in step.passes])
+    cache = bytes_on_device(step.cache) / mesh["tensor"]
+    estimated = there + gradients + cache + needs.activations + needs.logits + needs.gathered
+    time_ = roofline(chip, flops=most[FLOPS], hbm_bytes=needs.hbm_bytes, received=needs.received)
+    return {
+        "step": step.name,
+        "devices": of.mesh.size,
+        **mesh,
+        "rows": step.rows,
+        **{f"{kind}_gib": size / GIB for kind, size in kinds.items()},
+        "cache_gib": cache / GIB,
+        "temporaries_gib": temporaries / GIB,
+        "peak_gib_per_device": (there + temporaries + made) / GIB,
+        "flops": most[FLOPS],
+        "flops_least": least[FLOPS],
+        "received_bytes": sum(most[kind] for kind in COLLECTIVES),
+        "received_bytes_least": sum(least[kind] for kind in COLLECTIVES),
+        "collectives": {kind: most[kind] for kind in COLLECTIVES if most[kind]},
+        "estimate": {
+            "gradients_gib": gradients / GIB,
+            "activations_gib": needs.activations / GIB,
+            "logits_gib": needs.logits / GIB,
+            "gathered_gib": needs.gathered / GIB,
+            "peak_gib_per_device": estimated / GIB,
+            "flops": needs.flops,
+            "hbm_bytes": needs.hbm_bytes,
+            "received_bytes": needs.received,
+        },
+        "roofline_seconds": time_.seconds,
+        "roofline_bound": time_.bound,
+        "compile_seconds": round(seconds, 1),
+    }
+
+
+def bytes_on_device(tree) -> float:
+    """Bytes of one device's part of every array of shapes with shardings (None: whole)."""
+
+    def one(leaf) -> float:
+        shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+        return math.prod(shape) * leaf.dtype.itemsize
+
+    return float(sum(map(one, jax.tree.leaves(tree))))
+
+
+def whole_bytes(tree) -> float:
+    """Bytes of all of it."""
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
+
+
+def table(rows: list[dict]) -> Table:
+    """The figures side by side, a column for each step."""
+
+    def line(label, value, form="{:.2f}"):
+        return [label, *(form.format(value(row)) for row in rows)]
+
+    def estimate(name):
+        return lambda row: row["estimate"][name]
+
+    cells = [
+        line("rows in a batch", lambda row: row["rows"], "{}"),
+        line("parameters, GiB", lambda row: row["parameters_gib"]),
+        line("optimizer, GiB", lambda row: row["optimizer_gib"], "{:.3f}"),
+        line("cache, GiB", lambda row: row["cache_gib"]),
+        line("others that stay, GiB", lambda row: row["other_gib"]),
+        line("temporaries as compiled, GiB", lambda row: row["temporaries_gib"]),
+        line("peak_gib_per_device as compiled", lambda row: row["peak_gib_per_device"]),
+        line("  activations, estimated, GiB", estimate("activations_gib")),
+        line("  logits, estimated, GiB", estimate("logits_gib")),
+        line("  gathered weights, estimated, GiB", estimate("gathered_gib")),
+        line("  gradients, GiB", estimate("gradients_gib"), "{:.3f}"),
+        line("peak, estimated, GiB", estimate("peak_gib_per_device")),
+        line("TFLOPs as compiled", lambda row: row["flops"] / 1e12),
+        line("  at least", lambda row: row["flops_least"] / 1e12),
+        line("TFLOPs, estimated", lambda row: row["estimate"]["flops"] / 1e12),
+        line("GB received as compiled", lambda row: row["received_bytes"] / 1e9),
+        line("  at least", lambda row: row["received_bytes_least"] / 1e9),
+        line("GB received, estimated", lambda row: row["estimate"]["received_bytes"] / 1e9),
+        line("GB over HBM, estimated", lambda row: row["estimate"]["hbm_bytes"] / 1e9),
+        line("roofline, ms", lambda row: 1e3 * row["roofline_seconds"], "{:.1f}"),
+        line("  bound by", lambda row: row["roofline_bound"], "{}"),
+        line("compiled in, s", lambda row: row["compile_seconds"], "{}"),
+    ]
+    return Table("Per device", ["", *(row["step"] for row in rows)], cells)

@@ -1,0 +1,228 @@
+"""The steps of a run as shapes on a mesh: what is compiled, what lies on the devices meanwhile. Nothing is allocated
+but the catalogue's trie."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from atspeed_jax.alignment.align import beams_loss
+from atspeed_jax.alignment.histories import history_loss
+from atspeed_jax.alignment.losses import ON_HISTORIES
+from atspeed_jax.alignment.tree import tree_context
+from atspeed_jax.decoding.base import Layout, Prompt, prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.sharded import lower_on_mesh
+from atspeed_jax.decoding.unfinished import most_passes, rows_at_a_time
+from atspeed_jax.evaluation.decoders import Decoders, speculative
+from atspeed_jax.experiment import ExperimentConfig, TrainConfig
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.trie import build_trie
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.models.lora import TARGETS
+from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, described
+from atspeed_jax.models.weights import param_shapes
+from atspeed_jax.planning.estimate import Pass
+from atspeed_jax.training import sharding
+from atspeed_jax.training.next_item import training_loss
+from atspeed_jax.training.start import Start, begun, scratch
+from atspeed_jax.training.train import _initialiser, make_train_step
+
+STEPS_PER_EPOCH = 1000  # any number: it only stretches the learning rate's schedule
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One compiled program. rows: users or windows, of all devices. on_device: trees of shapes that lie on the devices
+    while it runs, by kind ("parameters", "optimizer", "other"). trained: those that are changed. cache: of decoding."""
+
+    name: str
+    rows: int
+    lower: Callable[[], Any]
+    on_device: dict[str, Any]
+    trained: Any
+    cache: Any
+    passes: tuple[Pass, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """served: its parameters once it is trained. held: what of its base lies on the devices beside them."""
+
+    config: LlamaConfig
+    start: Start
+    served: Any
+    held: Any
+
+
+def opened(config: ExperimentConfig) -> dict[str, Pretrained]:
+    """The models that begin with a Hugging Face directory, whose weights need not be there."""
+    models = {"target": config.target, "draft": config.draft}
+    return {name: described(one) for name, one in models.items() if isinstance(one, PretrainedConfig)}
+
+
+class Steps:
+    """The steps of a run of `config` with this catalogue, on a mesh. pretrained: see `opened`."""
+
+    def __init__(self, config: ExperimentConfig, catalog: Catalog, pretrained: dict[str, Pretrained], mesh: Mesh):
+        self.config, self.catalog, self.mesh = config, catalog, mesh
+        self.models = {name: self._model(name, pretrained.get(name)) for name in ("target", "draft")}
+
+    def _model(self, name: str, pretrained: Pretrained | None) -> Model:
+        vocabulary = self.catalog.vocab_size
+        if pretrained is None:
+            model = getattr(self.config, name).llama(vocabulary)
+            start = scratch(model)
+            return Model(model, start, start.abstract(self.mesh), ())
+        dtype = jnp.float32 if pretrained.lora is None else pretrained.config.dtype
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), param_shapes(pretrained.model))
+        base = sharding.abstract_on(shapes, self.mesh)
+        start = begun(pretrained, base, self.catalog.code_count)
+        served = jax.eval_shape(pretrained.whole, start.abstract(self.mesh), base)
+        model = dataclasses.replace(pretrained.model, vocab_size=vocabulary)
+        return Model(model, start, sharding.abstract_on(served, self.mesh), _replaced(pretrained, base))
+
+    @functools.cached_property
+    def trie(self):
+        return build_trie(self.catalog.id_tokens)
+
+    @functools.cached_property
+    def prefixes(self):
+        return prefixes_by_norm(self.catalog.id_tokens)
+
+    @property
+    def _prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return 1 + self.catalog.length * self.config.data.history
+
+    def train_target(self) -> Step:
+        """Next-item training of the target."""
+        c, model = self.config, self.models["target"]
+        loss = training_loss(model.start.read, self.catalog.length, c.train_target.shuffle, model.start.lora)
+        trains = "all" if model.start.lora is None else "adapter"
+        tokens = self._prompt + self.catalog.length
+        step = self._fit("train target", c.train_target, loss, model.start.init, model.start.frozen, self._windows())
+        return dataclasses.replace(step, passes=(self._pass(model.config, step.rows, tokens, tokens, trains),))
+
+    def align_draft(self) -> Step:
+        """Alignment of the draft; the target lies there whether it is asked or not, and so does the draft's start."""
+        c, draft, target = self.config, self.models["draft"], self.models["target"]
+        context = self._whole(tree_context(self.trie, self.catalog.id_tokens))
+        frozen = {"sft": draft.served, "target": target.served, "context": context}
+        model, teacher, rows = draft.config, target.config, c.train_align.batch_size
+        if c.align.objective in ON_HISTORIES:
+            tokens = n_out = self._prompt + self.catalog.length
+            batch, asked = self._windows(), c.align.objective != "sft"
+
+            def loss(params, batch, key, frozen):
+                return history_loss(c.align, model, teacher, params, frozen["target"], batch, key)
+        else:
+            n_out = 1 + (c.teacher.beams + 1) * max(self.catalog.length - 2, 0)
+            tokens, batch, asked = self._prompt + n_out - 1, self._beams(), not c.teacher.log_probs
+            loss = beams_loss(c.align, model, teacher, self._widths(c.teacher.beams))
+        step = self._fit("align draft", c.train_align, loss, lambda key, frozen: frozen["sft"], frozen, batch)
+        step.on_device["other"] = (step.on_device["other"], draft.held, target.held)
+        passes = [self._pass(model, rows, tokens, n_out, "all")]
+        passes += [self._pass(teacher, rows, tokens, n_out, "nothing")] * asked
+        return dataclasses.replace(step, passes=tuple(passes))
+
+    def decode(self) -> Step:
+        """Speculative beam search of the largest K that is measured, of a batch of the evaluation."""
+        c, target, draft = self.config, self.models["target"], self.models["draft"]
+        trie, setting = self._whole(self.trie), speculative("draft", max(c.evaluate.beams), c.decode)
+        models = target.config, target.served, draft.config, draft.served
+        decode, arrays = Decoders(*models, trie, (), self.prefixes, mesh=self.mesh).program(setting)
+        rows, width = c.evaluate.batch_size, self._prompt
+        prompt = Prompt(jax.ShapeDtypeStruct((rows, width), jnp.int32), jax.ShapeDtypeStruct((rows, width), bool))
+        widths = self._widths(setting.beams)
+        layout = Layout(width, (1, *(max(setting.beams, size) for size in widths)))
+        own = -(-rows // self.mesh.shape["data"])
+        caches = [LlamaStep(one.config) for one in (target, draft)]
+        return Step(
+            "decode",
+            rows,
+            lambda: lower_on_mesh(decode, arrays, prompt, self.mesh),
+            {"parameters": (target.served, draft.served), "optimizer": (), "other": (trie, target.held, draft.held)},
+            (),
+            jax.eval_shape(lambda: [one.init_cache(own, layout.slots) for one in caches]),
+            self._calls(setting, layout, own),
+        )
+
+    def _calls(self, setting, layout: Layout, own: int) -> tuple[Pass, ...]:
+        """Every model call of a slice of `own` users if none finishes early."""
+        length, room, width = self.catalog.length, layout.room, layout.prompt
+        target, draft = self.models["target"].config, self.models["draft"].config
+        budget = setting.budget or sum(room)
+        first = min(budget, sum(room[1 : setting.gamma + 1]))
+        later = min(budget + setting.beams, setting.beams + sum(room[2:]))
+        size = rows_at_a_time(own, setting.row_share)
+        passes = most_passes(own, size, length - 1) if length > 1 else 0
+
+        def call(model, rows, tokens, n_out, times=1):
+            return Pass(model, rows, tokens, width, n_out, "nothing", False, times)
+
+        calls = [call(target, own, width + first, 1 + first), call(draft, own, width, 1)]
+        calls += [call(draft, own, count, count) for count in room[1:-1]]
+        if passes:
+            calls.append(call(target, size, later, later, passes))
+            calls += [call(draft, size, count, count, passes) for count in (setting.beams, *room[2:-1])[: length - 2]]
+        return tuple(calls)
+
+    def _fit(self, name: str, train: TrainConfig, loss, init_params, frozen, batch) -> Step:
+        """A step of `fit`."""
+        fit = train.fit(STEPS_PER_EPOCH)
+        init = _initialiser(init_params, fit, self.mesh, frozen)
+        state = sharding.abstract_on(jax.eval_shape(init.func, *init.args), self.mesh)
+        placed = sharding.sharding(self.mesh, "batch")
+        batch = {
+            name: jax.ShapeDtypeStruct((train.batch_size, *shape), dtype, sharding=placed)
+            for name, (shape, dtype) in batch.items()
+        }
+        given = (state, batch) if frozen is None else (state, batch, frozen)
+        step = make_train_step(loss, fit.optim, self.mesh)
+        kept = {"parameters": (state["params"], frozen), "optimizer": (state["opt_state"], state.get("trained"))}
+        other = batch, state["step"], state["key"]
+        return Step(
+            name, train.batch_size, lambda: step.lower(*given), kept | {"other": other}, state["params"], (), ()
+        )
+
+    def _pass(self, model: LlamaConfig, rows: int, tokens: int, n_out: int, trains) -> Pass:
+        own = rows / (self.mesh.shape["data"] * self.mesh.shape["fsdp"])
+        return Pass(model, own, tokens, min(tokens, self._prompt + self.catalog.length), n_out, trains)
+
+    def _windows(self) -> dict:
+        """Shape of a row, and type, of what next-item training reads."""
+        width = (self._prompt + self.catalog.length,)
+        return {"tokens": (width, jnp.int32), "valid": (width, bool), "predict": (width, bool)}
+
+    def _beams(self) -> dict:
+        """The same of alignment on the teacher's beams."""
+        c, taught = self.config, max(self.catalog.length - 2, 0)
+        batch = {"tokens": ((self._prompt,), jnp.int32), "valid": ((self._prompt,), bool), "next_id": ((), jnp.int32)}
+        batch |= {"beams": ((taught, c.teacher.beams), jnp.int32), "list": ((c.teacher.beams,), jnp.int32)}
+        if c.teacher.log_probs:
+            children = max(int(np.diff(np.asarray(starts)).max()) for starts in self.trie.row_start)
+            batch["log_probs"] = ((1 + taught * c.teacher.beams, children), jnp.float16)
+        return batch
+
+    def _widths(self, beams: int) -> tuple[int, ...]:
+        return resolve_widths(self.config.decode.widths, self.prefixes[self.config.decode.score_norm], beams)
+
+    def _whole(self, tree):
+        placed = sharding.replicated(self.mesh)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed), tree)
+
+
+def _replaced(pretrained: Pretrained, base):
+    """What of a base is not in the model that is served, but lies on the devices beside it, as a run keeps both."""
+    if pretrained.lora is None:
+        return base
+    adapted = [TARGETS[name][:2] for name in pretrained.lora.targets]
+    kernels = [base["layers"][group][ours]["kernel"] for group, ours in adapted]
+    return kernels, base["embedding"], base.get("head")

@@ -1,0 +1,51 @@
+"""Will it fit? Compiles the steps of a run for a mesh of so many devices, none of which need be there.
+
+python -m launch.plan --config=configs/beauty_llama7b.py --devices=256 [--chip=v5e] [--hbm_gib=16] [--json=F]
+    [--batch_per_device=N] [--steps=train,align,decode] [--data_dir=DIR] [--items=12000] [--config.x.y=...]
+
+Prints memory, FLOPs and bytes received per device, as compiled and as estimated; exit code 1 if the largest peak is
+over --hbm_gib. Models are read from config.json alone; without --data_dir the items have random ids.
+"""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+from atspeed_jax import files
+from atspeed_jax.data.sources import read_atspeed
+from atspeed_jax.evaluation.tables import plain
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.planning.chips import chip_of
+from atspeed_jax.planning.plan import NOTE, STEPS, plan, random_catalog, table
+from launch.stage import given_config, start
+
+_DEVICES = flags.DEFINE_integer("devices", None, "Devices to plan for.", lower_bound=1)
+_CHIP = flags.DEFINE_string("chip", "v5e", "Of the roofline: v4, v5e, v5p, v6e, a100, h100.")
+_HBM = flags.DEFINE_float("hbm_gib", None, "Memory of a device; the chip's, if not given.", lower_bound=0)
+_JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
+_ROWS = flags.DEFINE_integer("batch_per_device", None, "Rows per device, for the config's batch sizes.", lower_bound=1)
+_STEPS = flags.DEFINE_list("steps", list(STEPS), "Which steps are compiled.")
+_ITEMS = flags.DEFINE_integer("items", 12_000, "Items with random ids of 4 codes of 256, without data.", lower_bound=1)
+
+
+def main() -> None:
+    # Before anything touches a device. Programs are compiled, not run: the backend need not try hard.
+    given = os.environ.get("XLA_FLAGS", "")
+    own = f"--xla_force_host_platform_device_count={_DEVICES.value} --xla_backend_optimization_level=0"
+    os.environ.update(JAX_PLATFORMS="cpu", XLA_FLAGS=f"{own} {given}")
+    config, chip, data = given_config(), chip_of(_CHIP.value), flags.FLAGS.data_dir
+    catalog = Catalog.from_codes(read_atspeed(data).codes) if data else random_catalog(_ITEMS.value)
+    print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))
+    rows = plan(config, catalog, chip, steps=tuple(_STEPS.value), per_device=_ROWS.value)
+    peak, limit = max(row["peak_gib_per_device"] for row in rows), _HBM.value or chip.hbm_gib
+    print(plain(table(rows)), NOTE, sep="\n")
+    if _JSON.value:
+        files.write_json(Path(_JSON.value), {"peak_gib_per_device": peak, "hbm_gib": limit, "steps": rows})
+    print(f"peak_gib_per_device={peak:.2f} of {limit:g}")
+    if peak > limit:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    start(main, required=("config", "devices"))
