@@ -97,9 +97,10 @@ class Pass:
             total = (1 + back) * weights * (fsdp - 1) / fsdp
             total += trained * (fsdp - 1) / fsdp + 2 * trained / fsdp * (data - 1) / data if back else 0
         else:
-            written = c.head_dim * (c.heads + 2 * c.kv_heads) + 2 * c.hidden_size + 2 * c.intermediate_size
-            sums = self.rows * 4 * (self.tokens * c.layers * written + self.n_out * c.vocab_size)
-            total = 2 * sums / tensor * (fsdp - 1) / fsdp
+            summed = (c.head_dim * (c.heads + 2 * c.kv_heads) + 2 * c.intermediate_size) / tensor
+            a_token = c.layers * (2 * summed + 2 * c.hidden_size)  # an all-reduce brings twice what a gather does
+            numbers = self.rows * (self.tokens * a_token + 2 * self.n_out * c.vocab_size / tensor)
+            total = self.itemsize * numbers * (fsdp - 1) / fsdp
         exchanged = 2 * c.layers * (1 + back + (back and c.remat)) * self.rows * self.tokens * c.hidden_size
         total += self.itemsize * exchanged * 2 * (tensor - 1) / tensor
         return self.times * total
