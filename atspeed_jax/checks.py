@@ -18,7 +18,7 @@ from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained
-from atspeed_jax.training.sharding import check_batch, check_model
+from atspeed_jax.training.sharding import ShardingError, check_batch, check_model
 
 
 def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
@@ -81,3 +81,10 @@ def check_mesh(config: ExperimentConfig, models: Mapping[str, LlamaConfig], mesh
         check_model(mesh, model, f"config.{name}")
     for name in ("train_target", "train_draft", "train_align", "teacher"):
         check_batch(mesh, getattr(config, name).batch_size, f"config.{name}.batch_size")
+    for name in ("train_target", "train_draft", "train_align"):
+        train = getattr(config, name)
+        if train.batch_size % train.accumulate:
+            raise ShardingError(
+                f"config.{name}.batch_size={train.batch_size} is not a multiple of accumulate={train.accumulate}"
+            )
+        check_batch(mesh, train.batch_size // train.accumulate, f"config.{name}.batch_size / accumulate")

@@ -53,6 +53,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"]
     remat: bool
     rope_scaling: RopeScalingConfig | None = None
+    remat_policy: Literal["nothing", "dots"] = "nothing"
 
     def __post_init__(self):
         for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
@@ -71,7 +72,7 @@ class TrainConfig:
     buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations
     without improvement before it stops, 0 never. valid_users: validation users measured each time. average: decay of
     the moving average of the parameters, which is then what is kept; 0 for none. shuffle: share of the rows whose items
-    come in random order, in next-item training.
+    come in random order, in next-item training. accumulate: see `FitConfig`.
     """
 
     epochs: float
@@ -91,6 +92,7 @@ class TrainConfig:
     log_every: int
     valid_users: int
     seed: int
+    accumulate: int = 1
 
     def __post_init__(self):
         for name in ("batch_size", "evaluations", "valid_users"):
@@ -128,6 +130,7 @@ class TrainConfig:
             checkpoint_every=self.checkpoint_every,
             log_every=self.log_every,
             seed=self.seed,
+            accumulate=self.accumulate,
         )
 
 

@@ -25,12 +25,13 @@ from atspeed_jax.models.weights import load_weights, weight_files
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
     """directory: of a Hugging Face Llama. lora: what is trained of it beside the item rows; None for everything. dtype:
-    of activations, and with lora of the frozen weights. remat, dropout: see `LlamaConfig`."""
+    of activations, and with lora of the frozen weights. remat, remat_policy, dropout: see `LlamaConfig`."""
 
     directory: str
     lora: LoraConfig | None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
+    remat_policy: Literal["nothing", "dots"] = "nothing"
     dropout: float = 0.0
 
 
@@ -79,9 +80,11 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
             f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
             f"every prompt begins with it, and {PAD} fills up"
         )
-    digest = hashlib.sha256(repr(dataclasses.replace(config, directory="")).encode())
+    known = dataclasses.replace(config, directory="", remat_policy="nothing")  # which changes no result
+    digest = hashlib.sha256(repr(known).encode())
     for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    drops = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
-    return Pretrained(config, dataclasses.replace(model, **drops), bos, digest.hexdigest()[:16])
+    training = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
+    training["remat_policy"] = config.remat_policy
+    return Pretrained(config, dataclasses.replace(model, **training), bos, digest.hexdigest()[:16])

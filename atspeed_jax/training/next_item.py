@@ -44,7 +44,8 @@ def shuffle_items(batch, length: int, rate: float, key):
 def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraConfig | None = None):
     """The loss for `fit`: mean nats per code token; a share `shuffle` of the rows has its items in random order.
 
-    With lora the parameters trained are an adapter, and `frozen` the base's.
+    With lora the parameters trained are an adapter, and `frozen` the base's. The metric "weight": see
+    `step.make_train_step`.
     """
 
     def loss(params, batch, key, frozen=None):
@@ -54,7 +55,7 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
             total, count = next_item_loss(model, params, batch, key)
         else:
             total, count = next_item_loss(model, frozen, batch, key, scaled(params, lora, model.tied_embeddings))
-        return total / jnp.maximum(count, 1), {}
+        return total / jnp.maximum(count, 1), {"weight": count}
 
     return loss
 

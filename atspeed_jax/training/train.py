@@ -1,7 +1,6 @@
 """The training loop: any parameters, any loss, resumable at any moment to the same bits."""
 
 import contextlib
-import functools
 import math
 import shutil
 import sys
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
 from atspeed_jax.processes import is_writer
@@ -28,11 +25,9 @@ from atspeed_jax.training.checkpoint import (
 )
 from atspeed_jax.training.fit_config import FitConfig, FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog, NoLog
-from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer, moving_average
 from atspeed_jax.training.preemption import Preempted, sigterm_asks
+from atspeed_jax.training.step import initialiser, make_train_step
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
-
-RESERVED_METRICS = ("loss", "grad_norm", "learning_rate")
 
 
 class TrainingDiverged(RuntimeError):
@@ -113,7 +108,7 @@ def fit(
         raise FitConfigError(f"mode = {mode!r}, expected 'min' or 'max'")
     workdir = Path(workdir).absolute()
     check_workdir(workdir, fingerprint)
-    init = _initialiser(init_params, config, mesh, frozen)
+    init = initialiser(init_params, config, mesh, frozen)
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
     if not is_finished(workdir):
         with claimed_workdir(workdir, name, fingerprint) if is_writer() else contextlib.nullcontext():
@@ -123,56 +118,6 @@ def fit(
     if is_writer():
         shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
     return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
-
-
-def _initialiser(init_params, config: FitConfig, mesh, frozen=None):
-    """() -> state before the first update, born on the mesh: no device ever holds more than its part.
-
-    params: evaluated and kept; opt_state; step: updates done; key; trained: what the updates change, only where params
-    is its moving average.
-    """
-
-    def init(*frozen):
-        init_key, step_key = jax.random.split(jax.random.key(config.seed))
-        # astype drops weak types, which the first update would drop too: the second would be compiled again.
-        params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key, *frozen))
-        opt_state = make_optimizer(config.optim).init(params)
-        state = {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
-        return {**state, "trained": params} if config.optim.average else state
-
-    rest = () if frozen is None else (frozen,)
-    placement = sharding.tree_shardings(jax.eval_shape(init, *rest), mesh)
-    return functools.partial(jax.jit(init, out_shardings=placement), *rest)
-
-
-def make_train_step(loss, optim: OptimConfig, mesh, frozen=None):
-    """Compiled (state, batch) -> (state, metrics); the state given is donated, frozen is not."""
-    optimizer, schedule = make_optimizer(optim), learning_rate_schedule(optim)
-
-    def train_step(state, batch, *frozen):
-        key = jax.random.fold_in(state["key"], state["step"])
-        trained = state["trained" if optim.average else "params"]
-        with sharding.logical_rules(mesh):
-            (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key, *frozen)
-        taken = sorted(set(metrics) & set(RESERVED_METRICS))
-        if taken:
-            raise FitConfigError(f"the loss returns metrics named {taken}, which fit reports itself; rename them")
-        updates, opt_state = optimizer.update(grads, state["opt_state"], trained)
-        metrics = {
-            **metrics,
-            "loss": value,
-            "grad_norm": optax.tree.norm(grads),  # before clipping
-            "learning_rate": schedule(state["step"]),
-        }
-        trained = optax.apply_updates(trained, updates)
-        new = {"params": trained, "opt_state": opt_state, "step": state["step"] + 1, "key": state["key"]}
-        if optim.average:
-            params = moving_average(state["params"], trained, state["step"], optim.average)
-            new |= {"params": params, "trained": trained}
-        return jax.lax.with_sharding_constraint(new, sharding.tree_shardings(new, mesh)), metrics
-
-    jitted = jax.jit(train_step, donate_argnums=0)
-    return jitted if frozen is None else lambda state, batch: jitted(state, batch, frozen)
 
 
 def _train(run: _Run, init, abstract) -> None:
@@ -207,7 +152,7 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
     stops(step) says that the process is to end: saves after the update under way, and raises Preempted.
     """
     config = run.config
-    train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen)
+    train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen, config.accumulate)
     began = time.monotonic() - progress.seconds
     interval = 0.5 if sys.stderr.isatty() else 30.0
     shown = {"mininterval": interval, "disable": not is_writer()}
