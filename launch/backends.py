@@ -110,9 +110,7 @@ def _claim(path: Path, record: dict) -> bool:
 def _run(backend: str, name: str, path: Path, record: dict) -> None:
     waits = backend in WAITS
     output = None if waits else subprocess.PIPE
-    done = subprocess.run(
-        _command(backend, name), env=os.environ | {"NAME": record["name"]}, stdout=output, text=True
-    )
+    done = subprocess.run(_command(backend, name), env=os.environ | {"NAME": record["name"]}, stdout=output, text=True)
     if done.returncode == NOT_STARTED or (done.returncode and not waits):
         path.unlink()
         raise BackendError(f"launch/pods/{backend}.sh ended with exit code {done.returncode}; {name} was not submitted")
