@@ -47,7 +47,7 @@ def sweep() -> None:
         backends.check_no_jobs(workdir, results.not_done(workdir, settings, made), again)
     for trial in picked:
         others = [workdir / other.name for other in made if other is not trial]
-        results.find(workdir, trial, settings, data_dir, [*others, *_BORROW.value])
+        results.find(workdir, trial, settings, data_dir, [*others, *map(Path, _BORROW.value)])
     if not _ONLY.value and jax.process_index() == 0:
         results.collect(workdir, settings, made)
 

@@ -1,6 +1,7 @@
 """What trials leave behind, and the tables of those that are done."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,3 +75,21 @@ def test_runs_on_different_targets_are_told(sweep, tmp_path, monkeypatch, capsys
         finish(monkeypatch, tmp_path, trial, settings, target=trial.run)
     results.collect(tmp_path, settings, made)
     assert "Seed 0 has 2 targets" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_of_several_processes_one_links_and_writes(sweep, tmp_path, monkeypatch, process):
+    settings, (trial, _) = sweep
+    done, stages = [], ("data", "target", "teacher", "draft_sft", "draft")
+    run = SimpleNamespace(workdir=tmp_path / trial.name, borrow=lambda stage, others: done.append(f"borrow {stage}"))
+    for stage in stages:
+        setattr(run, stage, lambda stage=stage: done.append(stage))
+    run.measurements = lambda: SimpleNamespace(target_fingerprint="abc")
+    monkeypatch.setattr(results, "Run", lambda *_: run)
+    monkeypatch.setattr(results, "ModeTable", lambda *_: SimpleNamespace(rows=lambda: []))
+    monkeypatch.setattr(results.jax, "process_index", lambda: process)
+    monkeypatch.setattr(results.multihost_utils, "sync_global_devices", lambda name: done.append("barrier"))
+    results.find(tmp_path, trial, settings, None, [])
+    links = [[f"borrow {stage}"] if process == 0 else [] for stage in stages]
+    assert done == [step for stage, link in zip(stages, links, strict=True) for step in (*link, "barrier", stage)]
+    assert (run.workdir / "rows.json").exists() == (process == 0)
