@@ -5,7 +5,7 @@
 #     launch.pipeline -- --config=configs/lcrec_small.py --workdir=/shared/runs/beauty --data_dir=/shared/beauty
 #
 # Run it where the nodes find this clone and its .venv under the same path; the workdir must be shared by all nodes.
-# Before the time limit and when the job is preempted, training saves and the job is queued again.
+# Before the time limit training saves and the job is queued again, as SLURM does with one that is preempted.
 set -euo pipefail
 
 NAME=${NAME:-}                       # of the job; the main's if empty
@@ -47,16 +47,17 @@ step=(srun ${CPUS_PER_TASK:+"--cpus-per-task=$CPUS_PER_TASK"} --kill-on-bad-exit
 batch_file() {
   echo '#!/usr/bin/env bash'
   printf '#SBATCH %s\n' "${options[@]}"
-  echo 'trap : TERM  # a preempted job gets it as a whole: this shell then waits for its tasks to save'
+  echo 'trap : TERM  # if SLURM ends the whole job, this shell waits for its tasks to save'
   echo "cd $(quoted "$PWD") || exit"
   [[ -z $SETUP ]] || echo "$SETUP"
   # In SLURM JAX gives a process one device unless it is told which.
   ((GPUS_PER_NODE == 0)) || echo "export JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((GPUS_PER_NODE - 1)))"
   echo 'status=0'
   echo "$(quoted "${step[@]}") $(program) || status=\$?"
-  echo "if ((status == $RESTART && \${SLURM_RESTART_COUNT:-0} < $MAX_RESTARTS)); then"
+  # 143: SIGTERM itself, to a stage that needs no saving. A job that is cancelled is no longer RUNNING.
+  echo "if ((status == $RESTART || status == 143)) && ((\${SLURM_RESTART_COUNT:-0} < $MAX_RESTARTS)) &&"
   # shellcheck disable=SC2016  # for the job to expand
-  echo '  scontrol requeue "$SLURM_JOB_ID"'
+  printf '  %s\n' 'scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then' 'scontrol requeue "$SLURM_JOB_ID"'
   echo 'fi'
   # shellcheck disable=SC2016
   echo 'exit "$status"'

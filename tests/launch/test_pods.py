@@ -43,7 +43,7 @@ def place(tmp_path):
     stub(tmp_path, "sbatch", f'cat >"{job}"; bash "{job}" >&2; echo $? >"{tmp_path}/ended"; echo 4711')
     signal = "[[ $code != term ]] || { kill -TERM $PPID; sleep 0.2; code=75; }"
     stub(tmp_path, "srun", f'echo "$X $JAX_LOCAL_DEVICE_IDS" >"{tmp_path}/environment"; {signal}')
-    stub(tmp_path, "scontrol")
+    stub(tmp_path, "scontrol", '[[ $1 != show ]] || echo "   JobState=${STATE:-RUNNING} Reason=None"')
     stub(tmp_path, "xpk", "echo chatter")
     stub(tmp_path, "gcloud", '[[ -n $code ]] || bash -c "cd; ${last#--command=}" || code=$?')
     python = stub(tmp_path, "python", f'echo $$ >"{tmp_path}/pid"; echo "$X" >"{tmp_path}/environment"')
@@ -96,15 +96,23 @@ def test_slurm_runs_the_program_on_every_node(place):
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "ended", "requeued"),
-    [(75, 0, 75, True), ("term", 0, 75, True), (75, 7, 75, False), (1, 0, 1, False)],
+    ("code", "ended", "state", "requeued"),
+    [
+        (75, 75, {}, True),
+        (143, 143, {}, True),  # SIGTERM outside training
+        ("term", 75, {}, True),  # the shell gets it too
+        (75, 75, {"SLURM_RESTART_COUNT": "6"}, True),
+        (75, 75, {"SLURM_RESTART_COUNT": "7"}, False),
+        (75, 75, {"STATE": "CANCELLED"}, False),
+        (1, 1, {}, False),
+        (0, 0, {}, False),
+    ],
 )
-def test_slurm_queues_a_preempted_job_again(place, code, restarts, ended, requeued):
+def test_slurm_queues_a_job_again_that_had_to_stop(place, code, ended, state, requeued):
     place.codes("srun", code)
-    count = {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
-    assert place.run("slurm", "launch.train_target", MAX_RESTARTS="7", **count).returncode == 0
+    assert place.run("slurm", "launch.train_target", MAX_RESTARTS="7", **state).returncode == 0
     assert place.text("ended") == str(ended)
-    assert place.called("scontrol") == ([["requeue", "4711"]] if requeued else [])
+    assert (["requeue", "4711"] in place.called("scontrol")) == requeued
 
 
 def test_xpk_runs_the_program_in_every_pod(place):
