@@ -75,6 +75,7 @@ class RunAssets:
                 "with data.source 'atspeed'"
             )
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
+        self.profile_steps: tuple[int, int] | None = None  # of each training that is run, see `fit`
 
     @functools.cached_property
     def dataset(self) -> Dataset:

@@ -109,6 +109,7 @@ class Run(RunAssets):
             monitor="target_calls",
             mode="min",
             mesh=self.mesh,
+            profile_steps=self.profile_steps,
             frozen={"sft": sft, "target": self.target_params, "context": self.tree_context},
         )
 
@@ -184,6 +185,7 @@ class Run(RunAssets):
             monitor=best[0],
             mode=best[1],
             mesh=self.mesh,
+            profile_steps=self.profile_steps,
             frozen=start.frozen,
         )
 

@@ -4,9 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-from jax.experimental import multihost_utils
-
 from atspeed_jax import files
 from atspeed_jax.assets import fingerprint
 from atspeed_jax.evaluation.modes import ModeTable
@@ -14,6 +11,7 @@ from atspeed_jax.evaluation.plots import sweep_plot
 from atspeed_jax.evaluation.sweep_table import pairs_table, sweep_row, sweep_table
 from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.pipeline import Run
+from atspeed_jax.processes import barrier, is_writer
 from atspeed_jax.programs import forget_programs
 from launch.trials import SweepConfig, Trial
 
@@ -25,8 +23,7 @@ def find(workdir: Path, trial: Trial, settings: SweepConfig, data_dir: str | Non
     """Runs a trial in its directory, and writes down what it measured. others: where finished stages may be linked."""
     run = Run(trial.config, workdir / trial.name, Path(data_dir) if data_dir else None)
     rows = rows_of(trial, settings, run, others)
-    if jax.process_index() == 0:
-        files.write_json(run.workdir / ROWS_FILE, {"fingerprint": _asked(trial, settings), "rows": rows})
+    files.write_json(run.workdir / ROWS_FILE, {"fingerprint": _asked(trial, settings), "rows": rows})
     forget_programs()  # if they are too many
 
 
@@ -35,9 +32,9 @@ def rows_of(trial: Trial, settings: SweepConfig, run: Run, others: Sequence[Path
     for stage in STAGES:
         print(f"[{trial.name}] {stage}", flush=True)
         # One process looks, for all: a stage that another job completes meanwhile would be complete for some only.
-        if jax.process_index() == 0:
+        if is_writer():
             run.borrow(stage, others)
-        multihost_utils.sync_global_devices(f"borrow {stage}")
+        barrier(f"borrow {stage}")
         getattr(run, stage)()
     evaluation = run.measurements()
     found = [row for measure in settings.measure for row in ModeTable(evaluation, measure).rows()]

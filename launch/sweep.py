@@ -12,9 +12,9 @@ from each other: give --borrow a run with what they share, or submit one (--only
 
 from pathlib import Path
 
-import jax
 from absl import flags
 
+from atspeed_jax.processes import is_writer
 from launch import backends, results
 from launch.config import check_workdir
 from launch.stage import start  # and its flags
@@ -48,7 +48,7 @@ def sweep() -> None:
     for trial in picked:
         others = [workdir / other.name for other in made if other is not trial]
         results.find(workdir, trial, settings, data_dir, [*others, *map(Path, _BORROW.value)])
-    if not _ONLY.value and jax.process_index() == 0:
+    if not _ONLY.value and is_writer():
         results.collect(workdir, settings, made)
 
 

@@ -26,6 +26,7 @@ from atspeed_jax.training.checkpoint import (
 from atspeed_jax.training.fit_config import FitConfig, FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog, NoLog
 from atspeed_jax.training.preemption import Preempted, sigterm_asks
+from atspeed_jax.training.speed import Profile, StepTimes
 from atspeed_jax.training.step import initialiser, make_train_step
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
 
@@ -66,6 +67,7 @@ class _Run:
     mode: str
     mesh: jax.sharding.Mesh
     frozen: Any
+    profile: Profile
 
 
 def fit(
@@ -82,6 +84,7 @@ def fit(
     mode: str,
     mesh: jax.sharding.Mesh,
     frozen=None,
+    profile_steps: tuple[int, int] | None = None,
 ):
     """Train, and return the parameters of the best evaluation, placed on the mesh as `sharding.tree_shardings` says.
 
@@ -92,7 +95,8 @@ def fit(
     fold_in(key of the seed, updates done). batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a
     function of n alone. evaluate(params) runs every eval_every steps and after the last one; its figure `monitor` is
     minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement. frozen: arrays that are read but not
-    trained; where there are any, init_params and loss take them as one more argument.
+    trained; where there are any, init_params and loss take them as one more argument. profile_steps: first and last
+    step, from 1, of which a trace is kept in workdir/profile. How fast it trains is logged in workdir/speed.
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
@@ -113,7 +117,8 @@ def fit(
     if not is_finished(workdir):
         with claimed_workdir(workdir, name, fingerprint) if is_writer() else contextlib.nullcontext():
             if not is_finished(workdir):  # another process may have finished it in between
-                run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen)
+                what = name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen
+                run = _Run(*what, Profile(workdir, profile_steps))
                 _train(run, init, abstract)
     if is_writer():
         shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
@@ -129,8 +134,10 @@ def _train(run: _Run, init, abstract) -> None:
         else:
             step, progress = latest[0], Progress(**latest[1])
             state = checkpoints.restore(step, abstract)
-        with (MetricsLog if is_writer() else NoLog)(run.workdir, step) as log, sigterm_asks() as stops:
-            step = _loop(run, state, step, progress, checkpoints, log, stops)
+        make_log = MetricsLog if is_writer() else NoLog
+        logs = make_log(run.workdir, step), make_log(run.workdir / "speed", step)
+        with logs[0], logs[1], sigterm_asks() as stops:
+            step = _loop(run, state, step, progress, checkpoints, logs, stops)
         best = checkpoints.restore_params(progress.best_step, abstract["params"])
     metadata = {
         "name": run.name,
@@ -146,12 +153,14 @@ def _train(run: _Run, init, abstract) -> None:
     save_params(run.workdir, best, metadata)
 
 
-def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoints, log: MetricsLog, stops) -> int:
+def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoints, logs, stops) -> int:
     """Update until the last step or early stopping; returns the number of updates done. Changes `progress`.
 
-    stops(step) says that the process is to end: saves after the update under way, and raises Preempted.
+    logs: of what is computed, and of how fast. stops(step) says that the process is to end: saves after the update
+    under way, and raises Preempted.
     """
-    config = run.config
+    config, (log, speed_log) = run.config, logs
+    times = StepTimes(run.mesh.devices.flat, sum(leaf.size for leaf in jax.tree.leaves((state["params"], run.frozen))))
     train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen, config.accumulate)
     began = time.monotonic() - progress.seconds
     interval = 0.5 if sys.stderr.isatty() else 30.0
@@ -159,12 +168,19 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
     with tqdm(total=config.steps, initial=step, desc=run.name, unit="step", **shown) as bar:
         pending = None
         while step < config.steps and not _exhausted(config, progress):
-            host_batch = run.batches[step]
-            state, metrics = train_step(state, sharding.shard_batch(host_batch, run.mesh))
+            run.profile.before(step + 1)
+            with times.of("data"):
+                host_batch = run.batches[step]
+                batch = sharding.shard_batch(host_batch, run.mesh)
+            state, metrics = train_step(state, batch)
             step += 1
+            run.profile.after(step, metrics)
+            times.count(np.size(host_batch.get("tokens", ())))
             # Read the metrics of the step before: the device already works on this one.
             _record(run, pending, log, bar)
             pending = (step, host_batch, metrics)
+            if step % config.log_every == 0:
+                speed_log.write(step, "speed", times.figures())
             evaluates, stopped = step % config.eval_every == 0 or step == config.steps, stops(step)
             if not evaluates and not stopped and step % config.checkpoint_every != 0:
                 continue
@@ -172,13 +188,16 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
             _record(run, pending, log, bar)
             pending = None
             if evaluates:
-                _evaluate(run, state["params"], step, progress, log)
+                with times.of("evaluation"):
+                    _evaluate(run, state["params"], step, progress, log)
             if stopped or step % config.checkpoint_every == 0 or progress.best_step == step:
                 progress.seconds = time.monotonic() - began
-                checkpoints.save(step, state, asdict(progress), progress.best_step)
+                with times.of("checkpoint"):
+                    checkpoints.save(step, state, asdict(progress), progress.best_step)
             if stopped:
                 raise Preempted(f"{run.name}: SIGTERM came, saved at step {step}; run the same command to go on")
         progress.seconds = time.monotonic() - began
+    run.profile.stop()
     return step
 
 

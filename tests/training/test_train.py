@@ -86,7 +86,8 @@ def test_metrics_are_read_only_after_the_next_step_is_dispatched(tmp_path, monke
 
     class RecordingLog(MetricsLog):
         def write(self, step, split, metrics):
-            events.append(f"read {step} {split}")
+            if split != "speed":  # the clock's, which waits for no device
+                events.append(f"read {step} {split}")
             super().write(step, split, metrics)
 
     make_train_step = train.make_train_step
