@@ -44,8 +44,8 @@ def prompt_rows(catalog: Catalog, histories: Sequence, history: int) -> np.ndarr
 
 
 def training_rows(catalog: Catalog, sequences: Sequence, most: int) -> np.ndarray:
-    """Left-padded rows [N, prompt_width(catalog, most - 1) + L] int32 of N sequences of 1 to `most` items: the prompt of
-    all but the last, then the codes of the last."""
+    """Left-padded rows [N, prompt_width(catalog, most - 1) + L] int32 of N sequences of 1 to `most` items: the prompt
+    of all but the last, then the codes of the last."""
     rows = [np.concatenate((prompt_tokens(catalog, s[:-1], most - 1), catalog.tokens(s[-1]))) for s in sequences]
     return _left_padded(rows, prompt_width(catalog, most - 1) + catalog.length)
 
