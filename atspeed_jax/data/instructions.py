@@ -8,6 +8,7 @@ the whole text is checked, and refused otherwise.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -105,11 +106,13 @@ def same_instruction(found: Mapping[str, Instruction]) -> Instruction:
     (first, instruction), *others = found.items()
     for directory, other in others:
         for part, tokens in vars(instruction).items():
-            if (theirs := getattr(other, part)) != tokens:
-                raise PromptError(
-                    f"draft and target must read the same tokens, but the instruction's {part} is {list(tokens)} in "
-                    f"{first} and {list(theirs)} in {directory}: take models of one tokenizer"
-                )
+            pairs = itertools.zip_longest(tokens, getattr(other, part))
+            for place, (one, two) in enumerate(pairs):
+                if one != two:
+                    raise PromptError(
+                        f"draft and target must read the same tokens, but at place {place} of the instruction's {part} "
+                        f"is {one} in {first} and {two} in {directory}: take models of one tokenizer"
+                    )
     return instruction
 
 
