@@ -148,10 +148,11 @@ def test_codes_in_the_text(tmp_path, template, separator):
         read_instruction(*saved(byte_level(), tmp_path), PromptConfig("instruction", template, separator))
 
 
-def test_a_token_of_the_vocabulary_that_reaches_into_some_code(tmp_path):
+@pytest.mark.parametrize("before", ["items ", ", "])
+def test_a_token_of_the_vocabulary_that_reaches_into_some_code(tmp_path, before):
     """The pieces are right for most items; the one that it spoils is looked for."""
     tokenizer = byte_level()
-    tokenizer.add_tokens([AddedToken(f" <a_{CODES[7, 0]}>", normalized=False)])
+    tokenizer.add_tokens([AddedToken(f"{before}<a_{CODES[7, 0]}>", normalized=False)])
     directory, catalog = saved(tokenizer, tmp_path)
     assert (CODES[0] != CODES[7]).all()
     with pytest.raises(PromptError, match="apart at the item codes"):

@@ -8,7 +8,7 @@ from atspeed_jax.items.catalog import BOS, Catalog, CatalogError, Instruction
 
 CATALOG = Catalog.from_codes([[0, 1], [2, 0], [1, 1]])
 WORDED = dataclasses.replace(
-    CATALOG.behind(20, BOS), instruction=Instruction((BOS, 10), (11, 12), (13,), (BOS, 10, 14, 15, 13))
+    CATALOG.behind(20, BOS), instruction=Instruction((BOS, 10), (11, 12), (13,), (BOS, 10, 14, 15, 15, 13))
 )
 
 
@@ -30,7 +30,7 @@ def test_empty_history_is_bos_alone():
 def test_an_instruction_stands_around_the_newest_items():
     assert prompt_tokens(WORDED, [0], 5).tolist() == [BOS, 10, 20, 24, 13]
     assert prompt_tokens(WORDED, [2, 0, 1], 2).tolist() == [BOS, 10, 20, 24, 11, 12, 22, 23, 13]
-    assert prompt_tokens(WORDED, [], 5).tolist() == prompt_tokens(WORDED, [1], 0).tolist() == [BOS, 10, 14, 15, 13]
+    assert prompt_tokens(WORDED, [], 5).tolist() == prompt_tokens(WORDED, [1], 0).tolist() == [BOS, 10, 14, 15, 15, 13]
 
 
 @pytest.mark.parametrize("catalog", [CATALOG, WORDED], ids=["items alone", "instruction"])
@@ -46,7 +46,7 @@ def test_widths_hold_the_longest(catalog):
 
 def test_a_training_row_is_a_prompt_and_its_answer():
     assert training_rows(WORDED, [[2], [2, 0, 1]], 4)[:, -11:].tolist() == [
-        [0, 0, 0, 0, BOS, 10, 14, 15, 13, 21, 24],
+        [0, 0, 0, BOS, 10, 14, 15, 15, 13, 21, 24],
         [BOS, 10, 21, 24, 11, 12, 20, 24, 13, 22, 23],
     ]
     assert training_rows(CATALOG, [[2], [2, 0, 1]], 3).tolist() == [
