@@ -101,6 +101,7 @@ def lists(run, exclude_seen=False):
     return lists_of(decoders, plain(5, "vocab"), run.dataset, **shapes, exclude_seen=exclude_seen)(HISTORIES)
 
 
+@pytest.mark.slow
 def test_lists_of_users_with_and_without_a_history(trained):
     items, scores = lists(trained[2])
     assert (items >= 0).all() and np.isfinite(scores).all()
