@@ -141,34 +141,25 @@ def test_models_trained_with_another_text_are_refused(trained):
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "template", "message"),
+    ("changes", "message"),
     [
-        ("target", {"words": ()}, TEMPLATE, "there is no .*target/tokenizer.json: an instruction is text"),
-        ("draft", {"words": ()}, TEMPLATE, "there is no .*draft/tokenizer.json: an instruction is text"),
+        ({"words": ()}, "there is no .*draft/tokenizer.json: an instruction is text"),
         (
-            "draft",
             {"words": (*WORDS[:3], *WORDS[:2:-1])},
-            TEMPLATE,
             "at place 1 of the instruction's head is 3 in .*target and 40 in .*draft: take models of one tokenizer",
         ),
         (
-            "draft",
             {"max_position_embeddings": 60},
-            TEMPLATE,
             r"history=4 items and the next one has 6\d tokens, but .*draft was made for 60 .*: shorten prompt.template",
         ),
-        ("target", {}, "Hello {items}", r"has token 0 \('<unk>'\) of .*target/tokenizer.json"),
     ],
-    ids=["no tokenizer", "none of the draft", "two tokenizers", "too long", "unknown word"],
+    ids=["no tokenizer", "two tokenizers", "too long"],
 )
-def test_what_is_no_instruction_is_refused_before_any_work(
-    small_config, data_only, tmp_path, name, changes, template, message
-):
-    for own, sizes in {"target": TARGET, "draft": DRAFT}.items():
-        write_base(tmp_path / own, sizes, **BASES | (changes if own == name else {}))
-    config = with_instruction(small_config, tmp_path, PromptConfig("instruction", template))
+def test_what_is_no_instruction_is_refused_before_any_work(small_config, data_only, tmp_path, changes, message):
+    write_base(tmp_path / "target", TARGET, **BASES)
+    write_base(tmp_path / "draft", DRAFT, **BASES | changes)
     with pytest.raises(ValueError, match=message):
-        Run(config, data_only, None).dataset  # noqa: B018
+        Run(with_instruction(small_config, tmp_path), data_only, None).dataset  # noqa: B018
 
 
 def test_settings_that_an_instruction_does_not_allow(small_config, tmp_path):
