@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from atspeed_jax.data.batches import bucket_lengths
 from atspeed_jax.data.dataset import Dataset, DatasetError
+from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
 from atspeed_jax.experiment import ExperimentConfig
@@ -65,6 +66,18 @@ def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[in
             resolve_widths(widths, prefixes, beams)
         except DecodeError as error:
             raise DecodeError(f"{name}: {error}") from error
+
+
+def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:
+    """Raises ValueError if a prompt of `history` items and its answer are longer than a model was made for."""
+    longest = prompt_width(catalog, history) + catalog.length
+    for one in pretrained:
+        if one.positions is not None and longest > one.positions:
+            raise ValueError(
+                f"config.data: the instruction with history={history} items and the next one has {longest} tokens, but "
+                f"{one.config.directory} was made for {one.positions} (max_position_embeddings): shorten "
+                "prompt.template or prompt.separator, or lower history"
+            )
 
 
 def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:

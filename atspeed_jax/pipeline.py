@@ -206,7 +206,7 @@ class Run(RunAssets):
             history=c.data.history,
             target_fingerprint=target,
             say=lambda text: print(f"[evaluation] {text}", flush=True),
-            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, c.data.history),
+            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, self.reads),
         )
 
     def evaluation(self, *, full: bool = False) -> dict:

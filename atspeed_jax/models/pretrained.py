@@ -37,12 +37,13 @@ class PretrainedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """model: sizes of the base. bos: its first token. fingerprint: of the files, wherever they lie, and what is trained
-    of them."""
+    """model: sizes of the base. bos: its first token. positions: tokens that it was made for, if it says so.
+    fingerprint: of the files, wherever they lie, and what is trained of them."""
 
     config: PretrainedConfig
     model: LlamaConfig
     bos: int
+    positions: int | None
     fingerprint: str
 
     @property
@@ -74,7 +75,9 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
     directory = Path(config.directory)
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)
     files = weight_files(directory, model)
-    bos = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")).get("bos_token_id")
+    raw = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+    bos, positions = raw.get("bos_token_id"), raw.get("max_position_embeddings")
+    positions = positions if type(positions) is int else None
     if type(bos) is not int or not PAD < bos < model.vocab_size:
         raise HFConfigError(
             f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
@@ -87,4 +90,4 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     training = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
     training["remat_policy"] = config.remat_policy
-    return Pretrained(config, dataclasses.replace(model, **training), bos, digest.hexdigest()[:16])
+    return Pretrained(config, dataclasses.replace(model, **training), bos, positions, digest.hexdigest()[:16])

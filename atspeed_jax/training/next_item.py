@@ -29,7 +29,7 @@ def shuffle_items(batch, length: int, rate: float, key):
     """The batch with the items of a row in random order, for a share `rate` of its rows.
 
     What one user chose on one day has no order, and what goes together goes together both ways: the causal model
-    learns both directions. length: tokens per item, L; T = 1 + L * bucket, left-padded.
+    learns both directions. length: tokens per item, L; T = 1 + L * bucket, left-padded, items alone.
     """
     which, order = jax.random.split(key)
     rows, width = batch["tokens"].shape
@@ -63,7 +63,7 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
 def validation(model: LlamaConfig, batches: list[dict], length: int, mesh: Mesh):
     """The `evaluate` of `fit`: params -> {"nats_per_item"}, L times the mean loss per code of the validation items.
 
-    The first code of a row's first token cannot be predicted from nothing, so every row starts with BOS.
+    The first code of a row cannot be predicted from nothing, so every row starts with BOS.
     """
 
     @jax.jit
