@@ -199,11 +199,12 @@ def alignment_batches(
     buckets: tuple[int, ...],
     batch_size: int,
     seed: int,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "list" [B, K], "next_id" [B]} over the
     training users' prompts, and "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
 
-    Resumable like all batches: batches[step] is a function of the arguments and step.
+    Resumable like all batches: batches[step] is a function of the arguments and step. rows: see `bucketed_batches`.
     """
     histories, next_items = teacher_examples(dataset, prompts)
     histories = [items[max(0, len(items) - history) :] for items in histories]
@@ -225,6 +226,7 @@ def alignment_batches(
         batch_size=batch_size,
         seed=seed,
         collate=collate,
+        rows=rows,
     )
 
 

@@ -37,8 +37,16 @@ def bucket_lengths(buckets: tuple[int, ...], longest: int) -> tuple[int, ...]:
 class _ShuffledBatches:
     """Endless batches of one bucket: a new permutation of the examples every epoch, joined, then cut into batches."""
 
-    def __init__(self, examples: Sequence, batch_size: int, seed: tuple[int, ...], collate: Callable[[list], dict]):
+    def __init__(
+        self,
+        examples: Sequence,
+        batch_size: int,
+        seed: tuple[int, ...],
+        collate: Callable[[list], dict],
+        rows: np.ndarray | None,
+    ):
         self._examples, self._batch_size, self._collate = examples, batch_size, collate
+        self._rows = np.arange(batch_size) if rows is None else rows
         # Kept because a permutation costs as much as a batch; recomputed after a resume, to the same values.
         self._order = lru_cache(maxsize=4)(
             lambda epoch: np.random.default_rng((*seed, epoch)).permutation(len(examples))
@@ -48,9 +56,7 @@ class _ShuffledBatches:
         return _ENDLESS
 
     def __getitem__(self, step: int) -> dict:
-        epochs, places = np.divmod(
-            np.arange(step * self._batch_size, (step + 1) * self._batch_size), len(self._examples)
-        )
+        epochs, places = np.divmod(step * self._batch_size + self._rows, len(self._examples))
         return self._collate(
             [self._examples[self._order(epoch)[place]] for epoch, place in zip(epochs.tolist(), places, strict=True)]
         )
@@ -64,6 +70,7 @@ def bucketed_batches(
     batch_size: int,
     seed: int,
     collate: Callable[[list, int], dict],
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """Endless shuffled batches, each from one bucket; buckets take turns in proportion to their number of examples.
 
@@ -77,6 +84,8 @@ def bucketed_batches(
       batch_size: examples per batch, B.
       seed: of the order.
       collate: (list of B examples, bucket) -> dict of arrays.
+      rows: places of a batch, 0..B - 1, that are read; None for all. One of several processes reads its own, and B
+        stays what they read together.
 
     Raises:
       ValueError: no examples, one longer than every bucket, or a batch size below 1.
@@ -89,19 +98,25 @@ def bucketed_batches(
     if not len(examples):
         raise ValueError("there are no examples to make batches of; the split is empty.")
     parts, weights = [], []
-    for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
-        if len(rows):
-            chosen = [examples[row] for row in rows.tolist()]
+    for bucket, members in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
+        if len(members):
+            chosen = [examples[member] for member in members.tolist()]
             source = _ShuffledBatches(
-                chosen, batch_size, (seed, bucket), lambda batch, bucket=bucket: collate(batch, bucket)
+                chosen, batch_size, (seed, bucket), lambda batch, bucket=bucket: collate(batch, bucket), rows
             )
             parts.append(grain.MapDataset.source(source))
-            weights.append(len(rows))
+            weights.append(len(members))
     return grain.MapDataset.mix(parts, weights=weights)
 
 
 def train_batches(
-    dataset: Dataset, *, history: int, buckets: tuple[int, ...], batch_size: int, seed: int
+    dataset: Dataset,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    batch_size: int,
+    seed: int,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """Endless batches of training windows, see `bucketed_batches`.
 
@@ -118,16 +133,15 @@ def train_batches(
     tables = _tables(training_rows, dataset.catalog, windows, lengths, buckets)
     codes = dataset.catalog.length * (lengths if dataset.catalog.instruction is None else np.ones_like(lengths))
     row_in_table = np.zeros(len(windows), np.int64)
-    for rows in _rows_by_bucket(lengths, buckets):
-        row_in_table[rows] = np.arange(len(rows))
+    for own in _rows_by_bucket(lengths, buckets):
+        row_in_table[own] = np.arange(len(own))
 
-    def collate(rows: list[int], bucket: int) -> dict:
-        tokens = tables[bucket][row_in_table[rows]]
-        return {"tokens": tokens, "valid": tokens != PAD, "predict": _last(codes[rows], tokens.shape[1])}
+    def collate(chosen: list[int], bucket: int) -> dict:
+        tokens = tables[bucket][row_in_table[chosen]]
+        return {"tokens": tokens, "valid": tokens != PAD, "predict": _last(codes[chosen], tokens.shape[1])}
 
-    return bucketed_batches(
-        range(len(windows)), lengths, buckets=buckets, batch_size=batch_size, seed=seed, collate=collate
-    )
+    shape = {"buckets": buckets, "batch_size": batch_size, "seed": seed, "rows": rows}
+    return bucketed_batches(range(len(windows)), lengths, collate=collate, **shape)
 
 
 def steps_per_epoch(dataset: Dataset, history: int, buckets: tuple[int, ...], batch_size: int) -> int:

@@ -93,10 +93,11 @@ def fit(
     name labels the progress bar. init_params(key) gives the parameters (traced under jit). loss(params, batch, key)
     gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, and its key is
     fold_in(key of the seed, updates done). batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a
-    function of n alone. evaluate(params) runs every eval_every steps and after the last one; its figure `monitor` is
-    minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement. frozen: arrays that are read but not
-    trained; where there are any, init_params and loss take them as one more argument. profile_steps: first and last
-    step, from 1, of which a trace is kept in workdir/profile. How fast it trains is logged in workdir/speed.
+    function of n alone; of several processes each gives its own rows (`sharding.own_rows`). evaluate(params) runs every
+    eval_every steps and after the last one; its figure `monitor` is minimised or maximised by `mode` ("min" or "max"),
+    and a tie is no improvement. frozen: arrays that are read but not trained; where there are any, init_params and loss
+    take them as one more argument. profile_steps: first and last step, from 1, of which a trace is kept in
+    workdir/profile. How fast it trains is logged in workdir/speed.
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
@@ -171,11 +172,11 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
             run.profile.before(step + 1)
             with times.of("data"):
                 host_batch = run.batches[step]
-                batch = sharding.shard_batch(host_batch, run.mesh)
+                batch = sharding.shard_own_rows(host_batch, run.mesh)
             state, metrics = train_step(state, batch)
             step += 1
             run.profile.after(step, metrics)
-            times.count(np.size(host_batch.get("tokens", ())))
+            times.count(batch["tokens"].size if "tokens" in batch else 0)
             # Read the metrics of the step before: the device already works on this one.
             _record(run, pending, log, bar)
             pending = (step, host_batch, metrics)
