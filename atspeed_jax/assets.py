@@ -20,12 +20,21 @@ from jax.sharding import Mesh
 from atspeed_jax.alignment.examples import EXAMPLES
 from atspeed_jax.alignment.teacher import COMPLETE
 from atspeed_jax.alignment.tree import tree_context
-from atspeed_jax.checks import check_mesh, check_same_data, check_same_vocabulary, check_settings, check_splits
+from atspeed_jax.checks import (
+    check_mesh,
+    check_positions,
+    check_same_data,
+    check_same_vocabulary,
+    check_settings,
+    check_splits,
+)
 from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
+from atspeed_jax.data.instructions import read_instruction, same_instruction
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
 from atspeed_jax.decoding.base import prefixes_by_norm
 from atspeed_jax.evaluation.decoders import Decoders
 from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig
@@ -75,6 +84,7 @@ class RunAssets:
                 "with data.source 'atspeed'"
             )
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
+        self.profile_steps: tuple[int, int] | None = None  # of each training that is run, see `fit`
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -93,11 +103,28 @@ class RunAssets:
             check_same_vocabulary(self.pretrained.values())
             catalog = dataset.catalog.behind(base.model.vocab_size, base.bos)
             extended_tokenizer(Path(base.config.directory), catalog)  # its complaints now, not when it is exported
-            dataset = dataclasses.replace(dataset, catalog=catalog)
+            dataset = dataclasses.replace(dataset, catalog=self._with_prompt(catalog))
         check_settings(self.config, dataset)
         models = {name: self._model(name, dataset) for name in ("target", "draft")}
         check_mesh(self.config, models, self.mesh)
         return dataset
+
+    def _with_prompt(self, catalog: Catalog) -> Catalog:
+        """The catalogue with the text that the config has around items, if any; PromptError, ValueError as above."""
+        data = self.config.data
+        if data.prompt.kind == "item":
+            return catalog
+        directories = [one.config.directory for one in self.pretrained.values()]
+        found = {directory: read_instruction(Path(directory), catalog, data.prompt) for directory in directories}
+        catalog = dataclasses.replace(catalog, instruction=same_instruction(found))
+        check_positions(self.pretrained.values(), catalog, data.history)
+        return catalog
+
+    @property
+    def reads(self):
+        """What the models read of a user, for fingerprints: so many items, and the text around them if any."""
+        history, instruction = self.config.data.history, self.dataset.catalog.instruction
+        return history if instruction is None else (history, instruction)
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -180,17 +207,17 @@ class RunAssets:
     @property
     def _target_fingerprint(self) -> str:
         c = self.config
-        return fingerprint(self.dataset.fingerprint, c.data.history, self._origin("target"), c.train_target)
+        return fingerprint(self.dataset.fingerprint, self.reads, self._origin("target"), c.train_target)
 
     @functools.cached_property
     def _teacher_fingerprint(self) -> str:
         c = self.config
-        return fingerprint(fingerprint_of(self.target_params), EXAMPLES, c.teacher, c.data.history, c.decode.score_norm)
+        return fingerprint(fingerprint_of(self.target_params), EXAMPLES, c.teacher, self.reads, c.decode.score_norm)
 
     @property
     def _sft_fingerprint(self) -> str:
         c = self.config
-        return fingerprint(self.dataset.fingerprint, c.data.history, self._origin("draft"), c.train_draft)
+        return fingerprint(self.dataset.fingerprint, self.reads, self._origin("draft"), c.train_draft)
 
     def _origin(self, name: str):
         """What stands for a model before its training in a fingerprint."""

@@ -12,13 +12,14 @@ from jax.sharding import Mesh
 
 from atspeed_jax.data.batches import bucket_lengths
 from atspeed_jax.data.dataset import Dataset, DatasetError
+from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained
-from atspeed_jax.training.sharding import check_batch, check_model
+from atspeed_jax.training.sharding import ShardingError, check_batch, check_model
 
 
 def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
@@ -67,6 +68,18 @@ def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[in
             raise DecodeError(f"{name}: {error}") from error
 
 
+def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:
+    """Raises ValueError if a prompt of `history` items and its answer are longer than a model was made for."""
+    longest = prompt_width(catalog, history) + catalog.length
+    for one in pretrained:
+        if one.positions is not None and longest > one.positions:
+            raise ValueError(
+                f"config.data: the instruction with history={history} items and the next one has {longest} tokens, but "
+                f"{one.config.directory} was made for {one.positions} (max_position_embeddings): shorten "
+                "prompt.template or prompt.separator, or lower history"
+            )
+
+
 def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:
     """Raises ValueError unless all pretrained models have one vocabulary: draft and target read the same tokens."""
     sizes = {one.config.directory: (one.model.vocab_size, one.bos) for one in pretrained}
@@ -81,3 +94,10 @@ def check_mesh(config: ExperimentConfig, models: Mapping[str, LlamaConfig], mesh
         check_model(mesh, model, f"config.{name}")
     for name in ("train_target", "train_draft", "train_align", "teacher"):
         check_batch(mesh, getattr(config, name).batch_size, f"config.{name}.batch_size")
+    for name in ("train_target", "train_draft", "train_align"):
+        train = getattr(config, name)
+        if train.batch_size % train.accumulate:
+            raise ShardingError(
+                f"config.{name}.batch_size={train.batch_size} is not a multiple of accumulate={train.accumulate}"
+            )
+        check_batch(mesh, train.batch_size // train.accumulate, f"config.{name}.batch_size / accumulate")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from atspeed_jax.alignment.align import AlignConfig
 from atspeed_jax.alignment.teacher import TeacherConfig
+from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.data.simulate import SyntheticConfig
 from atspeed_jax.evaluation.decoders import DecodeConfig
 from atspeed_jax.evaluation.evaluate import EvaluateConfig
@@ -22,12 +23,13 @@ from atspeed_jax.training.sharding import MeshConfig
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What is read. source: "synthetic" (made from `synthetic`) or "atspeed" (a directory in the AtSpeed text layout,
-    given by --data_dir). history: newest items of a user that a model sees.
+    given by --data_dir). history: newest items of a user that a model sees. prompt: what stands around them.
     """
 
     source: Literal["synthetic", "atspeed"]
     history: int
     synthetic: SyntheticConfig | None
+    prompt: PromptConfig = PromptConfig()
 
     def __post_init__(self):
         if self.source == "synthetic" and self.synthetic is None:
@@ -53,6 +55,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"]
     remat: bool
     rope_scaling: RopeScalingConfig | None = None
+    remat_policy: Literal["nothing", "dots"] = "nothing"
 
     def __post_init__(self):
         for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
@@ -71,7 +74,7 @@ class TrainConfig:
     buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations
     without improvement before it stops, 0 never. valid_users: validation users measured each time. average: decay of
     the moving average of the parameters, which is then what is kept; 0 for none. shuffle: share of the rows whose items
-    come in random order, in next-item training.
+    come in random order, in next-item training. accumulate: see `FitConfig`.
     """
 
     epochs: float
@@ -91,6 +94,7 @@ class TrainConfig:
     log_every: int
     valid_users: int
     seed: int
+    accumulate: int = 1
 
     def __post_init__(self):
         for name in ("batch_size", "evaluations", "valid_users"):
@@ -128,6 +132,7 @@ class TrainConfig:
             checkpoint_every=self.checkpoint_every,
             log_every=self.log_every,
             seed=self.seed,
+            accumulate=self.accumulate,
         )
 
 
@@ -160,3 +165,18 @@ class ExperimentConfig:
                 f"align.temperature={self.align.temperature} with teacher.log_probs: what is stored holds at "
                 "temperature 1.0 only; set teacher.log_probs=False, and the teacher is asked again in every step"
             )
+        if self.data.prompt.kind == "instruction":
+            self._check_instruction()
+
+    def _check_instruction(self):
+        if not any(isinstance(model, PretrainedConfig) for model in (self.target, self.draft)):
+            raise ValueError(
+                "data.prompt.kind='instruction': models made from scratch know item codes alone; begin the target with "
+                "a Hugging Face directory, or set it to 'item'"
+            )
+        for name in ("train_target", "train_draft"):
+            if (share := getattr(self, name).shuffle) > 0:
+                raise ValueError(
+                    f"{name}.shuffle={share} with data.prompt.kind='instruction': items come in chronological order "
+                    "there, and one of a row is predicted; set it to 0.0"
+                )

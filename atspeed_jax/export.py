@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from atspeed_jax import files
+from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.items.catalog import PAD, Catalog
@@ -52,7 +53,7 @@ def export_hf(
     the tokenizer is left out. The directory appears whole or not at all. Raises ExportError if it exists and is not
     empty, or cannot be written, and TokenizerError if codes cannot join the base's tokens.
     """
-    positions = 1 + catalog.length * (history + 1)
+    positions = prompt_width(catalog, history) + catalog.length
     fields = hf_config(config, dtype=dtype, max_positions=positions, bos=catalog.bos, eos=None, pad=PAD)
     tokenizer = item_tokenizer(catalog) if base is None else extended_tokenizer(base, catalog)
     with _appearing(Path(directory)) as partial:
@@ -102,7 +103,7 @@ def export_decoder(
         return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
 
     names = list(arrays)
-    shape = (batch, 1 + catalog.length * history)
+    shape = (batch, prompt_width(catalog, history))
     takes = (
         {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()},
         jax.ShapeDtypeStruct(shape, jnp.int32),
@@ -111,7 +112,7 @@ def export_decoder(
     about = {
         "tokens": list(shape),
         "valid": "tokens that are not padding",
-        "prompt": "padding on the left, then bos, then the tokens of the user's items, oldest first",
+        **_prompt(catalog),
         "pad": PAD,
         "bos": catalog.bos,
         "platforms": list(platforms),
@@ -129,6 +130,15 @@ def export_decoder(
         save_file(arrays, partial / "arrays.safetensors")
         pq.write_table(pa.table(items), partial / "items.parquet")
         files.write_json(partial / "decoder.json", about)
+
+
+def _prompt(catalog: Catalog) -> dict:
+    """How a prompt is made, for decoder.json."""
+    if catalog.instruction is None:
+        return {"prompt": "padding on the left, then bos, then the tokens of the user's items, oldest first"}
+    items = "the tokens of the user's items, oldest first, with separator between two"
+    prompt = f"padding on the left, then head, {items}, tail; without items empty alone"
+    return {"prompt": prompt} | vars(catalog.instruction)
 
 
 def export_figures(directory: Path, report: Mapping) -> None:

@@ -28,7 +28,7 @@ from atspeed_jax.processes import barrier, is_writer
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
-from atspeed_jax.training.sharding import shard_batch
+from atspeed_jax.training.sharding import own_rows, shard_batch
 from atspeed_jax.training.train import fit
 
 STAGES = ("data", "target", "teacher", "draft", "evaluation")
@@ -109,6 +109,7 @@ class Run(RunAssets):
             monitor="target_calls",
             mode="min",
             mesh=self.mesh,
+            profile_steps=self.profile_steps,
             frozen={"sft": sft, "target": self.target_params, "context": self.tree_context},
         )
 
@@ -134,6 +135,7 @@ class Run(RunAssets):
             buckets=buckets,
             batch_size=train.batch_size,
             seed=train.seed,
+            rows=own_rows(self.mesh, train.batch_size),
         )
 
     def _on_histories(self):
@@ -144,7 +146,8 @@ class Run(RunAssets):
         def loss(params, batch, key, frozen):
             return history_loss(c.align, model, self.target_model, params, frozen["target"], batch, key)
 
-        batches = train_batches(self.dataset, seed=c.train_align.seed, **shape)
+        rows = own_rows(self.mesh, c.train_align.batch_size)
+        batches = train_batches(self.dataset, seed=c.train_align.seed, rows=rows, **shape)
         return loss, batches, steps_per_epoch(self.dataset, **shape)
 
     def _fit_next_item(
@@ -160,7 +163,8 @@ class Run(RunAssets):
         """lists: params -> further figures. best: the figure by which parameters are kept, and which way."""
         start, length = getattr(self, f"{name}_start"), self.dataset.catalog.length
         shape = {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
-        batches = train_batches(self.dataset, seed=train.seed, **shape)
+        rows = own_rows(self.mesh, train.batch_size)
+        batches = train_batches(self.dataset, seed=train.seed, rows=rows, **shape)
         held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)
         nats = validation(getattr(self, f"{name}_model"), held_out, length, self.mesh)
 
@@ -180,6 +184,7 @@ class Run(RunAssets):
             monitor=best[0],
             mode=best[1],
             mesh=self.mesh,
+            profile_steps=self.profile_steps,
             frozen=start.frozen,
         )
 
@@ -200,7 +205,7 @@ class Run(RunAssets):
             history=c.data.history,
             target_fingerprint=target,
             say=lambda text: print(f"[evaluation] {text}", flush=True),
-            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, c.data.history),
+            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, self.reads),
         )
 
     def evaluation(self, *, full: bool = False) -> dict:

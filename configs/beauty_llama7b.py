@@ -1,26 +1,32 @@
-"""The paper's pair: LLaMA-7B fine-tuned with LoRA as the target, LLaMA-68M as the draft, item prompts.
+"""The paper's pair: LLaMA-7B fine-tuned with LoRA as the target, LLaMA-68M as the draft, its instruction as the prompt.
 
     python -m launch.pipeline --config=configs/beauty_llama7b.py --workdir=DIR --data_dir=PATH/TO/beauty \
         --config.target.directory=PATH/TO/llama-7b --config.draft.directory=PATH/TO/llama-68m
 
-Both directories are Hugging Face ones of the same vocabulary (32,000 tokens), with safetensors. LoRA r = 8, alpha 16,
-dropout 0.05 on q and v, lr 1e-4, batch 256, 20 epochs, weight decay 0.01; draft AdamW lr 1e-3, 100 warm-up steps,
-weight decay 0.1, alpha 0.7, AtSpeed-S: the public code's (ALGORITHM section 7). Base weights in bfloat16 take 13.5 GB;
-adapter and item rows are float32. Never run: no weights of this size can be had where it was written, and its step and
-decoder have only been traced (tests/test_pipeline_7b.py). Base weights are not yet split over devices, so each needs
-room for them and for its share of a batch of 256 rows of 85 tokens; lower train_target.batch_size where there is not.
+Both directories are Hugging Face ones of the same vocabulary (32,000 tokens), with safetensors and tokenizer.json.
+With --config=configs/beauty_llama7b.py:item prompts are item codes alone, and every item of a row is predicted. LoRA r
+= 8, alpha 16, dropout 0.05 on q and v, lr 1e-4, batch 256, 20 epochs, weight decay 0.01; draft AdamW lr 1e-3, 100
+warm-up steps, weight decay 0.1, alpha 0.7, AtSpeed-S: the public code's (ALGORITHM section 7). Base weights in
+bfloat16 take 13.5 GB; adapter and item rows are float32. Never run: no weights of this size can be had where it was
+written, and its step and decoder have only been traced (tests/test_pipeline_7b.py). Base weights are not yet split
+over devices, so each needs room for them and for its share of a batch of 256 rows of about 200 tokens (item: 85);
+lower train_target.batch_size where there is not.
 """
 
 import ml_collections
 
+from atspeed_jax.data.instructions import SEPARATOR, TEMPLATE
 from configs import atspeed_s
 
 BASE = dict(dtype="bfloat16", remat=True, dropout=0.0)
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(prompt: str = "instruction") -> ml_collections.ConfigDict:
+    if prompt not in ("instruction", "item"):
+        raise ValueError(f"prompt {prompt!r}: expected 'instruction' or 'item'")
     config = atspeed_s.get_config()
     config.name = "beauty_llama7b"
+    config.data.prompt = ml_collections.ConfigDict(dict(kind=prompt, template=TEMPLATE, separator=SEPARATOR))
     lora = dict(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
     config.target = ml_collections.ConfigDict(BASE | dict(directory="configs/models/llama_7b", lora=lora))
     config.draft = ml_collections.ConfigDict(BASE | dict(directory="configs/models/llama_68m", lora=None))

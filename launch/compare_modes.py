@@ -5,11 +5,15 @@ python -m launch.compare_modes --config=configs/lcrec_small.py --workdir=DIR [--
 Writes DIR/modes.json and DIR/modes.md; what is measured is remembered, so a stopped run goes on where it was.
 """
 
+from typing import get_args
+
 from absl import flags
 
 from atspeed_jax import files
+from atspeed_jax.decoding.base import Mode
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
 from atspeed_jax.evaluation.tables import markdown, plain
+from atspeed_jax.evaluation.tune import parse_widths
 from launch.stage import main
 
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed modes.", lower_bound=1)
@@ -19,15 +23,18 @@ _NORMS = flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")
 _CONSTRAINTS = flags.DEFINE_list("constraints", ["trie"], "trie: real ids; levels: any known code of a level.")
 _TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.05"], "Shares of probability that strict may give up.")
 _BUDGETS = flags.DEFINE_list("budgets", ["128"], "Drafted nodes that a target call reads, in strict mode.")
+_WIDTHS = flags.DEFINE_multi_string("widths", [], "Such as all,96,128 (may be repeated) in the place of the config's.")
+_MODES = flags.DEFINE_list("modes", list(get_args(Mode)), "Modes of the decoder.")
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.", lower_bound=1e-3)
 
 
 def compare(run) -> None:
     beams = tuple(int(k) for k in _BEAMS.value)
+    own = (run.config.decode.widths, *run.config.evaluate.grid_widths[:1])
     config = ModesConfig(
         beams=beams,
         main_beams=beams[:1],
-        widths=tuple(dict.fromkeys((run.config.decode.widths, *run.config.evaluate.grid_widths[:1]))),
+        widths=tuple(dict.fromkeys(map(parse_widths, _WIDTHS.value) if _WIDTHS.value else own)),
         drafter=_DRAFTER.value,
         norms=tuple(_NORMS.value),
         tolerances=tuple(float(share) for share in _TOLERANCES.value),
@@ -35,6 +42,7 @@ def compare(run) -> None:
         temperature=_TEMPERATURE.value,
         seeds=_SEEDS.value,
         constraints=tuple(_CONSTRAINTS.value),
+        modes=tuple(_MODES.value),
     )
     rows = ModeTable(run.measurements(), config).rows()
     table = mode_table(rows)

@@ -20,7 +20,7 @@ from atspeed_jax.models.lora import LoraConfig, init_adapter
 from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig, make_optimizer
-from atspeed_jax.training.train import make_train_step
+from atspeed_jax.training.step import make_train_step
 from launch.peers import random_catalog, random_config, random_params, random_prompts
 
 _ROWS = flags.DEFINE_integer("rows", 8, "Of the lora suite: rows per step.", lower_bound=1)

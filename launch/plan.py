@@ -16,12 +16,12 @@ from atspeed_jax import files
 from atspeed_jax.data.sources import read_atspeed
 from atspeed_jax.evaluation.tables import plain
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.planning.chips import chip_of
 from atspeed_jax.planning.plan import NOTE, STEPS, plan, random_catalog, table
+from atspeed_jax.training.chips import CHIPS, chip_of
 from launch.stage import given_config, start
 
 _DEVICES = flags.DEFINE_integer("devices", None, "Devices to plan for.", lower_bound=1)
-_CHIP = flags.DEFINE_string("chip", "v5e", "Of the roofline: v4, v5e, v5p, v6e, a100, h100.")
+_CHIP = flags.DEFINE_string("chip", "v5e", f"Of the roofline: {', '.join(CHIPS)}.")
 _HBM = flags.DEFINE_float("hbm_gib", None, "Memory of a device; the chip's, if not given.", lower_bound=0)
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _ROWS = flags.DEFINE_integer("batch_per_device", None, "Rows per device, for the config's batch sizes.", lower_bound=1)

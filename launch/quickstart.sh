@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains a small target and its draft on synthetic data, decodes, and writes a report. Arguments go to launch.pipeline.
 set -euo pipefail
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 # glibc backs XLA's buffers with huge pages (and other systems ignore it): see README, "The main job".

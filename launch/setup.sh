@@ -1,7 +1,8 @@
+# shellcheck shell=bash
 # Sourced by quickstart.sh and test.sh: goes to the repository root and makes .venv ready.
 # Safe to run again: packages are installed only when requirements.txt has changed since the last install.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 STAMP=.venv/requirements.sha256  # hash of the requirements.txt that .venv was last filled from
 

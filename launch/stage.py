@@ -17,6 +17,7 @@ from launch.config import ConfigError, check_workdir, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/tiny.py; --config.x.y=... overrides.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run: new, empty, or one that this program made.")
+_PROFILE = flags.DEFINE_string("profile_steps", None, "FIRST:LAST steps of training to trace, in STAGE/profile.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes; SLURM, GKE, a TPU VM say which.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
@@ -28,12 +29,21 @@ def open_run() -> Run:
     """The run that the flags describe; ConfigError, DatasetError or WorkdirError before anything is done."""
     config = given_config()
     run = Run(config, Path(_WORKDIR.value), Path(_DATA_DIR.value) if _DATA_DIR.value else None)
+    if _PROFILE.value is not None:
+        run.profile_steps = _steps(_PROFILE.value)
     check_same(fingerprint(config), "config")
     if is_writer():
         for difference in check_workdir(_WORKDIR.value, config):
             print(f"note: differs from the config this workdir was made with: {difference}")
     check_shared(run.workdir)
     return run
+
+
+def _steps(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ConfigError(f"--profile_steps={text}: expected FIRST:LAST, steps counted from 1, such as 10:12")
+    return int(first), int(last)
 
 
 def given_config() -> ExperimentConfig | None:

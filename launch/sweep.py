@@ -1,59 +1,55 @@
-"""Several experiments one after another on this machine, and one table of them all.
+"""Several experiments, here or each as a job of a cluster, and one table of them all.
 
     python -m launch.sweep --config=configs/sweeps/objectives.py --workdir=DIR [--data_dir=DIR] [--borrow=RUN]
 
-Each is a run of launch.pipeline in DIR/NAME_SEED, but for its evaluation; stages that an earlier one, or the run RUN,
-made of the same data and settings are linked. Resumable. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png.
+Each is a run of launch.pipeline in DIR/NAME_SEED, but for its evaluation; stages that another one, or the run RUN, made
+of the same data and settings are linked. Resumable. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png.
+
+--backend=slurm|xpk|tpu_vm submits those that are not done as jobs (launch/pods; its variables come from the
+environment) and shows what is done so far: run it again to see more. Jobs at work at the same time have nothing to link
+from each other: give --borrow a run with what they share, or submit one (--only), and the rest when that is done.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax import files
-from atspeed_jax.evaluation.modes import ModeTable
-from atspeed_jax.evaluation.plots import sweep_plot
-from atspeed_jax.evaluation.sweep_table import pairs_table, sweep_row, sweep_table
-from atspeed_jax.evaluation.tables import markdown, plain
-from atspeed_jax.pipeline import Run
-from atspeed_jax.programs import forget_programs
+from atspeed_jax.processes import is_writer
+from launch import backends, results
 from launch.config import check_workdir
 from launch.stage import start  # and its flags
-from launch.trials import SweepConfig, Trial, trials
+from launch.trials import chosen, trials
 
 _BORROW = flags.DEFINE_multi_string("borrow", [], "Directories of runs whose finished stages may be used.")
-
-
-def rows_of(trial: Trial, settings: SweepConfig, run: Run, others: list[Path]) -> list[dict]:
-    """Trains the run's draft, and what comes before it, and measures every way to decode."""
-    for stage in ("data", "target", "teacher", "draft_sft", "draft"):
-        print(f"[{trial.name}] {stage}", flush=True)
-        run.borrow(stage, others)
-        getattr(run, stage)()
-    evaluation = run.measurements()
-    found = [row for measure in settings.measure for row in ModeTable(evaluation, measure).rows()]
-    about = trial.run, trial.config.align.objective, trial.seed, evaluation.target_fingerprint
-    return [sweep_row(*about, row) for row in found if row["method"] == "speculative"]
+_BACKEND = flags.DEFINE_enum("backend", "local", ["local", *backends.CLUSTERS], "Where the experiments run.")
+_ONLY = flags.DEFINE_list("only", [], "Names such as coverage_0: no others, and no tables (what a job does).")
+_RESUBMIT = flags.DEFINE_list("resubmit", [], "Names of experiments whose earlier jobs are gone.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would run or be submitted; do nothing.")
 
 
 def sweep() -> None:
     workdir, data_dir = Path(flags.FLAGS["workdir"].value), flags.FLAGS["data_dir"].value
     settings, made = trials(flags.FLAGS["config"].value)
-    for trial in made:
+    picked = chosen(made, _ONLY.value) if _ONLY.value else made
+    again = [trial.name for trial in chosen(made, _RESUBMIT.value)]
+    todo = picked if _BACKEND.value == "local" else results.not_done(workdir, settings, picked)
+    if _DRY_RUN.value:
+        return backends.preview(_BACKEND.value, workdir, todo, again)
+    for trial in picked:
         check_workdir(workdir / trial.name, trial.config)
-    others, rows = [Path(name) for name in _BORROW.value], []
-    for trial in made:
-        run = Run(trial.config, workdir / trial.name, Path(data_dir) if data_dir else None)
-        rows += rows_of(trial, settings, run, others)
-        others.insert(0, run.workdir)
-        forget_programs()  # if they are too many
-    evaluate = made[0].config.evaluate
-    how = {"samples": evaluate.bootstrap_samples, "seed": evaluate.seed}
-    tables = sweep_table(rows), pairs_table(rows, settings.reference, **how)
-    files.write_json(workdir / "sweep.json", rows)
-    files.write_bytes(workdir / "sweep.png", sweep_plot(rows))
-    files.write_text(workdir / "sweep.md", "\n".join([*map(markdown, tables), "![target calls](sweep.png)\n"]))
-    print("\n".join(map(plain, tables)))
+    if _BACKEND.value != "local":
+        if len(todo) > 1 and not _BORROW.value:
+            print("note: a job that finds no finished target trains its own; --borrow=RUN links that of RUN")
+        backends.submit(_BACKEND.value, workdir, todo, again)
+        results.collect(workdir, settings, made)
+        return
+    if not _ONLY.value:
+        backends.check_no_jobs(workdir, results.not_done(workdir, settings, made), again)
+    for trial in picked:
+        others = [workdir / other.name for other in made if other is not trial]
+        results.find(workdir, trial, settings, data_dir, [*others, *map(Path, _BORROW.value)])
+    if not _ONLY.value and is_writer():
+        results.collect(workdir, settings, made)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # Lint and tests. --slow adds the slow suite; all other arguments go to pytest.
 # Files are spread over up to 4 processes, one per core (-n 0: one process, as --pdb and -s need it).
 set -euo pipefail
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 suite="fast suite"

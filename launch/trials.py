@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,14 @@ def trials(config: ConfigDict) -> tuple[SweepConfig, list[Trial]]:
             except (ConfigError, TypeError) as error:
                 raise ConfigError(f"config.runs.{run}: {error}") from error
     return sweep, made
+
+
+def chosen(made: Sequence[Trial], names: Sequence[str]) -> list[Trial]:
+    """The trials of these names, in the sweep's order. Raises ConfigError for a name that none has."""
+    known = [trial.name for trial in made]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"no experiment is called {', '.join(unknown)}; expected some of {', '.join(known)}")
+    return [trial for trial in made if trial.name in names]
 
 
 def _change(config: ConfigDict, changes: dict, path: str) -> None:

@@ -19,6 +19,15 @@ def test_models_from_scratch_have_a_vocabulary_of_their_own(small_run):
     assert assets.target_params["embedding"].shape[0] == assets.dataset.catalog.vocab_size
 
 
+def test_what_is_read_of_items_alone_is_their_number(small_run):
+    """As it was before prompts had a text, so that models trained then are still this run's."""
+    run = small_run.run
+    c, data = run.config, run.dataset.fingerprint
+    assert run.reads == c.data.history
+    assert run.stage_fingerprint("target") == fingerprint(data, c.data.history, c.target, c.train_target)
+    assert run.stage_fingerprint("draft_sft") == fingerprint(data, c.data.history, c.draft, c.train_draft)
+
+
 def test_a_field_at_its_default_is_as_if_it_were_not_there():
     """Output made before a field existed stays valid, and is told from that of any other value."""
 

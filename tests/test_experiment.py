@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import small
+from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.experiment import DataConfig, ExperimentConfig, TrainConfig
 from launch.config import ConfigError, load
 
@@ -52,6 +53,22 @@ def test_every_config_loads(name):
     assert hash(config) == hash(dataclasses.replace(config))
     assert config.evaluate.users is None
     assert config.teacher.beams in config.evaluate.beams and {1, 5, 20} <= set(config.evaluate.beams)
+
+
+def test_prompts_of_the_7b_pair():
+    make = runpy.run_path(str(CONFIGS / "beauty_llama7b.py"))["get_config"]
+    assert load(make(), ExperimentConfig).data.prompt == PromptConfig("instruction")
+    assert load(make("item"), ExperimentConfig).data == DataConfig("atspeed", 20, None)
+    with pytest.raises(ValueError, match="prompt 'words': expected 'instruction' or 'item'"):
+        make("words")
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_a_prompt_on_the_command_line(monkeypatch):
+    file, text = CONFIGS / "beauty_llama7b.py", "--config.data.prompt.template=Then {items}?"
+    assert from_command_line(monkeypatch, file, text).data.prompt == PromptConfig("instruction", "Then {items}?")
+    with pytest.raises(ConfigError, match="config.data.prompt: template='Then' has {items} 0 times: put it once"):
+        from_command_line(monkeypatch, file, "--config.data.prompt.template=Then")
 
 
 def test_the_documented_defaults_of_lcrec_small():

@@ -24,6 +24,7 @@ TARGET = LlamaConfig(32_000, 4096, 11_008, 32, 32, 32, 128, 1e4, 1e-6, False, 0.
 DRAFT = LlamaConfig(32_000, 768, 3072, 2, 12, 12, 64, 1e4, 1e-6, False, 0.0, "bfloat16", True)
 CONFIG = load(beauty_llama7b.get_config(), ExperimentConfig)
 CODES = np.random.default_rng(0).integers(0, 256, (3000, 4))
+PROMPT = 196  # about what the instruction with 20 items takes
 CATALOG = Catalog(CODES, (256,) * 4).behind(32_000, 1)
 
 
@@ -39,7 +40,7 @@ def test_a_step_of_the_target_with_its_adapter():
     adapter = jax.eval_shape(lambda base, key: make(base, key=key), base, jax.random.key(0))
     trained = sum(leaf.size for leaf in jax.tree.leaves(adapter))
     assert trained == 32 * 2 * 8 * (4096 + 4096) + 2 * 1024 * 4096  # q and v, and the code rows of embedding and head
-    rows = (train.batch_size, 1 + 4 * (CONFIG.data.history + 1))
+    rows = (train.batch_size, PROMPT + 4)
     kinds = {"tokens": jnp.int32, "valid": bool, "predict": bool}
     batch = {name: jax.ShapeDtypeStruct(rows, kind) for name, kind in kinds.items()}
     model = dataclasses.replace(TARGET, adapter_dropout=lora.dropout)
@@ -55,7 +56,7 @@ def test_decoding_with_the_68m_draft():
     params, draft_params = (in_dtype(param_shapes(model), jnp.bfloat16) for model in (target, draft))
     prefixes = prefixes_by_norm(CATALOG.id_tokens)["vocab"]
     config = SearchConfig(20, resolve_widths(("all", 64, 96), prefixes, 20), 3, "vocab")
-    prompt = Prompt(jax.ShapeDtypeStruct((8, 81), jnp.int32), jax.ShapeDtypeStruct((8, 81), bool))
+    prompt = Prompt(jax.ShapeDtypeStruct((8, PROMPT), jnp.int32), jax.ShapeDtypeStruct((8, PROMPT), bool))
     models = LlamaStep(target), params, ModelDrafter(LlamaStep(draft)), draft_params
     lowered = speculative_beam_search.lower(*models, build_trie(CATALOG.id_tokens), prompt, config=config)
     assert lowered.out_info.ids.shape == (8, 20)

@@ -19,7 +19,7 @@ from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig, make_optimizer
-from atspeed_jax.training.train import make_train_step
+from atspeed_jax.training.step import make_train_step
 from devices import whole_mesh
 
 PLATFORMS = ("tpu", "cuda")

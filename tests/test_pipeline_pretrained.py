@@ -94,7 +94,7 @@ def test_another_process_reads_it_and_another_base_is_refused(trained):
 
 def test_models_of_two_vocabularies_are_refused(trained):
     config, place, _, _ = trained
-    write_base(place / "larger", dataclasses.replace(BASE, vocab_size=9), tokenizer=False)
+    write_base(place / "larger", dataclasses.replace(BASE, vocab_size=9), words=())
     changed = dataclasses.replace(config, draft=PretrainedConfig(str(place / "larger"), None))
     with pytest.raises(ValueError, match="must share one vocabulary.*6 tokens.*9 tokens"):
         Run(changed, place / "run", None).dataset  # noqa: B018

@@ -99,6 +99,7 @@ def test_the_others_stop_when_one_is_killed_and_all_go_on_from_the_last_checkpoi
         assert all(process.poll() is None for process in begun), begun[0].communicate()[1][-2000:]
         time.sleep(0.05)
     begun[1].kill()
+    begun[1].communicate()
     since = time.monotonic()
     _, said = begun[0].communicate(timeout=90)
     assert begun[0].returncode != 0 and time.monotonic() - since < 60

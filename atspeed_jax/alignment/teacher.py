@@ -26,7 +26,7 @@ from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.tree import TreeContext, teacher_tree, tree_logits
 from atspeed_jax.data.batches import bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
-from atspeed_jax.data.prompts import prompt_tokens
+from atspeed_jax.data.prompts import prompt_rows
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Prompt, ScoreNorm, StepModel
 from atspeed_jax.decoding.beam_search import search_levels
@@ -199,11 +199,12 @@ def alignment_batches(
     buckets: tuple[int, ...],
     batch_size: int,
     seed: int,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "list" [B, K], "next_id" [B]} over the
     training users' prompts, and "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
 
-    Resumable like all batches: batches[step] is a function of the arguments and step.
+    Resumable like all batches: batches[step] is a function of the arguments and step. rows: see `bucketed_batches`.
     """
     histories, next_items = teacher_examples(dataset, prompts)
     histories = [items[max(0, len(items) - history) :] for items in histories]
@@ -212,10 +213,7 @@ def alignment_batches(
     next_id = np.where(next_items >= 0, catalog.id_of_item[np.maximum(next_items, 0)], -1).astype(np.int32)
 
     def collate(chosen: list[int], bucket: int) -> dict:
-        tokens = np.full((len(chosen), 1 + catalog.length * bucket), PAD, np.int32)
-        for line, example in zip(tokens, chosen, strict=True):
-            prompt = prompt_tokens(catalog, histories[example], bucket)
-            line[len(line) - len(prompt) :] = prompt
+        tokens = prompt_rows(catalog, [histories[example] for example in chosen], bucket)
         nodes = teacher.beams[chosen]
         batch = {"tokens": tokens, "valid": tokens != PAD, "next_id": next_id[chosen]}
         batch |= {"beams": aligned_beams(nodes), "list": nodes[:, -1]}
@@ -228,6 +226,7 @@ def alignment_batches(
         batch_size=batch_size,
         seed=seed,
         collate=collate,
+        rows=rows,
     )
 
 

@@ -1,8 +1,8 @@
 """Batches of fixed shapes, left-padded with PAD, in a few length buckets; each is a pure function of data, config,
 step.
 
-A bucket is a number of items; a row of bucket b has T = 1 + L * b tokens (BOS and b ids). Notation: B rows, T tokens,
-L levels.
+A bucket is a number of items; a prompt of bucket b has P = `prompt_width(catalog, b)` tokens, a training row T =
+`prompt_width(catalog, b - 1)` + L: both are 1 + L * b where items stand alone. Notation: B rows, L levels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import grain
 import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
-from atspeed_jax.data.prompts import prompt_tokens
+from atspeed_jax.data.prompts import prompt_rows, training_rows
 from atspeed_jax.items.catalog import PAD, Catalog
 
 _ENDLESS = 1 << 40  # batches; grain wants a length
@@ -37,8 +37,16 @@ def bucket_lengths(buckets: tuple[int, ...], longest: int) -> tuple[int, ...]:
 class _ShuffledBatches:
     """Endless batches of one bucket: a new permutation of the examples every epoch, joined, then cut into batches."""
 
-    def __init__(self, examples: Sequence, batch_size: int, seed: tuple[int, ...], collate: Callable[[list], dict]):
+    def __init__(
+        self,
+        examples: Sequence,
+        batch_size: int,
+        seed: tuple[int, ...],
+        collate: Callable[[list], dict],
+        rows: np.ndarray | None,
+    ):
         self._examples, self._batch_size, self._collate = examples, batch_size, collate
+        self._rows = np.arange(batch_size) if rows is None else rows
         # Kept because a permutation costs as much as a batch; recomputed after a resume, to the same values.
         self._order = lru_cache(maxsize=4)(
             lambda epoch: np.random.default_rng((*seed, epoch)).permutation(len(examples))
@@ -48,9 +56,7 @@ class _ShuffledBatches:
         return _ENDLESS
 
     def __getitem__(self, step: int) -> dict:
-        epochs, places = np.divmod(
-            np.arange(step * self._batch_size, (step + 1) * self._batch_size), len(self._examples)
-        )
+        epochs, places = np.divmod(step * self._batch_size + self._rows, len(self._examples))
         return self._collate(
             [self._examples[self._order(epoch)[place]] for epoch, place in zip(epochs.tolist(), places, strict=True)]
         )
@@ -64,6 +70,7 @@ def bucketed_batches(
     batch_size: int,
     seed: int,
     collate: Callable[[list, int], dict],
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """Endless shuffled batches, each from one bucket; buckets take turns in proportion to their number of examples.
 
@@ -77,6 +84,8 @@ def bucketed_batches(
       batch_size: examples per batch, B.
       seed: of the order.
       collate: (list of B examples, bucket) -> dict of arrays.
+      rows: places of a batch, 0..B - 1, that are read; None for all. One of several processes reads its own, and B
+        stays what they read together.
 
     Raises:
       ValueError: no examples, one longer than every bucket, or a batch size below 1.
@@ -89,44 +98,50 @@ def bucketed_batches(
     if not len(examples):
         raise ValueError("there are no examples to make batches of; the split is empty.")
     parts, weights = [], []
-    for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
-        if len(rows):
-            chosen = [examples[row] for row in rows.tolist()]
+    for bucket, members in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
+        if len(members):
+            chosen = [examples[member] for member in members.tolist()]
             source = _ShuffledBatches(
-                chosen, batch_size, (seed, bucket), lambda batch, bucket=bucket: collate(batch, bucket)
+                chosen, batch_size, (seed, bucket), lambda batch, bucket=bucket: collate(batch, bucket), rows
             )
             parts.append(grain.MapDataset.source(source))
-            weights.append(len(rows))
+            weights.append(len(members))
     return grain.MapDataset.mix(parts, weights=weights)
 
 
 def train_batches(
-    dataset: Dataset, *, history: int, buckets: tuple[int, ...], batch_size: int, seed: int
+    dataset: Dataset,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    batch_size: int,
+    seed: int,
+    rows: np.ndarray | None = None,
 ) -> grain.MapDataset:
     """Endless batches of training windows, see `bucketed_batches`.
 
-    A user's train items are cut, newest first, into windows of at most `history` + 1 items that do not overlap. The
-    largest bucket in use is `history` + 1.
+    A user's train items are cut, newest first, into windows of at most `history` + 1 items that do not overlap; with an
+    instruction every item ends a window of its own. The largest bucket in use is `history` + 1.
 
     Returns:
-      dicts of "tokens" [B, T] int32, "valid" [B, T] bool (not PAD), "predict" [B, T] bool (codes, all of which are to
-      be predicted).
+      dicts of "tokens" [B, T] int32, "valid" [B, T] bool (not PAD), "predict" [B, T] bool (what is to be predicted: all
+      codes, or with an instruction those of the last item).
     """
     windows = _windows(dataset, history)
     buckets = bucket_lengths(buckets, history + 1)
     lengths = np.array([len(window) for window in windows], np.int64)
-    tables = _tables(dataset.catalog, windows, lengths, buckets)
+    tables = _tables(training_rows, dataset.catalog, windows, lengths, buckets)
+    codes = dataset.catalog.length * (lengths if dataset.catalog.instruction is None else np.ones_like(lengths))
     row_in_table = np.zeros(len(windows), np.int64)
-    for rows in _rows_by_bucket(lengths, buckets):
-        row_in_table[rows] = np.arange(len(rows))
+    for own in _rows_by_bucket(lengths, buckets):
+        row_in_table[own] = np.arange(len(own))
 
-    def collate(rows: list[int], bucket: int) -> dict:
-        tokens = tables[bucket][row_in_table[rows]]
-        return {"tokens": tokens, "valid": tokens != PAD, "predict": tokens >= dataset.catalog.first_code}
+    def collate(chosen: list[int], bucket: int) -> dict:
+        tokens = tables[bucket][row_in_table[chosen]]
+        return {"tokens": tokens, "valid": tokens != PAD, "predict": _last(codes[chosen], tokens.shape[1])}
 
-    return bucketed_batches(
-        range(len(windows)), lengths, buckets=buckets, batch_size=batch_size, seed=seed, collate=collate
-    )
+    shape = {"buckets": buckets, "batch_size": batch_size, "seed": seed, "rows": rows}
+    return bucketed_batches(range(len(windows)), lengths, collate=collate, **shape)
 
 
 def steps_per_epoch(dataset: Dataset, history: int, buckets: tuple[int, ...], batch_size: int) -> int:
@@ -142,7 +157,8 @@ def valid_batches(
     """All validation items of the chosen users once, each after what the user did before it.
 
     A row is a window of at most `history` + 1 items that ends in validation items; a user with many gets several rows,
-    so that every item to be predicted has at least `history` // 2 items before it where the user has them.
+    so that every item to be predicted has at least `history` // 2 items before it where the user has them; with an
+    instruction every one of them has a row, with `history` items before it.
 
     Args:
       users: how many users with validation items, chosen by `seed`; None (or more than there are) for all.
@@ -156,7 +172,7 @@ def valid_batches(
     if users is not None and users < len(with_items):
         with_items = np.sort(np.random.default_rng(seed).choice(with_items, users, replace=False))
     windows, predicted = [], []
-    block = max(1, (history + 1) // 2)
+    block = max(1, (history + 1) // 2) if dataset.catalog.instruction is None else 1
     for user in with_items.tolist():
         known, new = dataset.train[user], dataset.valid[user]
         sequence = np.concatenate((known, new))
@@ -166,13 +182,13 @@ def valid_batches(
             predicted.append(end - start)
     buckets = bucket_lengths(buckets, history + 1)
     lengths = np.array([len(window) for window in windows], np.int64)
-    tables = _tables(dataset.catalog, windows, lengths, buckets)
+    tables = _tables(training_rows, dataset.catalog, windows, lengths, buckets)
 
     batches = []
     for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
         tokens = _filled(tables[bucket], batch_size, PAD)
         codes = _filled(np.array(predicted, np.int64)[rows] * dataset.catalog.length, batch_size, 0)
-        predict = np.arange(tokens.shape[1]) >= tokens.shape[1] - codes[:, None]
+        predict = _last(codes, tokens.shape[1])
         for start in range(0, len(tokens), batch_size):
             part = slice(start, start + batch_size)
             batches.append({"tokens": tokens[part], "valid": tokens[part] != PAD, "predict": predict[part]})
@@ -186,13 +202,13 @@ def prompt_batches(
 
     Returns:
       dicts of "row" [B] int32 (index into `histories`; -1 for a filler), "tokens" [B, P] int32, "valid" [B, P] bool;
-      P = 1 + L * bucket, the largest bucket in use is `history`. An empty history and a filler are BOS alone.
+      the largest bucket in use is `history`. A filler is BOS alone, and so is an empty history without an instruction.
     """
     _check_batch_size(batch_size)
     newest = [np.asarray(items)[max(0, len(items) - history) :] for items in histories]
     buckets = bucket_lengths(buckets, history)
     lengths = np.array([len(items) for items in newest], np.int64)
-    tables = _tables(catalog, newest, lengths, buckets)
+    tables = _tables(prompt_rows, catalog, newest, lengths, buckets)
     batches = []
     for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
         tokens = _filled(tables[bucket], batch_size, PAD)
@@ -205,12 +221,14 @@ def prompt_batches(
 
 
 def _windows(dataset: Dataset, history: int) -> list[np.ndarray]:
-    """All train items of all users in windows of at most history + 1; the last is full if there are enough items."""
+    """Windows of at most history + 1 train items, `history` + 1 (with an instruction: one) apart; a user's last is full
+    if there are enough items."""
     size = history + 1
+    step = size if dataset.catalog.instruction is None else 1
     return [
         items[max(0, end - size) : end]
         for items in dataset.train
-        for end in range((len(items) - 1) % size + 1, len(items) + 1, size)
+        for end in range((len(items) - 1) % step + 1, len(items) + 1, step)
     ]
 
 
@@ -226,16 +244,17 @@ def _rows_by_bucket(lengths: Sequence[int], buckets: tuple[int, ...]) -> list[np
     return [np.flatnonzero(place == bucket) for bucket in range(len(buckets))]
 
 
-def _tables(catalog: Catalog, sequences: Sequence[np.ndarray], lengths, buckets) -> dict[int, np.ndarray]:
-    """bucket -> left-padded tokens [rows of that bucket, 1 + L * bucket], so that a batch is one indexing."""
-    tables = {}
-    for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True):
-        table = np.full((len(rows), 1 + catalog.length * bucket), PAD, np.int32)
-        for line, row in zip(table, rows.tolist(), strict=True):
-            tokens = prompt_tokens(catalog, sequences[row], bucket)
-            line[len(line) - len(tokens) :] = tokens
-        tables[bucket] = table
-    return tables
+def _tables(make: Callable, catalog: Catalog, sequences: Sequence[np.ndarray], lengths, buckets) -> dict:
+    """bucket -> left-padded tokens of its rows as `make` gives them, so that a batch is one indexing."""
+    return {
+        bucket: make(catalog, [sequences[row] for row in rows.tolist()], bucket)
+        for bucket, rows in zip(buckets, _rows_by_bucket(lengths, buckets), strict=True)
+    }
+
+
+def _last(counts: np.ndarray, width: int) -> np.ndarray:
+    """[B, width] bool: the last counts[b] places of row b."""
+    return np.arange(width) >= width - counts[:, None]
 
 
 def _check_batch_size(batch_size: int) -> None:

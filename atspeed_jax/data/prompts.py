@@ -1,24 +1,53 @@
-"""What the model reads of a user, BOS and the codes of the newest items, and what it is to predict in training."""
+"""What the model reads of a user, the codes of the newest items behind BOS or within an instruction, and what it is to
+predict in training. Whoever turns items into tokens does it here."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.catalog import PAD, Catalog, Instruction
 
 
 def prompt_tokens(catalog: Catalog, items, history: int) -> np.ndarray:
-    """Tokens [1 + L * n] int32: BOS, then the codes of the newest n = min(len(items), history) of `items` (time order).
+    """Tokens [<= prompt_width(catalog, history)] int32 of the newest `history` of `items` (time order).
 
-    An empty history gives BOS alone. Raises CatalogError for an unknown item, ValueError for a negative `history`.
+    BOS and their codes, or the catalogue's instruction with the items in it; no items: BOS alone, or the instruction of
+    none. Raises CatalogError for an unknown item, ValueError for a negative `history`.
     """
     if history < 0:
         raise ValueError(f"history is {history}; it is a number of items, 0 or more.")
     items = np.asarray(items, np.int32)
-    newest = items[max(0, len(items) - history) :]
-    return np.concatenate((np.array([catalog.bos], np.int32), catalog.tokens(newest).reshape(-1)))
+    newest, text = items[max(0, len(items) - history) :], _around(catalog)
+    if not len(newest):
+        return np.array(text.empty, np.int32)
+    separators = np.broadcast_to(np.array(text.separator, np.int32), (len(newest), len(text.separator)))
+    body = np.concatenate((separators, catalog.tokens(newest)), 1).reshape(-1)[len(text.separator) :]
+    return np.concatenate((np.array(text.head, np.int32), body, np.array(text.tail, np.int32)))
+
+
+def prompt_width(catalog: Catalog, history: int) -> int:
+    """Tokens of the longest prompt of at most `history` items."""
+    text = _around(catalog)
+    if history == 0:
+        return len(text.empty)
+    between = (history - 1) * len(text.separator)
+    return max(len(text.empty), len(text.head) + history * catalog.length + between + len(text.tail))
+
+
+def prompt_rows(catalog: Catalog, histories: Sequence, history: int) -> np.ndarray:
+    """Left-padded prompts [N, prompt_width(catalog, history)] int32 of N item sequences."""
+    return _left_padded([prompt_tokens(catalog, items, history) for items in histories], prompt_width(catalog, history))
+
+
+def training_rows(catalog: Catalog, sequences: Sequence, most: int) -> np.ndarray:
+    """Left-padded rows [N, prompt_width(catalog, most - 1) + L] int32 of N sequences of 1 to `most` items: the prompt
+    of all but the last, then the codes of the last."""
+    rows = [np.concatenate((prompt_tokens(catalog, s[:-1], most - 1), catalog.tokens(s[-1]))) for s in sequences]
+    return _left_padded(rows, prompt_width(catalog, most - 1) + catalog.length)
 
 
 def next_codes(batch) -> tuple[Array, Array]:
@@ -28,3 +57,14 @@ def next_codes(batch) -> tuple[Array, Array]:
     are shifted, not the logits: slicing logits [B, T, V] costs a padded copy of them in the gradient.
     """
     return jnp.roll(batch["tokens"], -1, 1), jnp.roll(batch["predict"], -1, 1).at[:, -1].set(False)
+
+
+def _around(catalog: Catalog) -> Instruction:
+    return catalog.instruction or Instruction((catalog.bos,), (), (), (catalog.bos,))
+
+
+def _left_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
+    padded = np.full((len(rows), width), PAD, np.int32)
+    for line, row in zip(padded, rows, strict=True):
+        line[width - len(row) :] = row
+    return padded

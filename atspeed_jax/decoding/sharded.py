@@ -32,7 +32,7 @@ def decode_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh) -> Resu
 
 
 def lower_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh):
-    """The program of `decode_on_mesh`, lowered for shapes (jax.ShapeDtypeStruct, as they are placed): nothing is run."""
+    """The program of `decode_on_mesh`, lowered for shapes as they would be placed (jax.ShapeDtypeStruct)."""
     rows = prompt.tokens.shape[0] + -prompt.tokens.shape[0] % mesh.shape[AXIS]
     placement = NamedSharding(mesh, PartitionSpec(AXIS))
     filled = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=placement), prompt)

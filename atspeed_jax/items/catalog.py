@@ -21,6 +21,17 @@ class CatalogError(ValueError):
     """A catalogue that cannot be used, or a code, token or item it does not have."""
 
 
+@dataclass(frozen=True)
+class Instruction:
+    """The text around the items of a prompt, as tokens, none of them PAD: head, item, separator, item, ..., tail; head
+    begins with BOS. empty: the whole prompt of no items."""
+
+    head: tuple[int, ...]
+    separator: tuple[int, ...]
+    tail: tuple[int, ...]
+    empty: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Catalog:
     """Ids of all items.
@@ -30,6 +41,7 @@ class Catalog:
       level_sizes: number of codes at each of the L levels.
       bos: token that begins every prompt. first_code: token of code 0 of level 0; all of a larger vocabulary's own are
         below (`behind`).
+      instruction: the text around the items of a prompt; None: they stand alone behind BOS.
 
     Raises:
       CatalogError: no items, L outside 1..8, or a code outside its level.
@@ -39,6 +51,7 @@ class Catalog:
     level_sizes: tuple[int, ...]
     bos: int = BOS
     first_code: int = FIRST_CODE
+    instruction: Instruction | None = None
 
     def __post_init__(self):
         codes = np.asarray(self.codes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
@@ -61,5 +61,6 @@ def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
             f"{path} has tokens 0..{max(known.values(), default=-1)}, but the model's embedding has "
             f"{catalog.first_code} rows: vocabulary and weights are not of one model"
         )
-    tokenizer.add_tokens(texts)
+    # normalized: a normalizer that begins every text with a space would want one before every code.
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     return tokenizer

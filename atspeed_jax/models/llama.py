@@ -22,6 +22,7 @@ from atspeed_jax.shapes import SlotMask, Tokens
 
 # Logical axes of the residual stream [B, T, D]: without them a partitioner may gather rows in the place of weights.
 RESIDUAL = ("batch", None, None)
+KEPT = {"nothing": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
 LOOKED_UP = ("vocab", None)  # of the table when rows are taken from it: whole rows, like those of the batch they become
 
 
@@ -31,6 +32,8 @@ class LlamaConfig:
 
     dtype is that of activations and cache; parameters are created in float32. dropout acts on the embedding and on both
     residual branches while training, in steps of 1/256; adapter_dropout on what an adapter's low-rank branches read.
+    remat: a layer's activations are computed again in the backward pass; remat_policy: what is kept nevertheless,
+    "nothing" or "dots", the results of its matrix products.
     Raises ValueError if heads do not divide or dropout is not in [0, 1).
     """
 
@@ -49,6 +52,7 @@ class LlamaConfig:
     remat: bool
     rope_scaling: RopeScalingConfig | None = None
     adapter_dropout: float = 0.0
+    remat_policy: Literal["nothing", "dots"] = "nothing"
 
     def __post_init__(self):
         if self.heads % self.kv_heads:
@@ -58,6 +62,8 @@ class LlamaConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a share in [0, 1)")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, use an even head_dim")
+        if self.remat_policy not in KEPT:
+            raise ValueError(f"remat_policy={self.remat_policy!r}: expected one of {', '.join(KEPT)}")
 
 
 class RMSNorm(nn.Module):
@@ -136,7 +142,7 @@ class Llama(nn.Module):
         x = Dropout(c.dropout, self.deterministic)(self._embed(table, tokens).astype(dtype))
         x = nn.with_logical_constraint(x, RESIDUAL)
         rotary = rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling, wide)
-        body = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
+        body = nn.remat(Layer, prevent_cse=False, policy=KEPT[c.remat_policy]) if c.remat else Layer
         layers = nn.scan(
             body,
             variable_axes={"params": 0, "adapter": 0},

@@ -25,23 +25,25 @@ from atspeed_jax.models.weights import load_weights, weight_files
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
     """directory: of a Hugging Face Llama. lora: what is trained of it beside the item rows; None for everything. dtype:
-    of activations, and with lora of the frozen weights. remat, dropout: see `LlamaConfig`."""
+    of activations, and with lora of the frozen weights. remat, remat_policy, dropout: see `LlamaConfig`."""
 
     directory: str
     lora: LoraConfig | None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
+    remat_policy: Literal["nothing", "dots"] = "nothing"
     dropout: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """model: sizes of the base. bos: its first token. fingerprint: of the files, wherever they lie, and what is trained
-    of them."""
+    """model: sizes of the base. bos: its first token. positions: tokens that it was made for, if it says so.
+    fingerprint: of the files, wherever they lie, and what is trained of them."""
 
     config: PretrainedConfig
     model: LlamaConfig
     bos: int
+    positions: int | None
     fingerprint: str
 
     @property
@@ -70,27 +72,31 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
     Raises HFConfigError or WeightsError for a directory that does not hold a whole Llama, or one without a BOS token
     that can stand before every prompt.
     """
-    directory, known = Path(config.directory), described(config)
-    files = weight_files(directory, known.model)
-    digest = hashlib.sha256(repr(dataclasses.replace(config, directory="")).encode())
+    directory, found = Path(config.directory), described(config)
+    files = weight_files(directory, found.model)
+    known = dataclasses.replace(config, directory="", remat_policy="nothing")  # which changes no result
+    digest = hashlib.sha256(repr(known).encode())
     for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return dataclasses.replace(known, fingerprint=digest.hexdigest()[:16])
+    return dataclasses.replace(found, fingerprint=digest.hexdigest()[:16])
 
 
 def described(config: PretrainedConfig) -> Pretrained:
-    """What config.json alone says of a model, whose weights need not be there: sizes, without a fingerprint.
+    """What config.json alone says of a model, whose weights need not be there: no fingerprint.
 
     Raises HFConfigError for what is no Llama or has no BOS token that can stand before every prompt.
     """
     directory = Path(config.directory)
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)
-    bos = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8")).get("bos_token_id")
+    raw = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+    bos, positions = raw.get("bos_token_id"), raw.get("max_position_embeddings")
+    positions = positions if type(positions) is int else None
     if type(bos) is not int or not PAD < bos < model.vocab_size:
         raise HFConfigError(
             f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
             f"every prompt begins with it, and {PAD} fills up"
         )
-    drops = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
-    return Pretrained(config, dataclasses.replace(model, **drops), bos, "")
+    training = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
+    training["remat_policy"] = config.remat_policy
+    return Pretrained(config, dataclasses.replace(model, **training), bos, positions, "")

@@ -68,8 +68,10 @@ class Pass:
         attention = 4.0 * self.seen * c.heads * c.head_dim
         back, kernels = float(self.trains != "nothing"), float(self.trains == "all")
         layer = forward * (1 + back + kernels) + attention * (1 + 2 * back)
-        if c.remat and back:  # a layer's last product is never needed again
-            layer += forward - 2.0 * c.hidden_size * c.intermediate_size + attention
+        if c.remat and back:
+            layer += attention
+            if c.remat_policy == "nothing":  # a layer's last product is never needed again
+                layer += forward - 2.0 * c.hidden_size * c.intermediate_size
         head = 2.0 * self.table * self.n_out * (1 + back + kernels)
         return self.times * self.rows * (self.tokens * c.layers * layer + head)
 
@@ -85,8 +87,13 @@ class Pass:
         c, layer = self.model, self.layer_activations(tensor)
         if self.trains == "nothing":
             return layer
-        residual = self.rows * self.tokens * c.hidden_size * self.itemsize
-        return c.layers * residual + layer if c.remat else c.layers * layer
+        if not c.remat:
+            return c.layers * layer
+        kept = float(c.hidden_size)
+        if c.remat_policy == "dots":
+            products = c.head_dim * (c.heads + 2 * c.kv_heads) + 2 * c.intermediate_size
+            kept += 2 * c.hidden_size + products / tensor
+        return c.layers * self.rows * self.tokens * self.itemsize * kept + layer
 
     def received(self, mesh: Mapping[str, int], trained: float) -> float:
         """Bytes that come over links; trained: bytes of what is trained, whole, in float32."""

@@ -5,21 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 
-from atspeed_jax.checks import check_mesh
+from atspeed_jax.checks import check_mesh, check_positions, check_same_vocabulary
+from atspeed_jax.data.instructions import PLACE, read_instruction
 from atspeed_jax.evaluation.tables import Table
 from atspeed_jax.experiment import ExperimentConfig
-from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.planning.chips import Chip, roofline
+from atspeed_jax.items.catalog import Catalog, Instruction
+from atspeed_jax.items.tokenizer import TOKENIZER_FILE
 from atspeed_jax.planning.estimate import together
 from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
 from atspeed_jax.planning.steps import Step, Steps, opened
+from atspeed_jax.training.chips import Chip, roofline
 from atspeed_jax.training.sharding import make_mesh
 
 GIB = 2**30
+CHARACTERS = 3  # of an instruction per token, where no tokenizer says; LLaMA's takes 3.5 of English
 STEPS = {"train": "train_target", "align": "align_draft", "decode": "decode"}
 NOTE = (
     "Compiled for CPU devices: its program is the TPU's or GPU's up to the partitioning, its temporaries are not. XLA "
@@ -37,6 +41,26 @@ class PlanError(ValueError):
 def random_catalog(items: int, levels: int = 4, codes: int = 256) -> Catalog:
     """Items with random ids, where no data says which."""
     return Catalog(np.random.default_rng(0).integers(0, codes, (items, levels)), (codes,) * levels)
+
+
+def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:
+    """The catalogue with the config's instruction, if any: as the target's tokenizer.json cuts it, or where there is
+    none with a token for every CHARACTERS characters."""
+    prompt = config.data.prompt
+    if prompt.kind == "item":
+        return catalog
+    directory = Path(config.target.directory)
+    if (directory / TOKENIZER_FILE).is_file():
+        return dataclasses.replace(catalog, instruction=read_instruction(directory, catalog, prompt))
+    head, _, tail = prompt.template.partition(PLACE)
+
+    def tokens(text: str) -> tuple[int, ...]:
+        return (catalog.bos,) * math.ceil(len(text) / CHARACTERS)
+
+    bos, pieces = (catalog.bos,), [tokens(text) for text in (head, prompt.separator, tail)]
+    return dataclasses.replace(
+        catalog, instruction=Instruction(bos + pieces[0], *pieces[1:], bos + tokens(head + tail))
+    )
 
 
 def with_batch(config: ExperimentConfig, per_device: int, parts: int) -> ExperimentConfig:
@@ -59,18 +83,18 @@ def plan(
     mesh, pretrained = make_mesh(config.mesh), opened(config)
     if per_device is not None:
         config = with_batch(config, per_device, mesh.shape["data"] * mesh.shape["fsdp"])
-    bases = {(one.model.vocab_size, one.bos) for one in pretrained.values()}
-    if len(bases) > 1:
-        raise PlanError(f"draft and target must share one vocabulary, but have {sorted(bases)} tokens and BOS")
-    for vocabulary, bos in bases:
-        catalog = catalog.behind(vocabulary, bos)
+    check_same_vocabulary(pretrained.values())
+    for base in pretrained.values():
+        catalog = catalog.behind(base.model.vocab_size, base.bos)
+    catalog = with_prompt(config, catalog)
+    check_positions(pretrained.values(), catalog, config.data.history)
     made = Steps(config, catalog, pretrained, mesh)
     check_mesh(config, {name: model.config for name, model in made.models.items()}, mesh)
     return [figures(getattr(made, STEPS[name])(), chip, made) for name in steps]
 
 
 def figures(step: Step, chip: Chip, of: Steps) -> dict:
-    """What a step needs of one device, as compiled and as estimated; sizes in GiB."""
+    """What a step needs of one device, as compiled and as estimated; sizes in GiB. tokens: of one pass over a row."""
     began = time.monotonic()
     compiled = step.lower().compile()
     seconds, memory, mesh = time.monotonic() - began, compiled.memory_analysis(), dict(of.mesh.shape)
@@ -89,6 +113,7 @@ def figures(step: Step, chip: Chip, of: Steps) -> dict:
         "devices": of.mesh.size,
         **mesh,
         "rows": step.rows,
+        "tokens": step.passes[0].tokens,
         **{f"{kind}_gib": size / GIB for kind, size in kinds.items()},
         "cache_gib": cache / GIB,
         "temporaries_gib": temporaries / GIB,
@@ -140,6 +165,7 @@ def table(rows: list[dict]) -> Table:
 
     cells = [
         line("rows in a batch", lambda row: row["rows"], "{}"),
+        line("tokens of a row", lambda row: row["tokens"], "{}"),
         line("parameters, GiB", lambda row: row["parameters_gib"]),
         line("optimizer, GiB", lambda row: row["optimizer_gib"], "{:.3f}"),
         line("cache, GiB", lambda row: row["cache_gib"]),

@@ -17,6 +17,7 @@ from atspeed_jax.alignment.align import beams_loss
 from atspeed_jax.alignment.histories import history_loss
 from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.tree import tree_context
+from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Layout, Prompt, prefixes_by_norm, resolve_widths
 from atspeed_jax.decoding.sharded import lower_on_mesh
 from atspeed_jax.decoding.unfinished import most_passes, rows_at_a_time
@@ -32,7 +33,7 @@ from atspeed_jax.planning.estimate import Pass
 from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.start import Start, begun, scratch
-from atspeed_jax.training.train import _initialiser, make_train_step
+from atspeed_jax.training.step import initialiser, make_train_step
 
 STEPS_PER_EPOCH = 1000  # any number: it only stretches the learning rate's schedule
 
@@ -99,7 +100,7 @@ class Steps:
     @property
     def _prompt(self) -> int:
         """Tokens of the longest prompt."""
-        return 1 + self.catalog.length * self.config.data.history
+        return prompt_width(self.catalog, self.config.data.history)
 
     def train_target(self) -> Step:
         """Next-item training of the target."""
@@ -108,14 +109,14 @@ class Steps:
         trains = "all" if model.start.lora is None else "adapter"
         tokens = self._prompt + self.catalog.length
         step = self._fit("train target", c.train_target, loss, model.start.init, model.start.frozen, self._windows())
-        return dataclasses.replace(step, passes=(self._pass(model.config, step.rows, tokens, tokens, trains),))
+        return dataclasses.replace(step, passes=(self._pass(model.config, c.train_target, tokens, tokens, trains),))
 
     def align_draft(self) -> Step:
         """Alignment of the draft; the target lies there whether it is asked or not, and so does the draft's start."""
         c, draft, target = self.config, self.models["draft"], self.models["target"]
         context = self._whole(tree_context(self.trie, self.catalog.id_tokens))
         frozen = {"sft": draft.served, "target": target.served, "context": context}
-        model, teacher, rows = draft.config, target.config, c.train_align.batch_size
+        model, teacher = draft.config, target.config
         if c.align.objective in ON_HISTORIES:
             tokens = n_out = self._prompt + self.catalog.length
             batch, asked = self._windows(), c.align.objective != "sft"
@@ -128,8 +129,8 @@ class Steps:
             loss = beams_loss(c.align, model, teacher, self._widths(c.teacher.beams))
         step = self._fit("align draft", c.train_align, loss, lambda key, frozen: frozen["sft"], frozen, batch)
         step.on_device["other"] = (step.on_device["other"], draft.held, target.held)
-        passes = [self._pass(model, rows, tokens, n_out, "all")]
-        passes += [self._pass(teacher, rows, tokens, n_out, "nothing")] * asked
+        passes = [self._pass(model, c.train_align, tokens, n_out, "all")]
+        passes += [self._pass(teacher, c.train_align, tokens, n_out, "nothing")] * asked
         return dataclasses.replace(step, passes=tuple(passes))
 
     def decode(self) -> Step:
@@ -177,7 +178,7 @@ class Steps:
     def _fit(self, name: str, train: TrainConfig, loss, init_params, frozen, batch) -> Step:
         """A step of `fit`."""
         fit = train.fit(STEPS_PER_EPOCH)
-        init = _initialiser(init_params, fit, self.mesh, frozen)
+        init = initialiser(init_params, fit, self.mesh, frozen)
         state = sharding.abstract_on(jax.eval_shape(init.func, *init.args), self.mesh)
         placed = sharding.sharding(self.mesh, "batch")
         batch = {
@@ -185,16 +186,18 @@ class Steps:
             for name, (shape, dtype) in batch.items()
         }
         given = (state, batch) if frozen is None else (state, batch, frozen)
-        step = make_train_step(loss, fit.optim, self.mesh)
+        step = make_train_step(loss, fit.optim, self.mesh, accumulate=fit.accumulate)
         kept = {"parameters": (state["params"], frozen), "optimizer": (state["opt_state"], state.get("trained"))}
         other = batch, state["step"], state["key"]
         return Step(
             name, train.batch_size, lambda: step.lower(*given), kept | {"other": other}, state["params"], (), ()
         )
 
-    def _pass(self, model: LlamaConfig, rows: int, tokens: int, n_out: int, trains) -> Pass:
-        own = rows / (self.mesh.shape["data"] * self.mesh.shape["fsdp"])
-        return Pass(model, own, tokens, min(tokens, self._prompt + self.catalog.length), n_out, trains)
+    def _pass(self, model: LlamaConfig, train: TrainConfig, tokens: int, n_out: int, trains) -> Pass:
+        """Of a part of the batch, as often as there are parts."""
+        own = train.batch_size / train.accumulate / (self.mesh.shape["data"] * self.mesh.shape["fsdp"])
+        seen = min(tokens, self._prompt + self.catalog.length)
+        return Pass(model, own, tokens, seen, n_out, trains, times=train.accumulate)
 
     def _windows(self) -> dict:
         """Shape of a row, and type, of what next-item training reads."""

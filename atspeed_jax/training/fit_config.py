@@ -14,7 +14,8 @@ class FitConfig:
     """Settings of the loop, all counted in steps (updates) except patience.
 
     patience: evaluations in a row without improvement after which training stops; 0 never stops early.
-    seed: of the initial parameters and of the keys given to the loss.
+    seed: of the initial parameters and of the keys given to the loss. accumulate: parts that a batch is read in, one
+    after the other, for the memory of one (`train.make_train_step`).
 
     Raises FitConfigError on a value outside its range.
     """
@@ -26,9 +27,10 @@ class FitConfig:
     checkpoint_every: int
     log_every: int
     seed: int
+    accumulate: int = 1
 
     def __post_init__(self):
-        for name in ("steps", "eval_every", "checkpoint_every", "log_every"):
+        for name in ("steps", "eval_every", "checkpoint_every", "log_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise FitConfigError(f"FitConfig.{name} = {getattr(self, name)!r}, expected at least 1")
         if self.patience < 0:

@@ -41,6 +41,7 @@ class MetricsLog:
 
     def __init__(self, directory, step: int):
         directory = Path(directory)
+        directory.mkdir(exist_ok=True)
         path = directory / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= step]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -29,7 +29,7 @@ def shuffle_items(batch, length: int, rate: float, key):
     """The batch with the items of a row in random order, for a share `rate` of its rows.
 
     What one user chose on one day has no order, and what goes together goes together both ways: the causal model
-    learns both directions. length: tokens per item, L; T = 1 + L * bucket, left-padded.
+    learns both directions. length: tokens per item, L; T = 1 + L * bucket, left-padded, items alone.
     """
     which, order = jax.random.split(key)
     rows, width = batch["tokens"].shape
@@ -44,7 +44,8 @@ def shuffle_items(batch, length: int, rate: float, key):
 def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraConfig | None = None):
     """The loss for `fit`: mean nats per code token; a share `shuffle` of the rows has its items in random order.
 
-    With lora the parameters trained are an adapter, and `frozen` the base's.
+    With lora the parameters trained are an adapter, and `frozen` the base's. The metric "weight": see
+    `step.make_train_step`.
     """
 
     def loss(params, batch, key, frozen=None):
@@ -54,7 +55,7 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
             total, count = next_item_loss(model, params, batch, key)
         else:
             total, count = next_item_loss(model, frozen, batch, key, scaled(params, lora, model.tied_embeddings))
-        return total / jnp.maximum(count, 1), {}
+        return total / jnp.maximum(count, 1), {"weight": count}
 
     return loss
 
@@ -62,7 +63,7 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
 def validation(model: LlamaConfig, batches: list[dict], length: int, mesh: Mesh):
     """The `evaluate` of `fit`: params -> {"nats_per_item"}, L times the mean loss per code of the validation items.
 
-    The first code of a row's first token cannot be predicted from nothing, so every row starts with BOS.
+    The first code of a row cannot be predicted from nothing, so every row starts with BOS.
     """
 
     @jax.jit

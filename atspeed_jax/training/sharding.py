@@ -164,6 +164,22 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
     return place(dict(batch), sharding(mesh, "batch"))
 
 
+def own_rows(mesh: Mesh, size: int) -> np.ndarray | None:
+    """The rows of a batch of `size` that this process's devices hold, ascending; None where it is alone, for all."""
+    if jax.process_count() == 1:
+        return None
+    slices = sharding(mesh, "batch").addressable_devices_indices_map((size,)).values()
+    return np.unique(np.concatenate([np.arange(size)[own] for own in slices]))
+
+
+def shard_own_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """`shard_batch` of a batch of which each process has its `own_rows` alone."""
+    if jax.process_count() == 1:
+        return shard_batch(batch, mesh)
+    placement = sharding(mesh, "batch")
+    return {name: jax.make_array_from_process_local_data(placement, value) for name, value in batch.items()}
+
+
 def _parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
     """Into how many parts these mesh axes split."""
     names = () if axes is None else (axes,) if isinstance(axes, str) else axes

@@ -1,7 +1,6 @@
 """The training loop: any parameters, any loss, resumable at any moment to the same bits."""
 
 import contextlib
-import functools
 import math
 import shutil
 import sys
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from tqdm import tqdm
 
 from atspeed_jax.processes import is_writer
@@ -28,11 +25,10 @@ from atspeed_jax.training.checkpoint import (
 )
 from atspeed_jax.training.fit_config import FitConfig, FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog, NoLog
-from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make_optimizer, moving_average
 from atspeed_jax.training.preemption import Preempted, sigterm_asks
+from atspeed_jax.training.speed import Profile, StepTimes
+from atspeed_jax.training.step import initialiser, make_train_step
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
-
-RESERVED_METRICS = ("loss", "grad_norm", "learning_rate")
 
 
 class TrainingDiverged(RuntimeError):
@@ -71,6 +67,7 @@ class _Run:
     mode: str
     mesh: jax.sharding.Mesh
     frozen: Any
+    profile: Profile
 
 
 def fit(
@@ -87,6 +84,7 @@ def fit(
     mode: str,
     mesh: jax.sharding.Mesh,
     frozen=None,
+    profile_steps: tuple[int, int] | None = None,
 ):
     """Train, and return the parameters of the best evaluation, placed on the mesh as `sharding.tree_shardings` says.
 
@@ -95,9 +93,11 @@ def fit(
     name labels the progress bar. init_params(key) gives the parameters (traced under jit). loss(params, batch, key)
     gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, and its key is
     fold_in(key of the seed, updates done). batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a
-    function of n alone. evaluate(params) runs every eval_every steps and after the last one; its figure `monitor` is
-    minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement. frozen: arrays that are read but not
-    trained; where there are any, init_params and loss take them as one more argument.
+    function of n alone; of several processes each gives its own rows (`sharding.own_rows`). evaluate(params) runs every
+    eval_every steps and after the last one; its figure `monitor` is minimised or maximised by `mode` ("min" or "max"),
+    and a tie is no improvement. frozen: arrays that are read but not trained; where there are any, init_params and loss
+    take them as one more argument. profile_steps: first and last step, from 1, of which a trace is kept in
+    workdir/profile. How fast it trains is logged in workdir/speed.
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
@@ -113,66 +113,17 @@ def fit(
         raise FitConfigError(f"mode = {mode!r}, expected 'min' or 'max'")
     workdir = Path(workdir).absolute()
     check_workdir(workdir, fingerprint)
-    init = _initialiser(init_params, config, mesh, frozen)
+    init = initialiser(init_params, config, mesh, frozen)
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
     if not is_finished(workdir):
         with claimed_workdir(workdir, name, fingerprint) if is_writer() else contextlib.nullcontext():
             if not is_finished(workdir):  # another process may have finished it in between
-                run = _Run(name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen)
+                what = name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen
+                run = _Run(*what, Profile(workdir, profile_steps))
                 _train(run, init, abstract)
     if is_writer():
         shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
     return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
-
-
-def _initialiser(init_params, config: FitConfig, mesh, frozen=None):
-    """() -> state before the first update, born on the mesh: no device ever holds more than its part.
-
-    params: evaluated and kept; opt_state; step: updates done; key; trained: what the updates change, only where params
-    is its moving average.
-    """
-
-    def init(*frozen):
-        init_key, step_key = jax.random.split(jax.random.key(config.seed))
-        # astype drops weak types, which the first update would drop too: the second would be compiled again.
-        params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key, *frozen))
-        opt_state = make_optimizer(config.optim).init(params)
-        state = {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
-        return {**state, "trained": params} if config.optim.average else state
-
-    rest = () if frozen is None else (frozen,)
-    placement = sharding.tree_shardings(jax.eval_shape(init, *rest), mesh)
-    return functools.partial(jax.jit(init, out_shardings=placement), *rest)
-
-
-def make_train_step(loss, optim: OptimConfig, mesh, frozen=None):
-    """Compiled (state, batch) -> (state, metrics); the state given is donated, frozen is not."""
-    optimizer, schedule = make_optimizer(optim), learning_rate_schedule(optim)
-
-    def train_step(state, batch, *frozen):
-        key = jax.random.fold_in(state["key"], state["step"])
-        trained = state["trained" if optim.average else "params"]
-        with sharding.logical_rules(mesh):
-            (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(trained, batch, key, *frozen)
-        taken = sorted(set(metrics) & set(RESERVED_METRICS))
-        if taken:
-            raise FitConfigError(f"the loss returns metrics named {taken}, which fit reports itself; rename them")
-        updates, opt_state = optimizer.update(grads, state["opt_state"], trained)
-        metrics = {
-            **metrics,
-            "loss": value,
-            "grad_norm": optax.tree.norm(grads),  # before clipping
-            "learning_rate": schedule(state["step"]),
-        }
-        trained = optax.apply_updates(trained, updates)
-        new = {"params": trained, "opt_state": opt_state, "step": state["step"] + 1, "key": state["key"]}
-        if optim.average:
-            params = moving_average(state["params"], trained, state["step"], optim.average)
-            new |= {"params": params, "trained": trained}
-        return jax.lax.with_sharding_constraint(new, sharding.tree_shardings(new, mesh)), metrics
-
-    jitted = jax.jit(train_step, donate_argnums=0)
-    return jitted if frozen is None else lambda state, batch: jitted(state, batch, frozen)
 
 
 def _train(run: _Run, init, abstract) -> None:
@@ -184,8 +135,10 @@ def _train(run: _Run, init, abstract) -> None:
         else:
             step, progress = latest[0], Progress(**latest[1])
             state = checkpoints.restore(step, abstract)
-        with (MetricsLog if is_writer() else NoLog)(run.workdir, step) as log, sigterm_asks() as stops:
-            step = _loop(run, state, step, progress, checkpoints, log, stops)
+        make_log = MetricsLog if is_writer() else NoLog
+        logs = make_log(run.workdir, step), make_log(run.workdir / "speed", step)
+        with logs[0], logs[1], sigterm_asks() as stops:
+            step = _loop(run, state, step, progress, checkpoints, logs, stops)
         best = checkpoints.restore_params(progress.best_step, abstract["params"])
     metadata = {
         "name": run.name,
@@ -201,25 +154,34 @@ def _train(run: _Run, init, abstract) -> None:
     save_params(run.workdir, best, metadata)
 
 
-def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoints, log: MetricsLog, stops) -> int:
+def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoints, logs, stops) -> int:
     """Update until the last step or early stopping; returns the number of updates done. Changes `progress`.
 
-    stops(step) says that the process is to end: saves after the update under way, and raises Preempted.
+    logs: of what is computed, and of how fast. stops(step) says that the process is to end: saves after the update
+    under way, and raises Preempted.
     """
-    config = run.config
-    train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen)
+    config, (log, speed_log) = run.config, logs
+    times = StepTimes(run.mesh.devices.flat, sum(leaf.size for leaf in jax.tree.leaves((state["params"], run.frozen))))
+    train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen, config.accumulate)
     began = time.monotonic() - progress.seconds
     interval = 0.5 if sys.stderr.isatty() else 30.0
     shown = {"mininterval": interval, "disable": not is_writer()}
     with tqdm(total=config.steps, initial=step, desc=run.name, unit="step", **shown) as bar:
         pending = None
         while step < config.steps and not _exhausted(config, progress):
-            host_batch = run.batches[step]
-            state, metrics = train_step(state, sharding.shard_batch(host_batch, run.mesh))
+            run.profile.before(step + 1)
+            with times.of("data"):
+                host_batch = run.batches[step]
+                batch = sharding.shard_own_rows(host_batch, run.mesh)
+            state, metrics = train_step(state, batch)
             step += 1
+            run.profile.after(step, metrics)
+            times.count(batch["tokens"].size if "tokens" in batch else 0)
             # Read the metrics of the step before: the device already works on this one.
             _record(run, pending, log, bar)
             pending = (step, host_batch, metrics)
+            if step % config.log_every == 0:
+                speed_log.write(step, "speed", times.figures())
             evaluates, stopped = step % config.eval_every == 0 or step == config.steps, stops(step)
             if not evaluates and not stopped and step % config.checkpoint_every != 0:
                 continue
@@ -227,13 +189,16 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
             _record(run, pending, log, bar)
             pending = None
             if evaluates:
-                _evaluate(run, state["params"], step, progress, log)
+                with times.of("evaluation"):
+                    _evaluate(run, state["params"], step, progress, log)
             if stopped or step % config.checkpoint_every == 0 or progress.best_step == step:
                 progress.seconds = time.monotonic() - began
-                checkpoints.save(step, state, asdict(progress), progress.best_step)
+                with times.of("checkpoint"):
+                    checkpoints.save(step, state, asdict(progress), progress.best_step)
             if stopped:
                 raise Preempted(f"{run.name}: SIGTERM came, saved at step {step}; run the same command to go on")
         progress.seconds = time.monotonic() - began
+    run.profile.stop()
     return step
 
 

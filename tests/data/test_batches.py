@@ -277,3 +277,12 @@ def test_a_batch_costs_little():
         batches[step]
         costs.append(time.perf_counter() - start)
     assert np.median(costs) < 4e-3
+
+
+def test_processes_that_read_their_own_rows_read_the_batch_of_one(dataset):
+    how = {"history": 4, "buckets": (2,), "batch_size": 6, "seed": 3}
+    whole = train_batches(dataset, **how)
+    parts = [train_batches(dataset, rows=np.arange(start, start + 3), **how) for start in (0, 3)]
+    for step in (0, 1, 5, 17):
+        for name, values in whole[step].items():
+            np.testing.assert_array_equal(values, np.concatenate([part[step][name] for part in parts]))

@@ -1,10 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from atspeed_jax.data.prompts import prompt_tokens
-from atspeed_jax.items.catalog import BOS, Catalog, CatalogError
+from atspeed_jax.data.prompts import prompt_rows, prompt_tokens, prompt_width, training_rows
+from atspeed_jax.items.catalog import BOS, Catalog, CatalogError, Instruction
 
 CATALOG = Catalog.from_codes([[0, 1], [2, 0], [1, 1]])
+WORDED = dataclasses.replace(
+    CATALOG.behind(20, BOS), instruction=Instruction((BOS, 10), (11, 12), (13,), (BOS, 10, 14, 15, 15, 13))
+)
 
 
 def test_bos_then_the_items_in_order():
@@ -20,6 +25,34 @@ def test_the_newest_items_stay():
 def test_empty_history_is_bos_alone():
     for empty in ([], (), np.zeros(0, np.int32)):
         assert prompt_tokens(CATALOG, empty, 20).tolist() == [BOS]
+
+
+def test_an_instruction_stands_around_the_newest_items():
+    assert prompt_tokens(WORDED, [0], 5).tolist() == [BOS, 10, 20, 24, 13]
+    assert prompt_tokens(WORDED, [2, 0, 1], 2).tolist() == [BOS, 10, 20, 24, 11, 12, 22, 23, 13]
+    assert prompt_tokens(WORDED, [], 5).tolist() == prompt_tokens(WORDED, [1], 0).tolist() == [BOS, 10, 14, 15, 15, 13]
+
+
+@pytest.mark.parametrize("catalog", [CATALOG, WORDED], ids=["items alone", "instruction"])
+def test_widths_hold_the_longest(catalog):
+    for history in range(4):
+        histories = [[0, 1, 2, 1][:n] for n in range(history + 1)]
+        prompts = prompt_rows(catalog, histories, history)
+        assert prompts.shape == (history + 1, prompt_width(catalog, history)) and prompts.dtype == np.int32
+        assert max(len(prompt_tokens(catalog, items, history)) for items in histories) == prompts.shape[1]
+        for row, items in zip(prompts, histories, strict=True):
+            assert row[row > 0].tolist() == prompt_tokens(catalog, items, history).tolist() and row[-1] > 0
+
+
+def test_a_training_row_is_a_prompt_and_its_answer():
+    assert training_rows(WORDED, [[2], [2, 0, 1]], 4)[:, -11:].tolist() == [
+        [0, 0, 0, BOS, 10, 14, 15, 15, 13, 21, 24],
+        [BOS, 10, 21, 24, 11, 12, 20, 24, 13, 22, 23],
+    ]
+    assert training_rows(CATALOG, [[2], [2, 0, 1]], 3).tolist() == [
+        [0, 0, 0, 0, *prompt_tokens(CATALOG, [2], 3)],
+        prompt_tokens(CATALOG, [2, 0, 1], 3).tolist(),
+    ]
 
 
 def test_bad_input():

@@ -131,3 +131,8 @@ def test_overlap(ids, others, share):
 def test_tables_that_cannot_be(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **change)
+
+
+def test_a_mode_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="mode 'sampling': expected some of strict, "):
+        dataclasses.replace(CONFIG, modes=("strict", "sampling"))

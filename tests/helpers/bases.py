@@ -26,13 +26,13 @@ BASE = LlamaConfig(
 )
 
 
-def write_base(directory, config=BASE, seed=0, tokenizer=True, **fields):
-    """-> its parameters. fields: of config.json, to be changed."""
+def write_base(directory, config=BASE, seed=0, words=WORDS, **fields):
+    """-> its parameters. words: of its tokenizer, none for none. fields: of config.json, to be changed."""
     directory.mkdir(parents=True)
     params = wide_params(config, seed)
     save_weights(directory, config, params)
     own = hf_config(config, dtype="float32", max_positions=64, bos=BOS, eos=None, pad=0)
     (directory / "config.json").write_text(json.dumps(own | fields))
-    if tokenizer:
-        words_tokenizer().save(str(directory / "tokenizer.json"))
+    if words:
+        words_tokenizer(words).save(str(directory / "tokenizer.json"))
     return params

@@ -32,9 +32,12 @@ def report_of(script: str, devices: int, *arguments: str) -> dict:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def begin_processes(count: int, command: list[str], devices: int = 1) -> list[subprocess.Popen]:
+def begin_processes(count: int, command: list[str], devices: int = 1, more: dict | None = None) -> list:
     """`count` processes of this machine, each with so many devices; PORT, COUNT and NUMBER in the command are filled
-    in."""
+    in.
+
+    more: of the environment. Returns subprocess.Popen, pipes open.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -43,5 +46,5 @@ def begin_processes(count: int, command: list[str], devices: int = 1) -> list[su
         filled = {"PORT": str(port), "COUNT": str(count), "NUMBER": str(number)}
         own = [sys.executable, *("".join(filled.get(part, part) for part in word.split("|")) for word in command)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        begun.append(subprocess.Popen(own, text=True, env=environment(devices), cwd=ROOT, **pipes))
+        begun.append(subprocess.Popen(own, text=True, env=environment(devices) | (more or {}), cwd=ROOT, **pipes))
     return begun

@@ -18,10 +18,11 @@ from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.training import sharding
+from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.sharding import MeshConfig, make_mesh
-from atspeed_jax.training.train import FitConfig, _initialiser, make_train_step
+from atspeed_jax.training.step import initialiser, make_train_step
 
 MESHES = {
     "one": MeshConfig(data=1),
@@ -51,7 +52,7 @@ def batches():
 
 def train(mesh):
     """(losses, final parameters on the host, their shardings, the compiled step's text)."""
-    state = _initialiser(functools.partial(init_params, TARGET), FIT, mesh)()
+    state = initialiser(functools.partial(init_params, TARGET), FIT, mesh)()
     step = make_train_step(training_loss(TARGET, LENGTH, 0.0), OPTIM, mesh)
     losses, text = [], None
     for batch in batches():

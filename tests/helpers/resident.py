@@ -16,11 +16,11 @@ import numpy as np
 
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.models.llama import init_params
-from atspeed_jax.planning.chips import CHIPS
 from atspeed_jax.planning.plan import GIB, plan, random_catalog
 from atspeed_jax.training import sharding
+from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.next_item import training_loss
-from atspeed_jax.training.train import _initialiser, make_train_step
+from atspeed_jax.training.step import initialiser, make_train_step
 from configs import lcrec_small
 from launch.config import load
 
@@ -44,7 +44,7 @@ def now() -> float:
 def measure(config: ExperimentConfig) -> dict:
     model, train = config.target.llama(CATALOG.vocab_size), config.train_target
     fit, mesh = train.fit(100), sharding.make_mesh(config.mesh)
-    init = _initialiser(functools.partial(init_params, model), fit, mesh)
+    init = initialiser(functools.partial(init_params, model), fit, mesh)
     step = make_train_step(training_loss(model, 4, train.shuffle), fit.optim, mesh)
     rng = np.random.default_rng(0)
 

@@ -53,12 +53,14 @@ def main():
     settings = {"learning_rate": 0.01, "steps": 10, "eval_every": 5} | settings
     asked = []
 
-    def on_batch(step):
-        asked.append(step)
-        time.sleep(options.get("pause", 0))
+    class OwnRows(toy.ToyBatches):
+        def __getitem__(self, step):
+            asked.append(step)
+            time.sleep(options.get("pause", 0))
+            return {name: x[sharding.own_rows(mesh, toy.ROWS)] for name, x in super().__getitem__(step).items()}
 
     try:
-        params = toy.fit_toy(directory / "run", toy.toy_config(**settings), batches=toy.ToyBatches(on_batch))
+        params = toy.fit_toy(directory / "run", toy.toy_config(**settings), batches=OwnRows())
     except Preempted as stop:
         print(stop, file=sys.stderr)
         raise SystemExit(RESTART) from stop

@@ -28,3 +28,25 @@ def get_config() -> ml_collections.ConfigDict:
             measure=(measure,),
         )
     )
+
+
+def row(run: str, seed: int = 0, calls: float = 1.0, target: str = "abc") -> dict:
+    """A row of sweep.json, as if measured on two users."""
+    return {
+        "run": run,
+        "objective": "tree_kd",
+        "seed": seed,
+        "target_fingerprint": target,
+        "K": 3,
+        "mode": "strict",
+        "constraint": "trie",
+        "score_norm": "vocab",
+        "widths": ["all", 10],
+        "users": 2,
+        "target_calls_mean": calls,
+        "coverage_by_level": [1.0, None],
+        "calls_by_user": [calls, calls],
+        "overlap_with_exact": 1.0,
+        "recall@K": 0.5,
+        "ndcg@K": 0.25,
+    }

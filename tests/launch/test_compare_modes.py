@@ -10,8 +10,10 @@ def test_the_table_is_printed_and_written(small_run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(small_run.workdir, workdir)
     flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=", "--budgets=6", "--drafter=popularity"]
+    flags += ["--widths=all,8", "--modes=strict,relaxed_reference"]
     (result,) = run_mains([("compare_modes", workdir, SMALL, flags, "")], QUICK)
     assert result.code == 0, result.err
     rows = json.loads((workdir / "modes.json").read_text())
-    assert len(rows) == 2 + 4 and {row["K"] for row in rows} == {4}
+    assert len(rows) == 1 + 3 and {row["K"] for row in rows} == {4}
+    assert [row["widths"] for row in rows if row["method"] == "speculative"] == 3 * [["all", 8]]
     assert "relaxed_reference" in result.out and "Modes of the decoder" in (workdir / "modes.md").read_text()

@@ -1,10 +1,21 @@
 """launch.sweep as a user meets it."""
 
 import json
+import shlex
+import sys
+import warnings
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 import small
+import small_sweep
 from atspeed_jax.pipeline import Run
+from launch import results, sweep
+from launch.backends import BackendError
 from mains import QUICK, run_mains
+from stubs import stub, stub_path
 
 SWEEP = "tests/helpers/small_sweep.py"
 
@@ -13,8 +24,10 @@ def test_a_sweep_borrows_measures_and_goes_on_where_it_was(small_run, tmp_path):
     workdir = tmp_path / "sweep"
     case = ("sweep", workdir, SWEEP, [f"--borrow={small_run.workdir}"], "")
     killed = (*case[:4], str(workdir / "words_0" / "draft" / "metrics.jsonl"))
-    first, second = run_mains([killed, case], QUICK)
+    done = (*case[:3], ["--backend=xpk"], "")  # all of it is done: needs no cluster
+    first, second, third = run_mains([killed, case, done], QUICK)
     assert first.code == -9 and second.code == 0, second.err
+    assert third.code == 0 and third.out.endswith(second.out[second.out.index("Runs side by side") :]), third.err
     for stage in ("data", "target", "teacher", "draft_sft"):
         assert (workdir / "kd_0" / stage).is_symlink() and (workdir / "words_0" / stage).is_symlink()
     assert not (workdir / "kd_0" / "draft").is_symlink()
@@ -38,3 +51,83 @@ def test_nothing_is_borrowed_from_other_settings(small_run, small_config, tmp_pa
     for stage in ("data", "target"):
         run.borrow(stage, [small_run.workdir])
     assert (tmp_path / "data").is_symlink() and not (tmp_path / "target").exists()
+
+
+def test_nothing_is_borrowed_before_it_is_complete(small_run, small_config, tmp_path):
+    """Jobs at work at the same time each train into their own directory."""
+    other, run = tmp_path / "other", Run(small_config, tmp_path / "own", None)
+    run.workdir.mkdir()
+    run.borrow("data", [small_run.workdir])
+    (other / "target").mkdir(parents=True)
+    metadata = other / "target" / "metadata.json"
+    for file in (small_run.workdir / "target").iterdir():
+        if file.name != metadata.name:
+            (other / "target" / file.name).symlink_to(file)
+    run.borrow("target", [tmp_path / "not_begun", other])
+    assert not (run.workdir / "target").exists()
+    metadata.write_bytes((small_run.workdir / "target" / metadata.name).read_bytes())
+    run.borrow("target", [tmp_path / "not_begun", other])
+    assert (run.workdir / "target").resolve() == other / "target"
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Runs launch.sweep with these flags in this process; what trials measure is made up, sbatch takes jobs and waits.
+
+    call.jobs(): the flags that each job has got for launch.sweep, oldest first. call.ran: trials, with the directories
+    whose stages they may link.
+    """
+    monkeypatch.setenv("PATH", str(stub_path(tmp_path)))
+    monkeypatch.setenv("LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("TMP_JOB", str(tmp_path / "job"))
+    stub(tmp_path, "sbatch", 'cat >>"$TMP_JOB"; echo 4711')
+    workdir, ran = tmp_path / "sweep", {}
+
+    def rows_of(trial, settings, run, others):
+        ran[trial.name] = [path.name for path in others]
+        return [small_sweep.row(trial.run)]
+
+    def call(*arguments):
+        argv = ["sweep", f"--config={SWEEP}", f"--workdir={workdir}", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        with flagsaver.flagsaver(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of how config_flags loads a file
+            flags.FLAGS(argv)
+            sweep.sweep()
+
+    def jobs():
+        commands = [line for line in (tmp_path / "job").read_text().splitlines() if line.startswith("srun ")]
+        words = [shlex.split(command.partition(" ||")[0]) for command in commands]
+        return [[word for word in own[own.index("launch.sweep") + 1 :] if word != "--distributed"] for own in words]
+
+    monkeypatch.setattr(results, "rows_of", rows_of)
+    call.jobs, call.ran, call.workdir = jobs, ran, workdir
+    return call
+
+
+def test_trials_as_jobs_from_submission_to_tables(call, capfd):
+    call("--backend=slurm", "--dry_run")
+    assert not call.workdir.exists() and "--only=kd_0" in capfd.readouterr().out
+    call("--backend=slurm", "--borrow=/shared/run")
+    assert capfd.readouterr().out.endswith("Not done: kd_0, words_0.\n") and not call.ran
+    first, second = call.jobs()
+    assert first[2:] == ["--borrow=/shared/run", "--only=kd_0"] and second[-1] == "--only=words_0"
+    call(*second[2:])  # as a node does
+    assert call.ran == {"words_0": ["kd_0", "run"]} and not (call.workdir / "sweep.md").exists()
+    call("--backend=slurm")
+    assert len(call.jobs()) == 2 and "Not done: kd_0." in (call.workdir / "sweep.md").read_text()
+    with pytest.raises(BackendError, match="kd_0: slurm job 4711"):
+        call()
+    call("--backend=slurm", "--resubmit=kd_0")
+    assert call.jobs()[2:] == [[*first[:2], "--only=kd_0"]]
+    call(*first[2:])
+    call("--backend=slurm", "--resubmit=kd_0")
+    assert len(call.jobs()) == 3 and "Not done" not in (call.workdir / "sweep.md").read_text()
+    assert [row["run"] for row in json.loads((call.workdir / "sweep.json").read_text())] == ["kd", "words"]
+
+
+def test_trials_here_one_after_another(call, capfd):
+    call("--only=kd_0")
+    assert list(call.ran) == ["kd_0"] and not (call.workdir / "words_0").exists() and not capfd.readouterr().out
+    call()
+    assert list(call.ran) == ["kd_0", "words_0"] and "Runs side by side" in capfd.readouterr().out

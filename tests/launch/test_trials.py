@@ -4,7 +4,7 @@ import pytest
 
 import small_sweep
 from launch.config import ConfigError
-from launch.trials import trials
+from launch.trials import chosen, trials
 
 
 def test_every_run_with_every_seed():
@@ -55,3 +55,11 @@ def test_sweeps_that_cannot_be(change, message):
             config[name] = value
     with pytest.raises(ConfigError, match=message):
         trials(config)
+
+
+def test_some_of_a_sweep():
+    _, made = trials(small_sweep.get_config())
+    assert [trial.name for trial in chosen(made, ["words_0", "kd_0"])] == ["kd_0", "words_0"]
+    assert chosen(made, []) == []
+    with pytest.raises(ConfigError, match="no experiment is called kd_1; expected some of kd_0, words_0"):
+        chosen(made, ["kd_0", "kd_1"])

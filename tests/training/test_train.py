@@ -8,13 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from atspeed_jax.training import sharding, train
+from atspeed_jax.training import train
 from atspeed_jax.training.checkpoint import TrainCheckpoints, fingerprint_of
 from atspeed_jax.training.fit_config import FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog, read_metrics
 from atspeed_jax.training.optim import make_optimizer
 from atspeed_jax.training.train import TrainingDiverged
-from devices import whole_mesh
 from tests.training import toy
 
 
@@ -72,47 +71,6 @@ def test_the_metadata_tells_what_was_trained(uninterrupted):
     assert not (workdir / "checkpoints").exists()
 
 
-def test_without_a_moving_average_what_is_trained_is_kept():
-    config = toy.toy_config(average=0.0)
-    optimizer, params = make_optimizer(config.optim), toy.init_params(jax.random.key(0))
-    key, batch = jax.random.key(1), toy.ToyBatches()[0]
-    state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32), "key": key}
-    grads = jax.grad(lambda p: toy.loss(p, batch, jax.random.fold_in(key, 0))[0])(params)
-    expected = optax.apply_updates(params, optimizer.update(grads, state["opt_state"], params)[0])
-    after, _ = train.make_train_step(toy.loss, config.optim, whole_mesh())(state, batch)
-    assert after.keys() == {"params", "opt_state", "step", "key"}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), after["params"], expected)
-
-
-def test_one_compilation_per_batch_shape():
-    mesh = whole_mesh()
-    config = toy.toy_config()
-    state = train._initialiser(lambda key: toy.init_params(key) | {"weak": jnp.full((2, 2), 0.5)}, config, mesh)()
-    step = train.make_train_step(toy.loss, config.optim, mesh)
-    for number in range(6):
-        state, _ = step(state, sharding.shard_batch(toy.ToyBatches()[number], mesh))
-    assert step._cache_size() == 2
-
-
-def test_each_step_gets_its_own_key_and_the_donated_state_is_gone():
-    mesh = whole_mesh()
-    config = toy.toy_config()
-    initial = train._initialiser(toy.init_params, config, mesh)()
-    root = jax.random.wrap_key_data(jnp.asarray(jax.random.key_data(initial["key"])).copy())
-
-    def loss(params, batch, key):
-        return toy.loss(params, batch, key)[0], {"draw": jax.random.uniform(key)}
-
-    step = train.make_train_step(loss, config.optim, mesh)
-    state, draws = initial, []
-    for number in range(3):
-        state, metrics = step(state, sharding.shard_batch(toy.ToyBatches()[number], mesh))
-        draws.append(float(metrics["draw"]))
-    assert draws == [float(jax.random.uniform(jax.random.fold_in(root, number))) for number in range(3)]
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(initial["params"]))
-    assert int(state["step"]) == 3
-
-
 def test_metrics_are_read_only_after_the_next_step_is_dispatched(tmp_path, monkeypatch):
     events = []
 
@@ -128,7 +86,8 @@ def test_metrics_are_read_only_after_the_next_step_is_dispatched(tmp_path, monke
 
     class RecordingLog(MetricsLog):
         def write(self, step, split, metrics):
-            events.append(f"read {step} {split}")
+            if split != "speed":  # the clock's, which waits for no device
+                events.append(f"read {step} {split}")
             super().write(step, split, metrics)
 
     make_train_step = train.make_train_step

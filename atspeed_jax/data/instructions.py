@@ -1,0 +1,137 @@
+"""The prompt as text: items within an instruction, in the tokens of a pretrained model.
+
+Item codes are tokens of their own, at which a tokenizer cuts a text before it does anything else, so the pieces between
+them are tokenised once and a prompt is put together of them (`data.prompts`). That it is what the tokenizer gives for
+the whole text is checked, and refused otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from atspeed_jax.data.prompts import prompt_tokens
+from atspeed_jax.items.catalog import PAD, Catalog, Instruction
+from atspeed_jax.items.tokenizer import TOKENIZER_FILE, code_texts, extended_tokenizer
+
+PLACE = "{items}"
+# Word for word that of the public code (ALGORITHM section 7).
+TEMPLATE = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\nThe user has interacted with items {items} in chronological order. Can you predict the next "
+    "possible item that the user may expect?\n\n### Response:"
+)
+SEPARATOR = ", "
+
+
+class PromptError(ValueError):
+    """An instruction that cannot stand around items."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """What a model reads. kind: "item", the codes of the newest items behind BOS; "instruction", for models that begin
+    with a Hugging Face directory: `template`, with these items for {items} and `separator` between two of them, which
+    the codes of the next item follow without a space."""
+
+    kind: Literal["item", "instruction"] = "item"
+    template: str = TEMPLATE
+    separator: str = SEPARATOR
+
+    def __post_init__(self):
+        if self.template.count(PLACE) != 1:
+            raise PromptError(
+                f"template={self.template!r} has {PLACE} {self.template.count(PLACE)} times: put it once, where the "
+                "user's items are to stand"
+            )
+        if self.kind == "item" and (self.template, self.separator) != (TEMPLATE, SEPARATOR):
+            raise PromptError(
+                "template and separator are read with kind='instruction' alone: set it, or leave them out"
+            )
+
+    def text(self, items: Sequence[str]) -> str:
+        return self.template.replace(PLACE, self.separator.join(items))
+
+
+def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) -> Instruction:
+    """The pieces of the prompt as tokens of the model in `directory`, which the codes' own come behind.
+
+    BOS is the model's own, whether its tokenizer adds it or not. Raises PromptError if there is no tokenizer, or for a
+    text that it does not turn into these pieces, TokenizerError as `extended_tokenizer` does.
+    """
+    tokenizer, path = extended_tokenizer(directory, catalog), directory / TOKENIZER_FILE
+    if tokenizer is None:
+        raise PromptError(
+            f"there is no {path}: an instruction is text, put the model's tokenizer there or take prompt.kind='item'"
+        )
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    codes = code_texts(catalog)
+
+    def text_of(item: int) -> str:
+        return "".join(codes[token - catalog.first_code] for token in catalog.tokens(item).tolist())
+
+    def encoded(items: Sequence[int], answer: Sequence[int] = ()) -> list[int]:
+        text = prompt.text([text_of(item) for item in items]) + "".join(map(text_of, answer))
+        tokens, whole = tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.encode(text).ids
+        if whole not in (tokens, [catalog.bos, *tokens]):
+            raise PromptError(
+                f"{path} adds tokens to a text: {whole[:3]}...{whole[-3:]}, expected BOS ({catalog.bos}) before it or "
+                "nothing; take them out of its post_processor"
+            )
+        return [catalog.bos, *tokens]
+
+    pieces = _cut(encoded((0, 0)), catalog)
+    found = pieces and Instruction(*pieces, tuple(encoded(())))
+    if not found or any(encoded(*probe) != _joined(catalog, found, *probe) for probe in _probes(catalog)):
+        raise PromptError(
+            f"{path} does not take template={prompt.template!r} with separator={prompt.separator!r} apart at the item "
+            "codes: leave texts like <a_1> out of both, and tokens of the vocabulary that reach over a code's < or >"
+        )
+    if PAD in (*found.head, *found.separator, *found.tail, *found.empty):
+        raise PromptError(
+            f"template={prompt.template!r} with separator={prompt.separator!r} has token {PAD} "
+            f"({tokenizer.id_to_token(PAD)!r}) of {path}, which stands for padding: take other words"
+        )
+    return found
+
+
+def same_instruction(found: Mapping[str, Instruction]) -> Instruction:
+    """The one instruction of all models, by their directories; PromptError if their tokenizers differ over it."""
+    (first, instruction), *others = found.items()
+    for directory, other in others:
+        for part, tokens in vars(instruction).items():
+            pairs = itertools.zip_longest(tokens, getattr(other, part))
+            for place, (one, two) in enumerate(pairs):
+                if one != two:
+                    raise PromptError(
+                        f"draft and target must read the same tokens, but at place {place} of the instruction's {part} "
+                        f"is {one} in {first} and {two} in {directory}: take models of one tokenizer"
+                    )
+    return instruction
+
+
+def _cut(tokens: list[int], catalog: Catalog) -> list[tuple[int, ...]] | None:
+    """Head, separator and tail of a prompt of two items; None if there are other codes than theirs in it."""
+    places = [place for place, token in enumerate(tokens) if token >= catalog.first_code]
+    if len(places) != 2 * catalog.length:
+        return None
+    first, second = places[: catalog.length], places[catalog.length :]
+    return [tuple(tokens[: first[0]]), tuple(tokens[first[-1] + 1 : second[0]]), tuple(tokens[second[-1] + 1 :])]
+
+
+def _joined(catalog: Catalog, instruction: Instruction, items: Sequence[int], answer: Sequence[int]) -> list[int]:
+    prompt = prompt_tokens(dataclasses.replace(catalog, instruction=instruction), items, len(items))
+    return [*prompt.tolist(), *catalog.tokens(answer).reshape(-1).tolist()]
+
+
+def _probes(catalog: Catalog) -> list[tuple[list[int], list[int]]]:
+    """(items, answer) that show every code which the text can touch: all of the first level and of the last."""
+    ends = [np.unique(catalog.codes[:, level], return_index=True)[1].tolist() for level in (0, -1)]
+    every = ends[0] + ends[1]
+    return [([], [0]), (every, []), *(([item], [item]) for item in every)]

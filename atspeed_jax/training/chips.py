@@ -1,0 +1,65 @@
+"""What accelerators can do, and the least time that work takes on one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Chip(NamedTuple):
+    """kinds: how jax.Device.device_kind begins. flops: dense bfloat16 products, per second. hbm_gib, hbm_bytes: memory,
+    and what it moves per second. link_bytes: what a chip receives from others of its slice (ICI) or node (NVLink) per
+    second, all links together."""
+
+    kinds: tuple[str, ...]
+    flops: float
+    hbm_gib: float
+    hbm_bytes: float
+    link_bytes: float
+
+
+# The makers' data sheets, those of TPUs (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e) read on 2026-11-24. Where
+# they give both directions of the links together, half of it; those of v4 are six of 50 GB/s (its paper).
+CHIPS = {
+    "v4": Chip(("TPU v4",), 275e12, 32, 1200e9, 300e9),
+    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 197e12, 16, 819e9, 200e9),
+    "v5p": Chip(("TPU v5p", "TPU v5"), 459e12, 95, 2765e9, 600e9),
+    "v6e": Chip(("TPU v6 lite", "TPU v6e"), 918e12, 32, 1638e9, 400e9),
+    "a100": Chip(("NVIDIA A100",), 312e12, 80, 2039e9, 300e9),
+    "h100": Chip(("NVIDIA H100",), 989e12, 80, 3350e9, 450e9),
+    "h200": Chip(("NVIDIA H200",), 989e12, 131, 4800e9, 450e9),
+}
+
+
+class ChipError(ValueError):
+    """A chip that is not in the table."""
+
+
+def chip_of(name: str) -> Chip:
+    """The chip of this name; raises ChipError."""
+    if name not in CHIPS:
+        raise ChipError(f"chip {name!r} is unknown; expected one of {', '.join(CHIPS)}")
+    return CHIPS[name]
+
+
+def chip_of_kind(kind: str) -> Chip | None:
+    """The chip whose devices are of this jax.Device.device_kind; None if it is not in the table, as a CPU."""
+    known = [(len(own), name) for name, chip in CHIPS.items() for own in chip.kinds if kind.startswith(own)]
+    return CHIPS[max(known)[1]] if known else None
+
+
+class Roofline(NamedTuple):
+    """seconds: at least. bound: what takes them."""
+
+    seconds: float
+    bound: str
+
+
+def roofline(chip: Chip, *, flops: float, hbm_bytes: float, received: float) -> Roofline:
+    """If all three overlap perfectly and each runs at its peak."""
+    times = {
+        "FLOPs": flops / chip.flops,
+        "HBM": hbm_bytes / chip.hbm_bytes,
+        "links": received / chip.link_bytes,
+    }
+    bound = max(times, key=times.__getitem__)
+    return Roofline(times[bound], bound)

@@ -1,0 +1,89 @@
+# shellcheck shell=bash disable=SC2034 # variables that the scripts read
+# Sourced by slurm.sh, xpk.sh and tpu_vm.sh: their command line, their errors, quoting. Goes to the repository root.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
+
+RESTART=75  # how a main ends after SIGTERM, all of it saved: run it again (atspeed_jax/training/preemption.py)
+SCRIPT=launch/pods/${0##*/}
+
+say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
+
+fail() {
+  say "error: $*"
+  exit 2
+}
+
+# From `[--dry_run] launch.MAIN [-- --flag=value ...]` to DRY_RUN, MAIN and FLAGS.
+parse() {
+  DRY_RUN='' MAIN='' FLAGS=()
+  while (($#)); do
+    case $1 in
+      --dry_run) DRY_RUN=yes ;;
+      --) shift; FLAGS=("$@"); break ;;
+      -*) fail "unknown option $1; expected [--dry_run] launch.MAIN -- --flag=value ... (flags of the main after --)" ;;
+      *) [[ -z $MAIN ]] || fail "$1 after $MAIN: flags of the main come after --"; MAIN=$1 ;;
+    esac
+    shift
+  done
+  [[ -n $MAIN ]] || fail "no main; expected [--dry_run] launch.MAIN -- --flag=value ..., such as launch.pipeline"
+  local mains
+  mains=$(grep -l __main__ launch/*.py | sed 's|/|.|; s|\.py$||')
+  mains=${mains//$'\n'/ }
+  [[ " $mains " == *" $MAIN "* ]] || fail "there is no main $MAIN; expected one of $mains"
+  NAME=${NAME:-${MAIN#launch.}}
+  local text
+  for text in "$SETUP" "$PYTHON" ${FLAGS[@]+"${FLAGS[@]}"}; do
+    [[ $text != *$'\n'* ]] || fail "a line break in ${text%%$'\n'*}...: a job's command is one line"
+  done
+}
+
+# Variables that must have a value.
+require() {
+  local name
+  for name in "$@"; do
+    [[ -n ${!name} ]] || fail "$name is not set; give it in front: $name=... $SCRIPT ..."
+  done
+}
+
+# Variables that hold a whole number.
+whole() {
+  local name
+  for name in "$@"; do
+    [[ ${!name} =~ ^[0-9]+$ ]] || fail "$name=${!name}: expected a whole number"
+  done
+}
+
+# Variables that become one word of a command or of an #SBATCH line.
+word() {
+  local name
+  for name in "$@"; do
+    [[ ! ${!name} =~ [[:space:]] ]] || fail "$name='${!name}': expected no blanks"
+  done
+}
+
+# Where there is no storage of that name on the job's hosts, a relative workdir would be lost with them.
+absolute_workdir() {
+  local previous='' flag
+  for flag in ${FLAGS[@]+"${FLAGS[@]}"}; do
+    [[ $previous == --workdir || $previous == -workdir ]] && flag=--workdir=$flag
+    [[ ! $flag =~ ^--?workdir=[^/] ]] || fail "$flag: expected an absolute path, on storage that all hosts mount"
+    previous=$flag
+  done
+}
+
+tool() { command -v "$1" >/dev/null || fail "$1 is not installed or not on PATH: $2"; }
+
+# The arguments as words of one shell command.
+quoted() {
+  local argument words=()
+  for argument in "$@"; do
+    case $argument in
+      '' | *[!A-Za-z0-9_@%+=:,./-]*) argument="'${argument//\'/\'\\\'\'}'" ;;
+    esac
+    words+=("$argument")
+  done
+  printf '%s' "${words[*]}"
+}
+
+# What every host runs, as one shell command.
+program() { quoted "$PYTHON" -m "$MAIN" --distributed ${FLAGS[@]+"${FLAGS[@]}"}; }

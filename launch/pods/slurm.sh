@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Submits a main to SLURM: one task per node, together one JAX program. Prints the job's id.
+#
+#   NODES=4 GPUS_PER_NODE=8 TIME_LIMIT=24:00:00 launch/pods/slurm.sh [--dry_run] \
+#     launch.pipeline -- --config=configs/lcrec_small.py --workdir=/shared/runs/beauty --data_dir=/shared/beauty
+#
+# Run it where the nodes find this clone and its .venv under the same path; the workdir must be shared by all nodes.
+# Before the time limit training saves and the job is queued again, as SLURM does with one that is preempted.
+set -euo pipefail
+
+NAME=${NAME:-}                       # of the job; the main's if empty
+NODES=${NODES:-1}
+GPUS_PER_NODE=${GPUS_PER_NODE:-0}    # 0: none is asked for
+CPUS_PER_TASK=${CPUS_PER_TASK:-}     # empty: what the cluster gives
+TIME_LIMIT=${TIME_LIMIT:-}           # such as 24:00:00; empty: that of the partition
+PARTITION=${PARTITION:-}
+ACCOUNT=${ACCOUNT:-}
+GRACE=${GRACE:-300}                  # seconds before the time limit at which training is asked to save
+MAX_RESTARTS=${MAX_RESTARTS:-100}
+LOGS=${LOGS:-runs/slurm}             # directory of NAME-ID.log
+PYTHON=${PYTHON:-.venv/bin/python}   # from the clone's root
+SETUP=${SETUP:-}                     # shell commands first, such as 'module load cuda'
+EXTRA_FLAGS=${EXTRA_FLAGS:-}         # more options of sbatch, such as '--qos=high --exclusive'
+
+# shellcheck source=launch/pods/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+parse "$@"
+require NODES PYTHON LOGS
+whole NODES GPUS_PER_NODE GRACE MAX_RESTARTS
+word NAME CPUS_PER_TASK TIME_LIMIT PARTITION ACCOUNT LOGS
+
+options=("--job-name=$NAME" "--nodes=$NODES" --ntasks-per-node=1)
+((GPUS_PER_NODE == 0)) || options+=("--gpus-per-node=$GPUS_PER_NODE")
+[[ -z $CPUS_PER_TASK ]] || options+=("--cpus-per-task=$CPUS_PER_TASK")
+[[ -z $TIME_LIMIT ]] || options+=("--time=$TIME_LIMIT")
+[[ -z $PARTITION ]] || options+=("--partition=$PARTITION")
+[[ -z $ACCOUNT ]] || options+=("--account=$ACCOUNT")
+# Without "B:" the signal goes to srun's tasks, not to the shell below. A requeued job goes on in the same log.
+options+=("--output=$LOGS/%x-%j.log" --open-mode=append --requeue "--signal=TERM@$GRACE")
+read -ra extra <<<"$EXTRA_FLAGS"
+options+=(${extra[@]+"${extra[@]}"})
+
+# srun does not take --cpus-per-task over from the job (since SLURM 22.05). The first task that ends must not take the
+# others along: they may still save.
+step=(srun ${CPUS_PER_TASK:+"--cpus-per-task=$CPUS_PER_TASK"} --kill-on-bad-exit=0)
+
+batch_file() {
+  echo '#!/usr/bin/env bash'
+  printf '#SBATCH %s\n' "${options[@]}"
+  echo 'trap : TERM  # if SLURM ends the whole job, this shell waits for its tasks to save'
+  echo "cd $(quoted "$PWD") || exit"
+  [[ -z $SETUP ]] || echo "$SETUP"
+  # In SLURM JAX gives a process one device unless it is told which.
+  ((GPUS_PER_NODE == 0)) || echo "export JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((GPUS_PER_NODE - 1)))"
+  echo 'status=0'
+  echo "$(quoted "${step[@]}") $(program) || status=\$?"
+  # 143: SIGTERM itself, to a stage that needs no saving. A job that is cancelled is no longer RUNNING.
+  echo "if ((status == $RESTART || status == 143)) && ((\${SLURM_RESTART_COUNT:-0} < $MAX_RESTARTS)) &&"
+  # shellcheck disable=SC2016  # for the job to expand
+  printf '  %s\n' 'scontrol show job "$SLURM_JOB_ID" | grep -q JobState=RUNNING; then' 'scontrol requeue "$SLURM_JOB_ID"'
+  echo 'fi'
+  # shellcheck disable=SC2016
+  echo 'exit "$status"'
+}
+
+if [[ -n $DRY_RUN ]]; then
+  printf "mkdir -p %s\nsbatch --parsable <<'END'\n%s\nEND\n" "$(quoted "$LOGS")" "$(batch_file)"
+else
+  tool sbatch "run this on a login node of the cluster"
+  mkdir -p "$LOGS"  # a job whose log cannot be opened dies without a word
+  sbatch --parsable < <(batch_file)
+fi

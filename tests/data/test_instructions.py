@@ -1,0 +1,178 @@
+"""The pieces of a prompt against the tokenizer on the whole text, for the kinds of tokenizer that Llamas come with."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE, Unigram
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
+
+from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, PromptError, read_instruction, same_instruction
+from atspeed_jax.data.prompts import prompt_rows, prompt_tokens, prompt_width, training_rows
+from atspeed_jax.items.catalog import Catalog, Instruction
+from atspeed_jax.items.tokenizer import extended_tokenizer
+
+BOS = 1
+SPECIAL = ["<unk>", "<s>", "</s>"]
+CODES = np.random.default_rng(0).integers(0, 12, (40, 3))
+REFERENCE = PromptConfig("instruction")
+# Words that a tokenizer without an idea of codes would join to the codes, or to the spaces around them.
+AWKWARD = PromptConfig("instruction", "items<{items}>\n in  order_", "_ <")
+
+
+def trained(model, trainer, *, pre=None, normalizer=None, bos=True) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    if pre is not None:
+        tokenizer.pre_tokenizer = pre
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    corpus = [TEMPLATE, "in order_ < > items <a_ _1> , _ < the the  user  in  in "] * 3
+    tokenizer.train_from_iterator(corpus, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    return tokenizer
+
+
+def byte_level(**more) -> Tokenizer:
+    """As GPT-2 and Llama 3."""
+    pre = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    return trained(BPE(), trainer, pre=pre, **more)
+
+
+def metaspace(scheme: str) -> Tokenizer:
+    """As SentencePiece's Unigram."""
+    trainer = UnigramTrainer(vocab_size=120, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
+    pre = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    return trained(Unigram(), trainer, pre=pre, normalizer=normalizers.Replace("\n", "\u2028"))
+
+
+def first_llamas() -> Tokenizer:
+    """As of Llama 1 and 2: a normalizer puts a space before each text, nothing cuts it into words."""
+    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    trainer = BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False)
+    return trained(BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True), trainer, normalizer=normalizer)
+
+
+TOKENIZERS = {
+    "byte level": byte_level,
+    "byte level without BOS": lambda: byte_level(bos=False),
+    "metaspace always": lambda: metaspace("always"),
+    "metaspace first": lambda: metaspace("first"),
+    "metaspace never": lambda: metaspace("never"),
+    "first llamas": first_llamas,
+}
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def base(request, tmp_path_factory):
+    return saved(TOKENIZERS[request.param](), tmp_path_factory.mktemp("base"))
+
+
+def saved(tokenizer: Tokenizer, directory):
+    """(directory, catalogue behind its vocabulary)."""
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory, Catalog(CODES, (12,) * 3).behind(tokenizer.get_vocab_size(), BOS)
+
+
+def text_of(item: int) -> str:
+    return "".join(f"<{letter}_{code}>" for letter, code in zip("abc", CODES[item].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("prompt", [REFERENCE, AWKWARD], ids=["reference", "awkward"])
+def test_a_prompt_is_what_the_tokenizer_makes_of_the_text(base, prompt):
+    directory, catalog = base
+    catalog = dataclasses.replace(catalog, instruction=read_instruction(directory, catalog, prompt))
+    tokenizer = extended_tokenizer(directory, catalog)
+    rng = np.random.default_rng(1)
+    for count in (0, 1, 2, 3, 7, 30):
+        items = rng.integers(0, len(CODES), count).tolist()
+        newest = items[-5:]
+        text = prompt.template.replace("{items}", prompt.separator.join(map(text_of, newest)))
+        tokens = prompt_tokens(catalog, items, 5)
+        adds_bos = tokenizer.encode("x").ids[0] == BOS
+        assert tokens[adds_bos ^ 1 :].tolist() == tokenizer.encode(text).ids and tokens[0] == BOS
+        assert tokens.dtype == np.int32 and len(tokens) <= prompt_width(catalog, 5)
+        answer = int(rng.integers(0, len(CODES)))
+        (row,) = training_rows(catalog, [[*newest, answer]], 6)
+        whole = tokenizer.encode(text + text_of(answer)).ids
+        assert row[len(row) - len(whole) :].tolist() == whole and set(row[: -len(whole) - 1].tolist()) <= {0}
+    assert prompt_width(catalog, 5) == len(prompt_tokens(catalog, items, 5)) == len(tokens)
+    assert prompt_rows(catalog, [items, []], 5).shape == (2, len(tokens))
+
+
+def test_the_text_of_the_public_code():
+    assert REFERENCE.text(["<a_1><b_2>", "<a_3><b_4>"]) == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\nThe user has interacted with items <a_1><b_2>, <a_3><b_4> in chronological order. Can "
+        "you predict the next possible item that the user may expect?\n\n### Response:"
+    )
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_template_has_one_place_for_the_items(times):
+    with pytest.raises(PromptError, match=rf"template='.*' has \{{items\}} {times} times: put it once"):
+        PromptConfig("instruction", "Items: " + times * "{items}")
+
+
+def test_an_item_prompt_has_no_text():
+    assert PromptConfig() == PromptConfig("item", TEMPLATE, ", ")
+    with pytest.raises(PromptError, match="read with kind='instruction' alone"):
+        PromptConfig(separator=" ")
+
+
+def test_truncation_and_padding_of_a_tokenizer_are_not_its_tokens(tmp_path):
+    tokenizer = byte_level()
+    plain = read_instruction(*saved(tokenizer, tmp_path), REFERENCE)
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=500)
+    assert read_instruction(*saved(tokenizer, tmp_path), REFERENCE) == plain
+
+
+def test_other_braces_in_a_template_are_text():
+    assert PromptConfig("instruction", "{} {0} {{items}} {", "{}").text(["a", "b"]) == "{} {0} {a{}b} {"
+
+
+def test_a_directory_without_a_tokenizer(tmp_path):
+    with pytest.raises(PromptError, match="there is no .*tokenizer.json: an instruction is text.*prompt.kind='item'"):
+        read_instruction(tmp_path, Catalog(CODES, (12,) * 3).behind(50, BOS), REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("template", "separator"), [("After <a_1>: {items}", ", "), ("After {items}", " <c_0> "), ("{items}", "<b_1>")]
+)
+def test_codes_in_the_text(tmp_path, template, separator):
+    with pytest.raises(PromptError, match="does not take template=.* apart at the item codes"):
+        read_instruction(*saved(byte_level(), tmp_path), PromptConfig("instruction", template, separator))
+
+
+@pytest.mark.parametrize("before", ["items ", ", "])
+def test_a_token_of_the_vocabulary_that_reaches_into_some_code(tmp_path, before):
+    """The pieces are right for most items; the one that it spoils is looked for."""
+    tokenizer = byte_level()
+    tokenizer.add_tokens([AddedToken(f"{before}<a_{CODES[7, 0]}>", normalized=False)])
+    directory, catalog = saved(tokenizer, tmp_path)
+    assert (CODES[0] != CODES[7]).all()
+    with pytest.raises(PromptError, match="apart at the item codes"):
+        read_instruction(directory, catalog, REFERENCE)
+
+
+def test_words_that_fall_on_the_padding_token(tmp_path):
+    with pytest.raises(PromptError, match=r"has token 0 \('<unk>'\) of .*, which stands for padding: take other words"):
+        read_instruction(*saved(first_llamas(), tmp_path), PromptConfig("instruction", "Ω {items}"))
+
+
+def test_a_tokenizer_that_ends_texts_itself(tmp_path):
+    tokenizer, ends = byte_level(), [("<s>", BOS), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    with pytest.raises(PromptError, match=r"adds tokens to a text: .*expected BOS \(1\) before it or nothing"):
+        read_instruction(*saved(tokenizer, tmp_path), REFERENCE)
+
+
+def test_models_that_read_the_text_differently():
+    one, other = Instruction((1, 5), (6,), (7,), (1, 5, 7)), Instruction((1, 5), (6, 6), (7,), (1, 5, 7))
+    assert same_instruction({"target": one, "draft": one}) == one == same_instruction({"target": one})
+    with pytest.raises(PromptError, match="at place 1 of the instruction's separator is None in target and 6 in draft"):
+        same_instruction({"target": one, "draft": other})

@@ -1,0 +1,162 @@
+"""Trials as jobs: submitted once, remembered, submitted again when asked. The schedulers are stubs."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import small_sweep
+from launch import backends
+from launch.backends import BackendError, job_arguments, job_name
+from launch.trials import trials
+from stubs import stub, stub_path
+
+BATCH = 'cat >"$JOBS/$RANDOM$RANDOM"; echo 4711'  # sbatch, which only takes the job
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """workdir, the trials kd_0 and words_0, and called(tool): the arguments of each call."""
+    path, workdir, jobs = stub_path(tmp_path), tmp_path / "My_Sweep", tmp_path / "jobs"
+    jobs.mkdir()
+    for name, body in {"sbatch": BATCH, "xpk": ":", "gcloud": ":"}.items():
+        stub(tmp_path, name, body)
+    environment = {"CLUSTER": "c", "TPU_TYPE": "t", "IMAGE": "i", "TPU_NAME": "pod", "ZONE": "z", "EXTRA_FLAGS": ""}
+    environment |= {"PATH": path, "JOBS": jobs, "LOGS": tmp_path / "logs", "SETUP": "", "PARTITION": "", "PAUSE": 0}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(sys, "argv", ["sweep", "--config=c.py", f"--workdir={workdir}", "--backend=slurm"])
+    _, made = trials(small_sweep.get_config())
+    for trial in made:
+        (workdir / trial.name).mkdir(parents=True)
+
+    def called(tool):
+        file = tmp_path / "calls" / tool
+        return [call.split("\n")[:-1] for call in file.read_text().split("call\n")[1:]] if file.exists() else []
+
+    def codes(tool, *numbers):
+        (tmp_path / "codes" / tool).write_text("".join(f"{number}\n" for number in numbers))
+
+    def submitted():
+        return [file.read_text() for file in jobs.iterdir()]
+
+    return SimpleNamespace(place=tmp_path, workdir=workdir, made=made, called=called, codes=codes, submitted=submitted)
+
+
+def record(sweep, name="kd_0"):
+    return json.loads((sweep.workdir / name / "job.json").read_text())
+
+
+def test_a_trial_is_submitted_once(sweep, capsys):
+    backends.submit("slurm", sweep.workdir, sweep.made, ())
+    jobs = sorted(sweep.submitted(), key=lambda job: "words" in job)
+    for job, trial in zip(jobs, ("kd_0", "words_0"), strict=True):
+        program = f"-m launch.sweep --distributed --config=c.py --workdir={sweep.workdir} --only={trial} ||"
+        assert program in job and f"--job-name=my-sweep-{trial.replace('_', '-')}\n" in job
+    found = record(sweep)
+    assert (found["backend"], found["job"], found["attempt"], found["exit"]) == ("slurm", "4711", 1, None)
+    capsys.readouterr()
+    backends.submit("slurm", sweep.workdir, sweep.made, ())
+    assert len(sweep.submitted()) == 2
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("[kd_0] slurm job 4711, submitted ") and told[0].endswith(": --resubmit=kd_0")
+    backends.submit("slurm", sweep.workdir, sweep.made, ["kd_0"])
+    [job] = set(sweep.submitted()) - set(jobs)
+    assert "--only=kd_0 " in job and "--job-name=my-sweep-kd-0-2\n" in job and record(sweep)["attempt"] == 2
+
+
+def test_a_job_that_is_refused_leaves_no_record(sweep, monkeypatch):
+    sweep.codes("sbatch", 1)
+    with pytest.raises(BackendError, match="slurm.sh ended with exit code 1; kd_0 was not submitted"):
+        backends.submit("slurm", sweep.workdir, sweep.made, ())
+    assert len(sweep.called("sbatch")) == 1 and not list(sweep.workdir.glob("*/job.json"))
+    for backend, variable in (("xpk", "IMAGE"), ("tpu_vm", "TPU_NAME")):
+        monkeypatch.setenv(variable, "")
+        with pytest.raises(BackendError, match=f"{backend}.sh ended with exit code 2"):
+            backends.submit(backend, sweep.workdir, sweep.made, ())
+    assert not list(sweep.workdir.glob("*/job.json"))
+
+
+@pytest.mark.parametrize("left", ["", '{"backend": "sl', None])
+def test_a_submission_that_was_killed_is_not_repeated(sweep, left, monkeypatch, capsys):
+    if left is None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(backends.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+            backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+    else:
+        (sweep.workdir / "kd_0" / "job.json").write_text(left)
+    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+    assert not sweep.submitted() and "--resubmit=kd_0" in capsys.readouterr().out
+    backends.submit("slurm", sweep.workdir, sweep.made[:1], ["kd_0"])
+    assert len(sweep.submitted()) == 1
+
+
+def test_of_two_sweeps_at_once_one_gets_the_trial(sweep, monkeypatch):
+    monkeypatch.setattr(backends, "read_record", lambda directory: None)  # both have looked before either wrote
+    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+    assert len(sweep.submitted()) == 1
+
+
+def test_a_tpu_vm_takes_one_trial_after_another(sweep, capsys):
+    sweep.codes("gcloud", 75, 3, 0)
+    backends.submit("tpu_vm", sweep.workdir, sweep.made, ())
+    assert len(sweep.called("gcloud")) == 3, "the first was started again, and its failure stops nothing"
+    assert [record(sweep, trial.name)["exit"] for trial in sweep.made] == [3, 0]
+    assert "ended with exit code 3" in capsys.readouterr().out
+    backends.submit("tpu_vm", sweep.workdir, sweep.made[:1], ())
+    assert len(sweep.called("gcloud")) == 3
+
+
+def test_xpk_gets_a_new_name_for_each_attempt(sweep):
+    backends.submit("xpk", sweep.workdir, sweep.made[:1], ())
+    backends.submit("xpk", sweep.workdir, sweep.made[:1], ["kd_0"])
+    names = [call[3] for call in sweep.called("xpk")]
+    assert names == ["--workload=my-sweep-kd-0", "--workload=my-sweep-kd-0-2"]
+    assert record(sweep)["job"] == "my-sweep-kd-0-2"
+
+
+def test_a_preview_submits_and_writes_nothing(sweep, capfd, monkeypatch):
+    for backend in ("slurm", "xpk", "tpu_vm"):
+        backends.preview(backend, sweep.workdir, sweep.made, ())
+        told = capfd.readouterr().out
+        assert "[kd_0]" in told and "--only=words_0" in told
+    backends.preview("local", sweep.workdir, sweep.made, ())
+    assert capfd.readouterr().out == "[kd_0] here\n[words_0] here\n"
+    assert not any(map(sweep.called, ("sbatch", "xpk", "gcloud"))) and not (sweep.place / "logs").exists()
+    assert not list(sweep.workdir.glob("*/*"))
+    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+    backends.preview("slurm", sweep.workdir, sweep.made[:1], ())
+    assert "--resubmit=kd_0" in capfd.readouterr().out
+    monkeypatch.setenv("NODES", "two")
+    with pytest.raises(BackendError, match="would not submit words_0"):
+        backends.preview("slurm", sweep.workdir, sweep.made, ())
+
+
+def test_nothing_runs_here_where_a_job_may_be_at_work(sweep):
+    backends.check_no_jobs(sweep.workdir, sweep.made, ())
+    backends.submit("slurm", sweep.workdir, sweep.made[1:], ())
+    with pytest.raises(BackendError, match="words_0: slurm job 4711, .*--resubmit=words_0"):
+        backends.check_no_jobs(sweep.workdir, sweep.made, ())
+    backends.check_no_jobs(sweep.workdir, sweep.made, ["words_0"])
+    backends.check_no_jobs(sweep.workdir, sweep.made, ())  # it is forgotten
+    sweep.codes("gcloud", 3)
+    backends.submit("tpu_vm", sweep.workdir, sweep.made[:1], ())
+    backends.check_no_jobs(sweep.workdir, sweep.made, ())  # it has ended
+
+
+def test_names_that_every_scheduler_takes():
+    assert job_name("Runs/Tree_KD..0", 1) == "runs-tree-kd-0"
+    assert job_name("2024-kd_0", 1) == "sweep-2024-kd-0"
+    long = [job_name(f"{'x' * 50}_{number}", attempt) for number in (0, 1) for attempt in (1, 2)]
+    assert len(set(long)) == 4 and {len(name) for name in long} == {40}
+    assert job_name(f"{'x' * 30}-{'y' * 30}", 1).startswith("x" * 30 + "-")
+
+
+def test_a_job_is_told_what_it_is_and_not_where_it_runs():
+    what = ["--config=c.py:short", "--config.seeds=(0, 1)", "--workdir", "only", "--borrow=a", "--verbosity=1"]
+    where = ["--backend=xpk", "-backend", "slurm", "--only=a,b", "--only", "c", "--dry_run", "--nodry_run"]
+    where += ["--dry_run=true", "--resubmit=x"]
+    assert job_arguments([*what, *where]) == what
+    assert job_arguments([*where, *what]) == what

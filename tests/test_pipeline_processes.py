@@ -1,0 +1,44 @@
+"""The whole pipeline run by several processes of this machine, beside the run of one (`small_run`)."""
+
+import json
+
+import numpy as np
+import pytest
+
+from atspeed_jax.alignment.teacher import load_teacher
+from atspeed_jax.training.metrics_log import read_metrics
+from devices import begin_processes
+from mains import QUICK, SMALL
+
+# Of one process and several alike: the losses of every step to this, lists and calls entirely (ALGORITHM section 5).
+RELATIVE = 1e-5
+
+
+def run_by(count, workdir):
+    where = ["--coordinator=|localhost:|PORT", "--num_processes=|COUNT", "--process_id=|NUMBER"]
+    command = ["-m", "launch.pipeline", f"--config={SMALL}", f"--workdir={workdir}", *where]
+    begun = begin_processes(count, command, more=QUICK)
+    said = [process.communicate(timeout=900) for process in begun]
+    assert [process.returncode for process in begun] == [0] * count, said[0][1][-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_do_what_one_does(small_run, tmp_path, count):
+    run_by(count, tmp_path / "run")
+    for stage in ("target", "draft_sft", "draft"):
+        ours, theirs = (read_metrics(path / stage / "metrics.jsonl") for path in (small_run.workdir, tmp_path / "run"))
+        assert [record["step"] for record in ours] == [record["step"] for record in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            if "loss" in one:
+                assert other["loss"] == pytest.approx(one["loss"], rel=RELATIVE), (stage, one["step"])
+    fingerprint = (tmp_path / "run" / "teacher" / "fingerprint.txt").read_text().strip()
+    theirs = load_teacher(tmp_path / "run" / "teacher", fingerprint=fingerprint).beams
+    own = (small_run.workdir / "teacher" / "fingerprint.txt").read_text().strip()
+    np.testing.assert_array_equal(theirs, load_teacher(small_run.workdir / "teacher", fingerprint=own).beams)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    for name in ("target", "popularity", "covisitation"):
+        assert report["quality"][name] == small_run.report["quality"][name]
+    for ours, theirs in zip(small_run.report["decoding"], report["decoding"], strict=True):
+        for name in ("method", "K", "widths", "users", "target_calls_mean", "mismatched_users"):
+            assert ours[name] == theirs[name], (name, ours["method"])

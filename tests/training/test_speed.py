@@ -1,0 +1,82 @@
+import json
+import time
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from atspeed_jax.training import speed
+from atspeed_jax.training.metrics_log import read_metrics
+from atspeed_jax.training.speed import Profile, StepTimes
+from tests.training import toy
+
+
+def device(kind="cpu", memory=None):
+    return SimpleNamespace(device_kind=kind, process_index=jax.process_index(), memory_stats=lambda: memory)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the test decides."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now.seconds)
+    return now
+
+
+def pass_two_steps(times, clock):
+    for _ in range(2):
+        with times.of("data"):
+            clock.seconds += 1
+        clock.seconds += 4
+        times.count(tokens=100)
+    with times.of("checkpoint"):
+        clock.seconds += 2
+
+
+def test_a_step_is_the_sum_of_its_parts(clock):
+    times = StepTimes([device()] * 2, params=10)
+    pass_two_steps(times, clock)
+    found = times.figures()
+    assert found == {
+        "data_s": 1.0, "checkpoint_s": 1.0, "evaluation_s": 0.0, "compute_s": 4.0, "step_s": 6.0,
+        "tokens_per_s_per_device": 200 / 10 / 2,
+    }  # fmt: skip
+    clock.seconds += 3
+    times.count(tokens=0)
+    assert times.figures()["step_s"] == 3.0  # begins anew
+
+
+def test_a_known_device_has_its_share_of_the_peak_and_its_memory(clock):
+    memory = {"bytes_in_use": 2**30, "peak_bytes_in_use": 3 * 2**29}
+    times = StepTimes([device("TPU v5 lite", memory)], params=10**12)
+    pass_two_steps(times, clock)
+    found = times.figures()
+    assert found["mfu"] == pytest.approx(6 * 10**12 * 20 / 197e12)
+    assert (found["memory_gib"], found["memory_peak_gib"]) == (1.0, 1.5)
+
+
+def test_training_logs_its_speed_and_traces_the_steps_asked_for(tmp_path):
+    toy.fit_toy(tmp_path / "run", toy.toy_config(steps=6, eval_every=3, log_every=2), profile_steps=(3, 4))
+    records = read_metrics(tmp_path / "run" / "speed" / "metrics.jsonl")
+    assert [(record["step"], record["split"]) for record in records] == [(2, "speed"), (4, "speed"), (6, "speed")]
+    for record in records:
+        parts = sum(record[name] for name in ("data_s", "checkpoint_s", "evaluation_s", "compute_s"))
+        assert record["step_s"] == pytest.approx(parts) and record["data_s"] > 0
+    assert records[1]["evaluation_s"] > 0
+    (trace,) = (tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz")
+    assert trace.stat().st_size > 1000
+    assert not any("speed" in json.dumps(record) for record in read_metrics(tmp_path / "run" / "metrics.jsonl"))
+
+
+def test_a_trace_is_not_left_open(tmp_path):
+    toy.fit_toy(tmp_path / "run", toy.toy_config(steps=4, eval_every=2), profile_steps=(4, 9))
+    assert list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))
+    with pytest.raises(ValueError, match="profile_steps=3:2: expected FIRST:LAST"):
+        Profile(tmp_path, (3, 2))
+
+
+def test_time_passes():
+    times = StepTimes([device()], params=1)
+    with times.of("data"):
+        time.sleep(0.01)
+    assert times.figures()["data_s"] >= 0.01
