@@ -25,13 +25,12 @@ from atspeed_jax.training.sharding import make_mesh
 GIB = 2**30
 CHARACTERS = 3  # of an instruction per token, where no tokenizer says; LLaMA's takes 3.5 of English
 STEPS = {"train": "train_target", "align": "align_draft", "decode": "decode"}
-NOTE = (
-    "Compiled for CPU devices: its program is the TPU's or GPU's up to the partitioning, its temporaries are not. XLA "
-    "widens bfloat16 to float32 on a CPU, weights and what is gathered too, and schedules otherwise. The estimate counts "
-    "in the model's own types. FLOPs are those of matrix products; received: what collectives bring to a device, in "
-    "rings. Of decoding, all rounds run; the least is round 1 alone. Roofline: the least time if FLOPs, HBM (estimated) "
-    "and links overlap and each runs at its peak, estimated bytes over links."
-)
+NOTE = """Compiled for CPU devices: the program is that of TPUs or GPUs up to its partitioning, the temporaries are not.
+XLA widens bfloat16 to float32 on a CPU, weights and what is gathered too, and schedules otherwise; the estimate counts
+in the models' own types. FLOPs: of matrix products. Received: what collectives bring to a device, in rings. Of
+decoding, all rounds that there can be; at least: round 1 alone. Roofline: the least time if FLOPs as compiled,
+estimated bytes over HBM and estimated bytes over links overlap, each at its peak.
+"""
 
 
 class PlanError(ValueError):

@@ -1,4 +1,4 @@
-"""`python resident.py predict|measure LAYERS HIDDEN ROWS`: memory of training a Llama whole, in float32, on one CPU device.
+"""`python resident.py predict|measure LAYERS HIDDEN ROWS`: memory of training a float32 Llama whole on a CPU.
 
 predict prints what the plan says of a step; measure trains 3 steps and prints by how much the peak of the process's
 resident memory passes what it held before they began, compiled programs included. Both in GiB, as a JSON object.

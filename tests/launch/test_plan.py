@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from mains import QUICK, run_mains
+
+TINY = "configs/tiny.py"
+ON_MESH = ["--config.mesh.fsdp=4", "--config.mesh.tensor=2", "--items=300", "--steps=train"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """What some commands say, by name, and the figures of the first."""
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    cases = {
+        "fits": (TINY, ["--devices=16", *ON_MESH, "--batch_per_device=2", f"--json={path}"]),
+        "does not": (TINY, ["--devices=8", *ON_MESH, "--hbm_gib=0.001"]),
+        "devices": (TINY, ["--devices=12", *ON_MESH]),
+        "batch": (TINY, ["--devices=24", *ON_MESH]),
+        "chip": (TINY, ["--devices=8", "--chip=v9"]),
+        "sizes": ("configs/beauty_llama7b.py", ["--devices=8", "--config.target.directory=nowhere"]),
+        "heads": ("configs/beauty_llama7b.py", ["--devices=64", "--config.mesh.tensor=8"]),
+    }
+    results = run_mains([("plan", None, config, flags, "") for config, flags in cases.values()], QUICK)
+    return dict(zip(cases, results, strict=True)), json.loads(path.read_text())
+
+
+def test_figures_are_printed_and_written(done):
+    results, report = done
+    assert results["fits"].code == 0, results["fits"].err
+    out = results["fits"].out
+    assert "300 items with random ids" in out and "peak_gib_per_device=" in out and "Compiled for CPU devices" in out
+    (row,) = report["steps"]
+    assert (row["devices"], row["data"], row["fsdp"], row["tensor"], row["rows"]) == (16, 2, 4, 2, 16)
+    assert report["peak_gib_per_device"] == row["peak_gib_per_device"] and report["hbm_gib"] == 16
+    assert row["flops"] == pytest.approx(row["estimate"]["flops"], rel=0.15)
+    assert {"all-gather", "all-reduce"} <= set(row["collectives"])
+    assert 0.5 < row["received_bytes"] / row["estimate"]["received_bytes"] < 2.5
+
+
+def test_what_does_not_fit_ends_with_one(done):
+    assert done[0]["does not"].code == 1 and "of 0.001" in done[0]["does not"].out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("devices", "error: mesh data=the rest, fsdp=4, tensor=2 does not fit the 12 devices"),
+        ("batch", "error: config.train_target.batch_size=64: that many rows cannot be split evenly"),
+        ("chip", "error: chip 'v9' is unknown; expected one of v4, v5e"),
+        ("sizes", "error: there is no nowhere/config.json"),
+        ("heads", "error: config.draft.heads=12 cannot be split evenly over mesh axis tensor=8"),
+    ],
+)
+def test_a_mistake_is_one_line(done, name, message):
+    result = done[0][name]
+    assert result.code == 1 and message in result.err and "Traceback" not in result.err
