@@ -34,14 +34,17 @@ def main() -> None:
     given = os.environ.get("XLA_FLAGS", "")
     own = f"--xla_force_host_platform_device_count={_DEVICES.value} --xla_backend_optimization_level=0"
     os.environ.update(JAX_PLATFORMS="cpu", XLA_FLAGS=f"{own} {given}")
+    path = Path(_JSON.value) if _JSON.value else None
+    if path and not path.parent.is_dir():
+        raise ValueError(f"--json={path}: there is no directory {path.parent}; make it first")
     config, chip, data = given_config(), chip_of(_CHIP.value), flags.FLAGS.data_dir
     catalog = Catalog.from_codes(read_atspeed(data).codes) if data else random_catalog(_ITEMS.value)
     print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))
     rows = plan(config, catalog, chip, steps=tuple(_STEPS.value), per_device=_ROWS.value)
     peak, limit = max(row["peak_gib_per_device"] for row in rows), _HBM.value or chip.hbm_gib
     print(plain(table(rows)), NOTE, sep="\n")
-    if _JSON.value:
-        files.write_json(Path(_JSON.value), {"peak_gib_per_device": peak, "hbm_gib": limit, "steps": rows})
+    if path:
+        files.write_json(path, {"peak_gib_per_device": peak, "hbm_gib": limit, "steps": rows})
     print(f"peak_gib_per_device={peak:.2f} of {limit:g}")
     if peak > limit:
         raise SystemExit(1)

@@ -19,6 +19,7 @@ def done(tmp_path_factory):
         "batch": (TINY, ["--devices=24", *ON_MESH]),
         "chip": (TINY, ["--devices=8", "--chip=v9"]),
         "sizes": ("configs/beauty_llama7b.py", ["--devices=8", "--config.target.directory=nowhere"]),
+        "json": (TINY, ["--devices=8", "--json=no/p.json"]),
         "heads": ("configs/beauty_llama7b.py", ["--devices=64", "--config.mesh.tensor=8"]),
     }
     results = run_mains([("plan", None, config, flags, "") for config, flags in cases.values()], QUICK)
@@ -49,6 +50,7 @@ def test_what_does_not_fit_ends_with_one(done):
         ("batch", "error: config.train_target.batch_size=64: that many rows cannot be split evenly"),
         ("chip", "error: chip 'v9' is unknown; expected one of v4, v5e"),
         ("sizes", "error: there is no nowhere/config.json"),
+        ("json", "error: --json=no/p.json: there is no directory no"),
         ("heads", "error: config.draft.heads=12 cannot be split evenly over mesh axis tensor=8"),
     ],
 )

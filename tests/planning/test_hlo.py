@@ -15,7 +15,7 @@ TEXT = """HloModule m, num_partitions=8
   ROOT %t = (s32[], f32[4,6]{1,0}) tuple(%i, %x)
 }
 
-%dear (x: f32[4,6]) -> f32[4,5] {
+%at_most (x: f32[4,6]) -> f32[4,5] {
   %x.1 = f32[4,6]{1,0} parameter(0)
   ROOT %d = f32[4,5]{1,0} dot(%x.1, %y), lhs_contracting_dims={1}, rhs_contracting_dims={0}
 }
@@ -31,7 +31,7 @@ ENTRY %main (a: f32[4,6]) -> f32[4,5] {
   %s = f32[2]{0} reduce-scatter(%a), replica_groups=[2,4]<=[8], dimensions={0}, to_apply=%cheap
   %c = f32[2,8]{1,0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
   %e = f32[8]{0} all-to-all(%a), replica_groups={}, dimensions={0}
-  ROOT %o = f32[4,5]{1,0} conditional(%i, %a, %a), branch_computations={%cheap, %dear}
+  ROOT %o = f32[4,5]{1,0} conditional(%i, %a, %a), branch_computations={%cheap, %at_most}
 }
 """
 
