@@ -17,7 +17,7 @@ from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher
 from atspeed_jax.assets import RunAssets, fingerprint
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
-from atspeed_jax.data.dataset import DatasetError, build_dataset
+from atspeed_jax.data.dataset import DatasetError, build_dataset, load_dataset
 from atspeed_jax.decoding.base import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
@@ -26,6 +26,7 @@ from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users,
 from atspeed_jax.experiment import TrainConfig
 from atspeed_jax.processes import barrier, is_writer
 from atspeed_jax.training.checkpoint import fingerprint_of
+from atspeed_jax.training.input_benchmark import input_row
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
 from atspeed_jax.training.sharding import own_rows, shard_batch
@@ -187,6 +188,18 @@ class Run(RunAssets):
             profile_steps=self.profile_steps,
             frozen=start.frozen,
         )
+
+    def input_speed(self, *, batches: int, steps: int) -> dict[str, float]:
+        """`input_row` of the target's training, from the stored data on."""
+        train, history = self.config.train_target, self.config.data.history
+        shape = {"history": history, "buckets": train.buckets, "batch_size": train.batch_size, "seed": train.seed}
+        start, length = self.target_start, self.dataset.catalog.length
+        loss, fit_config = training_loss(start.read, length, train.shuffle, start.lora), train.fit(steps)
+
+        def make_batches():
+            return train_batches(load_dataset(self.workdir / "data"), **shape)
+
+        return input_row(make_batches, start, loss, fit_config, self.mesh, batches=batches, steps=steps)
 
     def _fixed_users(self, train: TrainConfig) -> FixedUsers:
         c = self.config

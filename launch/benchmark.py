@@ -3,11 +3,13 @@
 python -m launch.benchmark --suite=trie --json=trie.json [--sizes=10000,100000,1000000,10000000]
 python -m launch.benchmark --suite=overhead --json=overhead.json --config=configs/lcrec_small.py --workdir=DIR
 python -m launch.benchmark --suite=alignment --json=alignment.json --config=configs/lcrec_small.py --workdir=DIR
+python -m launch.benchmark --suite=input --json=input.json --config=configs/lcrec_small.py --workdir=DIR
 python -m launch.benchmark --suite=peers --json=peers.json [--models=4M,25M,110M]   # or --suite=lora
 
 trie: every size is measured in a process of its own, so that its peak memory is its own. overhead: of a trained run,
 every mode on validation users, one at a time. alignment: of a trained run, a step with one tree per sample beside a
-copy of the prompt per beam. peers, lora: Hugging Face `generate` and PEFT beside ours.
+copy of the prompt per beam. input: of a run whose data stage is done, how fast batches are made beside how fast the
+target's training reads them. peers, lora: Hugging Face `generate` and PEFT beside ours.
 """
 
 from pathlib import Path
@@ -19,9 +21,11 @@ from atspeed_jax.evaluation.tables import Table, plain
 from launch.peers import peers_rows
 from launch.peers_lora import lora_rows
 from launch.stage import start
-from launch.suites import alignment_rows, overhead_rows, trie_rows
+from launch.suites import alignment_rows, input_rows, overhead_rows, trie_rows
 
-_SUITE = flags.DEFINE_enum("suite", None, ["trie", "overhead", "alignment", "peers", "lora"], "What is measured.")
+_SUITE = flags.DEFINE_enum(
+    "suite", None, ["trie", "overhead", "alignment", "input", "peers", "lora"], "What is measured."
+)
 _JSON = flags.DEFINE_string("json", None, "File to write the rows to.")
 
 
@@ -29,7 +33,7 @@ def benchmark() -> None:
     path = Path(_JSON.value)
     if not path.parent.is_dir():
         raise ValueError(f"--json={path}: there is no directory {path.parent}; make it first")
-    suites = {"trie": trie_rows, "overhead": overhead_rows, "alignment": alignment_rows}
+    suites = {"trie": trie_rows, "overhead": overhead_rows, "alignment": alignment_rows, "input": input_rows}
     rows = (suites | {"peers": peers_rows, "lora": lora_rows})[_SUITE.value](path)
     files.write_json(path, rows)
     cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]

@@ -72,8 +72,9 @@ def start(call, *, required: tuple[str, ...]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
-            if _DISTRIBUTED.value or _COORDINATOR.value:
-                join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+            others = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+            if _DISTRIBUTED.value or any(given is not None for given in others):
+                join(*others)
             call()
         except Preempted as stop:
             print(stop, file=sys.stderr)

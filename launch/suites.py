@@ -38,6 +38,10 @@ def alignment_rows(_: Path) -> list[dict]:
     return alignment_steps(*models, [batches[number] for number in range(8)], repeats=3)
 
 
+def input_rows(_: Path) -> list[dict]:
+    return [trained_run().input_speed(batches=200, steps=60)]
+
+
 def overhead_rows(_: Path) -> list[dict]:
     run = trained_run()
     c = run.config

@@ -2,6 +2,9 @@
 
 import json
 import re
+import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -11,7 +14,7 @@ import pytest
 from atspeed_jax import processes
 from atspeed_jax.processes import ProcessError
 from atspeed_jax.training.metrics_log import read_metrics
-from devices import begin_processes
+from devices import ROOT, begin_processes, environment
 from tests.training import toy
 
 
@@ -129,3 +132,14 @@ def test_sigterm_in_one_of_them_stops_all_after_the_same_step(tmp_path):
     assert [process.returncode for process in begun] == [75, 75], said
     steps = {re.search(r"saved at step (\d+)", one)[1] for one in said}
     assert len(steps) == 1 and (tmp_path / "run" / "checkpoints" / steps.pop()).is_dir()
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_named():
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code = f"from atspeed_jax import processes; processes.join('localhost:{port}', 1, 0)"
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(1), cwd=ROOT)
+    assert f"process 0 of 1 did not join at localhost:{port}" in run.stderr and "is its port free" in run.stderr

@@ -147,3 +147,15 @@ def test_every_axis_of_a_mesh():
 def test_a_text_with_gathers_is_read():
     text = "%a = f32[3,64,8]{2,1,0} all-gather(%b), dims\n %c = (f32[4]{0}, f32[8]{0}) tuple(%d)\n"
     assert gathered_sizes(text) == [1536]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_another_number_of_devices_and_another_mesh(tmp_path):
+    alone = report_of("resharded.py", 1, str(tmp_path / "alone"), "1", "1", "-1")
+    with pytest.raises(AssertionError):
+        report_of("resharded.py", 4, str(tmp_path / "run"), "4", "1", "7")
+    again = report_of("resharded.py", 2, str(tmp_path / "run"), "1", "2", "-1")
+    assert alone["first"] == 0 and again["part_of_kernel"] == 1 / 2
+    assert again["first"] in (3, 6)  # the save of step 6 may have been under way
+    assert again["losses"] == pytest.approx(alone["losses"], rel=1e-5) and len(alone["losses"]) == 12
+    assert again["sums"] == pytest.approx(alone["sums"], rel=1e-5)
