@@ -56,6 +56,13 @@ def given_config() -> ExperimentConfig | None:
     return load(_CONFIG.value, ExperimentConfig)
 
 
+def join_others() -> None:
+    """Joins the other processes of this run if a flag says that there are any; ProcessError if they do not come."""
+    others = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+    if _DISTRIBUTED.value or any(given is not None for given in others):
+        join(*others)
+
+
 def main(call) -> None:
     """Runs `call(run)` on the run that the flags describe."""
     start(lambda: call(open_run()), required=("config", "workdir"))
@@ -72,9 +79,7 @@ def start(call, *, required: tuple[str, ...]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
-            others = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
-            if _DISTRIBUTED.value or any(given is not None for given in others):
-                join(*others)
+            join_others()
             call()
         except Preempted as stop:
             print(stop, file=sys.stderr)

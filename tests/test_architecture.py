@@ -1,7 +1,7 @@
 """The house rules, read off the syntax tree of every file: who may import whom, sizes, and what a library never does.
 
 launch -> pipeline, planning -> training, evaluation, export -> alignment -> decoding, models, data -> items -> shapes,
-files, programs
+files, programs, processes
 """
 
 import ast

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import small_sweep
+from atspeed_jax import files
 from launch import results
 from launch.trials import trials
 
@@ -87,8 +88,9 @@ def test_of_several_processes_one_links_and_writes(sweep, tmp_path, monkeypatch,
     run.measurements = lambda: SimpleNamespace(target_fingerprint="abc")
     monkeypatch.setattr(results, "Run", lambda *_: run)
     monkeypatch.setattr(results, "ModeTable", lambda *_: SimpleNamespace(rows=lambda: []))
-    monkeypatch.setattr(results.jax, "process_index", lambda: process)
-    monkeypatch.setattr(results.multihost_utils, "sync_global_devices", lambda name: done.append("barrier"))
+    for module in (results, files):
+        monkeypatch.setattr(module, "is_writer", lambda: process == 0)
+    monkeypatch.setattr(results, "barrier", lambda name: done.append("barrier"))
     results.find(tmp_path, trial, settings, None, [])
     links = [[f"borrow {stage}"] if process == 0 else [] for stage in stages]
     assert done == [step for stage, link in zip(stages, links, strict=True) for step in (*link, "barrier", stage)]

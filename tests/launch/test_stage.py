@@ -153,6 +153,7 @@ def test_errors_end_in_one_line(monkeypatch, error):
     monkeypatch.setattr(stage.app, "run", lambda body: body([]))
     monkeypatch.setattr(stage, "open_run", lambda: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(stage, "join_others", lambda: None)
     with pytest.raises(SystemExit, match="^error: loss = nan at step 7$"):
         stage.main(fail)
 
@@ -161,5 +162,31 @@ def test_a_programmers_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(stage.app, "run", lambda body: body([]))
     monkeypatch.setattr(stage, "open_run", lambda: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(stage, "join_others", lambda: None)
     with pytest.raises(ZeroDivisionError):
         stage.main(lambda run: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ({}, []),
+        ({"_DISTRIBUTED": True}, [(None, None, None)]),
+        ({"_PROCESSES": 2}, [(None, 2, None)]),  # which `join` refuses, rather than one process on its own
+        ({"_COORDINATOR": "host:1", "_PROCESSES": 2, "_PROCESS": 0}, [("host:1", 2, 0)]),
+    ],
+)
+def test_any_flag_of_several_processes_joins_them(monkeypatch, given, joined):
+    found = []
+    for flag in ("_DISTRIBUTED", "_COORDINATOR", "_PROCESSES", "_PROCESS"):
+        monkeypatch.setattr(stage, flag, SimpleNamespace(value=given.get(flag)))
+    monkeypatch.setattr(stage, "join", lambda *others: found.append(others))
+    stage.join_others()
+    assert found == joined
+
+
+@pytest.mark.parametrize("text", ["3", "4:2", "0:1", "a:b", "1:2:3"])
+def test_steps_to_trace_that_are_none_are_refused(text):
+    with pytest.raises(stage.ConfigError, match=f"profile_steps={text}: expected FIRST:LAST"):
+        stage._steps(text)
+    assert stage._steps("10:12") == (10, 12)
