@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from atspeed_jax.alignment.align import beams_loss
 from atspeed_jax.alignment.examples import teacher_examples
-from atspeed_jax.alignment.histories import history_loss
+from atspeed_jax.alignment.histories import histories_loss
 from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher
 from atspeed_jax.assets import RunAssets, fingerprint
@@ -141,12 +141,9 @@ class Run(RunAssets):
 
     def _on_histories(self):
         """The same of the objectives that never look at the teacher's beams."""
-        c, model = self.config, self.draft_model
+        c = self.config
         shape = {"history": c.data.history, "buckets": c.train_draft.buckets, "batch_size": c.train_align.batch_size}
-
-        def loss(params, batch, key, frozen):
-            return history_loss(c.align, model, self.target_model, params, frozen["target"], batch, key)
-
+        loss = histories_loss(c.align, self.draft_model, self.target_model)
         rows = own_rows(self.mesh, c.train_align.batch_size)
         batches = train_batches(self.dataset, seed=c.train_align.seed, rows=rows, **shape)
         return loss, batches, steps_per_epoch(self.dataset, **shape)

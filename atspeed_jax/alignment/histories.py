@@ -38,3 +38,12 @@ def history_loss(
     aligned = mean(DIVERGENCES[config.objective](p, q, jnp.ones(p.shape, bool)))
     parts = {"align_loss": aligned, "next_item_loss": next_item}
     return (1 - config.alpha) * next_item + config.alpha * aligned, parts
+
+
+def histories_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig):
+    """`history_loss` for `fit`, whose `frozen` holds the "target"'s parameters."""
+
+    def loss(params, batch, key, frozen):
+        return history_loss(config, draft, target, params, frozen["target"], batch, key)
+
+    return loss

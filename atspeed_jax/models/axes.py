@@ -3,33 +3,25 @@ names alone (training/sharding.py)."""
 
 from __future__ import annotations
 
-# Last two parts of a parameter's path -> logical axis names (None: no name). What is not listed has none at all.
-# "embed" is the model width, "heads", "kv_heads" and "mlp" are what the matrices of a layer write or read.
+# Matrix of a layer -> what it reads and writes: "embed" is the model width, "heads", "kv_heads" and "mlp" the widths
+# within a layer.
+MATRICES = {
+    "query": ("embed", "heads"),
+    "key": ("embed", "kv_heads"),
+    "value": ("embed", "kv_heads"),
+    "output": ("heads", "embed"),
+    "gate": ("embed", "mlp"),
+    "up": ("embed", "mlp"),
+    "down": ("mlp", "embed"),
+}
+# End of a parameter's path -> logical axis names (None: no name). What is not listed has none at all. Of an adapter
+# (models/lora.py) a reads what its matrix reads, and b writes what that writes.
 PARAM_AXES: dict[str, tuple[str | None, ...]] = {
+    **{f"{name}/kernel": ("layers", reads, writes) for name, (reads, writes) in MATRICES.items()},
+    **{f"{name}/a": ("layers", reads, None) for name, (reads, _) in MATRICES.items()},
+    **{f"{name}/b": ("layers", None, writes) for name, (_, writes) in MATRICES.items()},
     "embedding": ("vocab", "embed"),
     "head/kernel": ("embed", "vocab"),
-    "query/kernel": ("layers", "embed", "heads"),
-    "key/kernel": ("layers", "embed", "kv_heads"),
-    "value/kernel": ("layers", "embed", "kv_heads"),
-    "output/kernel": ("layers", "heads", "embed"),
-    "gate/kernel": ("layers", "embed", "mlp"),
-    "up/kernel": ("layers", "embed", "mlp"),
-    "down/kernel": ("layers", "mlp", "embed"),
-    # adapters (models/lora.py): a reads what the matrix reads, b writes what it writes
-    "query/a": ("layers", "embed", None),
-    "query/b": ("layers", None, "heads"),
-    "key/a": ("layers", "embed", None),
-    "key/b": ("layers", None, "kv_heads"),
-    "value/a": ("layers", "embed", None),
-    "value/b": ("layers", None, "kv_heads"),
-    "output/a": ("layers", "heads", None),
-    "output/b": ("layers", None, "embed"),
-    "gate/a": ("layers", "embed", None),
-    "gate/b": ("layers", None, "mlp"),
-    "up/a": ("layers", "embed", None),
-    "up/b": ("layers", None, "mlp"),
-    "down/a": ("layers", "mlp", None),
-    "down/b": ("layers", None, "embed"),
     "item_embedding": (None, "embed"),
     "item_head": ("embed", None),
 }

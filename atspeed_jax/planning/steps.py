@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from atspeed_jax.alignment.align import beams_loss
-from atspeed_jax.alignment.histories import history_loss
+from atspeed_jax.alignment.histories import histories_loss
 from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.prompts import prompt_width
@@ -120,9 +120,7 @@ class Steps:
         if c.align.objective in ON_HISTORIES:
             tokens = n_out = self._prompt + self.catalog.length
             batch, asked = self._windows(), c.align.objective != "sft"
-
-            def loss(params, batch, key, frozen):
-                return history_loss(c.align, model, teacher, params, frozen["target"], batch, key)
+            loss = histories_loss(c.align, model, teacher)
         else:
             n_out = 1 + (c.teacher.beams + 1) * max(self.catalog.length - 2, 0)
             tokens, batch, asked = self._prompt + n_out - 1, self._beams(), not c.teacher.log_probs

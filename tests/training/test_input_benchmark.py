@@ -1,7 +1,3 @@
-from types import SimpleNamespace
-
-import pytest
-
 from atspeed_jax.training import input_benchmark
 from atspeed_jax.training.input_benchmark import input_row
 from atspeed_jax.training.start import Start
@@ -9,14 +5,6 @@ from devices import whole_mesh
 from tests.training import toy
 
 START = Start(None, toy.init_params, None, None, lambda params: params)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass only where the test says so."""
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(input_benchmark.time, "perf_counter", lambda: now.seconds)
-    return now
 
 
 def test_what_the_batches_take_is_told_apart_from_the_step(clock, monkeypatch):

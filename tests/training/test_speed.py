@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from atspeed_jax.training import speed
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.speed import Profile, StepTimes
 from tests.training import toy
@@ -13,14 +12,6 @@ from tests.training import toy
 
 def device(kind="cpu", memory=None):
     return SimpleNamespace(device_kind=kind, process_index=jax.process_index(), memory_stats=lambda: memory)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that the test decides."""
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now.seconds)
-    return now
 
 
 def pass_two_steps(times, clock):
