@@ -1,4 +1,4 @@
-"""Small files written whole or not at all; where several processes run, by the first alone."""
+"""Files written whole or not at all, or line by line; where several processes run, by the first alone."""
 
 import json
 import math
@@ -19,6 +19,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Adds `text` in UTF-8 at the end of a file; it is on the disk when this returns."""
+    if not is_writer():
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

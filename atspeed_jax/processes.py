@@ -110,6 +110,5 @@ def check_shared(directory: Path) -> None:
         probe.unlink()
     if blind := np.flatnonzero(~seen).tolist():
         raise ProcessError(
-            f"process {blind[0]} does not see {directory} as process 0 does: put --workdir on storage that all hosts "
-            "share"
+            f"process {blind[0]} does not see {directory} as process 0 does: it must be on storage that all hosts share"
         )

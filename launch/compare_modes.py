@@ -52,4 +52,4 @@ def compare(run) -> None:
 
 
 if __name__ == "__main__":
-    main(compare)
+    main(compare, several=False)

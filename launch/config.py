@@ -173,7 +173,7 @@ def check_workdir(path: str | os.PathLike, experiment) -> list[str]:
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"workdir {workdir} is a file; give --workdir a directory")
     if marker.exists():
-        recorded = read_marker(marker)
+        recorded = _filled(read_marker(marker), type(experiment))
     else:
         # A run killed while it wrote its marker leaves the partial file alone there.
         found = sorted({entry.name for entry in _listed(workdir)} - {f".{MARKER_FILE}.partial"})
@@ -215,6 +215,14 @@ def read_marker(marker: Path) -> dict:
     if not isinstance(recorded, dict):
         raise WorkdirError(f"{marker} holds no config; to begin a run give a new or empty directory")
     return recorded
+
+
+def _filled(recorded: dict, kind: type) -> dict:
+    """A recorded config with the defaults of fields that are newer than it; as it stands if `kind` cannot hold it."""
+    try:
+        return json.loads(json.dumps(dataclasses.asdict(load(recorded, kind))))
+    except ConfigError:
+        return recorded
 
 
 def _differences(old: Any, new: Any, path: str) -> list[str]:

@@ -15,9 +15,10 @@ from atspeed_jax.evaluation.recommend import count_users, lists_of, read_users, 
 from atspeed_jax.evaluation.tune import tuned_setting
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run, fingerprint
+from atspeed_jax.processes import check_same, check_shared, is_writer
 from atspeed_jax.training.checkpoint import fingerprint_of
 from launch.config import MARKER_FILE, load, read_marker
-from launch.stage import given_config, start
+from launch.stage import given_config, say, start
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Working directory of a trained run.")
 _INPUT = flags.DEFINE_string("input", None, 'JSON lines {"user": ..., "items": [...]}, oldest first, or parquet.')
@@ -44,16 +45,16 @@ def main() -> None:
     shapes = {"history": config.data.history, "buckets": config.evaluate.buckets}
     how = {"batch_size": batch_size, "exclude_seen": _EXCLUDE_SEEN.value}
     lists = lists_of(run.decoders(draft_params), setting, run.dataset, **shapes, **how)
-    path, catalog = Path(_INPUT.value), run.dataset.catalog
-    users = read_users(path, catalog.items, _ON_BAD.value, tqdm.write)
+    path, output, total = Path(_INPUT.value), Path(_OUTPUT.value), count_users(Path(_INPUT.value))
+    users = read_users(path, run.dataset.catalog.items, _ON_BAD.value, say)
     models = fingerprint_of(run.target_params), fingerprint_of(draft_params)
     made_from = fingerprint(*models, setting, _EXCLUDE_SEEN.value, shapes)
-    with tqdm(total=count_users(path), unit="user", desc="recommend") as bar:
-        count = recommend(
-            users, lists, Path(_OUTPUT.value), chunk=_CHUNK.value, fingerprint=made_from, progress=bar.update
-        )
-    print(f"{count} users: {_OUTPUT.value}")
+    check_same(fingerprint(made_from, total), "model, flags or number of users")
+    check_shared(output.parent)
+    with tqdm(total=total, unit="user", desc="recommend", disable=not is_writer()) as bar:
+        count = recommend(users, lists, output, chunk=_CHUNK.value, fingerprint=made_from, progress=bar.update)
+    say(f"{count} users: {output}")
 
 
 if __name__ == "__main__":
-    start(main, required=("checkpoint", "input", "output"))
+    start(main, required=("checkpoint", "input", "output"), several=True)

@@ -6,11 +6,12 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
+from tqdm import tqdm
 
 from atspeed_jax.assets import fingerprint
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
-from atspeed_jax.processes import check_same, check_shared, is_writer, join
+from atspeed_jax.processes import ProcessError, check_same, check_shared, is_writer, join
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.train import TrainingDiverged
 from launch.config import ConfigError, check_workdir, load
@@ -34,7 +35,7 @@ def open_run() -> Run:
     check_same(fingerprint(config), "config")
     if is_writer():
         for difference in check_workdir(_WORKDIR.value, config):
-            print(f"note: differs from the config this workdir was made with: {difference}")
+            say(f"note: differs from the config this workdir was made with: {difference}")
     check_shared(run.workdir)
     return run
 
@@ -56,30 +57,45 @@ def given_config() -> ExperimentConfig | None:
     return load(_CONFIG.value, ExperimentConfig)
 
 
-def join_others() -> None:
-    """Joins the other processes of this run if a flag says that there are any; ProcessError if they do not come."""
+def say(text: str) -> None:
+    """Prints a line, above progress bars, from the first of several processes alone."""
+    if is_writer():
+        tqdm.write(text)
+
+
+def join_others(several: bool) -> None:
+    """Joins the other processes of this run if a flag says that there are any.
+
+    Raises ProcessError if they do not come, or this main is for one process (`several` False).
+    """
     others = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
-    if _DISTRIBUTED.value or any(given is not None for given in others):
-        join(*others)
+    if not (_DISTRIBUTED.value or any(given is not None for given in others)):
+        return
+    if not several:
+        raise ProcessError(
+            f"{Path(sys.argv[0]).stem} works in one process: start it once, without --distributed, --coordinator, "
+            "--num_processes and --process_id"
+        )
+    join(*others)
 
 
-def main(call) -> None:
-    """Runs `call(run)` on the run that the flags describe."""
-    start(lambda: call(open_run()), required=("config", "workdir"))
+def main(call, *, several: bool = True) -> None:
+    """Runs `call(run)` on the run that the flags describe. several: see `start`."""
+    start(lambda: call(open_run()), required=("config", "workdir"), several=several)
 
 
-def start(call, *, required: tuple[str, ...]) -> None:
+def start(call, *, required: tuple[str, ...], several: bool = False) -> None:
     """Runs `call()` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
 
-    required: flags that must be given. --verbosity=1 shows the traceback as well. Exit code 75 means that training was
-    stopped by SIGTERM and saved: run the same command again.
+    required: flags that must be given. several: whether several processes can do this together. --verbosity=1 shows
+    the traceback as well. Exit code 75: training was stopped by SIGTERM and saved; run the same command again.
     """
 
     def body(_):
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
-            join_others()
+            join_others(several)
             call()
         except Preempted as stop:
             print(stop, file=sys.stderr)

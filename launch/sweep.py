@@ -53,4 +53,4 @@ def sweep() -> None:
 
 
 if __name__ == "__main__":
-    start(sweep, required=("config", "workdir"))
+    start(sweep, required=("config", "workdir"), several=True)

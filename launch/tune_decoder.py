@@ -50,4 +50,4 @@ def tune_decoder(run) -> None:
 
 
 if __name__ == "__main__":
-    main(tune_decoder)
+    main(tune_decoder, several=False)

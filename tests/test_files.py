@@ -36,6 +36,12 @@ def test_a_reader_keeps_the_file_it_opened(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_lines_are_added_one_after_another(tmp_path):
+    files.append_text(tmp_path / "a.jsonl", "1\n")
+    files.append_text(tmp_path / "a.jsonl", "é\n")
+    assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == "1\né\n"
+
+
 def test_jsonable_has_none_for_what_json_cannot_hold(tmp_path):
     value = files.jsonable({"a": [float("nan"), 1.5, (float("inf"),)], "b": "x"})
     assert value == {"a": [None, 1.5, [None]], "b": "x"}

@@ -14,10 +14,10 @@ from mains import QUICK, SMALL
 RELATIVE = 1e-5
 
 
-def run_by(count, workdir):
+def run_by(count, main, *arguments):
+    """The main, run by so many processes, all of which must end well."""
     where = ["--coordinator=|localhost:|PORT", "--num_processes=|COUNT", "--process_id=|NUMBER"]
-    command = ["-m", "launch.pipeline", f"--config={SMALL}", f"--workdir={workdir}", *where]
-    begun = begin_processes(count, command, more=QUICK)
+    begun = begin_processes(count, ["-m", f"launch.{main}", *arguments, *where], more=QUICK)
     said = [process.communicate(timeout=900) for process in begun]
     assert [process.returncode for process in begun] == [0] * count, said[0][1][-3000:]
 
@@ -25,7 +25,7 @@ def run_by(count, workdir):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_do_what_one_does(small_run, tmp_path, count):
-    run_by(count, tmp_path / "run")
+    run_by(count, "pipeline", f"--config={SMALL}", f"--workdir={tmp_path / 'run'}")
     for stage in ("target", "draft_sft", "draft"):
         ours, theirs = (read_metrics(path / stage / "metrics.jsonl") for path in (small_run.workdir, tmp_path / "run"))
         assert [record["step"] for record in ours] == [record["step"] for record in theirs]
@@ -42,3 +42,19 @@ def test_several_processes_do_what_one_does(small_run, tmp_path, count):
     for ours, theirs in zip(small_run.report["decoding"], report["decoding"], strict=True):
         for name in ("method", "K", "widths", "users", "target_calls_mean", "mismatched_users"):
             assert ours[name] == theirs[name], (name, ours["method"])
+
+
+@pytest.mark.slow
+def test_several_processes_write_the_lists_of_one(small_run, tmp_path):
+    users = [{"user": f"u{n}", "items": list(range(n % 7))} for n in range(11)]
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
+    files = f"--checkpoint={small_run.workdir}", f"--input={tmp_path / 'users.jsonl'}", "--k=6", "--chunk=4"
+    lists = {}
+    for count in (1, 2):
+        run_by(count, "recommend", *files, f"--output={tmp_path / f'{count}.jsonl'}")
+        lists[count] = [json.loads(line) for line in (tmp_path / f"{count}.jsonl").read_text().splitlines()]
+    assert [line["user"] for line in lists[2]] == [user["user"] for user in users]
+    for one, other in zip(lists[1], lists[2], strict=True):
+        assert one["items"] == other["items"]
+        np.testing.assert_allclose(one["scores"], other["scores"], rtol=RELATIVE)
+    assert {path.name for path in tmp_path.iterdir()} == {"users.jsonl", "1.jsonl", "2.jsonl"}

@@ -29,7 +29,7 @@ from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.items.filters import FilteredTrie, id_lists
-from atspeed_jax.processes import gather
+from atspeed_jax.processes import barrier, gather, is_writer
 
 OnBad = Literal["error", "skip"]
 Lists = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
@@ -163,7 +163,10 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
     partial, claim = (output.with_name(output.name + suffix) for suffix in (".partial", ".partial.json"))
     if output.exists():
         raise RecommendError(f"{output} exists; choose another --output, or delete it")
-    users, done = iter(users), _resume(partial, claim, fingerprint)
+    if is_writer():
+        _resume(partial, claim, fingerprint)
+    barrier("what is already written")
+    users, done = iter(users), partial.read_text("utf-8").splitlines()
     for number, line in enumerate(done, start=1):
         written, user = json.loads(line)["user"], next(users, None)
         if user is None or written != user.user:
@@ -174,25 +177,30 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
             )
     count = len(done)
     progress(count)
-    with open(partial, "a", encoding="utf-8") as file:
-        while group := list(itertools.islice(users, chunk)):
-            items, scores = lists([user.items for user in group])
-            for user, row, values in zip(group, items, scores, strict=True):
-                found = row >= 0
-                scores_shown = np.round(values[found].astype(float), 5).tolist()
-                line = {"user": user.user, "items": row[found].tolist(), "scores": scores_shown}
-                file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            count += len(group)
-            progress(len(group))
+    while group := list(itertools.islice(users, chunk)):
+        found = zip(group, *lists([user.items for user in group]), strict=True)
+        files.append_text(partial, "".join(_line(*one) for one in found))
+        count += len(group)
+        progress(len(group))
+    if is_writer():
+        _finish(partial, claim, output, chunk)
+    return count
+
+
+def _line(user: User, items: np.ndarray, scores: np.ndarray) -> str:
+    """items, scores: one user's row of `Lists`."""
+    shown = np.round(scores[items >= 0].astype(float), 5).tolist()
+    return json.dumps({"user": user.user, "items": items[items >= 0].tolist(), "scores": shown}) + "\n"
+
+
+def _finish(partial: Path, claim: Path, output: Path, chunk: int) -> None:
+    """Gives the lines their name; writes them as parquet first where that is asked for."""
     if output.suffix == ".parquet":
         _as_parquet(partial, output, chunk)
         partial.unlink()
     else:
         os.replace(partial, output)
     claim.unlink()
-    return count
 
 
 def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
@@ -216,14 +224,14 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
         ) from error
 
 
-def _resume(partial: Path, claim: Path, fingerprint: str) -> list[str]:
-    """The whole lines already written; cuts off a part of a line that a kill left, claims a file without lines."""
+def _resume(partial: Path, claim: Path, fingerprint: str) -> None:
+    """Leaves whole lines alone: cuts off a part of one that a kill left, claims a file without lines."""
     try:
         written = partial.read_bytes() if partial.exists() else b""
         whole = written[: written.rfind(b"\n") + 1]
         if not whole:
-            partial.unlink(missing_ok=True)
             files.write_json(claim, {"fingerprint": fingerprint})
+            partial.write_bytes(b"")
         elif not claim.exists() or json.loads(claim.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
             raise RecommendError(
                 f"{partial} was begun with another model, list size or decoder; delete it, or choose another --output"
@@ -232,4 +240,3 @@ def _resume(partial: Path, claim: Path, fingerprint: str) -> list[str]:
             os.truncate(partial, len(whole))
     except OSError as error:
         raise RecommendError(f"{partial} cannot be written ({error}); choose another --output") from error
-    return whole.decode("utf-8").splitlines()

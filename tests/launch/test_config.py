@@ -190,6 +190,22 @@ def test_our_workdir_may_hold_anything_and_is_not_rewritten(tmp_path):
     assert (tmp_path / MARKER_FILE).read_bytes() == marker
 
 
+def test_a_field_newer_than_the_workdir_is_no_difference_at_its_default(tmp_path):
+    check_workdir(tmp_path, EXPERIMENT)
+    marker = json.loads((tmp_path / MARKER_FILE).read_text(encoding="utf-8"))
+    older = {name: value for name, value in marker.items() if name != "note"}
+    (tmp_path / MARKER_FILE).write_text(json.dumps(older), encoding="utf-8")
+    assert check_workdir(tmp_path, EXPERIMENT) == []
+    assert check_workdir(tmp_path, dataclasses.replace(EXPERIMENT, note="tried")) == ["note: None -> tried"]
+
+
+def test_a_config_of_another_version_is_compared_as_it_stands(tmp_path):
+    check_workdir(tmp_path, EXPERIMENT)
+    marker = json.loads((tmp_path / MARKER_FILE).read_text(encoding="utf-8"))
+    (tmp_path / MARKER_FILE).write_text(json.dumps(marker | {"gone": 1}), encoding="utf-8")
+    assert check_workdir(tmp_path, EXPERIMENT) == ["gone: 1 -> absent"]
+
+
 def test_fields_that_come_and_go_are_named(tmp_path):
     check_workdir(tmp_path, EXPERIMENT)
     other = dataclasses.replace(EXPERIMENT, source=TextSource("data"))

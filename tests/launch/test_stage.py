@@ -3,6 +3,7 @@
 All run as children of one process (tests/helpers/mains.py), because starting Python and importing JAX takes seconds.
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,7 +154,7 @@ def test_errors_end_in_one_line(monkeypatch, error):
     monkeypatch.setattr(stage.app, "run", lambda body: body([]))
     monkeypatch.setattr(stage, "open_run", lambda: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
-    monkeypatch.setattr(stage, "join_others", lambda: None)
+    monkeypatch.setattr(stage, "join_others", lambda several: None)
     with pytest.raises(SystemExit, match="^error: loss = nan at step 7$"):
         stage.main(fail)
 
@@ -162,7 +163,7 @@ def test_a_programmers_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(stage.app, "run", lambda body: body([]))
     monkeypatch.setattr(stage, "open_run", lambda: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
-    monkeypatch.setattr(stage, "join_others", lambda: None)
+    monkeypatch.setattr(stage, "join_others", lambda several: None)
     with pytest.raises(ZeroDivisionError):
         stage.main(lambda run: 1 / 0)
 
@@ -181,7 +182,10 @@ def test_any_flag_of_several_processes_joins_them(monkeypatch, given, joined):
     for flag in ("_DISTRIBUTED", "_COORDINATOR", "_PROCESSES", "_PROCESS"):
         monkeypatch.setattr(stage, flag, SimpleNamespace(value=given.get(flag)))
     monkeypatch.setattr(stage, "join", lambda *others: found.append(others))
-    stage.join_others()
+    stage.join_others(True)
+    assert found == joined
+    with pytest.raises(stage.ProcessError, match="works in one process") if joined else contextlib.nullcontext():
+        stage.join_others(False)
     assert found == joined
 
 
