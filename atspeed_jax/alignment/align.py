@@ -9,6 +9,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from atspeed_jax.alignment import losses
 from atspeed_jax.alignment.teacher import aligned_beams, settled_nodes
@@ -35,7 +36,9 @@ class AlignConfig:
     alpha: its weight; 1 - alpha goes to the next item. temperature divides the logits of both models, at least 0.1.
     top_k: |S| of AtSpeed-S. density_weight: of its second term. coverage_weight: of `losses.coverage` beside TreeKD in
     "coverage". score_norm: that of serving. on_policy: share of each batch whose beams are the student's own of that
-    moment, which the teacher is asked about in the step. Raises ValueError outside these ranges.
+    moment, which the teacher is asked about in the step. alpha_warmup: updates over which the weight rises from 0,
+    linearly: total variation has next to no gradient where the models hardly overlap. Raises ValueError outside these
+    ranges.
     """
 
     objective: losses.Objective
@@ -46,10 +49,13 @@ class AlignConfig:
     coverage_weight: float
     score_norm: ScoreNorm
     on_policy: float = 0.0
+    alpha_warmup: int = 0
 
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: expected a weight in [0, 1]")
+        if self.alpha_warmup < 0:
+            raise ValueError(f"alpha_warmup={self.alpha_warmup}: expected 0 or more updates")
         if self.temperature < 0.1:
             raise ValueError(
                 f"temperature={self.temperature}: below 0.1 gradients vanish (ALGORITHM section 7); use 1.0"
@@ -73,6 +79,13 @@ class AlignConfig:
                 "set on_policy=0, or take 'tree_kd', 'atspeed_s', 'atspeed_r' or 'coverage'"
             )
 
+    def mixed(self, next_item, objective, step):
+        """(1 - alpha) * next_item + alpha * objective, with the alpha of this update (None: after the warm-up)."""
+        alpha = self.alpha
+        if self.alpha_warmup and step is not None:
+            alpha = optax.linear_schedule(0.0, alpha, self.alpha_warmup)(step)
+        return (1 - alpha) * next_item + alpha * objective
+
 
 def align_loss(
     config: AlignConfig,
@@ -92,8 +105,9 @@ def align_loss(
     batch: "tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B] (see `teacher_tree`), "list" [B, K], rows of the
     teacher's ids, -1 for none, for "seq_kd", and "log_probs" [B, 1 + (L-2) K, R], the teacher's stored
     log-probabilities; without them the teacher reads the tree here, in one forward pass, and needs nothing stored but
-    beams. widths: nodes drafted per level when serving (`base.resolve_widths`), for "coverage". -> (loss,
-    {"align_loss", "next_item_loss"}), both per node ("seq_kd": per item), and "coverage_loss", per beam.
+    beams. "step": updates done, for alpha's warm-up. widths: nodes drafted per level when serving
+    (`base.resolve_widths`), for "coverage". -> (loss, {"align_loss", "next_item_loss"}), both per node ("seq_kd": per
+    item), and "coverage_loss", per beam.
     """
 
     def loss(batch):
@@ -103,7 +117,9 @@ def align_loss(
     own = round(config.on_policy * rows)
     if own == 0:
         return loss(batch)
-    first, rest = ({name: x[rows_of] for name, x in batch.items()} for rows_of in (slice(own), slice(own, None)))
+    first, rest = (
+        {name: x[some] if x.ndim else x for name, x in batch.items()} for some in (slice(own), slice(own, None))
+    )
     first = loss(_with_students_beams(config, draft, draft_params, context, first))
     if own == rows:
         return first
@@ -148,7 +164,7 @@ def _tree_loss(config, draft, target, draft_params, target_params, context, batc
         if config.objective == "coverage":
             parts["coverage_loss"] = _missed(context, tree, found, widths, batch["beams"].shape[2])
             loss += config.coverage_weight * parts["coverage_loss"]
-    return (1 - config.alpha) * parts["next_item_loss"] + config.alpha * loss, parts
+    return config.mixed(parts["next_item_loss"], loss, batch.get("step")), parts
 
 
 def _next_item_loss(tree: TeacherTree, logits: list):

@@ -21,8 +21,8 @@ def history_loss(
     """(1 - alpha) * cross-entropy of the next code + alpha * divergence from the teacher there (ALGORITHM section 7).
 
     WordKD: forward KL; TVDKD: total variation; both over the whole vocabulary, mean over the codes. "sft" is the
-    cross-entropy alone, whatever alpha. batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`). ->
-    (loss, {"align_loss", "next_item_loss"}), nats per code.
+    cross-entropy alone, whatever alpha. batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`),
+    "step" as in `align_loss`. -> (loss, {"align_loss", "next_item_loss"}), nats per code.
     """
     logits = forward(draft, draft_params, batch["tokens"], batch["valid"], dropout_key=dropout_key)
     code, counted = next_codes(batch)
@@ -37,7 +37,7 @@ def history_loss(
     p, q = (jax.nn.log_softmax(x / config.temperature, -1) for x in (teacher, logits))
     aligned = mean(DIVERGENCES[config.objective](p, q, jnp.ones(p.shape, bool)))
     parts = {"align_loss": aligned, "next_item_loss": next_item}
-    return (1 - config.alpha) * next_item + config.alpha * aligned, parts
+    return config.mixed(next_item, aligned, batch.get("step")), parts
 
 
 def histories_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig):

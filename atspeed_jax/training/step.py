@@ -36,8 +36,8 @@ def initialiser(init_params, config: FitConfig, mesh, frozen=None):
 def make_train_step(loss, optim: OptimConfig, mesh, frozen=None, accumulate: int = 1):
     """Compiled (state, batch) -> (state, metrics); the state given is donated, frozen is not.
 
-    accumulate: parts that the batch is read in, one after the other; their means are weighted by the metric "weight"
-    of the loss, which is not reported, or alike where it has none.
+    loss: see `train.fit`. accumulate: parts that the batch is read in, one after the other; their means are weighted by
+    the metric "weight" of the loss, which is not reported, or alike where it has none.
     """
     optimizer, schedule = make_optimizer(optim), learning_rate_schedule(optim)
 
@@ -45,7 +45,7 @@ def make_train_step(loss, optim: OptimConfig, mesh, frozen=None, accumulate: int
         key = jax.random.fold_in(state["key"], state["step"])
         trained = state["trained" if optim.average else "params"]
         with sharding.logical_rules(mesh):
-            value, metrics, grads = _gradients(loss, trained, batch, key, frozen, accumulate)
+            value, metrics, grads = _gradients(loss, trained, batch, key, state["step"], frozen, accumulate)
         taken = sorted(set(metrics) & set(RESERVED_METRICS))
         if taken:
             raise FitConfigError(f"the loss returns metrics named {taken}, which fit reports itself; rename them")
@@ -67,13 +67,13 @@ def make_train_step(loss, optim: OptimConfig, mesh, frozen=None, accumulate: int
     return jitted if frozen is None else lambda state, batch: jitted(state, batch, frozen)
 
 
-def _gradients(loss, params, batch, key, frozen: tuple, parts: int):
+def _gradients(loss, params, batch, key, step, frozen: tuple, parts: int):
     """(loss, metrics, gradients) of a batch read in so many parts, each of every parts-th row: so no row leaves its
     device."""
     gradients = jax.value_and_grad(loss, has_aux=True)
 
     def of(rows, key):
-        (value, metrics), grads = gradients(params, rows, key, *frozen)
+        (value, metrics), grads = gradients(params, rows | {"step": step}, key, *frozen)
         weight = metrics.get("weight", 1.0)
         return weight, (value, {name: x for name, x in metrics.items() if name != "weight"}, grads)
 

@@ -91,13 +91,14 @@ def fit(
     With config.optim.average the parameters evaluated, kept and returned are the moving average of the trained ones.
 
     name labels the progress bar. init_params(key) gives the parameters (traced under jit). loss(params, batch, key)
-    gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, and its key is
-    fold_in(key of the seed, updates done). batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a
-    function of n alone; of several processes each gives its own rows (`sharding.own_rows`). evaluate(params) runs every
-    eval_every steps and after the last one; its figure `monitor` is minimised or maximised by `mode` ("min" or "max"),
-    and a tie is no improvement. frozen: arrays that are read but not trained; where there are any, init_params and loss
-    take them as one more argument. profile_steps: first and last step, from 1, of which a trace is kept in
-    workdir/profile. How fast it trains is logged in workdir/speed.
+    gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, its key is
+    fold_in(key of the seed, updates done), and the batch it gets has one more entry, "step", the updates done.
+    batches[n] is the dict of arrays [B, ...] of update n = 0, 1, ..., a function of n alone; of several processes each
+    gives its own rows (`sharding.own_rows`). evaluate(params) runs every eval_every steps and after the last one; its
+    figure `monitor` is minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement. frozen: arrays
+    that are read but not trained; where there are any, init_params and loss take them as one more argument.
+    profile_steps: first and last step, from 1, of which a trace is kept in workdir/profile. How fast it trains is
+    logged in workdir/speed.
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be

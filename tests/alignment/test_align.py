@@ -61,6 +61,17 @@ def test_alpha_mixes_the_two_parts(world):
     np.testing.assert_allclose(loss, 0.7 * parts["next_item_loss"] + 0.3 * parts["align_loss"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("step", "alpha"), [(0, 0.0), (3, 0.225), (4, 0.3), (9, 0.3)])
+def test_alpha_rises_during_its_warm_up(world, step, alpha):
+    context, target, batch = world
+    draft = init_params(MODEL, jax.random.key(2))
+    for on_policy in (0.0, 0.5):  # whose rows are read in two parts
+        config = dataclasses.replace(CONFIG, alpha=0.3, alpha_warmup=4, on_policy=on_policy)
+        loss, parts = loss_of(config, (context, target, batch | {"step": jnp.asarray(step)}), draft)
+        expected = (1 - alpha) * parts["next_item_loss"] + alpha * parts["align_loss"]
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("on_policy", [0.0, 1.0])
 def test_no_gradient_reaches_the_teacher(world, on_policy):
     context, target, batch = world
@@ -157,6 +168,7 @@ def test_coverage_needs_a_width_for_every_drafted_level(world):
         ("coverage_weight", -1.0),
         ("density_weight", -1.0),
         ("alpha", 1.5),
+        ("alpha_warmup", -1),
         ("temperature", 0.001),
         ("top_k", 0),
         ("on_policy", 2.0),

@@ -57,6 +57,13 @@ def test_by_numpy(world, objective):
         np.testing.assert_allclose(loss, 0.3 * np.mean(truths) + 0.7 * np.mean(differences), rtol=1e-5)
 
 
+def test_alpha_rises_during_its_warm_up(world):
+    target, draft, batch = world
+    config = dataclasses.replace(CONFIG, alpha_warmup=4)
+    loss, parts = loss_of(config, MODEL, MODEL, draft, target, batch | {"step": np.asarray(2)}, None)
+    np.testing.assert_allclose(loss, 0.65 * parts["next_item_loss"] + 0.35 * parts["align_loss"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("objective", ["word_kd", "tvd_kd"])
 def test_the_target_itself_is_perfectly_aligned(world, objective):
     target, _, batch = world

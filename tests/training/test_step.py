@@ -44,13 +44,14 @@ def test_each_step_gets_its_own_key_and_the_donated_state_is_gone():
     root = jax.random.wrap_key_data(jnp.asarray(jax.random.key_data(initial["key"])).copy())
 
     def loss(params, batch, key):
-        return toy.loss(params, batch, key)[0], {"draw": jax.random.uniform(key)}
+        return toy.loss(params, batch, key)[0], {"draw": jax.random.uniform(key), "number": batch["step"]}
 
     step = make_train_step(loss, config.optim, mesh)
     state, draws = initial, []
     for number in range(3):
         state, metrics = step(state, sharding.shard_batch(toy.ToyBatches()[number], mesh))
         draws.append(float(metrics["draw"]))
+        assert metrics["number"] == number
     assert draws == [float(jax.random.uniform(jax.random.fold_in(root, number))) for number in range(3)]
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(initial["params"]))
     assert int(state["step"]) == 3
