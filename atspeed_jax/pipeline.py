@@ -142,11 +142,15 @@ class Run(RunAssets):
     def _on_histories(self):
         """The same of the objectives that never look at the teacher's beams."""
         c = self.config
-        shape = {"history": c.data.history, "buckets": c.train_draft.buckets, "batch_size": c.train_align.batch_size}
+        shape = self._shape(dataclasses.replace(c.train_align, buckets=c.train_draft.buckets))
         loss = histories_loss(c.align, self.draft_model, self.target_model)
         rows = own_rows(self.mesh, c.train_align.batch_size)
         batches = train_batches(self.dataset, seed=c.train_align.seed, rows=rows, **shape)
         return loss, batches, steps_per_epoch(self.dataset, **shape)
+
+    def _shape(self, train: TrainConfig) -> dict:
+        """Of the batches of next-item training."""
+        return {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
 
     def _fit_next_item(
         self,
@@ -160,7 +164,7 @@ class Run(RunAssets):
     ):
         """lists: params -> further figures. best: the figure by which parameters are kept, and which way."""
         start, length = getattr(self, f"{name}_start"), self.dataset.catalog.length
-        shape = {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
+        shape = self._shape(train)
         rows = own_rows(self.mesh, train.batch_size)
         batches = train_batches(self.dataset, seed=train.seed, rows=rows, **shape)
         held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)
@@ -188,13 +192,12 @@ class Run(RunAssets):
 
     def input_speed(self, *, batches: int, steps: int) -> dict[str, float]:
         """`input_row` of the target's training, from the stored data on."""
-        train, history = self.config.train_target, self.config.data.history
-        shape = {"history": history, "buckets": train.buckets, "batch_size": train.batch_size, "seed": train.seed}
+        train = self.config.train_target
         start, length = self.target_start, self.dataset.catalog.length
         loss, fit_config = training_loss(start.read, length, train.shuffle, start.lora), train.fit(steps)
 
         def make_batches():
-            return train_batches(load_dataset(self.workdir / "data"), **shape)
+            return train_batches(load_dataset(self.workdir / "data"), seed=train.seed, **self._shape(train))
 
         return input_row(make_batches, start, loss, fit_config, self.mesh, batches=batches, steps=steps)
 

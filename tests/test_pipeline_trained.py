@@ -1,8 +1,10 @@
-"""A trained run against the independent oracle: 50 test users, target and aligned draft as they are on disk.
+"""A trained run against the independent oracle (50 test users) and Hugging Face `generate` (200), target and aligned
+draft as they are on disk.
 
 ATSPEED_RUN=runs/beauty ATSPEED_CONFIG=lcrec_small ./launch/test.sh --slow tests/test_pipeline_trained.py
 """
 
+import dataclasses
 import importlib
 import os
 
@@ -12,28 +14,38 @@ import pytest
 
 import oracle
 from atspeed_jax.data.batches import prompt_batches
-from atspeed_jax.evaluation.decode_users import decode_users
+from atspeed_jax.evaluation.decode_users import decode_users, prompt_of
 from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.evaluation.evaluate import users_with_items
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
 from launch.config import load
+from launch.hugging_face import in_both_worlds, same_lists
 from numpy_llama import numpy_llama
 
 USERS, BEAMS = 50, 20
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("ATSPEED_RUN" not in os.environ, reason="ATSPEED_RUN names no trained workdir"),
+]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("ATSPEED_RUN" not in os.environ, reason="ATSPEED_RUN names no trained workdir")
-def test_trained_decoders_equal_the_oracle():
+@pytest.fixture(scope="module")
+def run():
     config = load(importlib.import_module(f"configs.{os.environ['ATSPEED_CONFIG']}").get_config(), ExperimentConfig)
-    run = Run(config, os.environ["ATSPEED_RUN"], None)
-    catalog, decoders = run.dataset.catalog, run.decoders(run.draft_params)
-    users = users_with_items(run.dataset, "test").choose(USERS, seed=0)
-    batches = prompt_batches(
-        catalog, users.histories, history=config.data.history, buckets=config.evaluate.buckets, batch_size=USERS
-    )
-    norm = config.decode.score_norm
+    return Run(config, os.environ["ATSPEED_RUN"], None)
+
+
+def batches_of(run, count):
+    """The prompts of so many test users, in batches of USERS."""
+    users = users_with_items(run.dataset, "test").choose(count, seed=0)
+    shape = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": USERS}
+    return prompt_batches(run.dataset.catalog, users.histories, **shape)
+
+
+def test_trained_decoders_equal_the_oracle(run):
+    config, catalog, decoders = run.config, run.dataset.catalog, run.decoders(run.draft_params)
+    batches, norm = batches_of(run, USERS), run.config.decode.score_norm
     decoded = {
         name: decode_users(decoders.build(setting), batches, USERS)
         for name, setting in (("plain", plain(BEAMS, norm)), ("strict", speculative("draft", BEAMS, config.decode)))
@@ -57,3 +69,20 @@ def test_trained_decoders_equal_the_oracle():
                 assert result.ids[user].tolist() == [number[item] for item, _ in want.items]
                 np.testing.assert_allclose(result.score[user], [score for _, score in want.items], rtol=0, atol=1e-4)
     assert compared >= 0.8 * USERS
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers and torch
+def test_generate_gives_the_lists_of_the_trained_target(run):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    decode = dataclasses.replace(run.config.decode, score_norm="vocab")
+    compared = 0
+    with in_both_worlds("target", run.decoders(None), run.dataset.catalog, decode) as peers:
+        search = peers.decoders.build(plain(BEAMS, "vocab"))
+        for batch in batches_of(run, 4 * USERS):
+            real = batch["row"] >= 0
+            ours = jax.tree.map(lambda x: x[real], search(prompt_of(batch)))  # noqa: B023 (called here)
+            batch = {name: values[real] for name, values in batch.items()}
+            assert same_lists(peers, batch, BEAMS, ours)
+            compared += int(real.sum())
+    assert compared == 4 * USERS
