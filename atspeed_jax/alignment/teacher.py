@@ -78,7 +78,7 @@ class TeacherError(ValueError):
 @functools.partial(jax.jit, static_argnames=("model", "beams", "score_norm"))
 def settled_nodes(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: int, score_norm: ScoreNorm):
     """Trie nodes [B, L, K] of the target's settled beams of depth 1..L, -1 where there is none."""
-    levels, _ = search_levels(model, params, trie, prompt, beams=beams, score_norm=score_norm)
+    levels, *_ = search_levels(model, params, trie, prompt, beams=beams, score_norm=score_norm)
     return jnp.stack([jnp.where(level.valid, level.node, -1) for level in levels], 1)
 
 

@@ -10,6 +10,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
@@ -38,10 +40,9 @@ def beam_search(
     """
     check_mode(mode, temperature, score_norm)
     check_keys(mode, prompt)
-    levels, calls = search_levels(
+    levels, calls, faults = search_levels(
         model, params, trie, prompt, beams=beams, score_norm=score_norm, mode=mode, temperature=temperature
     )
-    faults = jnp.stack([B.not_finite(level) for level in levels])
     faulty = jnp.where(faults.any(0), 1 + faults.argmax(0), 0)
     return B.finalise(levels[-1], calls, jnp.zeros(calls.shape), faulty, calls.max(), None)
 
@@ -56,9 +57,9 @@ def search_levels(
     score_norm: ScoreNorm,
     mode: Mode = "strict",
     temperature: float = 1.0,
-) -> tuple[list[B.Beams], RowInt]:
-    """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`), and the model calls of
-    each user [B].
+) -> tuple[list[B.Beams], RowInt, Bool[Array, "L B"]]:
+    """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`), the model calls of each
+    user [B], and levels whose scores are not finite [L, B].
 
     To be called under jit.
     """
@@ -67,7 +68,7 @@ def search_levels(
     cache = model.init_cache(batch, layout.slots)
     settled = B.root(prompt, trie.length, mode)
     calls, everyone = jnp.zeros((batch,), jnp.int32), jnp.ones((batch,), bool)
-    levels = []
+    levels, faults = [], []
     for level in range(trie.length):
         certain = level == 0 or score_norm == "vocab"  # every user needs this call, whatever was found
         needs = everyone if certain else (settled.valid & ~B.finished(trie, level, settled, score_norm)).any(1)
@@ -89,7 +90,8 @@ def search_levels(
         if level + 1 < trie.length:
             settled = B.place(settled, level + 1, layout)
         levels.append(settled)
-    return levels, calls
+        faults.append(B.not_finite(children))
+    return levels, calls, jnp.stack(faults)
 
 
 def _call(model: StepModel, params, inputs: B.StepInput, cache, *, n_out: int):

@@ -127,7 +127,7 @@ def children_of(
     else:
         total = jax.nn.logsumexp(jnp.where(exists, logit, LOWEST), -1, keepdims=True)
     log_prob = logit - total
-    log_prob = jnp.where(jnp.isfinite(log_prob), log_prob, jnp.nan)  # the NaN that sorts first: it is seen (not_finite)
+    log_prob = jnp.where(jnp.isfinite(log_prob), log_prob, jnp.nan)  # seen by not_finite
     return Children(edge, token, jnp.where(exists, log_prob, LOWEST), exists)
 
 
@@ -177,16 +177,22 @@ def finished(trie: Trie, level: int, beams: Beams, norm: ScoreNorm) -> NodeBool:
     return beams.valid & (trie.ids_below(level, beams.node) == 1)
 
 
-def not_finite(beams: Beams) -> RowBool:
-    """Users with a beam whose score is not a finite number: the target's logits held NaN or infinity."""
-    return (beams.valid & ~jnp.isfinite(beams.score)).any(1)
+def not_finite(children: Children) -> RowBool:
+    """Users with a child whose score is no finite number: the target's logits held NaN or infinity.
+
+    Whether that child was chosen does not matter: in the modes that draw its siblings may be, by noise that means
+    nothing any more.
+    """
+    return (children.exists & ~jnp.isfinite(children.log_prob)).any((1, 2))
 
 
 def open_children(trie: Trie, level: int, children: Children, norm: ScoreNorm) -> Children:
     """The children of nodes of `level` that may be drafted: those that are not finished."""
     if norm == "vocab":
         return children
-    return children.replace(exists=children.exists & (trie.ids_below(level + 1, children.edge) > 1))
+    exists = children.exists & (trie.ids_below(level + 1, children.edge) > 1)
+    perturbed = None if children.perturbed is None else jnp.where(exists, children.perturbed, LOWEST)
+    return children.replace(exists=exists, perturbed=perturbed)
 
 
 def only_children(trie: Trie, level: int, beams: Beams) -> Children:

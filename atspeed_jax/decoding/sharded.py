@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.items.filters import FilteredTrie
 from atspeed_jax.processes import place
 
 AXIS = "data"  # other axes of the mesh split the models' parameters, as those are placed
@@ -18,13 +19,17 @@ AXIS = "data"  # other axes of the mesh split the models' parameters, as those a
 def decode_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh) -> Result:
     """`decode(arrays, prompt)` with the rows of the prompt split over the mesh: the same lists.
 
-    decode: hashable, and equal where it does the same, since it is a static argument. arrays: whatever is not split by
-    user (parameters, trie), on the mesh already. Rows that do not divide are filled up with copies of the last one, and
-    dropped again. `Result.rounds` is that of the slowest slice.
+    decode: hashable, and equal where it does the same, since it is a static argument. arrays: parameters and trie, on
+    the mesh already; the lists of a `FilteredTrie` are split like the prompt. Rows that do not divide are filled up
+    with copies of the last one, and dropped again. `Result.rounds` is that of the slowest slice.
     """
     rows = prompt.tokens.shape[0]
-    filled = jax.tree.map(lambda x: _filled(x, -rows % mesh.shape[AXIS]), prompt)
-    filled = place(filled, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+    def split(x):
+        return place(_filled(x, -rows % mesh.shape[AXIS]), NamedSharding(mesh, PartitionSpec(AXIS)))
+
+    filled = jax.tree.map(split, prompt)
+    arrays = jax.tree.map(lambda x, by_user: split(x) if by_user else x, arrays, _by_user(arrays))
     result = _decode(decode, mesh, arrays, filled)
     if filled.tokens.shape[0] == rows:
         return result
@@ -42,6 +47,7 @@ def lower_on_mesh(decode: Callable, arrays, prompt: Prompt, mesh: Mesh):
 @functools.partial(jax.jit, static_argnames=("decode", "mesh"))
 def _decode(decode: Callable, mesh: Mesh, arrays, prompt: Prompt) -> Result:
     split, whole = PartitionSpec(AXIS), PartitionSpec()
+    taken = jax.tree.map(lambda by_user: split if by_user else whole, _by_user(arrays))
     shapes = jax.eval_shape(decode, arrays, prompt)
     out = jax.tree.map(lambda x: split if x.ndim else whole, shapes)
 
@@ -51,9 +57,19 @@ def _decode(decode: Callable, mesh: Mesh, arrays, prompt: Prompt) -> Result:
 
     # Manual over `data` alone: parameters stay split over the other axes, and a slice's loop waits for no other slice.
     mapped = jax.shard_map(
-        own_users, mesh=mesh, in_specs=(whole, split), out_specs=out, axis_names={AXIS}, check_vma=False
+        own_users, mesh=mesh, in_specs=(taken, split), out_specs=out, axis_names={AXIS}, check_vma=False
     )
     return mapped(arrays, prompt)
+
+
+def _by_user(arrays):
+    """Of each array, whether its rows are those of the prompt: the lists of a `FilteredTrie` alone are."""
+
+    def of(node):
+        marks = jax.tree.map(lambda _: False, node)
+        return marks.replace(ids=True) if isinstance(node, FilteredTrie) else marks
+
+    return jax.tree.map(of, arrays, is_leaf=lambda node: isinstance(node, FilteredTrie))
 
 
 def _filled(x: jax.Array, missing: int) -> jax.Array:

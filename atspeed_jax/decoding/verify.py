@@ -95,7 +95,7 @@ def accept(
         found = choose(keys, level, current, children, proposal, nodes.get(level + 1), config)
         alive = alive | starts
         settled = select_rows(alive, found, settled)
-        faulty = jnp.where(alive & (faulty == 0) & B.not_finite(found), level + 1, faulty)
+        faulty = jnp.where(alive & (faulty == 0) & B.not_finite(children), level + 1, faulty)
         at = jnp.where(alive, level + 1, at)
         if level + 1 < trie.length:
             covered = ~found.valid | B.finished(trie, level + 1, found, config.score_norm)

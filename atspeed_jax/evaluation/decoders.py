@@ -161,6 +161,8 @@ class Decoders:
         """
         if setting.constraint == "trie":
             return self._build(setting, self.trie, self.prefixes[setting.score_norm])
+        if setting.constraint != "levels":
+            raise DecodeError(f"constraint={setting.constraint!r}: expected 'trie' or 'levels'")
         if setting.drafter == "popularity":
             raise DecodeError("constraint='levels' with drafter='popularity', which knows real ids alone: use 'draft'")
         levels = level_trie(self.trie)

@@ -55,8 +55,9 @@ class ModesConfig:
     def __post_init__(self):
         if self.seeds < 1 or not self.beams or not self.widths or not self.norms or not self.modes:
             raise ValueError(f"{self}: expected at least one seed, K, widths, norm and mode")
-        if stray := set(self.modes) - set(get_args(Mode)):
-            raise ValueError(f"mode {min(stray)!r}: expected some of {', '.join(get_args(Mode))}")
+        for name, known in (("mode", Mode), ("norm", ScoreNorm), ("constraint", Constraint)):
+            if stray := set(getattr(self, f"{name}s")) - set(get_args(known)):
+                raise ValueError(f"{name} {min(stray)!r}: expected some of {', '.join(get_args(known))}")
         if stray := set(self.main_beams) - set(self.beams):
             raise ValueError(f"main_beams={self.main_beams}: K {min(stray)} is not among beams={self.beams}")
 

@@ -53,3 +53,7 @@ def test_no_slice_waits_for_another():
     report = report_of("four_slices.py", 4)
     assert report["ids"] == (15 * np.arange(1, 13).reshape(6, 2)).tolist() and report["rounds"] == 180
     assert report["collectives"] == ["all-reduce"]
+    assert report["split"] == report["alone"]  # and each user kept its own list of ids it may not get
+    for ids, excluded in zip(report["split"], report["excluded"], strict=True):
+        assert not set(ids) & set(excluded)
+    assert len({tuple(ids) for ids in report["split"]}) > 3

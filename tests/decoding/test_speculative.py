@@ -10,6 +10,7 @@ import oracle
 from atspeed_jax.decoding.base import DecodeError, Prompt, SearchConfig, check_finite
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.draft import ModelDrafter
+from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.trie import build_trie
 from cases import MORE_SHAPES, SHAPES, STEP, TRIES, Shape, batches, make_batch, make_ids
@@ -144,6 +145,34 @@ def test_logits_that_are_not_finite_are_told_with_user_and_level(shape, value):
             else:
                 check_finite(result.faulty, users)
     assert len(levels) >= 3
+
+
+@pytest.mark.parametrize("mode", ["stochastic", "relaxed", "relaxed_reference"])
+def test_logits_that_are_not_finite_are_told_in_modes_that_draw(mode):
+    """K beyond the catalogue: the target reads every prefix, whatever is drawn (but under relaxed_reference, which may
+    leave places empty)."""
+    shape, rng, levels = SHAPES[6], np.random.default_rng(7), collections.Counter()
+    for number in range(4):
+        batch = make_batch(shape, rng, trie="full", table="smooth", draft="random")
+        prompt = batch.prompt.replace(keys=user_keys(number, np.arange(shape.batch)))
+        rows = np.arange(len(batch.table))
+        bad, row_of = rng.integers(len(rows)), table_logits(rows)
+        table = np.where(rows[:, None] == bad, np.nan, batch.table)
+        poisoned = dataclasses.replace(batch, table=table)
+        prefixes = sorted({item[:depth] for item in batch.ids for depth in range(3)}, key=len)
+        expected = [
+            next((1 + len(prefix) for prefix in prefixes if row_of((*user, *prefix)) == bad), 0)
+            for user in batch.sequences()
+        ]
+        levels.update(expected)
+        alone = poisoned.plain(STEP, prompt, mode=mode.removesuffix("_reference"))
+        assert alone.faulty.tolist() == expected
+        found = poisoned.speculative(STEP, prompt, mode=mode).faulty.tolist()
+        if mode == "relaxed_reference":
+            assert [level == 1 for level in found] == [level == 1 for level in expected]
+        else:
+            assert found == expected
+    assert set(levels) == {0, 1, 2, 3}
 
 
 def test_order_of_the_batch_is_the_order_of_the_output():

@@ -136,3 +136,7 @@ def test_tables_that_cannot_be(change, message):
 def test_a_mode_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="mode 'sampling': expected some of strict, "):
         dataclasses.replace(CONFIG, modes=("strict", "sampling"))
+    with pytest.raises(ValueError, match="norm 'tri': expected some of vocab, trie"):
+        dataclasses.replace(CONFIG, norms=("tri",))
+    with pytest.raises(ValueError, match="constraint 'level': expected some of trie, levels"):
+        dataclasses.replace(CONFIG, constraints=("level",))

@@ -5,8 +5,12 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from atspeed_jax.decoding import sharded
+from atspeed_jax.evaluation.decoders import _Plain
+from atspeed_jax.items.filters import FilteredTrie
+from cases import SHAPES, STEP, make_batch
 from devices import whole_mesh
 from tests.decoding.test_sharded import Echo, prompt
 
@@ -16,4 +20,16 @@ mesh = whole_mesh()
 result = jax.device_get(sharded.decode_on_mesh(Echo(3), jnp.int32(5), prompt(6), mesh))
 text = sharded._decode.lower(Echo(3), mesh, jnp.int32(5), prompt(8)).compile().as_text()
 found = re.findall(COLLECTIVES, text)
-print(json.dumps({"ids": result.ids.tolist(), "rounds": int(result.rounds), "collectives": found}))
+
+batch = make_batch(SHAPES[2], np.random.default_rng(0), trie="full", table="smooth", draft="random")
+users = jax.tree.map(lambda x: x[:6], batch.prompt)
+excluded = np.sort(
+    np.random.default_rng(1).permuted(np.tile(np.arange(len(batch.ids)), (6, 1)), axis=1)[:, :60], axis=1
+)
+arrays = jnp.asarray(batch.table), FilteredTrie(batch.trie, excluded.astype(np.int32), allow=False)
+search = _Plain(STEP, 4, "vocab", "strict", 1.0)
+split, alone = (
+    jax.device_get(run) for run in (sharded.decode_on_mesh(search, arrays, users, mesh), search(arrays, users))
+)
+lists = {"split": split.ids.tolist(), "alone": alone.ids.tolist(), "excluded": excluded.tolist()}
+print(json.dumps(lists | {"ids": result.ids.tolist(), "rounds": int(result.rounds), "collectives": found}))
