@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
+import atspeed_jax.evaluation.decoders as decoders_module
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import plain, speculative
@@ -18,6 +19,7 @@ from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.weights import load_weights
 from bases import BASE
 from compilation import compile_quickly
+from devices import whole_mesh
 from numpy_llama import wide_params
 from words import words_tokenizer
 
@@ -136,6 +138,16 @@ def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter):
         np.testing.assert_allclose(found["scores"][row], expected.score[place], atol=1e-4)
         assert found["target_calls"][row] == expected.target_calls[place]
     assert table["id"] == catalog.id_of_item.tolist()
+
+
+def test_the_decoder_is_for_one_device_wherever_it_was_exported(small_run, tmp_path, monkeypatch):
+    run = small_run.run
+    decoders = dataclasses.replace(run.decoders(None), mesh=whole_mesh())
+    monkeypatch.setattr(decoders_module, "decode_on_mesh", lambda *_: pytest.fail("the program of a whole mesh"))
+    how = {"batch": 1, "history": 2, "platforms": ["cpu"]}
+    with compile_quickly():
+        export_decoder(tmp_path / "decoder", decoders, plain(3, "vocab"), run.dataset.catalog, **how)
+    assert jax.export.deserialize((tmp_path / "decoder" / "decoder.jax").read_bytes()).nr_devices == 1
 
 
 def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
