@@ -32,7 +32,6 @@ from atspeed_jax.items.filters import FilteredTrie, id_lists
 from atspeed_jax.processes import barrier, gather, is_writer
 
 OnBad = Literal["error", "skip"]
-Lists = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 class RecommendError(ValueError):
@@ -45,6 +44,9 @@ class User:
 
     user: object
     items: np.ndarray
+
+
+Lists = Callable[[list[User]], tuple[np.ndarray, np.ndarray]]
 
 
 def read_users(path: Path, items: int, on_bad: OnBad, report: Callable[[str], None]) -> Iterator[User]:
@@ -110,17 +112,18 @@ def lists_of(
     batch_size: int,
     exclude_seen: bool,
 ) -> Lists:
-    """Histories -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
+    """Users -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
 
     exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`). Raises
-    DecodeError for a setting that cannot work, and from the lists where scores are not finite.
+    DecodeError for a setting that cannot work, and naming the user, from the lists where scores are not finite.
     """
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
     most = int(np.diff(offsets).max()) * setting.beams
     decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
 
-    def lists(histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:
+        histories, names = [user.items for user in users], np.array([user.user for user in users], object)
         batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
         seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
         # A power of two: longer histories compile again only when they double.
@@ -136,7 +139,7 @@ def lists_of(
                 trie = FilteredTrie(decoders.trie, excluded, allow=False)
                 decode = dataclasses.replace(decoders, trie=trie).build(setting)
             result, real = gather(decode(prompt_of(batch))), batch["row"] >= 0
-            check_finite(result.faulty[real], batch["row"][real])
+            check_finite(result.faulty[real], names[batch["row"][real]])
             ids[batch["row"][real]] = np.where(result.valid, result.ids, -1)[real]
             scores[batch["row"][real]] = result.score[real]
         return _items_of(ids, scores, seen)
@@ -178,7 +181,7 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
     count = len(done)
     progress(count)
     while group := list(itertools.islice(users, chunk)):
-        found = zip(group, *lists([user.items for user in group]), strict=True)
+        found = zip(group, *lists(group), strict=True)
         files.append_text(partial, "".join(_line(*one) for one in found))
         count += len(group)
         progress(len(group))

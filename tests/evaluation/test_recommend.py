@@ -1,13 +1,16 @@
 """A batch job's file: the lists of evaluation, in order, once each, whatever interrupts it."""
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.evaluation.recommend import RecommendError, User, count_users, lists_of, read_users, recommend
@@ -15,14 +18,14 @@ from atspeed_jax.evaluation.recommend import RecommendError, User, count_users, 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def stand_in(histories):
+def stand_in(users):
     """Two places per user, the second empty for an even sum."""
-    sums = np.array([int(np.sum(items)) for items in histories])
+    sums = np.array([int(np.sum(user.items)) for user in users])
     return np.stack([sums, np.where(sums % 2, sums + 1, -1)], 1), np.stack([-sums / 4, -sums / 2], 1)
 
 
 def line_of(user: User) -> dict:
-    (items, scores), found = (row[0] for row in stand_in([user.items])), 1 + int(np.sum(user.items)) % 2
+    (items, scores), found = (row[0] for row in stand_in([user])), 1 + int(np.sum(user.items)) % 2
     return {"user": user.user, "items": items[:found].tolist(), "scores": scores[:found].tolist()}
 
 
@@ -61,11 +64,11 @@ def test_parquet_holds_what_the_lines_hold(tmp_path, chunk):
 def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
     calls = []
 
-    def dies(histories):
-        calls.append(len(histories))
+    def dies(users):
+        calls.append(len(users))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return stand_in(histories)
+        return stand_in(users)
 
     with pytest.raises(KeyboardInterrupt):
         recommend(USERS, dies, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=abs)
@@ -82,10 +85,10 @@ def test_nothing_is_mixed_or_overwritten(tmp_path):
     with pytest.raises(RecommendError, match="r.jsonl exists; choose another"):
         recommend(USERS, stand_in, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=abs)
 
-    def dies(histories):
-        if len(histories) < 4:
+    def dies(users):
+        if len(users) < 4:
             raise KeyboardInterrupt
-        return stand_in(histories)
+        return stand_in(users)
 
     with pytest.raises(KeyboardInterrupt):
         recommend(USERS, dies, tmp_path / "s.jsonl", chunk=4, fingerprint="a", progress=abs)
@@ -148,7 +151,8 @@ def test_lists_are_those_of_the_decoder(small_run, drafter, exclude_seen):
     shapes = {"history": config.data.history, "buckets": config.evaluate.buckets, "batch_size": 8}
     decoders = run.decoders(run.draft_params)
     histories = [dataset.history(user, "test") for user in range(13)] + [np.zeros(0, np.int64)]
-    items, scores = lists_of(decoders, setting, dataset, **shapes, exclude_seen=exclude_seen)(histories)
+    users = [User(f"u{row}", items) for row, items in enumerate(histories)]
+    items, scores = lists_of(decoders, setting, dataset, **shapes, exclude_seen=exclude_seen)(users)
     assert items.shape == scores.shape == (14, beams)
     whole = plain(len(catalog.ids), "vocab")  # every id there is, with its score
     every = decode_users(decoders.build(whole), prompt_batches(catalog, histories, **shapes), len(histories))
@@ -158,3 +162,14 @@ def test_lists_are_those_of_the_decoder(small_run, drafter, exclude_seen):
             assert value == pytest.approx(score[catalog.id_of_item[item]], abs=1e-4)
         assert len(set(items[row].tolist())) == beams and (np.diff(scores[row]) <= 1e-5).all()
         assert not exclude_seen or not set(items[row]) & set(history.tolist())
+
+
+def test_scores_that_are_no_numbers_name_the_user(small_run):
+    """By the name in the input, not by the place in a batch."""
+    run = small_run.run
+    broken = jax.tree.map(lambda x: x * np.nan, run.target_params)
+    decoders = dataclasses.replace(run.decoders(None), target_params=broken)
+    shapes = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": 2}
+    lists = lists_of(decoders, plain(4, "vocab"), run.dataset, **shapes, exclude_seen=False)
+    with pytest.raises(DecodeError, match="user anna: scores of level 1 are not finite"):
+        lists([User("anna", np.arange(3))])
