@@ -1,6 +1,8 @@
 """A batch job's file: the lists of evaluation, in order, once each, whatever interrupts it."""
 
 import dataclasses
+import datetime
+import decimal
 import json
 
 import jax
@@ -52,7 +54,7 @@ def test_parquet_holds_what_the_lines_hold(tmp_path, chunk):
     assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
     mixed = [User(1, np.arange(2)), User("x", np.arange(2))]
     with pytest.raises(
-        RecommendError, match="m.parquet: users of several types.* take the lines from .*m.parquet.part"
+        RecommendError, match="m.parquet: these users cannot share a par.* take the lines from .*m.parquet.part"
     ):
         recommend(mixed, stand_in, tmp_path / "m.parquet", **how)
     names = {path.name for path in tmp_path.iterdir()} - {".m.parquet.partial"}
@@ -111,10 +113,13 @@ BAD = [
     '{"user": 1, "items": 3}',
     '{"user": 1, "items": [4]}',
     '{"user": 1, "items": [true]}',
+    '{"user": [1], "items": [1]}',
+    '{"user": NaN, "items": [1]}',
+    "[" * 100_000,
 ]
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad[:30])
 def test_a_line_that_is_no_user_is_named_or_left_out(tmp_path, bad):
     path = tmp_path / "u.jsonl"
     path.write_text("\n".join([json.dumps(GOOD[0]), "", bad, json.dumps(GOOD[1])]) + "\n")
@@ -123,8 +128,46 @@ def test_a_line_that_is_no_user_is_named_or_left_out(tmp_path, bad):
     said = []
     users = list(read_users(path, 4, "skip", said.append))
     assert [user.user for user in users] == [7, "x"] and [user.items.tolist() for user in users] == [[0, 3], []]
-    assert len(said) == 1 and "line 3" in said[0] and bad in said[0]
+    assert len(said) == 1 and "line 3" in said[0] and bad[:100] in said[0]
     assert count_users(path) == 3
+
+
+def test_a_user_is_never_changed_by_how_it_is_written(tmp_path):
+    path = tmp_path / "u.jsonl"
+    path.write_bytes('{"user": "Zoë", "items": []}\n'.encode() + '{"user": "Zoë", "items": []}\n'.encode("latin-1"))
+    said = []
+    assert [user.user for user in read_users(path, 4, "skip", said.append)] == ["Zoë"]
+    assert len(said) == 1 and "line 2: 'utf-8' codec can't decode byte 0xeb" in said[0] and "Zo\ufffd" in said[0]
+
+
+@pytest.mark.parametrize("user", [b"x", datetime.datetime(2026, 1, 1), decimal.Decimal("1.5")])
+def test_a_parquet_user_that_json_cannot_hold_is_named(tmp_path, user):
+    path = tmp_path / "u.parquet"
+    pq.write_table(pa.table({"items": [[0]], "user": [user]}), path)
+    with pytest.raises(RecommendError, match=r"u.parquet, line 1: user .* is not a string, finite number, bool or nu"):
+        list(read_users(path, 4, "error", print))
+
+
+@pytest.mark.parametrize("broken", ["atspeed_jax.files.append_text", "atspeed_jax.evaluation.recommend._finish"])
+def test_a_full_disk_ends_in_one_clear_error_and_the_next_run_goes_on(tmp_path, monkeypatch, broken):
+    how = {"chunk": 4, "fingerprint": "a", "progress": abs}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(broken, full)
+        with pytest.raises(RecommendError, match="cannot be written .*No space left.* run again, it goes on"):
+            recommend(USERS, stand_in, tmp_path / "r.jsonl", **how)
+    assert recommend(USERS, stand_in, tmp_path / "r.jsonl", **how) == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+
+
+def test_processes_wait_for_the_finished_file(tmp_path, monkeypatch):
+    output, finished = tmp_path / "r.parquet", []
+    monkeypatch.setattr("atspeed_jax.evaluation.recommend.barrier", lambda _: finished.append(output.exists()))
+    recommend(USERS, stand_in, output, chunk=4, fingerprint="a", progress=abs)
+    assert finished == [False, True]
 
 
 def test_parquet_is_read_like_lines(tmp_path):
