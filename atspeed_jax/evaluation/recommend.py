@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,7 +33,6 @@ from atspeed_jax.items.filters import FilteredTrie, id_lists
 from atspeed_jax.processes import barrier, gather, is_writer
 
 OnBad = Literal["error", "skip"]
-Lists = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 class RecommendError(ValueError):
@@ -41,10 +41,13 @@ class RecommendError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class User:
-    """One line of the input. user: any JSON value, given back as it came."""
+    """One line of the input. user: a string, number, bool or None, given back as it came."""
 
     user: object
     items: np.ndarray
+
+
+Lists = Callable[[list[User]], tuple[np.ndarray, np.ndarray]]
 
 
 def read_users(path: Path, items: int, on_bad: OnBad, report: Callable[[str], None]) -> Iterator[User]:
@@ -58,8 +61,8 @@ def read_users(path: Path, items: int, on_bad: OnBad, report: Callable[[str], No
     for number, line in _parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path):
         try:
             yield _user_of(line, items)
-        except ValueError as error:
-            shown = line if isinstance(line, str) else json.dumps(line, default=str)
+        except (ValueError, RecursionError) as error:  # RecursionError: of lists in lists in lists
+            shown = line.decode("utf-8", "replace") if isinstance(line, bytes) else json.dumps(line, default=str)
             message = f"{path}, line {number}: {error}; it reads {shown.strip()[:120]!r}"
             if on_bad == "error":
                 raise RecommendError(f"{message}; correct it, or leave such lines out with --on_bad=skip") from error
@@ -74,8 +77,8 @@ def count_users(path: Path) -> int | None:
         return None  # reading will say what is wrong
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
-    with open(path, encoding="utf-8", errors="replace") as file:
+def _json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with open(path, "rb") as file:  # bytes: one line that is not UTF-8 is a bad line, not the end of the file
         yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
@@ -90,14 +93,17 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
         raise RecommendError(f"{path} cannot be read as parquet with columns user and items ({error})") from error
 
 
-def _user_of(line: str | dict, items: int) -> User:
-    value = json.loads(line) if isinstance(line, str) else line
+def _user_of(line: bytes | dict, items: int) -> User:
+    value = json.loads(line.decode("utf-8")) if isinstance(line, bytes) else line
     if not isinstance(value, dict) or "user" not in value or not isinstance(value.get("items"), list):
         raise ValueError('expected {"user": ..., "items": [...]}')
+    user = value["user"]
+    if not isinstance(user, str | int | float | None) or isinstance(user, float) and not math.isfinite(user):
+        raise ValueError(f"user {user!r} ({type(user).__name__}) is not a string, finite number, bool or null")
     for item in value["items"]:
         if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < items:
             raise ValueError(f"item {item!r} is not in the catalogue, whose items are 0 to {items - 1}")
-    return User(value["user"], np.array(value["items"], np.int64))
+    return User(user, np.array(value["items"], np.int64))
 
 
 def lists_of(
@@ -110,17 +116,18 @@ def lists_of(
     batch_size: int,
     exclude_seen: bool,
 ) -> Lists:
-    """Histories -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
+    """Users -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
 
     exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`). Raises
-    DecodeError for a setting that cannot work, and from the lists where scores are not finite.
+    DecodeError for a setting that cannot work, and naming the user, from the lists where scores are not finite.
     """
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
     most = int(np.diff(offsets).max()) * setting.beams
     decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
 
-    def lists(histories: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:
+        histories, names = [user.items for user in users], np.array([user.user for user in users], object)
         batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
         seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
         # A power of two: longer histories compile again only when they double.
@@ -136,7 +143,7 @@ def lists_of(
                 trie = FilteredTrie(decoders.trie, excluded, allow=False)
                 decode = dataclasses.replace(decoders, trie=trie).build(setting)
             result, real = gather(decode(prompt_of(batch))), batch["row"] >= 0
-            check_finite(result.faulty[real], batch["row"][real])
+            check_finite(result.faulty[real], names[batch["row"][real]])
             ids[batch["row"][real]] = np.where(result.valid, result.ids, -1)[real]
             scores[batch["row"][real]] = result.score[real]
         return _items_of(ids, scores, seen)
@@ -178,13 +185,27 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
     count = len(done)
     progress(count)
     while group := list(itertools.islice(users, chunk)):
-        found = zip(group, *lists([user.items for user in group]), strict=True)
-        files.append_text(partial, "".join(_line(*one) for one in found))
+        found = zip(group, *lists(group), strict=True)
+        with _written(partial):
+            files.append_text(partial, "".join(_line(*one) for one in found))
         count += len(group)
         progress(len(group))
     if is_writer():
-        _finish(partial, claim, output, chunk)
+        with _written(output):
+            _finish(partial, claim, output, chunk)
+    barrier("the finished file")  # a long conversion would outlast the wait of processes that end
     return count
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """What is done in it may fail for want of space or rights."""
+    try:
+        yield
+    except OSError as error:
+        raise RecommendError(
+            f"{path} cannot be written ({error}): free space there and run again, it goes on"
+        ) from error
 
 
 def _line(user: User, items: np.ndarray, scores: np.ndarray) -> str:
@@ -217,9 +238,9 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
                     writer = stack.enter_context(pq.ParquetWriter(unfinished, schema))
                 writer.write_table(pa.table(columns, schema=schema))
         os.replace(unfinished, output)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
         raise RecommendError(
-            f"{output}: users of several types cannot share a parquet column ({error}); run again with an --output "
+            f"{output}: these users cannot share a parquet column ({error}); run again with an --output "
             f"ending in .jsonl, or take the lines from {lines}"
         ) from error
 

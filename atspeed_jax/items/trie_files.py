@@ -15,7 +15,7 @@ import numpy as np
 from atspeed_jax import files
 from atspeed_jax.items.trie import Trie, TrieError
 
-FORMAT, VERSION = "atspeed_jax.trie", 1
+FORMAT, VERSION = "atspeed_jax.trie", 2
 DESCRIPTION = "trie.json"
 
 
@@ -32,7 +32,7 @@ def save_trie(directory: Path, trie: Trie) -> None:
         np.save(partial / name, np.asarray(array), allow_pickle=False)
         digests[name] = _digest(partial / name)
     description = {"format": FORMAT, "version": VERSION, "row_width": list(trie.row_width), "sha256": digests}
-    files.write_json(partial / DESCRIPTION, description)
+    files.write_json(partial / DESCRIPTION, description | {"description_sha256": _digest_of(description)})
     partial.rename(directory)
 
 
@@ -53,6 +53,9 @@ def load_trie(directory: Path) -> Trie:
             f"{directory} holds {kind!r} of version {version}, expected {FORMAT!r} of version {VERSION}: build the "
             "trie again and save it with this program"
         )
+    # With the digest right, the keys are those that save_trie wrote.
+    if description.pop("description_sha256", None) != _digest_of(description):
+        raise TrieError(f"{directory / DESCRIPTION} is not as it was written (checksum): save the trie again")
     arrays = {}
     for name, digest in description["sha256"].items():
         try:
@@ -79,3 +82,8 @@ def _arrays(trie: Trie) -> dict:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of(description: dict) -> str:
+    """Of what it says, however the JSON is laid out."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

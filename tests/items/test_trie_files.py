@@ -69,8 +69,35 @@ def test_damaged_files_are_named(stored, damage, message):
 
 def test_another_version_and_no_trie_at_all(stored, tmp_path):
     path = stored[1] / "trie.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-    with pytest.raises(TrieError, match="of version 2, expected 'atspeed_jax.trie' of version 1: build the trie again"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    with pytest.raises(TrieError, match="of version 1, expected 'atspeed_jax.trie' of version 2: build the trie again"):
         load_trie(stored[1])
     with pytest.raises(TrieError, match="holds no stored trie"):
         load_trie(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda description: description["row_width"].__setitem__(0, 1),
+        lambda description: description.pop("row_width"),
+        lambda description: description.pop("sha256"),
+        lambda description: description["sha256"].pop("token_1.npy"),
+        lambda description: description.pop("description_sha256"),
+    ],
+    ids=["narrower", "no widths", "no digests", "an array less", "no digest of its own"],
+)
+def test_a_changed_description_is_refused(stored, change):
+    path = stored[1] / "trie.json"
+    description = json.loads(path.read_text())
+    change(description)
+    path.write_text(json.dumps(description))
+    with pytest.raises(TrieError, match=r"trie.json is not as it was written \(checksum\)"):
+        load_trie(stored[1])
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"format": "atspeed_jax.trie"}'])
+def test_a_description_of_nothing(stored, text):
+    (stored[1] / "trie.json").write_text(text)
+    with pytest.raises(TrieError, match="holds no stored trie"):
+        load_trie(stored[1])
