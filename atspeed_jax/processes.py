@@ -5,6 +5,7 @@ With one process, all of it does nothing.
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
         )
     if all(given) and not 0 <= number < count:
         raise ProcessError(f"process {number} of {count}: expected 0..{count - 1}")
+    if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
+        raise ProcessError(f"--coordinator={coordinator}: expected HOST:PORT, such as host:8476")
     try:
         limits = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": 2 * HEARTBEAT_S}
         jax.distributed.initialize(coordinator, count, number, **limits)

@@ -84,6 +84,8 @@ def test_one_process_alone_is_the_writer_and_waits_for_nobody(tmp_path):
         (("host:1", None, None), "give --coordinator, --num_processes and --process_id together"),
         ((None, 2, 0), "give --coordinator, --num_processes and --process_id together"),
         (("host:1", 2, 2), r"process 2 of 2: expected 0\.\.1"),
+        (("host", 2, 0), "coordinator=host: expected HOST:PORT, such as host:8476"),
+        (("host:", 2, 0), "coordinator=host:: expected HOST:PORT"),
     ],
 )
 def test_an_address_in_parts_is_refused(given, message):
