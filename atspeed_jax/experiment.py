@@ -165,6 +165,11 @@ class ExperimentConfig:
                 f"align.temperature={self.align.temperature} with teacher.log_probs: what is stored holds at "
                 "temperature 1.0 only; set teacher.log_probs=False, and the teacher is asked again in every step"
             )
+        if self.align.objective == "atspeed_s" and self.align.top_k > self.teacher.beams:
+            raise ValueError(
+                f"align.top_k={self.align.top_k} with teacher.beams={self.teacher.beams}: AtSpeed-S looks at the best "
+                "top_k of a list, and the teacher keeps no more than its beams; raise beams or lower top_k"
+            )
         if self.data.prompt.kind == "instruction":
             self._check_instruction()
 

@@ -6,7 +6,6 @@ Each skips what is complete and resumes what is not. WORKDIR/ data target teache
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 from tqdm import tqdm
 
@@ -29,6 +28,7 @@ from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.input_benchmark import input_row
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
+from atspeed_jax.training.preemption import until_sigterm
 from atspeed_jax.training.sharding import own_rows, shard_batch
 from atspeed_jax.training.train import fit
 
@@ -77,7 +77,7 @@ class Run(RunAssets):
             score_norm=c.decode.score_norm,
             fingerprint=self._teacher_fingerprint,
             place=self._place,
-            progress=functools.partial(tqdm, desc="teacher", unit="part"),
+            progress=lambda parts: until_sigterm(tqdm(parts, desc="teacher", unit="part"), "teacher"),
         )
 
     def _place(self, batch):

@@ -5,7 +5,10 @@ With one process, all of it does nothing.
 
 from __future__ import annotations
 
+import re
 import secrets
+import signal
+import threading
 from pathlib import Path
 
 import jax
@@ -34,6 +37,9 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
         )
     if all(given) and not 0 <= number < count:
         raise ProcessError(f"process {number} of {count}: expected 0..{count - 1}")
+    if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
+        raise ProcessError(f"--coordinator={coordinator}: expected HOST:PORT, such as host:8476")
+    before = signal.getsignal(signal.SIGTERM)
     try:
         limits = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": 2 * HEARTBEAT_S}
         jax.distributed.initialize(coordinator, count, number, **limits)
@@ -42,6 +48,8 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
             f"process {number} of {count} did not join at {coordinator or 'the address the cluster gives'} ({error}): "
             "is its port free there, and was every process started?"
         ) from error
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # JAX only notes it, for several that ask; one alone is to end
 
 
 def is_writer() -> bool:

@@ -10,6 +10,7 @@ over --hbm_gib. Models are read from config.json alone; without --data_dir the i
 import os
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from atspeed_jax import files
@@ -29,11 +30,15 @@ _STEPS = flags.DEFINE_list("steps", list(STEPS), "Which steps are compiled.")
 _ITEMS = flags.DEFINE_integer("items", 12_000, "Items with random ids of 4 codes of 256, without data.", lower_bound=1)
 
 
-def main() -> None:
-    # Before anything touches a device. Programs are compiled, not run: the backend need not try hard.
+def on_cpu() -> None:
+    """So many devices of the host, whatever else is there; programs are compiled, not run, so need no optimizing."""
     given = os.environ.get("XLA_FLAGS", "")
     own = f"--xla_force_host_platform_device_count={_DEVICES.value} --xla_backend_optimization_level=0"
-    os.environ.update(JAX_PLATFORMS="cpu", XLA_FLAGS=f"{own} {given}")
+    os.environ["XLA_FLAGS"] = f"{own} {given}"
+    jax.config.update("jax_platforms", "cpu")  # the variable JAX_PLATFORMS was read when jax was imported
+
+
+def main() -> None:
     path = Path(_JSON.value) if _JSON.value else None
     if path and not path.parent.is_dir():
         raise ValueError(f"--json={path}: there is no directory {path.parent}; make it first")
@@ -51,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start(main, required=("config", "devices"))
+    start(main, required=("config", "devices"), first=on_cpu)

@@ -64,19 +64,19 @@ def say(text: str) -> None:
 
 
 def join_others(several: bool) -> None:
-    """Joins the other processes of this run if a flag says that there are any.
+    """Joins the other processes of this run if a flag says that there are any: launch/pods always gives one.
 
-    Raises ProcessError if they do not come, or this main is for one process (`several` False).
+    Raises ProcessError if they do not come, or this main is for one process (`several` False) and there are more.
     """
     others = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
     if not (_DISTRIBUTED.value or any(given is not None for given in others)):
         return
-    if not several:
-        raise ProcessError(
-            f"{Path(sys.argv[0]).stem} works in one process: start it once, without --distributed, --coordinator, "
-            "--num_processes and --process_id"
-        )
     join(*others)
+    if not several and jax.process_count() > 1:
+        raise ProcessError(
+            f"{Path(sys.argv[0]).stem} works in one process, here are {jax.process_count()}: start it once, on one "
+            "host (NODES=1 with launch/pods/slurm.sh)"
+        )
 
 
 def main(call, *, several: bool = True) -> None:
@@ -84,17 +84,19 @@ def main(call, *, several: bool = True) -> None:
     start(lambda: call(open_run()), required=("config", "workdir"), several=several)
 
 
-def start(call, *, required: tuple[str, ...], several: bool = False) -> None:
+def start(call, *, required: tuple[str, ...], several: bool = False, first=lambda: None) -> None:
     """Runs `call()` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
 
-    required: flags that must be given. several: whether several processes can do this together. --verbosity=1 shows
-    the traceback as well. Exit code 75: training was stopped by SIGTERM and saved; run the same command again.
+    required: flags that must be given. several: whether several processes can do this together. first: called before
+    anything touches a device, joining others included. --verbosity=1 shows the traceback as well. Exit code 75: it was
+    stopped by SIGTERM and saved; run the same command again.
     """
 
     def body(_):
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
         try:
+            first()
             join_others(several)
             call()
         except Preempted as stop:

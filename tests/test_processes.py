@@ -84,6 +84,8 @@ def test_one_process_alone_is_the_writer_and_waits_for_nobody(tmp_path):
         (("host:1", None, None), "give --coordinator, --num_processes and --process_id together"),
         ((None, 2, 0), "give --coordinator, --num_processes and --process_id together"),
         (("host:1", 2, 2), r"process 2 of 2: expected 0\.\.1"),
+        (("host", 2, 0), "coordinator=host: expected HOST:PORT, such as host:8476"),
+        (("host:", 2, 0), "coordinator=host:: expected HOST:PORT"),
     ],
 )
 def test_an_address_in_parts_is_refused(given, message):
@@ -131,7 +133,25 @@ def test_sigterm_in_one_of_them_stops_all_after_the_same_step(tmp_path):
     said = [process.communicate(timeout=120)[1] for process in begun]
     assert [process.returncode for process in begun] == [75, 75], said
     steps = {re.search(r"saved at step (\d+)", one)[1] for one in said}
-    assert len(steps) == 1 and (tmp_path / "run" / "checkpoints" / steps.pop()).is_dir()
+    assert len(steps) == 1 and (tmp_path / "run" / "checkpoints" / (saved := steps.pop())).is_dir()
+    # Again, before the first step of what goes on there.
+    begun = begin_processes(2, [*command, settings[0], json.dumps({"pause": 0.3, "term": 1})])
+    said = [process.communicate(timeout=120)[1] for process in begun]
+    assert [process.returncode for process in begun] == [75, 75], said
+    assert {int(re.search(r"saved at step (\d+)", one)[1]) for one in said} < set(range(int(saved) + 1, 60))
+
+
+@pytest.mark.slow
+def test_sigterm_ends_one_process_that_joined_nobody():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import os, signal, time\nfrom atspeed_jax import processes\n"
+        f"processes.join('localhost:{port}', 1, 0)\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(5)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(1), cwd=ROOT)
+    assert run.returncode == -15, run.stderr
 
 
 @pytest.mark.slow

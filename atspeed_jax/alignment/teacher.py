@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def make_teacher(
     )
     parts = [batches[start : start + BATCHES_PER_PART] for start in range(0, len(batches), BATCHES_PER_PART)]
     for number, part in enumerate(progress(parts)):
-        path = directory / f"part-{number:05d}.parquet"
+        path = _part_file(directory, number)
         if path.exists():
             continue
         rows, nodes, log_probs = [], [], []
@@ -177,7 +178,14 @@ def load_teacher(directory: Path, *, fingerprint: str) -> TeacherData:
             f"{directory} holds no complete teacher data: run launch.make_teacher with the same --config and --workdir"
         )
     _check_fingerprint(directory, fingerprint)
-    table = pa.concat_tables([pq.read_table(path) for path in sorted(directory.glob("part-*.parquet"))])
+    expected = json.loads((directory / COMPLETE).read_text(encoding="utf-8"))
+    paths = [_part_file(directory, number) for number in range(expected["parts"])]
+    again = f"delete {directory} and run launch.make_teacher again"
+    if missing := [path.name for path in paths if not path.exists()]:
+        raise TeacherError(f"{directory} lacks {', '.join(missing[:3])} of its {len(paths)} parts: {again}")
+    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    if table.num_rows != expected["prompts"]:  # rows are found by number: with one missing, all later ones are others'
+        raise TeacherError(f"{directory} holds {table.num_rows} prompts of {expected['prompts']}: {again}")
     levels, beams = (int(x) for x in table.schema.metadata[b"shape"].split())
     nodes = table["nodes"].combine_chunks().flatten().to_numpy().reshape(-1, levels, beams)
     order = np.argsort(table["example"].to_numpy())
@@ -246,6 +254,10 @@ def _rows_of(teacher: TeacherData, children: list[np.ndarray], examples: list[in
         [teacher.log_probs[teacher.start[i] : teacher.start[i + 1]] for i in examples]
     )
     return rows
+
+
+def _part_file(directory: Path, number: int) -> Path:
+    return directory / f"part-{number:05d}.parquet"
 
 
 def _write_part(path: Path, examples: np.ndarray, nodes: np.ndarray, log_probs: list[np.ndarray]) -> None:

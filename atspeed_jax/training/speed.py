@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from atspeed_jax.processes import is_writer
 from atspeed_jax.training.chips import chip_of_kind
 
 
@@ -69,7 +70,9 @@ class Profile:
     def __init__(self, directory: Path, steps: tuple[int, int] | None):
         if steps is not None and not 1 <= steps[0] <= steps[1]:
             raise ValueError(f"profile_steps={steps[0]}:{steps[1]}: expected FIRST:LAST, steps counted from 1")
-        self._directory, self._steps, self._running = directory / "profile", steps, False
+        # Of the first process alone: traces of several in one directory are more than JAX's Perfetto export takes.
+        self._steps = steps if is_writer() else None
+        self._directory, self._running = directory / "profile", False
 
     def before(self, step: int) -> None:
         if self._steps is not None and step == self._steps[0]:

@@ -158,7 +158,7 @@ def _train(run: _Run, init, abstract) -> None:
 def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoints, logs, stops) -> int:
     """Update until the last step or early stopping; returns the number of updates done. Changes `progress`.
 
-    logs: of what is computed, and of how fast. stops(step) says that the process is to end: saves after the update
+    logs: of what is computed, and of how fast. stops() says that the process is to end: saves after the update
     under way, and raises Preempted.
     """
     config, (log, speed_log) = run.config, logs
@@ -183,7 +183,7 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
             pending = (step, host_batch, metrics)
             if step % config.log_every == 0:
                 speed_log.write(step, "speed", times.figures())
-            evaluates, stopped = step % config.eval_every == 0 or step == config.steps, stops(step)
+            evaluates, stopped = step % config.eval_every == 0 or step == config.steps, stops()
             if not evaluates and not stopped and step % config.checkpoint_every != 0:
                 continue
             # Whatever is evaluated or saved has been found finite, and its log is complete.

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 from pathlib import Path
 
 from atspeed_jax.files import write_json
@@ -83,6 +84,8 @@ def claimed_workdir(workdir: Path, name: str, fingerprint: str):
             raise WorkdirError(
                 f"workdir {workdir} is in use by another process; wait for it, or use another workdir"
             ) from error
+        except OSError as error:  # a file system that knows no locks, as some that hosts share
+            print(f"note: {workdir} cannot be locked ({error}): start no second run there", file=sys.stderr)
         check_workdir(workdir, fingerprint)  # again, now that nobody else can be writing here
         if not (workdir / RUN_FILE).exists():
             write_json(workdir / RUN_FILE, {"name": name, "fingerprint": fingerprint})

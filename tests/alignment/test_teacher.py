@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from atspeed_jax.alignment import teacher
@@ -124,6 +126,19 @@ def test_beams_of_another_target_are_refused(tmp_path, world):
         run(tmp_path / "t", world, fingerprint="b")
     with pytest.raises(TeacherError, match="another target"):
         load_teacher(tmp_path / "t", fingerprint="b")
+
+
+def test_beams_that_are_not_all_there_are_refused(tmp_path, world, monkeypatch):
+    monkeypatch.setattr(teacher, "BATCHES_PER_PART", 1)
+    run(tmp_path / "t", world)
+    first = tmp_path / "t" / "part-00000.parquet"
+    whole = first.read_bytes()
+    first.unlink()
+    with pytest.raises(TeacherError, match=r"lacks part-00000.parquet of its \d parts: delete .*make_teacher again"):
+        load_teacher(tmp_path / "t", fingerprint="a")
+    pq.write_table(pq.read_table(pa.BufferReader(whole)).slice(1), first)
+    with pytest.raises(TeacherError, match=r"holds \d+ prompts of \d+: delete"):
+        load_teacher(tmp_path / "t", fingerprint="a")
 
 
 def test_prompts_out_of_range_are_refused():

@@ -2,10 +2,13 @@
 
 python several.py DIRECTORY PORT COUNT NUMBER [SETTINGS [OPTIONS]]
 
-SETTINGS: of the toy, JSON. OPTIONS: {"pause": seconds before each batch}.
+SETTINGS: of the toy, JSON. OPTIONS: {"pause": seconds before each batch, "term": which sends
+itself SIGTERM before the first}.
 """
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -59,6 +62,8 @@ def main():
             time.sleep(options.get("pause", 0))
             return {name: x[sharding.own_rows(mesh, toy.ROWS)] for name, x in super().__getitem__(step).items()}
 
+    if options.get("term") == number:
+        os.kill(os.getpid(), signal.SIGTERM)
     try:
         params = toy.fit_toy(directory / "run", toy.toy_config(**settings), batches=OwnRows())
     except Preempted as stop:

@@ -1,8 +1,11 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from mains import QUICK, run_mains
+from mains import QUICK, ROOT, run_mains
 
 TINY = "configs/tiny.py"
 ON_MESH = ["--config.mesh.fsdp=4", "--config.mesh.tensor=2", "--items=300", "--steps=train"]
@@ -59,3 +62,14 @@ def test_what_does_not_fit_ends_with_one():
 def test_a_mistake_is_one_line(done, name, message):
     result = done[0][name]
     assert result.code == 1 and message in result.err and "Traceback" not in result.err
+
+
+def test_it_plans_on_the_cpu_of_a_machine_with_an_accelerator():
+    """JAX reads JAX_PLATFORMS as it is imported, before a main can set it."""
+    code = (
+        "import sys, jax\nfrom absl import flags\nfrom launch import plan\nflags.FLAGS(['plan', '--devices=3'])\n"
+        "plan.on_cpu()\nassert jax.config.jax_platforms == 'cpu' and jax.device_count() == 3"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

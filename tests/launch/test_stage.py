@@ -4,7 +4,9 @@ All run as children of one process (tests/helpers/mains.py), because starting Py
 """
 
 import contextlib
+import re
 import shutil
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -183,10 +185,38 @@ def test_any_flag_of_several_processes_joins_them(monkeypatch, given, joined):
         monkeypatch.setattr(stage, flag, SimpleNamespace(value=given.get(flag)))
     monkeypatch.setattr(stage, "join", lambda *others: found.append(others))
     stage.join_others(True)
-    assert found == joined
-    with pytest.raises(stage.ProcessError, match="works in one process") if joined else contextlib.nullcontext():
+    stage.join_others(False)  # one process may be told so: launch/pods always does
+    assert found == 2 * joined
+    monkeypatch.setattr(stage.jax, "process_count", lambda: 2)
+    stage.join_others(True)
+    refused = pytest.raises(stage.ProcessError, match="works in one process, here are 2: start it once.*NODES=1")
+    with refused if joined else contextlib.nullcontext():
         stage.join_others(False)
-    assert found == joined
+
+
+@pytest.mark.slow
+def test_every_main_can_be_the_only_process(tmp_path):
+    """As launch/pods starts it with NODES=1: it gets as far as its first complaint about the config or a file."""
+    given = {"devices": 2, "suite": "trie", "json": tmp_path / "no" / "file"}
+    cases = []
+    for file in sorted((ROOT / "launch").glob("*.py")):
+        text = file.read_text()
+        if "__main__" not in text:
+            continue
+        required = re.search(r"required=\((.*?)\)", text)
+        names = re.findall(r'"(\w+)"', required[1]) if required else ["config", "workdir"]
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        alone = ["--distributed", f"--coordinator=localhost:{port}", "--num_processes=1", "--process_id=0"]
+        config = {"config": SMALL if file.stem == "sweep" else "no.py"}  # which is no sweep
+        more = [f"--{name}={(given | config).get(name, tmp_path / name)}" for name in names]
+        cases.append((file.stem, None, None, alone + more, ""))
+    ended = run_mains(cases, QUICK)
+    assert len(cases) >= 12
+    for (name, *_), result in zip(cases, ended, strict=True):
+        assert result.code == 1 and "error: " in result.err, (name, result.err)
+        assert "one process" not in result.err and "did not join" not in result.err, (name, result.err)
 
 
 @pytest.mark.parametrize("text", ["3", "4:2", "0:1", "a:b", "1:2:3"])

@@ -66,6 +66,14 @@ def test_a_trace_is_not_left_open(tmp_path):
         Profile(tmp_path, (3, 2))
 
 
+def test_the_first_of_several_processes_traces_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    profile = Profile(tmp_path, (1, 1))
+    profile.before(1)
+    profile.after(1, ())
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_time_passes():
     times = StepTimes([device()], params=1)
     with times.of("data"):
