@@ -98,7 +98,8 @@ def export_decoder(
     @jax.jit
     def decode(arrays, tokens, valid):
         taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
-        result = dataclasses.replace(decoders, **taken).build(setting)(Prompt(tokens, valid))
+        alone = dataclasses.replace(decoders, mesh=None, **taken)  # else it would be for as many devices as are here
+        result = alone.build(setting)(Prompt(tokens, valid))
         ids = jnp.where(result.valid, result.ids, -1)
         return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import plain, speculative
+from atspeed_jax.evaluation.decoders import Decoders, plain, speculative
 from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.hf_config import read_hf_config
@@ -136,6 +136,16 @@ def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter):
         np.testing.assert_allclose(found["scores"][row], expected.score[place], atol=1e-4)
         assert found["target_calls"][row] == expected.target_calls[place]
     assert table["id"] == catalog.id_of_item.tolist()
+
+
+def test_the_decoder_is_for_one_device(small_run, tmp_path, monkeypatch):
+    run, meshes = small_run.run, []
+    build = Decoders.build
+    monkeypatch.setattr(Decoders, "build", lambda self, *a: meshes.append(self.mesh) or build(self, *a))
+    on_mesh = dataclasses.replace(run.decoders(None), mesh=run.mesh)
+    how = {"batch": 1, "history": 4, "platforms": ["cpu"]}
+    export_decoder(tmp_path / "decoder", on_mesh, plain(4, "vocab"), run.dataset.catalog, **how)
+    assert run.mesh is not None and meshes == [None]
 
 
 def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
