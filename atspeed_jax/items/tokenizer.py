@@ -9,7 +9,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 
-from atspeed_jax.items.catalog import BOS, PAD, Catalog
+from atspeed_jax.items.catalog import PAD, Catalog
 
 TOKENIZER_FILE = "tokenizer.json"
 PAD_TEXT, BOS_TEXT = "<pad>", "<s>"
@@ -28,11 +28,11 @@ def code_texts(catalog: Catalog) -> list[str]:
 
 def item_tokenizer(catalog: Catalog) -> Tokenizer:
     """Turns "<a_1><b_2>..." into BOS and codes; what is no code of the catalogue is an error of the library's."""
-    words = {PAD_TEXT: PAD, BOS_TEXT: BOS}
+    words = {PAD_TEXT: PAD, BOS_TEXT: catalog.bos}
     words |= {text: catalog.first_code + number for number, text in enumerate(code_texts(catalog))}
     tokenizer = Tokenizer(WordLevel(words))
     tokenizer.pre_tokenizer = Split(Regex("<[^>]*>"), "isolated")
-    tokenizer.post_processor = TemplateProcessing(single=f"{BOS_TEXT} $A", special_tokens=[(BOS_TEXT, BOS)])
+    tokenizer.post_processor = TemplateProcessing(single=f"{BOS_TEXT} $A", special_tokens=[(BOS_TEXT, catalog.bos)])
     tokenizer.add_special_tokens([PAD_TEXT, BOS_TEXT])
     return tokenizer
 
