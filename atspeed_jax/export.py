@@ -16,20 +16,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from atspeed_jax import files
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.items.catalog import PAD, Catalog
-from atspeed_jax.items.tokenizer import BOS_TEXT, PAD_TEXT, TOKENIZER_FILE, extended_tokenizer, item_tokenizer
+from atspeed_jax.items.tokenizer import (
+    SETTINGS_FILE,
+    TOKENIZER_FILE,
+    extended_settings,
+    extended_tokenizer,
+    item_settings,
+    item_tokenizer,
+)
 from atspeed_jax.models.hf_config import CONFIG_FILE, hf_config
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
 
-TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+SPECIAL_FILE = "special_tokens_map.json"
 
 
 class ExportError(ValueError):
@@ -56,12 +64,12 @@ def export_hf(
     positions = prompt_width(catalog, history) + catalog.length
     fields = hf_config(config, dtype=dtype, max_positions=positions, bos=catalog.bos, eos=None, pad=PAD)
     tokenizer = item_tokenizer(catalog) if base is None else extended_tokenizer(base, catalog)
+    settings = item_settings(positions) if base is None else extended_settings(base)
     with _appearing(Path(directory)) as partial:
         save_weights(partial, config, params, dtype=dtype)
         files.write_json(partial / CONFIG_FILE, fields)
         if tokenizer is not None:
-            files.write_text(partial / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
-        _tokenizer_settings(partial, base, positions)
+            _write_tokenizer(partial, tokenizer, settings, base)
 
 
 def export_adapter(directory: Path, base: Pretrained, adapter: Mapping) -> None:
@@ -175,13 +183,8 @@ def _appearing(directory: Path) -> Iterator[Path]:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
 
 
-def _tokenizer_settings(directory: Path, base: Path | None, positions: int) -> None:
-    """What AutoTokenizer wants to know beside the tokenizer: the base's own settings, or those of item codes alone."""
-    if base is not None:
-        for name in TOKENIZER_SETTINGS:
-            if (base / name).is_file():
-                shutil.copyfile(base / name, directory / name)
-        return
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": positions, "padding_side": "left"}
-    settings |= {"pad_token": PAD_TEXT, "bos_token": BOS_TEXT, "clean_up_tokenization_spaces": False}
-    files.write_json(directory / TOKENIZER_SETTINGS[0], settings)
+def _write_tokenizer(directory: Path, tokenizer: Tokenizer, settings: Mapping, base: Path | None) -> None:
+    files.write_text(directory / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
+    files.write_json(directory / SETTINGS_FILE, settings)
+    if base is not None and (base / SPECIAL_FILE).is_file():
+        shutil.copyfile(base / SPECIAL_FILE, directory / SPECIAL_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer
@@ -11,7 +12,12 @@ from tokenizers.processors import TemplateProcessing
 
 from atspeed_jax.items.catalog import PAD, Catalog
 
-TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
+# What of a pretrained model's settings is true of its tokenizer.json whatever class reads it.
+KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "add_bos_token", "add_eos_token", "chat_template")
+KEPT += ("additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side")
+KEPT += ("clean_up_tokenization_spaces",)
+FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
 PAD_TEXT, BOS_TEXT = "<pad>", "<s>"
 LEVELS = "abcdefgh"
 
@@ -64,3 +70,23 @@ def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
     # normalized: a normalizer that begins every text with a space would want one before every code.
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     return tokenizer
+
+
+def item_settings(positions: int) -> dict:
+    """What AutoTokenizer wants to know beside `item_tokenizer`."""
+    settings = {"model_max_length": positions, "padding_side": "left", "clean_up_tokenization_spaces": False}
+    return FAST | settings | {"pad_token": PAD_TEXT, "bos_token": BOS_TEXT}
+
+
+def extended_settings(directory: Path) -> dict:
+    """What AutoTokenizer wants to know beside `extended_tokenizer`, of what the directory has.
+
+    A class of its own, such as LlamaTokenizer, would make the tokenizer anew from the base's vocabulary, without the
+    codes. Raises TokenizerError if the directory's settings cannot be read.
+    """
+    path = directory / SETTINGS_FILE
+    try:
+        own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return FAST | {name: own[name] for name in KEPT if name in own}
+    except (OSError, ValueError, TypeError) as error:
+        raise TokenizerError(f"{path} cannot be read ({error}); expected the JSON that transformers writes") from error
