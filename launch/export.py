@@ -39,18 +39,19 @@ def decoder(run: Run, output: Path) -> None:
 
 def export() -> None:
     run, name, output = open_run(), _MODEL.value, Path(_OUTPUT.value)
-    began = run.pretrained.get(name)
     if _FORMAT.value == "decoder":
         decoder(run, output)
     elif _FORMAT.value == "figures":
         export_figures(output, read_report(run.workdir))
     elif _FORMAT.value == "peft":
+        began = run.pretrained.get(name)
         if began is None or began.lora is None:
             raise ValueError(f"--format=peft: the {name} of this run has no adapter; use --format=hf")
         export_adapter(output, began, run.trained(name))
     else:
         config, params = getattr(run, f"{name}_model"), getattr(run, f"{name}_params")
-        base = None if began is None else Path(began.config.directory)
+        base = run.base_of(name)
+        base = None if base is None else Path(base.config.directory)
         how = {"history": run.config.data.history, "dtype": _DTYPE.value, "base": base}
         export_hf(output, config, params, run.dataset.catalog, **how)
     print(f"{_FORMAT.value}: {output}")
