@@ -104,22 +104,22 @@ class RunAssets:
             catalog = dataset.catalog.behind(base.model.vocab_size, base.bos)
             for one in self.pretrained.values():
                 extended_tokenizer(Path(one.config.directory), catalog)  # its complaints now, not when it is exported
-            dataset = dataclasses.replace(dataset, catalog=self._with_prompt(catalog))
+            catalog = self._with_prompt(catalog)
+            check_positions(self.pretrained.values(), catalog, self.config.data.history)
+            dataset = dataclasses.replace(dataset, catalog=catalog)
         check_settings(self.config, dataset)
         models = {name: self._model(name, dataset) for name in ("target", "draft")}
         check_mesh(self.config, models, self.mesh)
         return dataset
 
     def _with_prompt(self, catalog: Catalog) -> Catalog:
-        """The catalogue with the text that the config has around items, if any; PromptError, ValueError as above."""
+        """The catalogue with the text that the config has around items, if any; PromptError as above."""
         data = self.config.data
         if data.prompt.kind == "item":
             return catalog
         directories = [one.config.directory for one in self.pretrained.values()]
         found = {directory: read_instruction(Path(directory), catalog, data.prompt) for directory in directories}
-        catalog = dataclasses.replace(catalog, instruction=same_instruction(found))
-        check_positions(self.pretrained.values(), catalog, data.history)
-        return catalog
+        return dataclasses.replace(catalog, instruction=same_instruction(found))
 
     @property
     def reads(self):

@@ -37,8 +37,6 @@ from atspeed_jax.models.lora import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
 
-SPECIAL_FILE = "special_tokens_map.json"
-
 
 class ExportError(ValueError):
     """A directory that cannot be exported to."""
@@ -52,24 +50,28 @@ def export_hf(
     *,
     history: int,
     dtype: str,
-    base: Path | None = None,
+    base: Pretrained | None = None,
 ) -> None:
     """Writes a directory that transformers' AutoModelForCausalLM and AutoTokenizer load.
 
-    history: items of the longest prompt. base: the Hugging Face directory that training began with, whose tokenizer
-    gets the item codes as further tokens; without one, or if that has no tokenizer.json, text is item codes alone or
-    the tokenizer is left out. The directory appears whole or not at all. Raises ExportError if it exists and is not
+    history: items of the longest prompt. base: what training began with, whose tokenizer gets the item codes as further
+    tokens; without one, or if that has no tokenizer.json, text is item codes alone or the tokenizer is left out.
+    The directory appears whole or not at all. Raises ExportError if it exists and is not
     empty, or cannot be written, and TokenizerError if codes cannot join the base's tokens.
     """
-    positions = prompt_width(catalog, history) + catalog.length
-    fields = hf_config(config, dtype=dtype, max_positions=positions, bos=catalog.bos, eos=None, pad=PAD)
-    tokenizer = item_tokenizer(catalog) if base is None else extended_tokenizer(base, catalog)
-    settings = item_settings(positions) if base is None else extended_settings(base)
+    positions, eos = prompt_width(catalog, history) + catalog.length, None
+    if base is None:
+        tokenizer, settings = item_tokenizer(catalog), item_settings(positions)
+    else:
+        place = Path(base.config.directory)
+        tokenizer, settings = extended_tokenizer(place, catalog), extended_settings(place)
+        positions, eos = max(positions, base.positions or 0), base.eos
+    fields = hf_config(config, dtype=dtype, max_positions=positions, bos=catalog.bos, eos=eos, pad=PAD)
     with _appearing(Path(directory)) as partial:
         save_weights(partial, config, params, dtype=dtype)
         files.write_json(partial / CONFIG_FILE, fields)
         if tokenizer is not None:
-            _write_tokenizer(partial, tokenizer, settings, base)
+            _write_tokenizer(partial, tokenizer, settings)
 
 
 def export_adapter(directory: Path, base: Pretrained, adapter: Mapping) -> None:
@@ -183,8 +185,6 @@ def _appearing(directory: Path) -> Iterator[Path]:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
 
 
-def _write_tokenizer(directory: Path, tokenizer: Tokenizer, settings: Mapping, base: Path | None) -> None:
+def _write_tokenizer(directory: Path, tokenizer: Tokenizer, settings: Mapping) -> None:
     files.write_text(directory / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
     files.write_json(directory / SETTINGS_FILE, settings)
-    if base is not None and (base / SPECIAL_FILE).is_file():
-        shutil.copyfile(base / SPECIAL_FILE, directory / SPECIAL_FILE)

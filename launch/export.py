@@ -50,9 +50,7 @@ def export() -> None:
         export_adapter(output, began, run.trained(name))
     else:
         config, params = getattr(run, f"{name}_model"), getattr(run, f"{name}_params")
-        base = run.base_of(name)
-        base = None if base is None else Path(base.config.directory)
-        how = {"history": run.config.data.history, "dtype": _DTYPE.value, "base": base}
+        how = {"history": run.config.data.history, "dtype": _DTYPE.value, "base": run.base_of(name)}
         export_hf(output, config, params, run.dataset.catalog, **how)
     print(f"{_FORMAT.value}: {output}")
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_the_tokenizer_of_either_base_must_take_the_codes(small_config, data_onl
     bases = {name: PretrainedConfig(str(tmp_path / name), None) for name in ("target", "draft")}
     with pytest.raises(TokenizerError, match="draft.*tokenizer.json has tokens 0..4, but the model's embedding has 6"):
         RunAssets(dataclasses.replace(small_config, **bases), data_only, None).dataset  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "max_sequence_length"])
+def test_prompts_longer_than_a_base_was_made_for(small_config, data_only, tmp_path, name):
+    write_base(tmp_path / "base", **{"max_position_embeddings": None} | {name: 15})
+    fields = json.loads((tmp_path / "base" / "config.json").read_text())
+    known = {field: value for field, value in fields.items() if value is not None}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(known))
+    config = dataclasses.replace(small_config, target=PretrainedConfig(str(tmp_path / "base"), None))
+    with pytest.raises(ValueError, match=r"history=4 items .* has 16 tokens, .* for 15 .*\): lower history"):
+        RunAssets(config, data_only, None).dataset  # noqa: B018
 
 
 def test_what_is_read_of_items_alone_is_their_number(small_run):

@@ -14,12 +14,13 @@ from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import Decoders, plain, speculative
 from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf
 from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
+from atspeed_jax.models.pretrained import PretrainedConfig, described
 from atspeed_jax.models.weights import load_weights
-from bases import BASE
+from bases import BASE, write_base
 from compilation import compile_quickly
 from numpy_llama import wide_params
-from words import words_tokenizer
 
 CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
 CONFIG = dataclasses.replace(
@@ -78,18 +79,48 @@ def test_an_export_that_was_cut_off_is_made_again(tmp_path):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2), loaded, params)
 
 
-def test_a_base_lends_its_tokenizer(tmp_path):
-    base, catalog = tmp_path / "base", CATALOG.behind(6, 2)
-    base.mkdir()
-    words_tokenizer().save(str(base / "tokenizer.json"))
-    (base / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>"}')
+def of_base(directory, **fields):
+    """(base, catalogue behind it) of a Hugging Face directory with these fields in its config.json."""
+    write_base(directory, **fields)
+    base = described(PretrainedConfig(str(directory), None))
+    return base, CATALOG.behind(base.model.vocab_size, base.bos)
+
+
+def exported_of(base, catalog, directory):
     config = dataclasses.replace(CONFIG, vocab_size=catalog.vocab_size)
-    export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, history=5, dtype="float32", base=base)
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["bos_token_id"] == 2
+    export_hf(directory, config, wide_params(config, 0), catalog, history=5, dtype="float32", base=base)
+    return {path.name: json.loads(path.read_text()) for path in directory.glob("*.json")}
+
+
+def test_a_base_lends_its_tokenizer(tmp_path):
+    base, catalog = of_base(tmp_path / "base")
+    (tmp_path / "base" / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>"}'
+    )
+    (tmp_path / "base" / "special_tokens_map.json").write_text('{"eos_token": "</s>", "bos_token": "other"}')
+    found = exported_of(base, catalog, tmp_path / "out")
+    assert found["config.json"]["bos_token_id"] == 2
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert tokenizer.encode("the <a_1><b_0>").ids == [3, 7, 8]
-    settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
-    assert settings == {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>"}
+    expected = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    assert found["tokenizer_config.json"] == expected
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_settings_of_a_tokenizer_that_cannot_be_read(tmp_path, text):
+    base, catalog = of_base(tmp_path / "base")
+    (tmp_path / "base" / "tokenizer_config.json").write_text(text)
+    with pytest.raises(TokenizerError, match="tokenizer_config.json (cannot be read|holds a list)"):
+        exported_of(base, catalog, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("given", "eos"), [(4, 4), ([4, 5], [4, 5]), (None, None)])
+def test_what_a_base_says_of_its_texts_is_said_on(tmp_path, given, eos):
+    base, catalog = of_base(tmp_path / "base", eos_token_id=given, max_position_embeddings=2048)
+    fields = exported_of(base, catalog, tmp_path / "out")["config.json"]
+    assert (fields["eos_token_id"], fields["max_position_embeddings"]) == (eos, 2048)
+    unknown = dataclasses.replace(base, positions=None)
+    assert exported_of(unknown, catalog, tmp_path / "other")["config.json"]["max_position_embeddings"] == 1 + 3 * 6
 
 
 RUN_DECODER = """

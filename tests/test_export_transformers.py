@@ -13,7 +13,8 @@ from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, read_instructi
 from atspeed_jax.data.prompts import prompt_tokens  # noqa: E402
 from atspeed_jax.export import export_hf  # noqa: E402
 from atspeed_jax.items.catalog import Catalog  # noqa: E402
-from bases import BASE  # noqa: E402
+from atspeed_jax.models.pretrained import PretrainedConfig, described  # noqa: E402
+from bases import BASE, write_base  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
 from text_tokenizers import BOS, SPECIAL, TOKENIZERS  # noqa: E402
 
@@ -35,14 +36,18 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("kind", ["first llamas", "byte level", "metaspace first"])
 def test_auto_tokenizer_reads_a_prompt_as_the_run_does(tmp_path, kind, settings):
-    base, tokenizer = tmp_path / "base", TOKENIZERS[kind]()
-    base.mkdir()
-    tokenizer.save(str(base / "tokenizer.json"))
+    place, tokenizer = tmp_path / "base", TOKENIZERS[kind]()
+    sizes = dataclasses.replace(BASE, vocab_size=tokenizer.get_vocab_size())
+    write_base(place, sizes, words=(), bos_token_id=BOS)
+    tokenizer.save(str(place / "tokenizer.json"))
     if SETTINGS[settings] is not None:
-        (base / "tokenizer_config.json").write_text(json.dumps(SETTINGS[settings]))
+        (place / "tokenizer_config.json").write_text(json.dumps(SETTINGS[settings]))
     prompt, catalog = PromptConfig("instruction"), Catalog(CODES, (12,) * 3).behind(tokenizer.get_vocab_size(), BOS)
-    catalog = dataclasses.replace(catalog, instruction=read_instruction(base, catalog, prompt))
-    config = dataclasses.replace(BASE, vocab_size=catalog.vocab_size)
+    catalog = dataclasses.replace(catalog, instruction=read_instruction(place, catalog, prompt))
+    base, config = (
+        described(PretrainedConfig(str(place), None)),
+        dataclasses.replace(BASE, vocab_size=catalog.vocab_size),
+    )
     export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, history=5, dtype="float32", base=base)
     codes = ["".join(f"<{level}_{code}>" for level, code in zip("abc", CODES[i], strict=True)) for i in ITEMS]
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")

@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from atspeed_jax.items.catalog import PAD, Catalog
 
 TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
+SPECIAL_FILE = "special_tokens_map.json"  # of older releases; its tokens may stand in the settings as well
 # What of a pretrained model's settings is true of its tokenizer.json whatever class reads it.
 KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "add_bos_token", "add_eos_token", "chat_template")
 KEPT += ("additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side")
@@ -84,9 +85,13 @@ def extended_settings(directory: Path) -> dict:
     A class of its own, such as LlamaTokenizer, would make the tokenizer anew from the base's vocabulary, without the
     codes. Raises TokenizerError if the directory's settings cannot be read.
     """
-    path = directory / SETTINGS_FILE
-    try:
-        own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return FAST | {name: own[name] for name in KEPT if name in own}
-    except (OSError, ValueError, TypeError) as error:
-        raise TokenizerError(f"{path} cannot be read ({error}); expected the JSON that transformers writes") from error
+    settings = dict(FAST)
+    for path in (directory / SPECIAL_FILE, directory / SETTINGS_FILE):
+        try:
+            own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise TokenizerError(f"{path} cannot be read ({error}); expected JSON as transformers writes it") from error
+        if not isinstance(own, dict):
+            raise TokenizerError(f"{path} holds a {type(own).__name__}, expected a JSON object")
+        settings |= {name: own[name] for name in KEPT if own.get(name) is not None}
+    return settings

@@ -7,7 +7,7 @@ guessed at gives a model that runs and is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atspeed_jax.models.llama import LlamaConfig
@@ -144,7 +144,9 @@ def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig |
         return theta, None
 
 
-def hf_config(config: LlamaConfig, *, dtype: str, max_positions: int, bos: int, eos: int | None, pad: int) -> dict:
+def hf_config(
+    config: LlamaConfig, *, dtype: str, max_positions: int, bos: int, eos: int | Sequence[int] | None, pad: int
+) -> dict:
     """What config.json says of a model whose tensors are stored in `dtype`; read by transformers 4 and 5."""
     scaling = None
     if config.rope_scaling is not None:

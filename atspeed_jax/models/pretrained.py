@@ -39,12 +39,13 @@ class PretrainedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """model: sizes of the base. bos: its first token. positions: tokens that it was made for, if it says so.
-    fingerprint: of the files, wherever they lie, and what is trained of them."""
+    """model: sizes of the base. bos: its first token. eos: what ends a text, as config.json says it. positions: tokens
+    that it was made for, if it says so. fingerprint: of the files, wherever they lie, and what is trained of them."""
 
     config: PretrainedConfig
     model: LlamaConfig
     bos: int
+    eos: int | tuple[int, ...] | None
     positions: int | None
     fingerprint: str
 
@@ -94,8 +95,8 @@ def described(config: PretrainedConfig) -> Pretrained:
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)
     raw = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
     bos = raw.get("bos_token_id") if config.bos is None else config.bos
-    positions = raw.get("max_position_embeddings")
-    positions = positions if type(positions) is int else None
+    eos = raw.get("eos_token_id")
+    positions = raw.get("max_position_embeddings", raw.get("max_sequence_length"))  # the first Llamas' name of it
     if type(bos) is not int or not PAD < bos < model.vocab_size:
         raise HFConfigError(
             f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
@@ -104,4 +105,11 @@ def described(config: PretrainedConfig) -> Pretrained:
         )
     training = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
     training["remat_policy"] = config.remat_policy
-    return Pretrained(config, dataclasses.replace(model, **training), bos, positions, "")
+    return Pretrained(
+        config,
+        dataclasses.replace(model, **training),
+        bos,
+        eos=tuple(eos) if isinstance(eos, list) else eos,
+        positions=positions if type(positions) is int else None,
+        fingerprint="",
+    )
