@@ -1,5 +1,5 @@
 """What was trained as other programs read it: a Hugging Face directory, an adapter as PEFT stores it, the compiled
-decoder with its arrays, the figures of a report as tables."""
+decoder with its arrays, the lists of test users and the figures of a report as tables."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from atspeed_jax import files
+from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.decoders import Decoders, Setting
+from atspeed_jax.evaluation.evaluate import users_with_items
+from atspeed_jax.evaluation.recommend import lists_of
 from atspeed_jax.items.catalog import PAD, Catalog
 from atspeed_jax.items.tokenizer import (
+    MAKE_ONE,
     SETTINGS_FILE,
     TOKENIZER_FILE,
     extended_settings,
@@ -36,6 +40,8 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
+
+NO_TOKENIZER = f" without {TOKENIZER_FILE}, which the base lacks; {MAKE_ONE}"
 
 
 class ExportError(ValueError):
@@ -51,13 +57,13 @@ def export_hf(
     history: int,
     dtype: str,
     base: Pretrained | None = None,
-) -> None:
+) -> str:
     """Writes a directory that transformers' AutoModelForCausalLM and AutoTokenizer load.
 
     history: items of the longest prompt. base: what training began with, whose tokenizer gets the item codes as further
-    tokens; without one, or if that has no tokenizer.json, text is item codes alone or the tokenizer is left out.
-    The directory appears whole or not at all. Raises ExportError if it exists and is not
-    empty, or cannot be written, and TokenizerError if codes cannot join the base's tokens.
+    tokens; without one text is item codes alone. Returns what a user should know: of a base without tokenizer.json, as
+    which the model is then written, else "". The directory appears whole or not at all. Raises ExportError if it exists
+    and is not empty, or cannot be written, and TokenizerError if codes cannot join the base's tokens.
     """
     positions, eos = prompt_width(catalog, history) + catalog.length, None
     if base is None:
@@ -72,6 +78,7 @@ def export_hf(
         files.write_json(partial / CONFIG_FILE, fields)
         if tokenizer is not None:
             _write_tokenizer(partial, tokenizer, settings)
+    return NO_TOKENIZER if tokenizer is None else ""
 
 
 def export_adapter(directory: Path, base: Pretrained, adapter: Mapping) -> None:
@@ -150,6 +157,33 @@ def _prompt(catalog: Catalog) -> dict:
     items = "the tokens of the user's items, oldest first, with separator between two"
     prompt = f"padding on the left, then head, {items}, tail; without items empty alone"
     return {"prompt": prompt} | vars(catalog.instruction)
+
+
+def export_lists(
+    directory: Path,
+    decoders: Decoders,
+    setting: Setting,
+    dataset: Dataset,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    batch_size: int,
+) -> None:
+    """Writes lists.parquet, a row per user with test items: "user", "history", what was known of them, oldest first,
+    "items", their list, best first, with "scores", and "next", their test items. history, buckets, batch_size: see
+    `lists_of`. ExportError as in `export_hf`."""
+    users, shapes = users_with_items(dataset, "test"), {"history": history, "buckets": buckets}
+    lists = lists_of(decoders, setting, dataset, **shapes, batch_size=batch_size, exclude_seen=False)
+    with _appearing(Path(directory)) as partial:
+        items, scores = lists(users.histories)
+        found = {
+            "user": users.users,
+            "history": users.histories,
+            "items": [row[row >= 0] for row in items],
+            "scores": [own[row >= 0] for row, own in zip(items, scores, strict=True)],
+            "next": users.truths,
+        }
+        pq.write_table(pa.table(found), partial / "lists.parquet")
 
 
 def export_figures(directory: Path, report: Mapping) -> None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import Decoders, plain, speculative
-from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf
+from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf, export_lists
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
@@ -106,6 +106,16 @@ def test_a_base_lends_its_tokenizer(tmp_path):
     assert found["tokenizer_config.json"] == expected
 
 
+def test_settings_of_a_tokenizer_that_is_not_there_are_left_out(tmp_path):
+    base, catalog = of_base(tmp_path / "base", words=())
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    (tmp_path / "base" / "tokenizer.model").write_bytes(b"")
+    config, how = dataclasses.replace(CONFIG, vocab_size=catalog.vocab_size), {"history": 5, "dtype": "float32"}
+    note = export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, **how, base=base)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["config.json", "model.safetensors"]
+    assert "without tokenizer.json, which the base lacks" in note and "save_pretrained" in note
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_settings_of_a_tokenizer_that_cannot_be_read(tmp_path, text):
     base, catalog = of_base(tmp_path / "base")
@@ -187,6 +197,32 @@ def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
     with pytest.raises(ExportError, match="mode='relaxed': it draws"):
         export_decoder(tmp_path / "decoder", run.decoders(None), setting, run.dataset.catalog, **how)
     assert not (tmp_path / "decoder").exists()
+
+
+def test_lists_as_a_table(small_run, tmp_path):
+    """Every test user's, in evaluation's own words: its recall is that of the report."""
+    run = small_run.run
+    c, dataset = run.config, run.dataset
+    shapes = {"history": c.data.history, "buckets": c.evaluate.buckets, "batch_size": 8}
+    with compile_quickly():
+        export_lists(tmp_path / "lists", run.decoders(None), plain(10, "vocab"), dataset, **shapes)
+    rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
+    assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]
+    for row in rows:
+        assert row["history"] == dataset.history(row["user"], "test").tolist()
+        assert row["next"] == dataset.test[row["user"]].tolist()
+        assert len(row["items"]) == len(row["scores"]) == 10 and row["scores"] == sorted(row["scores"], reverse=True)
+    hits = [len(set(row["items"]) & set(row["next"])) / len(row["next"]) for row in rows]
+    assert np.mean(hits) == pytest.approx(small_run.report["quality"]["target"]["seen_kept"]["recall@10"])
+
+
+def test_the_decoder_is_lowered_for_all_platforms_at_once(small_run, tmp_path):
+    run = small_run.run
+    how = {"batch": 2, "history": 4, "platforms": ["cpu", "cuda", "tpu"]}
+    setting = speculative("draft", 4, run.config.decode)
+    export_decoder(tmp_path / "out", run.decoders(run.draft_params), setting, run.dataset.catalog, **how)
+    exported = jax.export.deserialize((tmp_path / "out" / "decoder.jax").read_bytes())
+    assert exported.platforms == ("cpu", "cuda", "tpu") and exported.nr_devices == 1
 
 
 def test_figures_as_tables(small_run, tmp_path):

@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from atspeed_jax.items.catalog import PAD, Catalog
 
 TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
+MAKE_ONE = "transformers makes one of a tokenizer.model: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
 SPECIAL_FILE = "special_tokens_map.json"  # of older releases; its tokens may stand in the settings as well
 # What of a pretrained model's settings is true of its tokenizer.json whatever class reads it.
 KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "add_bos_token", "add_eos_token", "chat_template")

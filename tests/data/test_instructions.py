@@ -88,7 +88,9 @@ def test_other_braces_in_a_template_are_text():
 
 
 def test_a_directory_without_a_tokenizer(tmp_path):
-    with pytest.raises(PromptError, match="there is no .*tokenizer.json: an instruction is text.*prompt.kind='item'"):
+    with pytest.raises(
+        PromptError, match="there is no .*tokenizer.json: an instruction is text.*prompt.kind='item'.*save_pretrained"
+    ):
         read_instruction(tmp_path, Catalog(CODES, (12,) * 3).behind(50, BOS), REFERENCE)
 
 
