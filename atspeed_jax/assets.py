@@ -98,27 +98,28 @@ class RunAssets:
         if self.source is not None:
             check_same_data(dataset, directory, self.source, str(self.data_dir or "config.data.synthetic"))
         check_splits(dataset)
-        base = self.pretrained.get("target") or self.pretrained.get("draft")
+        base = self.base_of("target")
         if base is not None:
             check_same_vocabulary(self.pretrained.values())
             catalog = dataset.catalog.behind(base.model.vocab_size, base.bos)
-            extended_tokenizer(Path(base.config.directory), catalog)  # its complaints now, not when it is exported
-            dataset = dataclasses.replace(dataset, catalog=self._with_prompt(catalog))
+            for one in self.pretrained.values():
+                extended_tokenizer(Path(one.config.directory), catalog)  # its complaints now, not when it is exported
+            catalog = self._with_prompt(catalog)
+            check_positions(self.pretrained.values(), catalog, self.config.data.history)
+            dataset = dataclasses.replace(dataset, catalog=catalog)
         check_settings(self.config, dataset)
         models = {name: self._model(name, dataset) for name in ("target", "draft")}
         check_mesh(self.config, models, self.mesh)
         return dataset
 
     def _with_prompt(self, catalog: Catalog) -> Catalog:
-        """The catalogue with the text that the config has around items, if any; PromptError, ValueError as above."""
+        """The catalogue with the text that the config has around items, if any; PromptError as above."""
         data = self.config.data
         if data.prompt.kind == "item":
             return catalog
         directories = [one.config.directory for one in self.pretrained.values()]
         found = {directory: read_instruction(Path(directory), catalog, data.prompt) for directory in directories}
-        catalog = dataclasses.replace(catalog, instruction=same_instruction(found))
-        check_positions(self.pretrained.values(), catalog, data.history)
-        return catalog
+        return dataclasses.replace(catalog, instruction=same_instruction(found))
 
     @property
     def reads(self):
@@ -136,6 +137,13 @@ class RunAssets:
         """The models that do not begin from scratch, by name; raises ValueError for what is no Llama directory."""
         configs = {"target": self.config.target, "draft": self.config.draft}
         return {name: open_pretrained(c) for name, c in configs.items() if isinstance(c, PretrainedConfig)}
+
+    def base_of(self, name: str) -> Pretrained | None:
+        """Whose vocabulary a model has: its own base's, or that of the other model's base if it is made from scratch.
+
+        None: both are.
+        """
+        return self.pretrained.get(name) or next(iter(self.pretrained.values()), None)
 
     @functools.cached_property
     def source(self) -> Source | None:

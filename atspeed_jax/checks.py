@@ -71,12 +71,12 @@ def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[in
 def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:
     """Raises ValueError if a prompt of `history` items and its answer are longer than a model was made for."""
     longest = prompt_width(catalog, history) + catalog.length
+    text = "shorten prompt.template or prompt.separator, or " if catalog.instruction else ""
     for one in pretrained:
         if one.positions is not None and longest > one.positions:
             raise ValueError(
-                f"config.data: the instruction with history={history} items and the next one has {longest} tokens, but "
-                f"{one.config.directory} was made for {one.positions} (max_position_embeddings): shorten "
-                "prompt.template or prompt.separator, or lower history"
+                f"config.data: a prompt of history={history} items and the next one has {longest} tokens, but "
+                f"{one.config.directory} was made for {one.positions} (max_position_embeddings): {text}lower history"
             )
 
 

@@ -1,5 +1,5 @@
 """What was trained as other programs read it: a Hugging Face directory, an adapter as PEFT stores it, the compiled
-decoder with its arrays, the figures of a report as tables."""
+decoder with its arrays, the lists of test users and the figures of a report as tables."""
 
 from __future__ import annotations
 
@@ -16,20 +16,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from atspeed_jax import files
+from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.decoders import Decoders, Setting
+from atspeed_jax.evaluation.evaluate import users_with_items
+from atspeed_jax.evaluation.recommend import lists_of
 from atspeed_jax.items.catalog import PAD, Catalog
-from atspeed_jax.items.tokenizer import BOS_TEXT, PAD_TEXT, TOKENIZER_FILE, extended_tokenizer, item_tokenizer
+from atspeed_jax.items.tokenizer import (
+    MAKE_ONE,
+    SETTINGS_FILE,
+    TOKENIZER_FILE,
+    extended_settings,
+    extended_tokenizer,
+    item_settings,
+    item_tokenizer,
+)
 from atspeed_jax.models.hf_config import CONFIG_FILE, hf_config
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
 
-TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+NO_TOKENIZER = f" without {TOKENIZER_FILE}, which the base lacks; {MAKE_ONE}"
 
 
 class ExportError(ValueError):
@@ -44,24 +56,29 @@ def export_hf(
     *,
     history: int,
     dtype: str,
-    base: Path | None = None,
-) -> None:
+    base: Pretrained | None = None,
+) -> str:
     """Writes a directory that transformers' AutoModelForCausalLM and AutoTokenizer load.
 
-    history: items of the longest prompt. base: the Hugging Face directory that training began with, whose tokenizer
-    gets the item codes as further tokens; without one, or if that has no tokenizer.json, text is item codes alone or
-    the tokenizer is left out. The directory appears whole or not at all. Raises ExportError if it exists and is not
-    empty, or cannot be written, and TokenizerError if codes cannot join the base's tokens.
+    history: items of the longest prompt. base: what training began with, whose tokenizer gets the item codes as further
+    tokens; without one text is item codes alone. Returns what a user should know: of a base without tokenizer.json, as
+    which the model is then written, else "". The directory appears whole or not at all. Raises ExportError if it exists
+    and is not empty, or cannot be written, and TokenizerError if codes cannot join the base's tokens.
     """
-    positions = prompt_width(catalog, history) + catalog.length
-    fields = hf_config(config, dtype=dtype, max_positions=positions, bos=catalog.bos, eos=None, pad=PAD)
-    tokenizer = item_tokenizer(catalog) if base is None else extended_tokenizer(base, catalog)
+    positions, eos = prompt_width(catalog, history) + catalog.length, None
+    if base is None:
+        tokenizer, settings = item_tokenizer(catalog), item_settings(positions)
+    else:
+        place = Path(base.config.directory)
+        tokenizer, settings = extended_tokenizer(place, catalog), extended_settings(place)
+        positions, eos = max(positions, base.positions or 0), base.eos
+    fields = hf_config(config, dtype=dtype, max_positions=positions, bos=catalog.bos, eos=eos, pad=PAD)
     with _appearing(Path(directory)) as partial:
         save_weights(partial, config, params, dtype=dtype)
         files.write_json(partial / CONFIG_FILE, fields)
         if tokenizer is not None:
-            files.write_text(partial / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
-        _tokenizer_settings(partial, base, positions)
+            _write_tokenizer(partial, tokenizer, settings)
+    return NO_TOKENIZER if tokenizer is None else ""
 
 
 def export_adapter(directory: Path, base: Pretrained, adapter: Mapping) -> None:
@@ -85,8 +102,8 @@ def export_decoder(
     decoder.jax: what `jax.export.deserialize` reads; its call takes (arrays, tokens, valid) and returns {"ids" [B, K],
     rows of the distinct ids, -1 where there are no more, "scores" [B, K], "target_calls" [B]}. arrays.safetensors: its
     first argument, models and trie. items.parquet: item, id and tokens of every item. decoder.json: shapes and how a
-    prompt is made. It runs on one device, wherever it was exported. batch: B. history: items that a prompt has room
-    for. platforms: "cpu", "cuda", "tpu". Raises ExportError as `export_hf` does, and for a setting that draws.
+    prompt is made. batch: B. history: items that a prompt has room for. platforms: "cpu", "cuda", "tpu". Raises
+    ExportError as `export_hf` does, and for a setting that draws.
     """
     if setting.mode != "strict":
         raise ExportError(f"mode={setting.mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
@@ -98,7 +115,8 @@ def export_decoder(
     @jax.jit
     def decode(arrays, tokens, valid):
         taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
-        result = dataclasses.replace(decoders, mesh=None, **taken).build(setting)(Prompt(tokens, valid))
+        alone = dataclasses.replace(decoders, mesh=None, **taken)  # else it would be for as many devices as are here
+        result = alone.build(setting)(Prompt(tokens, valid))
         ids = jnp.where(result.valid, result.ids, -1)
         return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
 
@@ -141,6 +159,33 @@ def _prompt(catalog: Catalog) -> dict:
     return {"prompt": prompt} | vars(catalog.instruction)
 
 
+def export_lists(
+    directory: Path,
+    decoders: Decoders,
+    setting: Setting,
+    dataset: Dataset,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    batch_size: int,
+) -> None:
+    """Writes lists.parquet, a row per user with test items: "user", "history", what was known of them, oldest first,
+    "items", their list, best first, with "scores", and "next", their test items. history, buckets, batch_size: see
+    `lists_of`. ExportError as in `export_hf`."""
+    users, shapes = users_with_items(dataset, "test"), {"history": history, "buckets": buckets}
+    lists = lists_of(decoders, setting, dataset, **shapes, batch_size=batch_size, exclude_seen=False)
+    with _appearing(Path(directory)) as partial:
+        items, scores = lists(users.histories)
+        found = {
+            "user": users.users,
+            "history": users.histories,
+            "items": [row[row >= 0] for row in items],
+            "scores": [own[row >= 0] for row, own in zip(items, scores, strict=True)],
+            "next": users.truths,
+        }
+        pq.write_table(pa.table(found), partial / "lists.parquet")
+
+
 def export_figures(directory: Path, report: Mapping) -> None:
     """Writes a report's figures as tables: decoding.parquet, its rows, and quality.parquet, a row per method, habit and
     figure ("method", "kind", "figure", "value", "low", "high"). ExportError as in `export_hf`."""
@@ -174,13 +219,6 @@ def _appearing(directory: Path) -> Iterator[Path]:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
 
 
-def _tokenizer_settings(directory: Path, base: Path | None, positions: int) -> None:
-    """What AutoTokenizer wants to know beside the tokenizer: the base's own settings, or those of item codes alone."""
-    if base is not None:
-        for name in TOKENIZER_SETTINGS:
-            if (base / name).is_file():
-                shutil.copyfile(base / name, directory / name)
-        return
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": positions, "padding_side": "left"}
-    settings |= {"pad_token": PAD_TEXT, "bos_token": BOS_TEXT, "clean_up_tokenization_spaces": False}
-    files.write_json(directory / TOKENIZER_SETTINGS[0], settings)
+def _write_tokenizer(directory: Path, tokenizer: Tokenizer, settings: Mapping) -> None:
+    files.write_text(directory / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
+    files.write_json(directory / SETTINGS_FILE, settings)

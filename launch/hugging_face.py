@@ -43,7 +43,7 @@ class HuggingFace:
         tokens, valid = (self.torch.from_numpy(np.asarray(batch[name], np.int64)) for name in ("tokens", "valid"))
         width = tokens.shape[1]
         allowed = lambda _, ids: self.children.get(tuple(ids[width:].tolist()), [BOS])  # noqa: E731 (hot path)
-        extra = {"length_penalty": 0.0, "num_return_sequences": beams} if beams > 1 else {}
+        extra = {"length_penalty": 0.0, "num_return_sequences": beams} if beams > 1 else {"output_logits": True}
         with self.torch.no_grad():
             found = self.model.generate(
                 input_ids=tokens,
@@ -61,7 +61,9 @@ class HuggingFace:
         ids = found.sequences[:, width:].reshape(-1, beams, self.length).numpy()
         if beams > 1:
             return ids, found.sequences_scores.reshape(-1, beams).numpy()
-        return ids, np.full(ids.shape[:2], np.nan)  # greedy search gives processed scores, not log-probabilities
+        logits = self.torch.stack(found.logits, 1)  # greedy search has no sums, and its scores are the trie's
+        chosen = found.sequences[:, width:, None]
+        return ids, logits.log_softmax(-1).gather(-1, chosen).sum((1, 2))[:, None].numpy()
 
     @contextlib.contextmanager
     def in_float64(self) -> Iterator[None]:
@@ -97,16 +99,16 @@ def in_both_worlds(name: str, decoders: Decoders, catalog: Catalog, decode: Deco
 def same_lists(peers: Peers, batch: Mapping[str, np.ndarray], beams: int, ours: Result) -> bool:
     """Whether constrained `generate` gives our lists: same items and order, scores to CLOSE; users whose lists differ
     are decoded again by both in float64 (ALGORITHM section 5), where they must agree."""
-    differ = _different(*peers.theirs(batch, beams, trie=True), ours)
+    differ = different(*peers.theirs(batch, beams, trie=True), ours)
     if not differ.any():
         return True
     some = {name: np.asarray(values)[differ] for name, values in batch.items()}
     with peers.theirs.in_float64(), jax.enable_x64(True):
         wide = peers.decoders.in_float64().build(plain(beams, "vocab"))
-        return not _different(*peers.theirs(some, beams, trie=True), wide(prompt_of(some))).any()
+        return not different(*peers.theirs(some, beams, trie=True), wide(prompt_of(some))).any()
 
 
-def _different(tokens: np.ndarray, scores: np.ndarray, ours: Result) -> np.ndarray:
-    """[B] users whose list or scores differ; greedy search has no scores."""
+def different(tokens: np.ndarray, scores: np.ndarray, ours: Result) -> np.ndarray:
+    """[B] users whose list or scores differ; a score that is no number is of no one's."""
     lists = (tokens != np.asarray(ours.tokens)).any((1, 2)) | ~np.asarray(ours.valid).all(1)
-    return lists | (np.nan_to_num(np.abs(scores - np.asarray(ours.score))) > CLOSE).any(1)
+    return lists | ~(np.abs(scores - np.asarray(ours.score)) <= CLOSE).all(1)

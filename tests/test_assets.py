@@ -1,7 +1,14 @@
 import dataclasses
+import json
+
+import pytest
 
 from atspeed_jax.assets import RunAssets, fingerprint
+from atspeed_jax.experiment import PretrainedConfig
 from atspeed_jax.items.catalog import BOS, FIRST_CODE
+from atspeed_jax.items.tokenizer import TokenizerError
+from bases import write_base
+from words import WORDS
 
 
 def test_a_fingerprint_is_of_every_part_and_their_order():
@@ -17,6 +24,36 @@ def test_models_from_scratch_have_a_vocabulary_of_their_own(small_run):
     )
     assert assets.target_model.vocab_size == assets.dataset.catalog.vocab_size == assets.draft_model.vocab_size
     assert assets.target_params["embedding"].shape[0] == assets.dataset.catalog.vocab_size
+
+
+def test_a_model_from_scratch_beside_a_base_has_its_vocabulary(small_config, data_only, tmp_path):
+    write_base(tmp_path / "base")
+    config = dataclasses.replace(small_config, target=PretrainedConfig(str(tmp_path / "base"), None))
+    assets = RunAssets(config, data_only, None)
+    base = assets.pretrained["target"]
+    assert assets.base_of("draft") is base and assets.base_of("target") is base
+    assert assets.draft_model.vocab_size == assets.target_model.vocab_size > base.model.vocab_size
+    assert RunAssets(small_config, data_only, None).base_of("draft") is None
+
+
+def test_the_tokenizer_of_either_base_must_take_the_codes(small_config, data_only, tmp_path):
+    """Before training, not when the model is exported."""
+    write_base(tmp_path / "target")
+    write_base(tmp_path / "draft", words=WORDS[:-1])
+    bases = {name: PretrainedConfig(str(tmp_path / name), None) for name in ("target", "draft")}
+    with pytest.raises(TokenizerError, match="draft.*tokenizer.json has tokens 0..4, but the model's embedding has 6"):
+        RunAssets(dataclasses.replace(small_config, **bases), data_only, None).dataset  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "max_sequence_length"])
+def test_prompts_longer_than_a_base_was_made_for(small_config, data_only, tmp_path, name):
+    write_base(tmp_path / "base", **{"max_position_embeddings": None} | {name: 15})
+    fields = json.loads((tmp_path / "base" / "config.json").read_text())
+    known = {field: value for field, value in fields.items() if value is not None}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(known))
+    config = dataclasses.replace(small_config, target=PretrainedConfig(str(tmp_path / "base"), None))
+    with pytest.raises(ValueError, match=r"history=4 items .* has 16 tokens, .* for 15 .*\): lower history"):
+        RunAssets(config, data_only, None).dataset  # noqa: B018
 
 
 def test_what_is_read_of_items_alone_is_their_number(small_run):

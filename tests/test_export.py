@@ -9,19 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
-import atspeed_jax.evaluation.decoders as decoders_module
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import plain, speculative
-from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf
+from atspeed_jax.evaluation.decoders import Decoders, plain, speculative
+from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf, export_lists
 from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
+from atspeed_jax.models.pretrained import PretrainedConfig, described
 from atspeed_jax.models.weights import load_weights
-from bases import BASE
+from bases import BASE, write_base
 from compilation import compile_quickly
-from devices import whole_mesh
 from numpy_llama import wide_params
-from words import words_tokenizer
 
 CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
 CONFIG = dataclasses.replace(
@@ -80,17 +79,58 @@ def test_an_export_that_was_cut_off_is_made_again(tmp_path):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2), loaded, params)
 
 
-def test_a_base_lends_its_tokenizer(tmp_path):
-    base, catalog = tmp_path / "base", CATALOG.behind(6, 2)
-    base.mkdir()
-    words_tokenizer().save(str(base / "tokenizer.json"))
-    (base / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+def of_base(directory, **fields):
+    """(base, catalogue behind it) of a Hugging Face directory with these fields in its config.json."""
+    write_base(directory, **fields)
+    base = described(PretrainedConfig(str(directory), None))
+    return base, CATALOG.behind(base.model.vocab_size, base.bos)
+
+
+def exported_of(base, catalog, directory):
     config = dataclasses.replace(CONFIG, vocab_size=catalog.vocab_size)
-    export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, history=5, dtype="float32", base=base)
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["bos_token_id"] == 2
+    export_hf(directory, config, wide_params(config, 0), catalog, history=5, dtype="float32", base=base)
+    return {path.name: json.loads(path.read_text()) for path in directory.glob("*.json")}
+
+
+def test_a_base_lends_its_tokenizer(tmp_path):
+    base, catalog = of_base(tmp_path / "base")
+    (tmp_path / "base" / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>"}'
+    )
+    (tmp_path / "base" / "special_tokens_map.json").write_text('{"eos_token": "</s>", "bos_token": "other"}')
+    found = exported_of(base, catalog, tmp_path / "out")
+    assert found["config.json"]["bos_token_id"] == 2
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert tokenizer.encode("the <a_1><b_0>").ids == [3, 7, 8]
-    assert (tmp_path / "out" / "tokenizer_config.json").read_text() == (base / "tokenizer_config.json").read_text()
+    expected = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    assert found["tokenizer_config.json"] == expected
+
+
+def test_settings_of_a_tokenizer_that_is_not_there_are_left_out(tmp_path):
+    base, catalog = of_base(tmp_path / "base", words=())
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    (tmp_path / "base" / "tokenizer.model").write_bytes(b"")
+    config, how = dataclasses.replace(CONFIG, vocab_size=catalog.vocab_size), {"history": 5, "dtype": "float32"}
+    note = export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, **how, base=base)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["config.json", "model.safetensors"]
+    assert "without tokenizer.json, which the base lacks" in note and "save_pretrained" in note
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_settings_of_a_tokenizer_that_cannot_be_read(tmp_path, text):
+    base, catalog = of_base(tmp_path / "base")
+    (tmp_path / "base" / "tokenizer_config.json").write_text(text)
+    with pytest.raises(TokenizerError, match="tokenizer_config.json (cannot be read|holds a list)"):
+        exported_of(base, catalog, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("given", "eos"), [(4, 4), ([4, 5], [4, 5]), (None, None)])
+def test_what_a_base_says_of_its_texts_is_said_on(tmp_path, given, eos):
+    base, catalog = of_base(tmp_path / "base", eos_token_id=given, max_position_embeddings=2048)
+    fields = exported_of(base, catalog, tmp_path / "out")["config.json"]
+    assert (fields["eos_token_id"], fields["max_position_embeddings"]) == (eos, 2048)
+    unknown = dataclasses.replace(base, positions=None)
+    assert exported_of(unknown, catalog, tmp_path / "other")["config.json"]["max_position_embeddings"] == 1 + 3 * 6
 
 
 RUN_DECODER = """
@@ -140,14 +180,14 @@ def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter):
     assert table["id"] == catalog.id_of_item.tolist()
 
 
-def test_the_decoder_is_for_one_device_wherever_it_was_exported(small_run, tmp_path, monkeypatch):
-    run = small_run.run
-    decoders = dataclasses.replace(run.decoders(None), mesh=whole_mesh())
-    monkeypatch.setattr(decoders_module, "decode_on_mesh", lambda *_: pytest.fail("the program of a whole mesh"))
-    how = {"batch": 1, "history": 2, "platforms": ["cpu"]}
-    with compile_quickly():
-        export_decoder(tmp_path / "decoder", decoders, plain(3, "vocab"), run.dataset.catalog, **how)
-    assert jax.export.deserialize((tmp_path / "decoder" / "decoder.jax").read_bytes()).nr_devices == 1
+def test_the_decoder_is_for_one_device(small_run, tmp_path, monkeypatch):
+    run, meshes = small_run.run, []
+    build = Decoders.build
+    monkeypatch.setattr(Decoders, "build", lambda self, *a: meshes.append(self.mesh) or build(self, *a))
+    on_mesh = dataclasses.replace(run.decoders(None), mesh=run.mesh)
+    how = {"batch": 1, "history": 4, "platforms": ["cpu"]}
+    export_decoder(tmp_path / "decoder", on_mesh, plain(4, "vocab"), run.dataset.catalog, **how)
+    assert run.mesh is not None and meshes == [None]
 
 
 def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
@@ -157,6 +197,32 @@ def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
     with pytest.raises(ExportError, match="mode='relaxed': it draws"):
         export_decoder(tmp_path / "decoder", run.decoders(None), setting, run.dataset.catalog, **how)
     assert not (tmp_path / "decoder").exists()
+
+
+def test_lists_as_a_table(small_run, tmp_path):
+    """Every test user's, in evaluation's own words: its recall is that of the report."""
+    run = small_run.run
+    c, dataset = run.config, run.dataset
+    shapes = {"history": c.data.history, "buckets": c.evaluate.buckets, "batch_size": 8}
+    with compile_quickly():
+        export_lists(tmp_path / "lists", run.decoders(None), plain(10, "vocab"), dataset, **shapes)
+    rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
+    assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]
+    for row in rows:
+        assert row["history"] == dataset.history(row["user"], "test").tolist()
+        assert row["next"] == dataset.test[row["user"]].tolist()
+        assert len(row["items"]) == len(row["scores"]) == 10 and row["scores"] == sorted(row["scores"], reverse=True)
+    hits = [len(set(row["items"]) & set(row["next"])) / len(row["next"]) for row in rows]
+    assert np.mean(hits) == pytest.approx(small_run.report["quality"]["target"]["seen_kept"]["recall@10"])
+
+
+def test_the_decoder_is_lowered_for_all_platforms_at_once(small_run, tmp_path):
+    run = small_run.run
+    how = {"batch": 2, "history": 4, "platforms": ["cpu", "cuda", "tpu"]}
+    setting = speculative("draft", 4, run.config.decode)
+    export_decoder(tmp_path / "out", run.decoders(run.draft_params), setting, run.dataset.catalog, **how)
+    exported = jax.export.deserialize((tmp_path / "out" / "decoder.jax").read_bytes())
+    assert exported.platforms == ("cpu", "cuda", "tpu") and exported.nr_devices == 1
 
 
 def test_figures_as_tables(small_run, tmp_path):

@@ -74,9 +74,9 @@ def text_of(catalog, item: int) -> str:
 
 def test_prompts_are_the_tokens_of_the_text(trained, tmp_path):
     """Of the tokenizer that is exported with the model, for every test user."""
-    _, place, run, _ = trained
+    run = trained[2]
     catalog, users = run.dataset.catalog, users_with_items(run.dataset, "test")
-    base = place / "target"
+    base = run.base_of("target")
     export_hf(tmp_path / "out", run.target_model, run.target_params, catalog, history=4, dtype="float32", base=base)
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     rows = 0
@@ -89,7 +89,7 @@ def test_prompts_are_the_tokens_of_the_text(trained, tmp_path):
                 rows += 1
     assert rows == len(users.users)
     positions = json.loads((tmp_path / "out" / "config.json").read_text())["max_position_embeddings"]
-    assert positions == batch["tokens"].shape[1] + catalog.length
+    assert positions == 128 >= batch["tokens"].shape[1] + catalog.length
 
 
 HISTORIES = [np.array(items, np.int64) for items in ([], [3], [1, 2, 3, 4, 5, 6])]

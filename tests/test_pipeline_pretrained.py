@@ -101,9 +101,9 @@ def test_models_of_two_vocabularies_are_refused(trained):
 
 
 def test_the_result_goes_back_to_hugging_face(trained, tmp_path):
-    config, place, run, _ = trained
+    run = trained[2]
     catalog = run.dataset.catalog
-    how = {"history": 4, "dtype": "float32", "base": place / "target"}
+    how = {"history": 4, "dtype": "float32", "base": run.base_of("target")}
     export_hf(tmp_path / "out", run.target_model, run.target_params, catalog, **how)
     sizes = read_hf_config(tmp_path / "out")
     assert sizes.vocab_size == catalog.vocab_size

@@ -17,7 +17,7 @@ import numpy as np
 
 from atspeed_jax.data.prompts import prompt_tokens
 from atspeed_jax.items.catalog import PAD, Catalog, Instruction
-from atspeed_jax.items.tokenizer import TOKENIZER_FILE, code_texts, extended_tokenizer
+from atspeed_jax.items.tokenizer import MAKE_ONE, TOKENIZER_FILE, code_texts, extended_tokenizer
 
 PLACE = "{items}"
 # Word for word that of the public code (ALGORITHM section 7).
@@ -67,7 +67,8 @@ def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) ->
     tokenizer, path = extended_tokenizer(directory, catalog), directory / TOKENIZER_FILE
     if tokenizer is None:
         raise PromptError(
-            f"there is no {path}: an instruction is text, put the model's tokenizer there or take prompt.kind='item'"
+            f"there is no {path}: an instruction is text, put the model's tokenizer there or take prompt.kind='item'; "
+            f"{MAKE_ONE}"
         )
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer
@@ -9,9 +10,16 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 
-from atspeed_jax.items.catalog import BOS, PAD, Catalog
+from atspeed_jax.items.catalog import PAD, Catalog
 
-TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
+MAKE_ONE = "transformers makes one of a tokenizer.model: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+SPECIAL_FILE = "special_tokens_map.json"  # of older releases; its tokens may stand in the settings as well
+# What of a pretrained model's settings is true of its tokenizer.json whatever class reads it.
+KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "add_bos_token", "add_eos_token", "chat_template")
+KEPT += ("additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side")
+KEPT += ("clean_up_tokenization_spaces",)
+FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
 PAD_TEXT, BOS_TEXT = "<pad>", "<s>"
 LEVELS = "abcdefgh"
 
@@ -28,11 +36,11 @@ def code_texts(catalog: Catalog) -> list[str]:
 
 def item_tokenizer(catalog: Catalog) -> Tokenizer:
     """Turns "<a_1><b_2>..." into BOS and codes; what is no code of the catalogue is an error of the library's."""
-    words = {PAD_TEXT: PAD, BOS_TEXT: BOS}
+    words = {PAD_TEXT: PAD, BOS_TEXT: catalog.bos}
     words |= {text: catalog.first_code + number for number, text in enumerate(code_texts(catalog))}
     tokenizer = Tokenizer(WordLevel(words))
     tokenizer.pre_tokenizer = Split(Regex("<[^>]*>"), "isolated")
-    tokenizer.post_processor = TemplateProcessing(single=f"{BOS_TEXT} $A", special_tokens=[(BOS_TEXT, BOS)])
+    tokenizer.post_processor = TemplateProcessing(single=f"{BOS_TEXT} $A", special_tokens=[(BOS_TEXT, catalog.bos)])
     tokenizer.add_special_tokens([PAD_TEXT, BOS_TEXT])
     return tokenizer
 
@@ -64,3 +72,27 @@ def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
     # normalized: a normalizer that begins every text with a space would want one before every code.
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     return tokenizer
+
+
+def item_settings(positions: int) -> dict:
+    """What AutoTokenizer wants to know beside `item_tokenizer`."""
+    settings = {"model_max_length": positions, "padding_side": "left", "clean_up_tokenization_spaces": False}
+    return FAST | settings | {"pad_token": PAD_TEXT, "bos_token": BOS_TEXT}
+
+
+def extended_settings(directory: Path) -> dict:
+    """What AutoTokenizer wants to know beside `extended_tokenizer`, of what the directory has.
+
+    A class of its own, such as LlamaTokenizer, would make the tokenizer anew from the base's vocabulary, without the
+    codes. Raises TokenizerError if the directory's settings cannot be read.
+    """
+    settings = dict(FAST)
+    for path in (directory / SPECIAL_FILE, directory / SETTINGS_FILE):
+        try:
+            own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise TokenizerError(f"{path} cannot be read ({error}); expected JSON as transformers writes it") from error
+        if not isinstance(own, dict):
+            raise TokenizerError(f"{path} holds a {type(own).__name__}, expected a JSON object")
+        settings |= {name: own[name] for name in KEPT if own.get(name) is not None}
+    return settings

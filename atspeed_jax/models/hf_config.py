@@ -7,7 +7,8 @@ guessed at gives a model that runs and is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atspeed_jax.models.llama import LlamaConfig
@@ -23,9 +24,9 @@ SIZES = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
 }
+OPTIONAL_SIZES = ("num_key_value_heads", "head_dim")
 OPTIONAL = frozenset(
-    ("num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters")
-    + ("tie_word_embeddings",)
+    ("rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings") + OPTIONAL_SIZES
 )
 # Fields that the architecture has in one value only (which may also be absent).
 FIXED = {
@@ -110,17 +111,32 @@ def _problems(raw: Mapping) -> list[str]:
         for name, only in FIXED.items()
         if raw.get(name, only) != only
     ]
-    for name in SIZES.values():
+    for name in (*SIZES.values(), *(name for name in OPTIONAL_SIZES if raw.get(name) is not None)):
         if type(raw.get(name)) is not int or raw[name] < 1:
             found.append(f"{name}={raw.get(name)!r}, expected an int of at least 1")
+    if not _is_number(raw.get("rms_norm_eps", 1e-6)):
+        found.append(f"rms_norm_eps={raw['rms_norm_eps']!r}, expected a number above 0")
+    if not isinstance(raw.get("tie_word_embeddings"), bool | None):
+        found.append(f"tie_word_embeddings={raw['tie_word_embeddings']!r}, expected true or false")
     return found
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
 
 
 def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig | None]:
     """Base and scaling of the rotary positions, as transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)
     writes them."""
-    given = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
-    bases = {value for value in (raw.get("rope_theta"), given.pop("rope_theta", None)) if value is not None}
+    given: dict = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        if isinstance(own := raw.get(name) or {}, dict):
+            given |= own
+        else:
+            problems.append(f"{name}={own!r}, expected a JSON object")
+    told = [value for value in (raw.get("rope_theta"), given.pop("rope_theta", None)) if value is not None]
+    problems.extend(f"rope_theta={value!r}, expected a number above 0" for value in told if not _is_number(value))
+    bases = {value for value in told if _is_number(value)}
     if len(bases) > 1:
         problems.append(f"rope_theta has two values, {sorted(bases)}")
     theta = next(iter(bases), 10_000.0)
@@ -129,12 +145,17 @@ def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig |
     if kind == "default":
         problems.extend(f"rope parameter {name}={value!r} without a rope_type" for name, value in given.items())
         return theta, None
-    if kind not in SCALING:
+    if not isinstance(kind, str) or kind not in SCALING:
         problems.append(f"rope_type {kind!r} is not supported, only 'default', {', '.join(map(repr, SCALING))}")
         return theta, None
     names = SCALING[kind]
     problems.extend(f"rope parameter {name} is missing" for name in names.values() if name not in given)
     problems.extend(f"rope parameter {name}={given[name]!r} is unknown" for name in given.keys() - names.values())
+    problems.extend(
+        f"rope parameter {name}={given[name]!r}, expected a number above 0"
+        for name in names.values()
+        if name in given and not _is_number(given[name])
+    )
     if problems:
         return theta, None
     try:
@@ -144,7 +165,9 @@ def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig |
         return theta, None
 
 
-def hf_config(config: LlamaConfig, *, dtype: str, max_positions: int, bos: int, eos: int | None, pad: int) -> dict:
+def hf_config(
+    config: LlamaConfig, *, dtype: str, max_positions: int, bos: int, eos: int | Sequence[int] | None, pad: int
+) -> dict:
     """What config.json says of a model whose tensors are stored in `dtype`; read by transformers 4 and 5."""
     scaling = None
     if config.rope_scaling is not None:

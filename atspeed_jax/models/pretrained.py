@@ -25,7 +25,8 @@ from atspeed_jax.models.weights import load_weights, weight_files
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
     """directory: of a Hugging Face Llama. lora: what is trained of it beside the item rows; None for everything. dtype:
-    of activations, and with lora of the frozen weights. remat, remat_policy, dropout: see `LlamaConfig`."""
+    of activations, and with lora of the frozen weights. remat, remat_policy, dropout: see `LlamaConfig`. bos: the first
+    token of every prompt, where config.json names none that fits."""
 
     directory: str
     lora: LoraConfig | None
@@ -33,16 +34,18 @@ class PretrainedConfig:
     remat: bool = False
     remat_policy: Literal["nothing", "dots"] = "nothing"
     dropout: float = 0.0
+    bos: int | None = dataclasses.field(default=None, repr=False)  # so that older fingerprints stay
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """model: sizes of the base. bos: its first token. positions: tokens that it was made for, if it says so.
-    fingerprint: of the files, wherever they lie, and what is trained of them."""
+    """model: sizes of the base. bos: its first token. eos: what ends a text, as config.json says it. positions: tokens
+    that it was made for, if it says so. fingerprint: of the files, wherever they lie, and what is trained of them."""
 
     config: PretrainedConfig
     model: LlamaConfig
     bos: int
+    eos: int | tuple[int, ...] | None
     positions: int | None
     fingerprint: str
 
@@ -75,7 +78,8 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
     directory, found = Path(config.directory), described(config)
     files = weight_files(directory, found.model)
     known = dataclasses.replace(config, directory="", remat_policy="nothing")  # which changes no result
-    digest = hashlib.sha256(repr(known).encode())
+    own = "" if config.bos is None else f"bos={config.bos}"
+    digest = hashlib.sha256((repr(known) + own).encode())
     for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -90,13 +94,22 @@ def described(config: PretrainedConfig) -> Pretrained:
     directory = Path(config.directory)
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)
     raw = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-    bos, positions = raw.get("bos_token_id"), raw.get("max_position_embeddings")
-    positions = positions if type(positions) is int else None
+    bos = raw.get("bos_token_id") if config.bos is None else config.bos
+    eos = raw.get("eos_token_id")
+    positions = raw.get("max_position_embeddings", raw.get("max_sequence_length"))  # the first Llamas' name of it
     if type(bos) is not int or not PAD < bos < model.vocab_size:
         raise HFConfigError(
             f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
-            f"every prompt begins with it, and {PAD} fills up"
+            f"every prompt begins with it, and {PAD} fills up. Set bos of the model in the config (such as bos=1) to "
+            "the tokenizer's <s>"
         )
     training = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
     training["remat_policy"] = config.remat_policy
-    return Pretrained(config, dataclasses.replace(model, **training), bos, positions, "")
+    return Pretrained(
+        config,
+        dataclasses.replace(model, **training),
+        bos,
+        eos=tuple(eos) if isinstance(eos, list) else eos,
+        positions=positions if type(positions) is int else None,
+        fingerprint="",
+    )

@@ -210,6 +210,8 @@ def _listed_files(directory: Path) -> tuple[dict[Path, set[str] | None], list[st
         raise WeightsError(f"{index} cannot be read ({error!r}); expected a JSON object with a weight_map") from error
     files: dict[Path, set[str]] = {}
     for tensor, file in entries:
+        if not isinstance(file, str):
+            raise WeightsError(f"{index} puts {tensor} into {file!r}, expected the name of a file")
         files.setdefault(directory / Path(file).name, set()).add(tensor)
     return dict(files), []
 

@@ -4,66 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE, Unigram
-from tokenizers.trainers import BpeTrainer, UnigramTrainer
+from tokenizers import AddedToken, Tokenizer, processors
 
 from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, PromptError, read_instruction, same_instruction
 from atspeed_jax.data.prompts import prompt_rows, prompt_tokens, prompt_width, training_rows
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import extended_tokenizer
+from text_tokenizers import BOS, TOKENIZERS, byte_level, first_llamas
 
-BOS = 1
-SPECIAL = ["<unk>", "<s>", "</s>"]
 CODES = np.random.default_rng(0).integers(0, 12, (40, 3))
 REFERENCE = PromptConfig("instruction")
 # Words that a tokenizer without an idea of codes would join to the codes, or to the spaces around them.
 AWKWARD = PromptConfig("instruction", "items<{items}>\n in  order_", "_ <")
-
-
-def trained(model, trainer, *, pre=None, normalizer=None, bos=True) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    if pre is not None:
-        tokenizer.pre_tokenizer = pre
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    corpus = [TEMPLATE, "in order_ < > items <a_ _1> , _ < the the  user  in  in "] * 3
-    tokenizer.train_from_iterator(corpus, trainer)
-    if bos:
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    return tokenizer
-
-
-def byte_level(**more) -> Tokenizer:
-    """As GPT-2 and Llama 3."""
-    pre = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
-    return trained(BPE(), trainer, pre=pre, **more)
-
-
-def metaspace(scheme: str) -> Tokenizer:
-    """As SentencePiece's Unigram."""
-    trainer = UnigramTrainer(vocab_size=120, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
-    pre = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    return trained(Unigram(), trainer, pre=pre, normalizer=normalizers.Replace("\n", "\u2028"))
-
-
-def first_llamas() -> Tokenizer:
-    """As of Llama 1 and 2: a normalizer puts a space before each text, nothing cuts it into words."""
-    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    trainer = BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False)
-    return trained(BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True), trainer, normalizer=normalizer)
-
-
-TOKENIZERS = {
-    "byte level": byte_level,
-    "byte level without BOS": lambda: byte_level(bos=False),
-    "metaspace always": lambda: metaspace("always"),
-    "metaspace first": lambda: metaspace("first"),
-    "metaspace never": lambda: metaspace("never"),
-    "first llamas": first_llamas,
-}
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -136,7 +88,9 @@ def test_other_braces_in_a_template_are_text():
 
 
 def test_a_directory_without_a_tokenizer(tmp_path):
-    with pytest.raises(PromptError, match="there is no .*tokenizer.json: an instruction is text.*prompt.kind='item'"):
+    with pytest.raises(
+        PromptError, match="there is no .*tokenizer.json: an instruction is text.*prompt.kind='item'.*save_pretrained"
+    ):
         read_instruction(tmp_path, Catalog(CODES, (12,) * 3).behind(50, BOS), REFERENCE)
 
 

@@ -25,6 +25,11 @@ def test_text_and_tokens():
         tokenizer.encode("<a_7>")
 
 
+def test_codes_alone_of_a_catalogue_behind_a_vocabulary():
+    catalog = CATALOG.behind(len(WORDS), 2)
+    assert item_tokenizer(catalog).encode(TEXT).ids == prompt_tokens(catalog, [0, 2], 5).tolist()
+
+
 def test_codes_behind_a_pretrained_vocabulary(tmp_path):
     catalog = CATALOG.behind(len(WORDS), 2)
     tokenizer = extended_tokenizer(saved(tmp_path), catalog)

@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.weights import load_weights
@@ -25,15 +26,17 @@ def test_both_models_and_a_directory_in_use(small_run, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
-def test_the_decoder_and_the_figures(small_run, tmp_path):
+def test_the_decoder_the_figures_and_the_lists(small_run, tmp_path):
     flags = ["--drafter=none", "--k=3", "--platforms=cpu"]
-    outputs = {name: tmp_path / name for name in ("decoder", "figures")}
+    outputs = {name: tmp_path / name for name in ("decoder", "figures", "lists")}
     cases = [
         ("export", small_run.workdir, SMALL, [f"--format={name}", f"--output={output}", *flags], "")
         for name, output in outputs.items()
     ]
-    decoder, figures = run_mains(cases, QUICK)
-    assert (decoder.code, figures.code) == (0, 0), decoder.err + figures.err
+    results = run_mains(cases, QUICK)
+    assert [result.code for result in results] == [0, 0, 0], "".join(result.err for result in results)
     about = json.loads((outputs["decoder"] / "decoder.json").read_text())
     assert about["K"] == 3 and about["tokens"] == [1, 13] and about["platforms"] == ["cpu"]
     assert {path.name for path in outputs["figures"].iterdir()} == {"decoding.parquet", "quality.parquet"}
+    lists = pq.read_table(outputs["lists"] / "lists.parquet").to_pylist()
+    assert lists and {len(row["items"]) for row in lists} == {3}

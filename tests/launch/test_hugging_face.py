@@ -15,7 +15,7 @@ from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain  # noq
 from atspeed_jax.items.catalog import BOS, Catalog  # noqa: E402
 from atspeed_jax.items.trie import build_trie, popularity_prior  # noqa: E402
 from bases import BASE  # noqa: E402
-from launch.hugging_face import in_both_worlds, same_lists  # noqa: E402
+from launch.hugging_face import different, in_both_worlds, same_lists  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
@@ -59,8 +59,17 @@ def test_constrained_generate_gives_our_lists(peers, users, beams):
     ours = peers.decoders.build(plain(beams, "vocab"))(prompt_of(users))
     assert same_lists(peers, users, beams, ours)
     ids, scores = peers.theirs(users, beams, trie=True)
-    assert ids.shape == (USERS, beams, 4) and (beams == 1 or np.isfinite(scores).all())
+    assert ids.shape == (USERS, beams, 4) and np.isfinite(scores).all()
     assert len({tuple(row) for row in ids[:, 0]}) > 5  # users differ, so that a wrong row would be seen
+
+
+@pytest.mark.parametrize("beams", [1, 5])
+@pytest.mark.parametrize("wrong", [np.nan, 1e-3])
+def test_other_scores_are_seen(peers, users, beams, wrong):
+    ours = peers.decoders.build(plain(beams, "vocab"))(prompt_of(users))
+    found = peers.theirs(users, beams, trie=True)
+    other = found[1] + np.where(np.arange(USERS) == 3, wrong, 0.0)[:, None]
+    assert np.flatnonzero(different(found[0], other, ours)).tolist() == [3]
 
 
 def test_other_lists_are_seen(peers, users):

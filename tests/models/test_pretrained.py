@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +8,12 @@ import pytest
 
 from atspeed_jax.models.hf_config import HFConfigError
 from atspeed_jax.models.lora import LoraConfig
-from atspeed_jax.models.pretrained import PretrainedConfig, open_pretrained
+from atspeed_jax.models.pretrained import PretrainedConfig, described, open_pretrained
 from atspeed_jax.models.weights import WeightsError
 from bases import BASE, BOS, write_base
+from configs import beauty_llama7b
 
+ROOT = Path(__file__).parents[2]
 LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.1, targets=("q_proj", "up_proj"))
 
 
@@ -67,6 +70,27 @@ def test_a_base_needs_a_token_to_begin_with(tmp_path, bos):
     write_base(tmp_path / "base", bos_token_id=bos)
     with pytest.raises(HFConfigError, match="bos_token_id=.*expected a token in 1..5"):
         open_pretrained(config_of(tmp_path / "base"))
+
+
+def test_a_token_to_begin_with_can_be_given(tmp_path):
+    named, unnamed = tmp_path / "named", tmp_path / "unnamed"
+    write_base(named)
+    write_base(unnamed, bos_token_id=0)
+    with pytest.raises(HFConfigError, match="such as bos=1"):
+        open_pretrained(config_of(unnamed))
+    assert open_pretrained(config_of(unnamed, bos=1)).bos == 1
+    prints = {open_pretrained(config_of(named, bos=bos)).fingerprint for bos in (None, 1, 2)}
+    assert len(prints) == 3 and "bos" not in repr(config_of(named))  # what a run without it was stored under stays
+    with pytest.raises(HFConfigError, match="bos_token_id=9, expected"):
+        open_pretrained(config_of(named, bos=9))
+
+
+def test_the_named_pair_begins_with_the_same_token():
+    config = beauty_llama7b.get_config()
+    found = [
+        described(PretrainedConfig(str(ROOT / m.directory), None, bos=m.bos)) for m in (config.target, config.draft)
+    ]
+    assert [model.bos for model in found] == [1, 1]
 
 
 def test_a_directory_that_is_not_whole(base):

@@ -214,6 +214,8 @@ def test_no_weights_and_two_kinds_of_them(tmp_path):
     assert "pickles, which are never loaded" in problems(tmp_path)
     (tmp_path / INDEX_FILE).write_text("[]")
     assert "expected a JSON object with a weight_map" in problems(tmp_path)
+    (tmp_path / INDEX_FILE).write_text('{"weight_map": {"x": null}}')
+    assert f"{INDEX_FILE} puts x into None, expected the name of a file" in problems(tmp_path)
     stored_one = tmp_path / ONE_FILE
     stored_one.write_bytes(b"")
     assert "has both" in problems(tmp_path)

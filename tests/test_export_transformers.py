@@ -1,0 +1,56 @@
+"""What is exported of a pretrained model as transformers and PEFT load it; skipped where they are not installed."""
+
+import dataclasses
+import json
+
+import pytest
+
+transformers = pytest.importorskip("transformers")
+
+import numpy as np  # noqa: E402
+
+from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, read_instruction  # noqa: E402
+from atspeed_jax.data.prompts import prompt_tokens  # noqa: E402
+from atspeed_jax.export import export_hf  # noqa: E402
+from atspeed_jax.items.catalog import Catalog  # noqa: E402
+from atspeed_jax.models.pretrained import PretrainedConfig, described  # noqa: E402
+from bases import BASE, write_base  # noqa: E402
+from numpy_llama import wide_params  # noqa: E402
+from text_tokenizers import BOS, SPECIAL, TOKENIZERS  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
+CODES = np.random.default_rng(0).integers(0, 12, (40, 3))
+ITEMS = [3, 17, 17, 0]
+# As of Llama 1 and 2, TinyLlama and llama-68m, older and newer.
+LLAMA = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "sp_model_kwargs": {}, "add_bos_token": True}
+LLAMA |= {"add_eos_token": False, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+ADDED = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+SETTINGS = {
+    "none": None,
+    "older": LLAMA,
+    "newer": LLAMA
+    | {"add_prefix_space": True, "added_tokens_decoder": {n: {"content": t} | ADDED for n, t in enumerate(SPECIAL)}},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("kind", ["first llamas", "byte level", "metaspace first"])
+def test_auto_tokenizer_reads_a_prompt_as_the_run_does(tmp_path, kind, settings):
+    place, tokenizer = tmp_path / "base", TOKENIZERS[kind]()
+    sizes = dataclasses.replace(BASE, vocab_size=tokenizer.get_vocab_size())
+    write_base(place, sizes, words=(), bos_token_id=BOS)
+    tokenizer.save(str(place / "tokenizer.json"))
+    if SETTINGS[settings] is not None:
+        (place / "tokenizer_config.json").write_text(json.dumps(SETTINGS[settings]))
+    prompt, catalog = PromptConfig("instruction"), Catalog(CODES, (12,) * 3).behind(tokenizer.get_vocab_size(), BOS)
+    catalog = dataclasses.replace(catalog, instruction=read_instruction(place, catalog, prompt))
+    base, config = (
+        described(PretrainedConfig(str(place), None)),
+        dataclasses.replace(BASE, vocab_size=catalog.vocab_size),
+    )
+    export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, history=5, dtype="float32", base=base)
+    codes = ["".join(f"<{level}_{code}>" for level, code in zip("abc", CODES[i], strict=True)) for i in ITEMS]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = TEMPLATE.replace("{items}", ", ".join(codes))
+    assert theirs(text).input_ids == prompt_tokens(catalog, ITEMS, 5).tolist()
+    assert len(theirs) == catalog.vocab_size and theirs.convert_ids_to_tokens(catalog.vocab_size - 1) == "<c_11>"
