@@ -34,7 +34,7 @@ from atspeed_jax.decoding.beam_search import search_levels
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
-from atspeed_jax.processes import barrier, gather
+from atspeed_jax.processes import agreed, barrier, gather
 
 COMPLETE = "complete.json"
 BATCHES_PER_PART = 16
@@ -138,7 +138,7 @@ def make_teacher(
     """
     directory.mkdir(parents=True, exist_ok=True)
     _check_fingerprint(directory, fingerprint)
-    if (directory / COMPLETE).exists():
+    if agreed((directory / COMPLETE).exists):
         return
     histories, _ = teacher_examples(dataset, config.prompts)
     batches = prompt_batches(
@@ -147,7 +147,7 @@ def make_teacher(
     parts = [batches[start : start + BATCHES_PER_PART] for start in range(0, len(batches), BATCHES_PER_PART)]
     for number, part in enumerate(progress(parts)):
         path = _part_file(directory, number)
-        if path.exists():
+        if agreed(path.exists):
             continue
         rows, nodes, log_probs = [], [], []
         for batch in part:

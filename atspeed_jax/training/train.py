@@ -1,6 +1,7 @@
 """The training loop: any parameters, any loss, resumable at any moment to the same bits."""
 
 import contextlib
+import functools
 import math
 import shutil
 import sys
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from atspeed_jax.processes import is_writer
+from atspeed_jax.processes import agreed, is_writer
 from atspeed_jax.training import sharding
 from atspeed_jax.training.checkpoint import (
     TrainCheckpoints,
@@ -116,9 +117,10 @@ def fit(
     check_workdir(workdir, fingerprint)
     init = initialiser(init_params, config, mesh, frozen)
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
-    if not is_finished(workdir):
+    finished = functools.partial(is_finished, workdir)
+    if not agreed(finished):
         with claimed_workdir(workdir, name, fingerprint) if is_writer() else contextlib.nullcontext():
-            if not is_finished(workdir):  # another process may have finished it in between
+            if not agreed(finished):  # another process may have finished it in between
                 what = name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen
                 run = _Run(*what, Profile(workdir, profile_steps))
                 _train(run, init, abstract)
