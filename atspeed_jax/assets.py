@@ -210,9 +210,21 @@ class RunAssets:
         return fingerprint(self.dataset.fingerprint, self.reads, self._origin("target"), c.train_target)
 
     @functools.cached_property
+    def _target_bits(self) -> str:
+        return fingerprint_of(self.target_params)
+
+    @functools.cached_property
     def _teacher_fingerprint(self) -> str:
         c = self.config
-        return fingerprint(fingerprint_of(self.target_params), EXAMPLES, c.teacher, self.reads, c.decode.score_norm)
+        return fingerprint(self._target_bits, EXAMPLES, c.teacher, self.reads, c.decode.score_norm)
+
+    @property
+    def _teacher_about(self) -> dict[str, str]:
+        """The same by name."""
+        c = self.config
+        about = {"target": self._target_bits[:16], "data": self.dataset.fingerprint}
+        about |= {"users' histories": fingerprint(self.reads), "score_norm": c.decode.score_norm}
+        return about | {name: str(value) for name, value in dataclasses.asdict(c.teacher).items()}
 
     @property
     def _sft_fingerprint(self) -> str:

@@ -76,6 +76,7 @@ class Run(RunAssets):
             history=c.data.history,
             score_norm=c.decode.score_norm,
             fingerprint=self._teacher_fingerprint,
+            about=self._teacher_about,
             place=self._place,
             progress=lambda parts: until_sigterm(tqdm(parts, desc="teacher", unit="part"), "teacher"),
         )
@@ -130,7 +131,7 @@ class Run(RunAssets):
         return alignment_batches(
             self.dataset,
             self.trie,
-            load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint),
+            load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint, about=self._teacher_about),
             prompts=c.teacher.prompts,
             history=c.data.history,
             buckets=buckets,
