@@ -189,6 +189,8 @@ class Run(RunAssets):
             mesh=self.mesh,
             profile_steps=self.profile_steps,
             frozen=start.frozen,
+            # An adapter's base has no gradient of its own; one that is trained whole is but where it began.
+            frozen_flops=0.0 if start.lora is None else 4.0,
         )
 
     def input_speed(self, *, batches: int, steps: int) -> dict[str, float]:
