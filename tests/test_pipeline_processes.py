@@ -3,16 +3,19 @@
 import json
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from atspeed_jax import pipeline
 from atspeed_jax.alignment.teacher import load_teacher
+from atspeed_jax.training.checkpoint import load_params
 from atspeed_jax.training.metrics_log import read_metrics
 from devices import begin_processes
 from mains import QUICK, SMALL
 
-# Of one process and several alike: the losses of every step to this, lists and calls entirely (ALGORITHM section 5).
+# Of one process and several alike: the losses of every step and the parameters to this, lists and calls entirely
+# (ALGORITHM section 5).
 RELATIVE = 1e-5
 SWEEP = "tests/helpers/small_sweep.py"
 
@@ -30,6 +33,12 @@ def run_by(count, main, *arguments):
     assert [process.returncode for process in begun] == [0] * count, said[0][1][-3000:]
 
 
+def params_of(run, directory):
+    """What a stage of the small pipeline has trained, on the host."""
+    start = run.target_start if directory.name == "target" else run.draft_start
+    return jax.device_get(load_params(directory, start.abstract(run.mesh))[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_do_what_one_does(small_run, tmp_path, count):
@@ -40,6 +49,9 @@ def test_several_processes_do_what_one_does(small_run, tmp_path, count):
         for one, other in zip(ours, theirs, strict=True):
             if "loss" in one:
                 assert other["loss"] == pytest.approx(one["loss"], rel=RELATIVE), (stage, one["step"])
+        ours, theirs = (params_of(small_run.run, path / stage) for path in (small_run.workdir, tmp_path / "run"))
+        for (name, one), other in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+            assert np.linalg.norm(one - other) <= RELATIVE * np.linalg.norm(one), (stage, name)
     fingerprint = (tmp_path / "run" / "teacher" / "fingerprint.txt").read_text().strip()
     theirs = load_teacher(tmp_path / "run" / "teacher", fingerprint=fingerprint).beams
     own = (small_run.workdir / "teacher" / "fingerprint.txt").read_text().strip()
