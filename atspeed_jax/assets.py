@@ -39,7 +39,7 @@ from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
-from atspeed_jax.processes import place
+from atspeed_jax.processes import agreed, barrier, is_writer, place
 from atspeed_jax.training.checkpoint import METADATA_FILE, fingerprint_of, load_params
 from atspeed_jax.training.sharding import make_mesh, replicated
 from atspeed_jax.training.start import Start, finetuned, scratch
@@ -218,9 +218,21 @@ class RunAssets:
         return fingerprint(self.dataset.fingerprint, self.reads, self._origin("target"), c.train_target)
 
     @functools.cached_property
+    def _target_bits(self) -> str:
+        return fingerprint_of(self.target_params)
+
+    @functools.cached_property
     def _teacher_fingerprint(self) -> str:
         c = self.config
-        return fingerprint(fingerprint_of(self.target_params), EXAMPLES, c.teacher, self.reads, c.decode.score_norm)
+        return fingerprint(self._target_bits, EXAMPLES, c.teacher, self.reads, c.decode.score_norm)
+
+    @property
+    def _teacher_about(self) -> dict[str, str]:
+        """The same by name."""
+        c = self.config
+        about = {"target": self._target_bits[:16], "data": self.dataset.fingerprint}
+        about |= {"users' histories": fingerprint(self.reads), "score_norm": c.decode.score_norm}
+        return about | {name: str(value) for name, value in dataclasses.asdict(c.teacher).items()}
 
     @property
     def _sft_fingerprint(self) -> str:
@@ -240,12 +252,18 @@ class RunAssets:
         """Links a stage's complete output in another working directory into this one, if it has none and that is the
         very same: made of the same data with the same settings. A draft is its run's own: only what is in BORROWED."""
         own = self.workdir / stage
-        if stage not in BORROWED or own.exists():
+        # A link that leads nowhere is in the way too: the stage will say what it cannot read.
+        if stage not in BORROWED or agreed(lambda: own.exists() or own.is_symlink()):
             return
-        for other in (Path(directory).absolute() / stage for directory in others):
-            if other.exists() and (stage == "data" or recorded_fingerprint(other) == self.stage_fingerprint(stage)):
-                own.symlink_to(other, target_is_directory=True)
-                return
+        # What is looked for all find out together, since that may read the target. One looks, for all: a stage that
+        # another job completes meanwhile would be complete for some only.
+        expected = None if stage == "data" else self.stage_fingerprint(stage)
+        if is_writer():
+            for other in (Path(directory).absolute() / stage for directory in others):
+                if other.exists() and (stage == "data" or recorded_fingerprint(other) == expected):
+                    own.symlink_to(other, target_is_directory=True)
+                    break
+        barrier(f"borrow {stage}")
 
     def stage_fingerprint(self, stage: str) -> str:
         """What "target", "teacher" or "draft_sft" depends on."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from atspeed_jax.processes import is_writer
+from atspeed_jax.processes import agreed, is_writer
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -43,7 +43,7 @@ def write_json(path: Path, value) -> None:
 
 def remembered(path: Path, measure: Callable[[], dict], say: Callable[[str], None]) -> dict:
     """The content of the JSON file `path`, measured and written first if there is none; `say` is told so."""
-    if path.exists():
+    if agreed(path.exists):
         return json.loads(path.read_text(encoding="utf-8"))
     say(f"measuring {path.stem}")
     value = measure()

@@ -23,12 +23,12 @@ from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.report import environment, format_table, write_report
 from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.experiment import TrainConfig
-from atspeed_jax.processes import barrier, is_writer
+from atspeed_jax.processes import agreed, barrier, is_writer
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.input_benchmark import input_row
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
-from atspeed_jax.training.preemption import until_sigterm
+from atspeed_jax.training.preemption import stop_after_sigterm, until_sigterm
 from atspeed_jax.training.sharding import own_rows, shard_batch
 from atspeed_jax.training.train import fit
 
@@ -41,7 +41,7 @@ class Run(RunAssets):
     def data(self) -> None:
         """Reads or makes the interactions and stores them as array_record."""
         directory = self.workdir / "data"
-        if not directory.exists():
+        if not agreed(directory.exists):
             if self.source is None:
                 raise DatasetError(
                     "this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt "
@@ -49,7 +49,7 @@ class Run(RunAssets):
                 )
             if is_writer():
                 build_dataset(self.source, directory)
-            barrier("data")
+        barrier("data")
         self.dataset  # noqa: B018 (loaded to be checked)
 
     def target(self) -> None:
@@ -76,6 +76,7 @@ class Run(RunAssets):
             history=c.data.history,
             score_norm=c.decode.score_norm,
             fingerprint=self._teacher_fingerprint,
+            about=self._teacher_about,
             place=self._place,
             progress=lambda parts: until_sigterm(tqdm(parts, desc="teacher", unit="part"), "teacher"),
         )
@@ -130,7 +131,7 @@ class Run(RunAssets):
         return alignment_batches(
             self.dataset,
             self.trie,
-            load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint),
+            load_teacher(self.workdir / "teacher", fingerprint=self._teacher_fingerprint, about=self._teacher_about),
             prompts=c.teacher.prompts,
             history=c.data.history,
             buckets=buckets,
@@ -188,6 +189,8 @@ class Run(RunAssets):
             mesh=self.mesh,
             profile_steps=self.profile_steps,
             frozen=start.frozen,
+            # An adapter's base has no gradient of its own; one that is trained whole is but where it began.
+            frozen_flops=0.0 if start.lora is None else 4.0,
         )
 
     def input_speed(self, *, batches: int, steps: int) -> dict[str, float]:
@@ -217,9 +220,15 @@ class Run(RunAssets):
             c.evaluate,
             history=c.data.history,
             target_fingerprint=target,
-            say=lambda text: print(f"[evaluation] {text}", flush=True),
+            say=self._say_or_stop,
             fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, self.reads),
         )
+
+    @staticmethod
+    def _say_or_stop(text: str) -> None:
+        """Between two measurements of the evaluation: each is a file."""
+        stop_after_sigterm("evaluation")
+        print(f"[evaluation] {text}", flush=True)
 
     def evaluation(self, *, full: bool = False) -> dict:
         """Measures everything and writes report.json, report.md and plots; returns the report."""

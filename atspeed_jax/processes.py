@@ -9,6 +9,7 @@ import re
 import secrets
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -61,6 +62,16 @@ def barrier(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def agreed(look: Callable[[], bool]) -> bool:
+    """What the first process finds, for all: whether a file is there may look different to one that comes later.
+
+    The others do not look: a file system that hosts share may go on telling them that a name was not there.
+    """
+    if jax.process_count() == 1:
+        return look()
+    return bool(multihost_utils.broadcast_one_to_all(np.bool_(is_writer() and look())))
 
 
 def gather(tree):

@@ -11,12 +11,24 @@ from atspeed_jax.evaluation.plots import sweep_plot
 from atspeed_jax.evaluation.sweep_table import pairs_table, sweep_row, sweep_table
 from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.pipeline import Run
-from atspeed_jax.processes import barrier, is_writer
 from atspeed_jax.programs import forget_programs
+from launch.config import ConfigError
 from launch.trials import SweepConfig, Trial
 
 ROWS_FILE = "rows.json"  # in a trial's directory; written last: who has it is done
 STAGES = ("data", "target", "teacher", "draft_sft", "draft")
+
+
+def lenders(directories: Sequence[str]) -> list[Path]:
+    """The directories of --borrow. Raises ConfigError for one that has nothing to lend, since a slip in its name would
+    cost a training."""
+    for directory in map(Path, directories):
+        if not (directory / "data").is_dir():
+            raise ConfigError(
+                f"--borrow={directory}: there is no {directory.absolute()}/data; expected the workdir of a run that "
+                "has done its data stage"
+            )
+    return [Path(directory) for directory in directories]
 
 
 def find(workdir: Path, trial: Trial, settings: SweepConfig, data_dir: str | None, others: Sequence[Path]) -> None:
@@ -31,10 +43,7 @@ def rows_of(trial: Trial, settings: SweepConfig, run: Run, others: Sequence[Path
     """Trains the run's draft, and what comes before it, and measures every way to decode."""
     for stage in STAGES:
         print(f"[{trial.name}] {stage}", flush=True)
-        # One process looks, for all: a stage that another job completes meanwhile would be complete for some only.
-        if is_writer():
-            run.borrow(stage, others)
-        barrier(f"borrow {stage}")
+        run.borrow(stage, others)
         getattr(run, stage)()
     evaluation = run.measurements()
     found = [row for measure in settings.measure for row in ModeTable(evaluation, measure).rows()]

@@ -5,16 +5,16 @@
 Each is a run of launch.pipeline in DIR/NAME_SEED, but for its evaluation; stages that another one, or the run RUN, made
 of the same data and settings are linked. Resumable. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png.
 
---backend=slurm|xpk|tpu_vm submits those that are not done as jobs (launch/pods; its variables come from the
-environment) and shows what is done so far: run it again to see more. Jobs at work at the same time have nothing to link
-from each other: give --borrow a run with what they share, or submit one (--only), and the rest when that is done.
+--backend=slurm|xpk|tpu_vm submits those that are not done as jobs (launch/pods, with its variables) and shows what is
+done so far. Jobs at work at the same time cannot link from each other: --borrow a run, or submit one (--only) first.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax.processes import is_writer
+from atspeed_jax.assets import fingerprint
+from atspeed_jax.processes import check_same, check_shared, is_writer
 from launch import backends, results
 from launch.config import check_workdir
 from launch.stage import start  # and its flags
@@ -35,8 +35,12 @@ def sweep() -> None:
     todo = picked if _BACKEND.value == "local" else results.not_done(workdir, settings, picked)
     if _DRY_RUN.value:
         return backends.preview(_BACKEND.value, workdir, todo, again)
-    for trial in picked:
-        check_workdir(workdir / trial.name, trial.config)
+    lent = results.lenders(_BORROW.value) if _BACKEND.value == "local" else []  # a cluster's are not mounted here
+    check_same(fingerprint(settings, *picked), "config or --only")
+    if is_writer():
+        for trial in picked:
+            check_workdir(workdir / trial.name, trial.config)
+    check_shared(workdir)
     if _BACKEND.value != "local":
         if len(todo) > 1 and not _BORROW.value:
             print("note: a job that finds no finished target trains its own; --borrow=RUN links that of RUN")
@@ -47,7 +51,7 @@ def sweep() -> None:
         backends.check_no_jobs(workdir, results.not_done(workdir, settings, made), again)
     for trial in picked:
         others = [workdir / other.name for other in made if other is not trial]
-        results.find(workdir, trial, settings, data_dir, [*others, *map(Path, _BORROW.value)])
+        results.find(workdir, trial, settings, data_dir, [*others, *lent])
     if not _ONLY.value and is_writer():
         results.collect(workdir, settings, made)
 

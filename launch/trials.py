@@ -18,7 +18,8 @@ class SweepConfig:
     """base: config file that every run begins from. seeds: each run is made once with each, as the seed of the stages
     `seeded`. reference: run that the others are compared with in pairs. measure: how all of them decode.
 
-    What is changed, `common` for all runs and `runs` (name -> changes), are nested dicts of the base's own fields.
+    What is changed, `common` for all runs and `runs` (name -> changes), are nested dicts of the base's own fields; a
+    run may also have `seeds` of its own.
     """
 
     base: str
@@ -38,7 +39,7 @@ class Trial(NamedTuple):
 
 
 def trials(config: ConfigDict) -> tuple[SweepConfig, list[Trial]]:
-    """The sweep's own settings, and every run with every seed, seed after seed.
+    """The sweep's own settings, and every run with every seed it has, seed after seed.
 
     Raises ConfigError, naming the run, for a field that the base does not have or a value it cannot take.
     """
@@ -54,9 +55,12 @@ def trials(config: ConfigDict) -> tuple[SweepConfig, list[Trial]]:
     if not Path(sweep.base).is_file():
         raise ConfigError(f"config.base={sweep.base!r}: there is no such config file")
     made = []
-    for seed in sweep.seeds:
+    own_seeds = {run: changes.pop("seeds", sweep.seeds) for run, changes in runs.items()}
+    for seed in dict.fromkeys(seed for own in (sweep.seeds, *own_seeds.values()) for seed in own):
         seeds = {stage: {"seed": seed} for stage in sweep.seeded}
         for run, changes in runs.items():
+            if seed not in own_seeds[run]:
+                continue
             experiment = runpy.run_path(sweep.base)["get_config"]()
             try:
                 for change in (common, changes, seeds):

@@ -180,7 +180,7 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
         ("data.synthetic.seed", 1, "data was built from other interactions or item codes than config.data.synthetic"),
         ("target.hidden_size", 8, "target belongs to a run with fingerprint.*use another workdir"),
         ("train_target.seed", 1, "target belongs to a run with fingerprint.*use another workdir"),
-        ("teacher.beams", 4, "teacher holds beams of another target, data or setting.*use another --workdir"),
+        ("teacher.beams", 4, "teacher holds beams of another target, data or setting .beams: 10 -> 4.: delete it"),
         ("draft.layers", 2, "draft_sft belongs to a run with fingerprint.*use another workdir"),
         ("align.alpha", 0.5, "draft belongs to a run with fingerprint.*use another workdir"),
         ("decode.gamma", 1, "draft belongs to a run with fingerprint.*use another workdir"),

@@ -42,6 +42,12 @@ def test_only_the_first_writes(two):
     assert not list(directory.glob(".shared*"))
 
 
+def test_what_the_first_finds_holds_for_all(two):
+    assert [report["agreed"] for report in two[0]] == [[True, False]] * 2
+    assert [report["looked"] for report in two[0]] == [[True, True], []]
+    assert processes.agreed(lambda: True) and not processes.agreed(lambda: False)
+
+
 def test_what_differs_between_them_is_named(two):
     for report in two[0]:
         assert report["same"] is None and report["shared"] is None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grain
@@ -34,7 +34,7 @@ from atspeed_jax.decoding.beam_search import search_levels
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
-from atspeed_jax.processes import barrier, gather
+from atspeed_jax.processes import agreed, barrier, gather
 
 COMPLETE = "complete.json"
 BATCHES_PER_PART = 16
@@ -127,18 +127,20 @@ def make_teacher(
     history: int,
     score_norm: ScoreNorm,
     fingerprint: str,
+    about: Mapping[str, str],
     place: Callable[[dict], dict],
     progress: Callable,
 ) -> None:
     """Decodes the training users' prompts and stores the beams; skips parts that are already there.
 
-    fingerprint says what the beams come from (target, data, settings). place: puts a host batch where params lie.
+    fingerprint says what the beams come from (target, data, settings), `about` the same by name, for messages. place:
+    puts a host batch where params lie.
     progress wraps the loop over batches (tqdm).
     Raises TeacherError if `directory` holds teacher data of another fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _check_fingerprint(directory, fingerprint)
-    if (directory / COMPLETE).exists():
+    _check_fingerprint(directory, fingerprint, about)
+    if agreed((directory / COMPLETE).exists):
         return
     histories, _ = teacher_examples(dataset, config.prompts)
     batches = prompt_batches(
@@ -147,7 +149,7 @@ def make_teacher(
     parts = [batches[start : start + BATCHES_PER_PART] for start in range(0, len(batches), BATCHES_PER_PART)]
     for number, part in enumerate(progress(parts)):
         path = _part_file(directory, number)
-        if path.exists():
+        if agreed(path.exists):
             continue
         rows, nodes, log_probs = [], [], []
         for batch in part:
@@ -168,16 +170,17 @@ def make_teacher(
     barrier("teacher")
 
 
-def load_teacher(directory: Path, *, fingerprint: str) -> TeacherData:
+def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] | None = None) -> TeacherData:
     """Beams of every example, with the log-probabilities of their children if they were stored.
 
+    fingerprint, about: see `make_teacher`.
     Raises TeacherError if they are incomplete or of another target, data or setting.
     """
     if not (directory / COMPLETE).exists():
         raise TeacherError(
             f"{directory} holds no complete teacher data: run launch.make_teacher with the same --config and --workdir"
         )
-    _check_fingerprint(directory, fingerprint)
+    _check_fingerprint(directory, fingerprint, about or {})
     expected = json.loads((directory / COMPLETE).read_text(encoding="utf-8"))
     paths = [_part_file(directory, number) for number in range(expected["parts"])]
     again = f"delete {directory} and run launch.make_teacher again"
@@ -275,13 +278,16 @@ def _write_part(path: Path, examples: np.ndarray, nodes: np.ndarray, log_probs: 
     files.write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def _check_fingerprint(directory: Path, fingerprint: str) -> None:
+def _check_fingerprint(directory: Path, fingerprint: str, about: Mapping[str, str]) -> None:
     """Claims an empty directory for the fingerprint, or makes sure that it is the one claimed before."""
-    claim = directory / "fingerprint.txt"
+    claim, names = directory / "fingerprint.txt", directory / "made_from.json"
     if not claim.exists():
+        files.write_json(names, dict(about))
         files.write_text(claim, fingerprint + "\n")
     elif (found := claim.read_text(encoding="utf-8").strip()) != fingerprint:
+        stored = json.loads(names.read_text(encoding="utf-8")) if names.exists() else {}  # older data tells no names
+        differs = [f"{name}: {stored[name]} -> {now}" for name, now in about.items() if stored.get(name, now) != now]
         raise TeacherError(
-            f"{directory} holds beams of another target, data or setting ({found}, now {fingerprint}): delete it, "
-            "or use another --workdir"
+            f"{directory} holds beams of another target, data or setting "
+            f"({', '.join(differs) or f'{found}, now {fingerprint}'}): delete it, or use another --workdir"
         )

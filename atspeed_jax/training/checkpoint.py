@@ -8,7 +8,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from atspeed_jax.files import jsonable, write_json
-from atspeed_jax.processes import barrier, gather
+from atspeed_jax.processes import agreed, barrier, gather
 from atspeed_jax.training.workdir import WorkdirError, read_json
 
 METADATA_FILE = "metadata.json"
@@ -121,7 +121,7 @@ def save_params(directory, params, metadata: dict) -> None:
     Raises WorkdirError if the directory already holds a finished model or cannot be written.
     """
     directory = Path(directory).absolute()
-    if is_finished(directory):
+    if agreed(lambda: is_finished(directory)):
         raise WorkdirError(f"{directory} already holds a finished model; use another directory, or delete it")
     try:
         directory.mkdir(parents=True, exist_ok=True)

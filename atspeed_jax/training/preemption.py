@@ -27,15 +27,20 @@ def _others_stop() -> bool:
     return multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
 
-def until_sigterm(parts: Iterable, name: str) -> Iterator:
-    """The parts, each of which is saved when the next is asked for; raises Preempted there once SIGTERM has come.
+def stop_after_sigterm(name: str) -> None:
+    """Raises Preempted once SIGTERM has come; to be called where what is done is saved.
 
     One process does not ask: SIGTERM ends it at once.
     """
+    if jax.process_count() > 1 and _others_stop():
+        raise Preempted(f"{name}: SIGTERM came, what is done is saved; run the same command to go on")
+
+
+def until_sigterm(parts: Iterable, name: str) -> Iterator:
+    """The parts, each of which is saved when the next is asked for; see `stop_after_sigterm`."""
     for part in parts:
         yield part
-        if jax.process_count() > 1 and _others_stop():
-            raise Preempted(f"{name}: SIGTERM came, what is done is saved; run the same command to go on")
+        stop_after_sigterm(name)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,9 @@ class StepTimes:
     """Adds up seconds by part ("data", "checkpoint", "evaluation"); what is left of a step is "compute": dispatching
     it, and waiting for the one before."""
 
-    def __init__(self, devices: Sequence[jax.Device], params: int):
-        """devices: of the mesh. params: read per token, for MFU: 6 FLOPs each, forward and backward (Kaplan et al.
-        2020)."""
-        self._devices, self._params = list(devices), params
+    def __init__(self, devices: Sequence[jax.Device], flops: float | None):
+        """devices: of the mesh. flops: per token, for MFU; None where they are not known."""
+        self._devices, self._flops = list(devices), flops
         self._restart()
 
     def _restart(self) -> None:
@@ -44,8 +43,8 @@ class StepTimes:
 
     def figures(self) -> dict[str, float]:
         """Since the last call, per step: "step_s" and its parts "data_s", "checkpoint_s", "evaluation_s", "compute_s";
-        "tokens_per_s_per_device"; where the device says so, "mfu", the share of its peak, and "memory_gib",
-        "memory_peak_gib" of the first local one."""
+        "tokens_per_s_per_device"; where the device says so, "mfu", the share of its peak (if the FLOPs are known), and
+        "memory_gib", "memory_peak_gib" of the first local one."""
         total = time.perf_counter() - self._since
         steps = max(1, self._steps)
         parts = {name: self._seconds[name] for name in ("data", "checkpoint", "evaluation")}
@@ -54,14 +53,23 @@ class StepTimes:
         working = total - parts["checkpoint"] - parts["evaluation"]
         if self._tokens:
             found["tokens_per_s_per_device"] = self._tokens / working / len(self._devices)
-            if chip := chip_of_kind(self._devices[0].device_kind):
-                found["mfu"] = 6 * self._params * found["tokens_per_s_per_device"] / chip.flops
+            chip = chip_of_kind(self._devices[0].device_kind)
+            if chip and self._flops is not None:
+                found["mfu"] = self._flops * found["tokens_per_s_per_device"] / chip.flops
         local = next(device for device in self._devices if device.process_index == jax.process_index())
         if memory := local.memory_stats():
             found["memory_gib"] = memory["bytes_in_use"] / 2**30
             found["memory_peak_gib"] = memory.get("peak_bytes_in_use", 0) / 2**30
         self._restart()
         return found
+
+
+def flops_per_token(params, frozen, frozen_flops: float | None) -> float | None:
+    """Of training: 6 FLOPs per parameter, forward and backward (Kaplan et al. 2020), and so many per frozen one."""
+    if frozen is not None and frozen_flops is None:
+        return None
+    trained, read = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, frozen))
+    return 6.0 * trained + (frozen_flops or 0.0) * read
 
 
 class Profile:

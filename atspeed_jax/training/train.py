@@ -1,6 +1,7 @@
 """The training loop: any parameters, any loss, resumable at any moment to the same bits."""
 
 import contextlib
+import functools
 import math
 import shutil
 import sys
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from atspeed_jax.processes import is_writer
+from atspeed_jax.processes import agreed, is_writer
 from atspeed_jax.training import sharding
 from atspeed_jax.training.checkpoint import (
     TrainCheckpoints,
@@ -26,7 +27,7 @@ from atspeed_jax.training.checkpoint import (
 from atspeed_jax.training.fit_config import FitConfig, FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog, NoLog
 from atspeed_jax.training.preemption import Preempted, sigterm_asks
-from atspeed_jax.training.speed import Profile, StepTimes
+from atspeed_jax.training.speed import Profile, StepTimes, flops_per_token
 from atspeed_jax.training.step import initialiser, make_train_step
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
 
@@ -67,6 +68,7 @@ class _Run:
     mode: str
     mesh: jax.sharding.Mesh
     frozen: Any
+    frozen_flops: float | None
     profile: Profile
 
 
@@ -84,6 +86,7 @@ def fit(
     mode: str,
     mesh: jax.sharding.Mesh,
     frozen=None,
+    frozen_flops: float | None = None,
     profile_steps: tuple[int, int] | None = None,
 ):
     """Train, and return the parameters of the best evaluation, placed on the mesh as `sharding.tree_shardings` says.
@@ -97,8 +100,9 @@ def fit(
     gives its own rows (`sharding.own_rows`). evaluate(params) runs every eval_every steps and after the last one; its
     figure `monitor` is minimised or maximised by `mode` ("min" or "max"), and a tie is no improvement. frozen: arrays
     that are read but not trained; where there are any, init_params and loss take them as one more argument.
-    profile_steps: first and last step, from 1, of which a trace is kept in workdir/profile. How fast it trains is
-    logged in workdir/speed.
+    frozen_flops: of a frozen array's entry per token, 4 for an adapter's base; None where that is no measure of the
+    work, and MFU is left out of the log. profile_steps: first and last step, from 1, of which a trace is kept in
+    workdir/profile. How fast it trains is logged in workdir/speed.
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
@@ -116,11 +120,12 @@ def fit(
     check_workdir(workdir, fingerprint)
     init = initialiser(init_params, config, mesh, frozen)
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
-    if not is_finished(workdir):
+    finished = functools.partial(is_finished, workdir)
+    if not agreed(finished):
         with claimed_workdir(workdir, name, fingerprint) if is_writer() else contextlib.nullcontext():
-            if not is_finished(workdir):  # another process may have finished it in between
-                what = name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh, frozen
-                run = _Run(*what, Profile(workdir, profile_steps))
+            if not agreed(finished):  # another process may have finished it in between
+                what = name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh
+                run = _Run(*what, frozen, frozen_flops, Profile(workdir, profile_steps))
                 _train(run, init, abstract)
     if is_writer():
         shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
@@ -162,7 +167,7 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
     under way, and raises Preempted.
     """
     config, (log, speed_log) = run.config, logs
-    times = StepTimes(run.mesh.devices.flat, sum(leaf.size for leaf in jax.tree.leaves((state["params"], run.frozen))))
+    times = StepTimes(run.mesh.devices.flat, flops_per_token(state["params"], run.frozen, run.frozen_flops))
     train_step = make_train_step(run.loss, config.optim, run.mesh, run.frozen, config.accumulate)
     began = time.monotonic() - progress.seconds
     interval = 0.5 if sys.stderr.isatty() else 30.0

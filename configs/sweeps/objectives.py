@@ -12,6 +12,7 @@ import ml_collections
 
 ON_BEAMS = ("coverage", "tree_kd", "atspeed_s", "atspeed_r", "seq_kd")
 ON_HISTORIES = ("sft", "word_kd", "tvd_kd")
+THREE_SEEDS = ("coverage", "tree_kd", "atspeed_s", "atspeed_r", "sft")  # the others two
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
@@ -21,6 +22,8 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     epochs = 2.0 if short else 4.0
     runs = {name: dict(align=dict(objective=name)) for name in ON_BEAMS}
     runs |= {name: dict(align=dict(objective=name), train_align=dict(epochs=2 * epochs)) for name in ON_HISTORIES}
+    for name in () if short else THREE_SEEDS:
+        runs[name]["seeds"] = (0, 1, 2)
     measure = dict(
         beams=(20,) if short else (20, 5, 1),
         main_beams=(),

@@ -61,12 +61,12 @@ word() {
   done
 }
 
-# Where there is no storage of that name on the job's hosts, a relative workdir would be lost with them.
-absolute_workdir() {
-  local previous='' flag
+# Where there is no storage of that name on the job's hosts, what a relative path names is lost with them, or not found.
+absolute_paths() {
+  local previous='' flag names='workdir|data_dir|borrow|checkpoint|input|output|json'
   for flag in ${FLAGS[@]+"${FLAGS[@]}"}; do
-    [[ $previous == --workdir || $previous == -workdir ]] && flag=--workdir=$flag
-    [[ ! $flag =~ ^--?workdir=[^/] ]] || fail "$flag: expected an absolute path, on storage that all hosts mount"
+    [[ $previous =~ ^--?($names)$ ]] && flag=$previous=$flag
+    [[ ! $flag =~ ^--?($names)=[^/] ]] || fail "$flag: expected an absolute path, on storage that all hosts mount"
     previous=$flag
   done
 }

@@ -23,7 +23,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 parse "$@"
 require TPU_NAME ZONE CODE_DIR PYTHON
 whole MAX_RESTARTS PAUSE
-absolute_workdir
+absolute_paths
 
 # The lock: gcloud runs a command again when its connection breaks, and so does the loop below, while what it began
 # may still run. The later one waits for the end of the earlier, and then finds finished stages or goes on.

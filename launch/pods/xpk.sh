@@ -28,7 +28,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 parse "$@"
 require CLUSTER TPU_TYPE IMAGE SLICES CODE_DIR PYTHON
 whole SLICES GRACE MAX_RESTARTS
-absolute_workdir
+absolute_paths
 NAME=${NAME//_/-}
 [[ $NAME =~ ^[a-z][-a-z0-9]{0,38}[a-z0-9]$ ]] ||
   fail "NAME=$NAME: expected 2 to 40 lower-case letters, digits and dashes, a letter first"

@@ -1,6 +1,7 @@
 """Teacher data: the beams stored are those the decoder settles, interrupted runs resume, foreign data is refused."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -47,15 +48,22 @@ def world():
     return Dataset("toy", catalog, train, empty, empty), model, params, context
 
 
-def run(directory, world, fingerprint="a", progress=lambda parts: parts, settings=SETTINGS):
+ABOUT = {"target": "t1", "score_norm": "vocab", "beams": "3"}
+
+
+def load(directory, fingerprint="a", about=ABOUT):
+    return load_teacher(directory, fingerprint=fingerprint, about=about)
+
+
+def run(directory, world, fingerprint="a", progress=lambda parts: parts, settings=SETTINGS, about=ABOUT):
     how = {"history": HISTORY, "score_norm": "vocab", "place": lambda batch: batch, "progress": progress}
-    make_teacher(directory, *world, settings, fingerprint=fingerprint, **how)
+    make_teacher(directory, *world, settings, fingerprint=fingerprint, about=about, **how)
 
 
 def test_stored_beams_are_those_of_beam_search(tmp_path, world):
     dataset, model, params, context = world
     run(tmp_path / "t", world)
-    beams = load_teacher(tmp_path / "t", fingerprint="a").beams
+    beams = load(tmp_path / "t").beams
     histories = teacher_examples(dataset, 2)[0]
     assert beams.shape == (len(histories), 3, 3)
     for example, items in enumerate(histories):
@@ -80,12 +88,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, world, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", world, progress=stop_after_two)
     with pytest.raises(TeacherError, match="make_teacher"):
-        load_teacher(tmp_path / "cut", fingerprint="a")
+        load(tmp_path / "cut")
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cut").glob("part-*")}
     assert len(kept) == 2
     run(tmp_path / "cut", world)
     assert all((tmp_path / "cut" / name).stat().st_mtime_ns == time for name, time in kept.items())
-    whole, cut = (load_teacher(tmp_path / name, fingerprint="a") for name in ("whole", "cut"))
+    whole, cut = (load(tmp_path / name) for name in ("whole", "cut"))
     for name in ("beams", "log_probs", "start"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
     assert len(whole.log_probs) == whole.start[-1] > 0 and whole.log_probs.dtype == np.float16
@@ -106,7 +114,7 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
     )
     found = []
     for name in ("with", "without"):
-        teacher = load_teacher(tmp_path / name, fingerprint="a")
+        teacher = load(tmp_path / name)
         batch = alignment_batches(
             dataset, context.trie, teacher, prompts=2, history=HISTORY, buckets=(HISTORY,), batch_size=8, seed=0
         )[0]
@@ -122,10 +130,14 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
 
 def test_beams_of_another_target_are_refused(tmp_path, world):
     run(tmp_path / "t", world)
-    with pytest.raises(TeacherError, match="delete it"):
-        run(tmp_path / "t", world, fingerprint="b")
-    with pytest.raises(TeacherError, match="another target"):
-        load_teacher(tmp_path / "t", fingerprint="b")
+    another = ABOUT | {"target": "t2", "beams": "4"}
+    for refused in (functools.partial(run, world=world), load):
+        with pytest.raises(TeacherError, match=r"another target.*\(target: t1 -> t2, beams: 3 -> 4\): delete it"):
+            refused(tmp_path / "t", fingerprint="b", about=another)
+    (tmp_path / "t" / "made_from.json").unlink()  # as older code left it
+    load(tmp_path / "t")
+    with pytest.raises(TeacherError, match=r"another target.*\(a, now b\): delete it"):
+        load(tmp_path / "t", fingerprint="b", about=another)
 
 
 def test_beams_that_are_not_all_there_are_refused(tmp_path, world, monkeypatch):
@@ -135,10 +147,10 @@ def test_beams_that_are_not_all_there_are_refused(tmp_path, world, monkeypatch):
     whole = first.read_bytes()
     first.unlink()
     with pytest.raises(TeacherError, match=r"lacks part-00000.parquet of its \d parts: delete .*make_teacher again"):
-        load_teacher(tmp_path / "t", fingerprint="a")
+        load(tmp_path / "t")
     pq.write_table(pq.read_table(pa.BufferReader(whole)).slice(1), first)
     with pytest.raises(TeacherError, match=r"holds \d+ prompts of \d+: delete"):
-        load_teacher(tmp_path / "t", fingerprint="a")
+        load(tmp_path / "t")
 
 
 def test_prompts_out_of_range_are_refused():

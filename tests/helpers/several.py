@@ -43,6 +43,12 @@ def main():
     placed = processes.place(given, sharding.sharding(mesh, "batch"))
     doubled = jax.jit(lambda x: 2 * x["rows"] + 0 * jax.random.bits(x["keys"][0], (), jnp.uint8))(placed)
     files.write_text(directory / f"written_by_{number}.txt", "only the first process writes")
+    looked = []
+
+    def look(found: bool) -> bool:
+        looked.append(True)
+        return found
+
     report = {
         "devices": [jax.device_count(), jax.local_device_count()],
         "own_rows": len(placed["rows"].addressable_shards) * placed["rows"].addressable_shards[0].data.shape[0],
@@ -50,8 +56,10 @@ def main():
         "same": refused(processes.check_same, "a", "config"),
         "another": refused(processes.check_same, "a" if number < count - 1 else "b", "config"),
         "shared": refused(processes.check_shared, directory),
+        "agreed": [processes.agreed(lambda: look(number == 0)), processes.agreed(lambda: look(number == 1))],
         "not_shared": refused(processes.check_shared, directory / str(number)),
     }
+    report["looked"] = looked
     settings, options = (json.loads(text) for text in (*sys.argv[5:], "{}", "{}")[:2])
     settings = {"learning_rate": 0.01, "steps": 10, "eval_every": 5} | settings
     asked = []

@@ -23,7 +23,7 @@ TOOLS = {"slurm": "sbatch", "xpk": "xpk", "tpu_vm": "gcloud"}
 FLAGS = [
     '--config.decode.widths=("all",64,128)',
     "--workdir=/a b/it's $HOME/*",
-    "--data_dir",
+    "--users",
     "~/x",
     r"""--config.name=\`"'!~#;&|<>{}""",
     "",
@@ -192,6 +192,8 @@ MISTAKES = {
     "a line break": ("slurm", ["launch.pipeline", "--", "--a=\nb"], {}, "a line break in --a="),
     "a local workdir": ("xpk", ["launch.pipeline", "--", "--workdir=runs/x"], {}, "--workdir=runs/x: expected an abs"),
     "another": ("tpu_vm", ["launch.pipeline", "--", "--workdir", "x"], {}, "--workdir=x: expected an absolute path"),
+    "borrowed": ("xpk", ["launch.sweep", "--", "--borrow=/a", "--borrow=b"], {}, "--borrow=b: expected an absolute"),
+    "an output": ("xpk", ["launch.recommend", "--", "-output", "b"], {}, "-output=b: expected an absolute path"),
     "no sbatch": ("slurm", ["launch.pipeline"], {}, "sbatch is not installed"),
     "no xpk": ("xpk", ["launch.pipeline"], {}, "xpk is not installed"),
     "no gcloud": ("tpu_vm", ["launch.pipeline"], {}, "gcloud is not installed"),

@@ -79,7 +79,7 @@ def test_runs_on_different_targets_are_told(sweep, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("process", [0, 1])
-def test_of_several_processes_one_links_and_writes(sweep, tmp_path, monkeypatch, process):
+def test_of_several_processes_all_work_and_one_writes(sweep, tmp_path, monkeypatch, process):
     settings, (trial, _) = sweep
     done, stages = [], ("data", "target", "teacher", "draft_sft", "draft")
     run = SimpleNamespace(workdir=tmp_path / trial.name, borrow=lambda stage, others: done.append(f"borrow {stage}"))
@@ -88,10 +88,7 @@ def test_of_several_processes_one_links_and_writes(sweep, tmp_path, monkeypatch,
     run.measurements = lambda: SimpleNamespace(target_fingerprint="abc")
     monkeypatch.setattr(results, "Run", lambda *_: run)
     monkeypatch.setattr(results, "ModeTable", lambda *_: SimpleNamespace(rows=lambda: []))
-    for module in (results, files):
-        monkeypatch.setattr(module, "is_writer", lambda: process == 0)
-    monkeypatch.setattr(results, "barrier", lambda name: done.append("barrier"))
+    monkeypatch.setattr(files, "is_writer", lambda: process == 0)
     results.find(tmp_path, trial, settings, None, [])
-    links = [[f"borrow {stage}"] if process == 0 else [] for stage in stages]
-    assert done == [step for stage, link in zip(stages, links, strict=True) for step in (*link, "barrier", stage)]
+    assert done == [step for stage in stages for step in (f"borrow {stage}", stage)]
     assert (run.workdir / "rows.json").exists() == (process == 0)

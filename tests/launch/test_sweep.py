@@ -11,9 +11,11 @@ from absl.testing import flagsaver
 
 import small
 import small_sweep
+from atspeed_jax import assets
 from atspeed_jax.pipeline import Run
 from launch import results, sweep
 from launch.backends import BackendError
+from launch.config import ConfigError
 from mains import QUICK, run_mains
 from stubs import stub, stub_path
 
@@ -108,10 +110,12 @@ def call(tmp_path, monkeypatch):
 def test_trials_as_jobs_from_submission_to_tables(call, capfd):
     call("--backend=slurm", "--dry_run")
     assert not call.workdir.exists() and "--only=kd_0" in capfd.readouterr().out
-    call("--backend=slurm", "--borrow=/shared/run")
+    run = call.workdir.parent / "run"
+    call("--backend=slurm", f"--borrow={run}")  # which only the nodes see
+    (run / "data").mkdir(parents=True)
     assert capfd.readouterr().out.endswith("Not done: kd_0, words_0.\n") and not call.ran
     first, second = call.jobs()
-    assert first[2:] == ["--borrow=/shared/run", "--only=kd_0"] and second[-1] == "--only=words_0"
+    assert first[2:] == [f"--borrow={run}", "--only=kd_0"] and second[-1] == "--only=words_0"
     call(*second[2:])  # as a node does
     assert call.ran == {"words_0": ["kd_0", "run"]} and not (call.workdir / "sweep.md").exists()
     call("--backend=slurm")
@@ -131,3 +135,41 @@ def test_trials_here_one_after_another(call, capfd):
     assert list(call.ran) == ["kd_0"] and not (call.workdir / "words_0").exists() and not capfd.readouterr().out
     call()
     assert list(call.ran) == ["kd_0", "words_0"] and "Runs side by side" in capfd.readouterr().out
+
+
+def test_the_first_of_several_processes_marks_directories_and_all_see_them(call, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweep, "is_writer", lambda: False)
+    monkeypatch.setattr(sweep, "check_same", lambda value, what: seen.append((what, call.workdir.exists())))
+    monkeypatch.setattr(sweep, "check_shared", seen.append)
+    monkeypatch.setattr(results, "find", lambda *_: None)
+    call("--only=kd_0")
+    assert seen == [("config or --only", False), call.workdir]
+    assert not call.workdir.exists()
+
+
+def test_a_directory_with_nothing_to_borrow_is_named_before_anything_is_made(call):
+    (call.workdir.parent / "empty").mkdir()
+    for name in ("empty", "mistyped"):
+        with pytest.raises(ConfigError, match=f"--borrow=.*{name}: there is no .*{name}/data; expected the workdir of"):
+            call(f"--borrow={call.workdir.parent / name}")
+    assert not call.workdir.exists()
+
+
+def test_a_link_that_leads_nowhere_is_left_to_its_stage(small_run, small_config, tmp_path):
+    (tmp_path / "data").symlink_to(tmp_path / "gone")
+    Run(small_config, tmp_path, None).borrow("data", [small_run.workdir])
+    assert (tmp_path / "data").readlink() == tmp_path / "gone"
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_of_several_processes_all_ask_what_to_borrow_and_one_links(small_run, tmp_path, monkeypatch, process):
+    """The fingerprint of a teacher is that of the target's parameters, which all processes read together."""
+    run, asked = Run(small_run.run.config, tmp_path, None), []
+    monkeypatch.setattr(assets, "is_writer", lambda: process == 0)
+    monkeypatch.setattr(assets, "barrier", asked.append)
+    monkeypatch.setattr(
+        run, "stage_fingerprint", lambda stage: asked.append(stage) or small_run.run.stage_fingerprint(stage)
+    )
+    run.borrow("teacher", [small_run.workdir])
+    assert asked == ["teacher", "borrow teacher"] and (tmp_path / "teacher").is_symlink() == (process == 0)

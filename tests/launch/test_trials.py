@@ -16,6 +16,8 @@ def test_every_run_with_every_seed():
     for trial in made:
         assert trial.config.train_draft.seed == trial.config.train_align.seed == trial.seed
         assert trial.config.train_target.seed == 0 and trial.config.train_align.epochs == 0.5
+    config.runs.words = {"seeds": (5, 3), "align": {"objective": "word_kd"}}
+    assert [trial.name for trial in trials(config)[1]] == ["kd_3", "words_3", "kd_4", "words_5"]
     assert sweep.measure[0].modes == ("strict",) and sweep.measure[0].widths == (("all", 10),)
 
 
@@ -23,7 +25,9 @@ def test_objectives_of_the_paper_side_by_side():
     from configs.sweeps import objectives
 
     sweep, made = trials(objectives.get_config())
-    assert len(made) == 2 * 8 and len(sweep.measure) == 2
+    assert len(made) == 3 * 5 + 2 * 3 and len(sweep.measure) == 2
+    for name in ("atspeed_s", "atspeed_r", "tree_kd", "coverage", "sft"):
+        assert [trial.seed for trial in made if trial.run == name] == [0, 1, 2]
     short, fewer = trials(objectives.get_config("short"))
     assert len(fewer) == 8 and len(short.measure) == 1 and short.measure[0].beams == (20,)
     # On histories an epoch has half the rows.

@@ -144,6 +144,15 @@ def test_every_axis_of_a_mesh():
     assert report["meshes"]["fsdp"]["gathered"]
 
 
+@pytest.mark.slow
+def test_adapter_teacher_and_alignment_on_eight_devices_as_on_one():
+    report = report_of("eight_devices_aligned.py", 8)
+    assert report["same_beams"] and report["thoughts"] < 1e-4
+    for found in (report["adapter"], report["aligned"]):
+        assert found["losses"] < 1e-5 and found["params"] < 1e-5
+        assert found["last_loss"] < found["first_loss"] and found["part"] < 1
+
+
 def test_a_text_with_gathers_is_read():
     text = "%a = f32[3,64,8]{2,1,0} all-gather(%b), dims\n %c = (f32[4]{0}, f32[8]{0}) tuple(%d)\n"
     assert gathered_sizes(text) == [1536]

@@ -3,10 +3,11 @@ import time
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from atspeed_jax.training.metrics_log import read_metrics
-from atspeed_jax.training.speed import Profile, StepTimes
+from atspeed_jax.training.speed import Profile, StepTimes, flops_per_token
 from tests.training import toy
 
 
@@ -25,7 +26,7 @@ def pass_two_steps(times, clock):
 
 
 def test_a_step_is_the_sum_of_its_parts(clock):
-    times = StepTimes([device()] * 2, params=10)
+    times = StepTimes([device()] * 2, flops=60.0)
     pass_two_steps(times, clock)
     found = times.figures()
     assert found == {
@@ -39,11 +40,22 @@ def test_a_step_is_the_sum_of_its_parts(clock):
 
 def test_a_known_device_has_its_share_of_the_peak_and_its_memory(clock):
     memory = {"bytes_in_use": 2**30, "peak_bytes_in_use": 3 * 2**29}
-    times = StepTimes([device("TPU v5 lite", memory)], params=10**12)
+    times = StepTimes([device("TPU v5 lite", memory)], flops=6e12)
     pass_two_steps(times, clock)
     found = times.figures()
     assert found["mfu"] == pytest.approx(6 * 10**12 * 20 / 197e12)
     assert (found["memory_gib"], found["memory_peak_gib"]) == (1.0, 1.5)
+    times = StepTimes([device("TPU v5 lite", memory)], flops=None)
+    pass_two_steps(times, clock)
+    assert "mfu" not in times.figures()
+
+
+def test_flops_are_those_of_what_a_token_meets():
+    params, frozen = {"a": np.zeros((2, 3)), "b": np.zeros(4)}, {"base": np.zeros(100)}
+    assert flops_per_token(params, None, None) == 60
+    assert flops_per_token(params, frozen, 4.0) == 60 + 400, "an adapter: forward, and the gradient of the activations"
+    assert flops_per_token(params, frozen, 0.0) == 60, "trained whole: the base is where it began"
+    assert flops_per_token(params, frozen, None) is None, "alignment: tokens meet trees and tables as well"
 
 
 def test_training_logs_its_speed_and_traces_the_steps_asked_for(tmp_path):
@@ -75,7 +87,7 @@ def test_the_first_of_several_processes_traces_alone(tmp_path, monkeypatch):
 
 
 def test_time_passes():
-    times = StepTimes([device()], params=1)
+    times = StepTimes([device()], flops=None)
     with times.of("data"):
         time.sleep(0.01)
     assert times.figures()["data_s"] >= 0.01
