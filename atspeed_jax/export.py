@@ -76,15 +76,17 @@ def export_hf(
     with _appearing(Path(directory)) as partial:
         save_weights(partial, config, params, dtype=dtype)
         files.write_json(partial / CONFIG_FILE, fields)
-        if tokenizer is not None:
-            _write_tokenizer(partial, tokenizer, settings)
-    return NO_TOKENIZER if tokenizer is None else ""
+        return _write_tokenizer(partial, tokenizer, settings)
 
 
-def export_adapter(directory: Path, base: Pretrained, adapter: Mapping) -> None:
-    """Writes the adapter of a pretrained model as PEFT stores it; ExportError as in `export_hf`."""
+def export_adapter(directory: Path, base: Pretrained, adapter: Mapping, catalog: Catalog) -> str:
+    """Writes the adapter of a pretrained model as PEFT stores it, with the tokenizer by which AutoPeftModelForCausalLM
+    knows how many tokens there are. Returns and raises as `export_hf`."""
+    place = Path(base.config.directory)
+    tokenizer, settings = extended_tokenizer(place, catalog), extended_settings(place)
     with _appearing(Path(directory)) as partial:
         save_adapter(partial, base.model, base.lora, base.load(), adapter, base.config.directory)
+        return _write_tokenizer(partial, tokenizer, settings)
 
 
 def export_decoder(
@@ -219,6 +221,10 @@ def _appearing(directory: Path) -> Iterator[Path]:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
 
 
-def _write_tokenizer(directory: Path, tokenizer: Tokenizer, settings: Mapping) -> None:
+def _write_tokenizer(directory: Path, tokenizer: Tokenizer | None, settings: Mapping) -> str:
+    """Tells if there is none to write."""
+    if tokenizer is None:
+        return NO_TOKENIZER
     files.write_text(directory / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
     files.write_json(directory / SETTINGS_FILE, settings)
+    return ""

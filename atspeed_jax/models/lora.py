@@ -234,6 +234,8 @@ def load_adapter(directory: Path, model: LlamaConfig, params: Mapping) -> tuple[
 def _item_rows(tensors: dict[str, np.ndarray], params: Mapping, problems: list[str]) -> dict[str, Any]:
     """The rows behind the base's vocabulary, taken out of `tensors`; the base's own must be the base's."""
     rows = {}
+    if "head" not in params and _HEAD in tensors and not np.array_equal(tensors.pop(_HEAD), tensors.get(_EMBEDDING)):
+        problems.append(f"{_HEAD} is not {_EMBEDDING}, to which this model ties it")  # PEFT writes such a head twice
     known = {_EMBEDDING: ("item_embedding", params["embedding"])}
     if "head" in params:
         known[_HEAD] = ("item_head", params["head"]["kernel"].T)

@@ -177,6 +177,21 @@ def test_an_adapter_of_another_base(saved):
     assert "layers.2.self_attn.q_proj.lora_A.weight is missing" in message
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_tied_head_may_be_stored_twice(tmp_path, other):
+    """As PEFT does with an enlarged vocabulary; another one than the embedding is not this model's."""
+    params, adapter = case(TIED)
+    L.save_adapter(tmp_path, TIED, LORA, params, adapter, "base")
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    head = tensors["base_model.model.model.embed_tokens.weight"] + float(other)
+    save_file(tensors | {"base_model.model.lm_head.weight": head}, path)
+    if other:
+        assert "lm_head.weight is not base_model.model.model.embed_tokens.weight" in refused(tmp_path, params, TIED)
+    else:
+        jax.tree.map(np.testing.assert_array_equal, L.load_adapter(tmp_path, TIED, params)[1], adapter)
+
+
 def test_tensors_that_do_not_belong_and_files_that_are_not_whole(saved):
     directory, params = saved
     path = directory / "adapter_model.safetensors"
