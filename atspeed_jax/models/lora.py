@@ -51,6 +51,9 @@ FIXED = {
     "trainable_token_indices": None,
     "layer_replication": None,
 }
+# Further fields that change what is computed, wherever they say anything; newer than many readers, so never written.
+REFUSED = ("alora_invocation_tokens", "use_qalora", "lora_bias", "use_bdlora", "arrow_config", "kasa_config")
+REFUSED += ("monteclora_config",)
 PLAIN_STARTS = (True, False, None, "gaussian")  # of init_lora_weights; others change the base's weights too
 
 
@@ -258,7 +261,10 @@ def _read_config(directory: Path) -> LoraConfig:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LoraError(f"{path} cannot be read ({error}); expected the JSON that PEFT writes") from error
+    if not isinstance(fields, dict):
+        raise LoraError(f"{path} holds a {type(fields).__name__}, expected the JSON object that PEFT writes")
     wrong = [f"{name}={fields[name]!r}" for name, only in FIXED.items() if fields.get(name) not in (only, None, {}, [])]
+    wrong += [f"{name}={fields[name]!r}" for name in REFUSED if fields.get(name)]
     if (start := fields.get("init_lora_weights")) not in PLAIN_STARTS:
         wrong.append(f"init_lora_weights={start!r}")
     if wrong:

@@ -153,6 +153,9 @@ def refused(directory, params, model=MODEL):
         ({"use_dora": True}, "use_dora=True"),
         ({"bias": "all"}, "bias='all'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+        ({"lora_bias": True, "use_qalora": False}, "is not supported: lora_bias=True"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens=[1, 2]"),
+        ({"arrow_config": {"top_k": 2}}, "arrow_config={'top_k': 2}"),
         ({"target_modules": ["w_proj"]}, "known modules are q_proj"),
         ({"r": "x"}, "lacks or spoils a field"),
         ({"lora_alpha": None}, "lacks or spoils a field"),
@@ -203,3 +206,5 @@ def test_tensors_that_do_not_belong_and_files_that_are_not_whole(saved):
     assert "there is no" in refused(directory, params)
     (directory / "adapter_config.json").write_text("{")
     assert "cannot be read" in refused(directory, params)
+    (directory / "adapter_config.json").write_text("[]")
+    assert "adapter_config.json holds a list, expected the JSON object" in refused(directory, params)
