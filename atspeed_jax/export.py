@@ -104,8 +104,8 @@ def export_decoder(
     decoder.jax: what `jax.export.deserialize` reads; its call takes (arrays, tokens, valid) and returns {"ids" [B, K],
     rows of the distinct ids, -1 where there are no more, "scores" [B, K], "target_calls" [B]}. arrays.safetensors: its
     first argument, models and trie. items.parquet: item, id and tokens of every item. decoder.json: shapes and how a
-    prompt is made. batch: B. history: items that a prompt has room for. platforms: "cpu", "cuda", "tpu". Raises
-    ExportError as `export_hf` does, and for a setting that draws.
+    prompt is made. It runs on one device, wherever it was exported. batch: B. history: items that a prompt has room
+    for. platforms: "cpu", "cuda", "tpu". Raises ExportError as `export_hf` does, and for a setting that draws.
     """
     if setting.mode != "strict":
         raise ExportError(f"mode={setting.mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
@@ -117,8 +117,7 @@ def export_decoder(
     @jax.jit
     def decode(arrays, tokens, valid):
         taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
-        alone = dataclasses.replace(decoders, mesh=None, **taken)  # else it would be for as many devices as are here
-        result = alone.build(setting)(Prompt(tokens, valid))
+        result = dataclasses.replace(decoders, mesh=None, **taken).build(setting)(Prompt(tokens, valid))
         ids = jnp.where(result.valid, result.ids, -1)
         return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
 

@@ -52,8 +52,15 @@ FIXED = {
     "layer_replication": None,
 }
 # Further fields that change what is computed, wherever they say anything; newer than many readers, so never written.
-REFUSED = ("alora_invocation_tokens", "use_qalora", "lora_bias", "use_bdlora", "arrow_config", "kasa_config")
-REFUSED += ("monteclora_config",)
+REFUSED = (
+    "alora_invocation_tokens",
+    "use_qalora",
+    "lora_bias",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+)
 PLAIN_STARTS = (True, False, None, "gaussian")  # of init_lora_weights; others change the base's weights too
 
 
