@@ -76,15 +76,17 @@ def export_hf(
     with _appearing(Path(directory)) as partial:
         save_weights(partial, config, params, dtype=dtype)
         files.write_json(partial / CONFIG_FILE, fields)
-        if tokenizer is not None:
-            _write_tokenizer(partial, tokenizer, settings)
-    return NO_TOKENIZER if tokenizer is None else ""
+        return _write_tokenizer(partial, tokenizer, settings)
 
 
-def export_adapter(directory: Path, base: Pretrained, adapter: Mapping) -> None:
-    """Writes the adapter of a pretrained model as PEFT stores it; ExportError as in `export_hf`."""
+def export_adapter(directory: Path, base: Pretrained, adapter: Mapping, catalog: Catalog) -> str:
+    """Writes the adapter of a pretrained model as PEFT stores it, with the tokenizer by which AutoPeftModelForCausalLM
+    knows how many tokens there are. Returns and raises as `export_hf`."""
+    place = Path(base.config.directory)
+    tokenizer, settings = extended_tokenizer(place, catalog), extended_settings(place)
     with _appearing(Path(directory)) as partial:
         save_adapter(partial, base.model, base.lora, base.load(), adapter, base.config.directory)
+        return _write_tokenizer(partial, tokenizer, settings)
 
 
 def export_decoder(
@@ -102,8 +104,8 @@ def export_decoder(
     decoder.jax: what `jax.export.deserialize` reads; its call takes (arrays, tokens, valid) and returns {"ids" [B, K],
     rows of the distinct ids, -1 where there are no more, "scores" [B, K], "target_calls" [B]}. arrays.safetensors: its
     first argument, models and trie. items.parquet: item, id and tokens of every item. decoder.json: shapes and how a
-    prompt is made. batch: B. history: items that a prompt has room for. platforms: "cpu", "cuda", "tpu". Raises
-    ExportError as `export_hf` does, and for a setting that draws.
+    prompt is made. It runs on one device, wherever it was exported. batch: B. history: items that a prompt has room
+    for. platforms: "cpu", "cuda", "tpu". Raises ExportError as `export_hf` does, and for a setting that draws.
     """
     if setting.mode != "strict":
         raise ExportError(f"mode={setting.mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
@@ -115,8 +117,7 @@ def export_decoder(
     @jax.jit
     def decode(arrays, tokens, valid):
         taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
-        alone = dataclasses.replace(decoders, mesh=None, **taken)  # else it would be for as many devices as are here
-        result = alone.build(setting)(Prompt(tokens, valid))
+        result = dataclasses.replace(decoders, mesh=None, **taken).build(setting)(Prompt(tokens, valid))
         ids = jnp.where(result.valid, result.ids, -1)
         return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
 
@@ -219,6 +220,10 @@ def _appearing(directory: Path) -> Iterator[Path]:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
 
 
-def _write_tokenizer(directory: Path, tokenizer: Tokenizer, settings: Mapping) -> None:
+def _write_tokenizer(directory: Path, tokenizer: Tokenizer | None, settings: Mapping) -> str:
+    """Tells if there is none to write."""
+    if tokenizer is None:
+        return NO_TOKENIZER
     files.write_text(directory / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
     files.write_json(directory / SETTINGS_FILE, settings)
+    return ""

@@ -3,7 +3,7 @@
 python -m launch.export --config=configs/lcrec_small.py --workdir=DIR --output=HF_DIR [--model=draft] [--dtype=bfloat16]
 
 --format=hf: a directory that transformers' AutoModelForCausalLM and AutoTokenizer load; an adapter is merged.
---format=peft: the target's adapter alone, as PEFT stores it.
+--format=peft: the target's adapter alone, as PEFT stores it, and the tokenizer.
 --format=decoder: the compiled decoder (--k, --drafter, --batch, --platforms) for a process without this code.
 --format=figures: the figures of report.json as parquet tables.
 --format=lists: what all test users had, are given (--k, --drafter) and took next, for evaluation elsewhere.
@@ -46,7 +46,7 @@ def export() -> None:
     elif _FORMAT.value == "peft":
         if not (began := run.pretrained.get(name)) or began.lora is None:
             raise ValueError(f"--format=peft: the {name} of this run has no adapter; use --format=hf")
-        made.export_adapter(output, began, run.trained(name))
+        note = made.export_adapter(output, began, run.trained(name), run.dataset.catalog)
     else:
         how = shape | {"dtype": _DTYPE.value, "base": run.base_of(name)}
         config, params = getattr(run, f"{name}_model"), getattr(run, f"{name}_params")

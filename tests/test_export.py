@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer
 
+import atspeed_jax.evaluation.decoders as decoders_module
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import Decoders, plain, speculative
+from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf, export_lists
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import TokenizerError
@@ -20,6 +21,7 @@ from atspeed_jax.models.pretrained import PretrainedConfig, described
 from atspeed_jax.models.weights import load_weights
 from bases import BASE, write_base
 from compilation import compile_quickly
+from devices import whole_mesh
 from numpy_llama import wide_params
 
 CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
@@ -180,14 +182,14 @@ def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter):
     assert table["id"] == catalog.id_of_item.tolist()
 
 
-def test_the_decoder_is_for_one_device(small_run, tmp_path, monkeypatch):
-    run, meshes = small_run.run, []
-    build = Decoders.build
-    monkeypatch.setattr(Decoders, "build", lambda self, *a: meshes.append(self.mesh) or build(self, *a))
-    on_mesh = dataclasses.replace(run.decoders(None), mesh=run.mesh)
-    how = {"batch": 1, "history": 4, "platforms": ["cpu"]}
-    export_decoder(tmp_path / "decoder", on_mesh, plain(4, "vocab"), run.dataset.catalog, **how)
-    assert run.mesh is not None and meshes == [None]
+def test_the_decoder_is_for_one_device_wherever_it_was_exported(small_run, tmp_path, monkeypatch):
+    run = small_run.run
+    decoders = dataclasses.replace(run.decoders(None), mesh=whole_mesh())
+    monkeypatch.setattr(decoders_module, "decode_on_mesh", lambda *_: pytest.fail("the program of a whole mesh"))
+    how = {"batch": 1, "history": 2, "platforms": ["cpu"]}
+    with compile_quickly():
+        export_decoder(tmp_path / "decoder", decoders, plain(3, "vocab"), run.dataset.catalog, **how)
+    assert jax.export.deserialize((tmp_path / "decoder" / "decoder.jax").read_bytes()).nr_devices == 1
 
 
 def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):

@@ -7,12 +7,15 @@ import pytest
 
 transformers = pytest.importorskip("transformers")
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, read_instruction  # noqa: E402
-from atspeed_jax.data.prompts import prompt_tokens  # noqa: E402
-from atspeed_jax.export import export_hf  # noqa: E402
+from atspeed_jax.data.prompts import prompt_rows, prompt_tokens  # noqa: E402
+from atspeed_jax.export import export_adapter, export_hf  # noqa: E402
 from atspeed_jax.items.catalog import Catalog  # noqa: E402
+from atspeed_jax.models.llama import forward  # noqa: E402
+from atspeed_jax.models.lora import LoraConfig, merged_model  # noqa: E402
 from atspeed_jax.models.pretrained import PretrainedConfig, described  # noqa: E402
 from bases import BASE, write_base  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
@@ -54,3 +57,25 @@ def test_auto_tokenizer_reads_a_prompt_as_the_run_does(tmp_path, kind, settings)
     text = TEMPLATE.replace("{items}", ", ".join(codes))
     assert theirs(text).input_ids == prompt_tokens(catalog, ITEMS, 5).tolist()
     assert len(theirs) == catalog.vocab_size and theirs.convert_ids_to_tokens(catalog.vocab_size - 1) == "<c_11>"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_auto_peft_gives_our_logits(tmp_path, tied):
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    tokenizer = TOKENIZERS["first llamas"]()
+    sizes = dataclasses.replace(BASE, vocab_size=tokenizer.get_vocab_size(), tied_embeddings=tied)
+    write_base(tmp_path / "base", sizes, words=(), bos_token_id=BOS)
+    tokenizer.save(str(tmp_path / "base" / "tokenizer.json"))
+    lora = LoraConfig(rank=2, alpha=4.0, dropout=0.0, targets=("q_proj", "up_proj"))
+    base = described(PretrainedConfig(str(tmp_path / "base"), lora))
+    params, catalog = base.load(), Catalog(CODES, (12,) * 3).behind(sizes.vocab_size, BOS)
+    adapter = base.begin(jax.random.key(0), params, catalog.code_count)
+    adapter = jax.tree.map(lambda leaf: 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), adapter)
+    export_adapter(tmp_path / "adapter", base, adapter, catalog)
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
+    tokens = prompt_rows(catalog, [ITEMS], 4)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(tokens).long()).logits.numpy()
+    ours = forward(merged_model(base.model, adapter), base.whole(adapter, params), tokens, tokens > 0)
+    assert theirs.shape[-1] == catalog.vocab_size and theirs.std() > 0.05
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)

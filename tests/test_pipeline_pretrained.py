@@ -108,7 +108,7 @@ def test_the_result_goes_back_to_hugging_face(trained, tmp_path):
     sizes = read_hf_config(tmp_path / "out")
     assert sizes.vocab_size == catalog.vocab_size
     np.testing.assert_array_equal(load_weights(tmp_path / "out", sizes)["embedding"], run.target_params["embedding"])
-    export_adapter(tmp_path / "adapter", run.pretrained["target"], run.trained("target"))
+    export_adapter(tmp_path / "adapter", run.pretrained["target"], run.trained("target"), catalog)
     lora, adapter = load_adapter(tmp_path / "adapter", BASE, run.pretrained["target"].load())
     assert lora == LORA
     jax.tree.map(np.testing.assert_array_equal, adapter, run.trained("target"))

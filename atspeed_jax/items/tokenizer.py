@@ -16,9 +16,11 @@ TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
 MAKE_ONE = "transformers makes one of a tokenizer.model: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
 SPECIAL_FILE = "special_tokens_map.json"  # of older releases; its tokens may stand in the settings as well
 # What of a pretrained model's settings is true of its tokenizer.json whatever class reads it.
-KEPT = ("bos_token", "eos_token", "unk_token", "pad_token", "add_bos_token", "add_eos_token", "chat_template")
-KEPT += ("additional_special_tokens", "extra_special_tokens", "model_max_length", "padding_side")
-KEPT += ("clean_up_tokenization_spaces",)
+KEPT = frozenset(
+    ("bos_token", "eos_token", "unk_token", "pad_token", "add_bos_token", "add_eos_token", "model_max_length")
+    + ("additional_special_tokens", "extra_special_tokens", "padding_side", "chat_template")
+    + ("clean_up_tokenization_spaces",)
+)
 FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
 PAD_TEXT, BOS_TEXT = "<pad>", "<s>"
 LEVELS = "abcdefgh"
@@ -94,5 +96,5 @@ def extended_settings(directory: Path) -> dict:
             raise TokenizerError(f"{path} cannot be read ({error}); expected JSON as transformers writes it") from error
         if not isinstance(own, dict):
             raise TokenizerError(f"{path} holds a {type(own).__name__}, expected a JSON object")
-        settings |= {name: own[name] for name in KEPT if own.get(name) is not None}
+        settings |= {name: value for name, value in own.items() if name in KEPT and value is not None}
     return settings

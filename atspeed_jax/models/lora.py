@@ -51,6 +51,16 @@ FIXED = {
     "trainable_token_indices": None,
     "layer_replication": None,
 }
+# Further fields that change what is computed, wherever they say anything; newer than many readers, so never written.
+REFUSED = (
+    "alora_invocation_tokens",
+    "use_qalora",
+    "lora_bias",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+)
 PLAIN_STARTS = (True, False, None, "gaussian")  # of init_lora_weights; others change the base's weights too
 
 
@@ -234,6 +244,8 @@ def load_adapter(directory: Path, model: LlamaConfig, params: Mapping) -> tuple[
 def _item_rows(tensors: dict[str, np.ndarray], params: Mapping, problems: list[str]) -> dict[str, Any]:
     """The rows behind the base's vocabulary, taken out of `tensors`; the base's own must be the base's."""
     rows = {}
+    if "head" not in params and _HEAD in tensors and not np.array_equal(tensors.pop(_HEAD), tensors.get(_EMBEDDING)):
+        problems.append(f"{_HEAD} is not {_EMBEDDING}, to which this model ties it")  # PEFT writes such a head twice
     known = {_EMBEDDING: ("item_embedding", params["embedding"])}
     if "head" in params:
         known[_HEAD] = ("item_head", params["head"]["kernel"].T)
@@ -256,7 +268,10 @@ def _read_config(directory: Path) -> LoraConfig:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LoraError(f"{path} cannot be read ({error}); expected the JSON that PEFT writes") from error
+    if not isinstance(fields, dict):
+        raise LoraError(f"{path} holds a {type(fields).__name__}, expected the JSON object that PEFT writes")
     wrong = [f"{name}={fields[name]!r}" for name, only in FIXED.items() if fields.get(name) not in (only, None, {}, [])]
+    wrong += [f"{name}={fields[name]!r}" for name in REFUSED if fields.get(name)]
     if (start := fields.get("init_lora_weights")) not in PLAIN_STARTS:
         wrong.append(f"init_lora_weights={start!r}")
     if wrong:

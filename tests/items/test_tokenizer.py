@@ -27,7 +27,9 @@ def test_text_and_tokens():
 
 def test_codes_alone_of_a_catalogue_behind_a_vocabulary():
     catalog = CATALOG.behind(len(WORDS), 2)
-    assert item_tokenizer(catalog).encode(TEXT).ids == prompt_tokens(catalog, [0, 2], 5).tolist()
+    tokenizer = item_tokenizer(catalog)
+    assert tokenizer.encode(TEXT).ids == prompt_tokens(catalog, [0, 2], 5).tolist()
+    assert tokenizer.token_to_id("<s>") == 2
 
 
 def test_codes_behind_a_pretrained_vocabulary(tmp_path):

@@ -153,6 +153,9 @@ def refused(directory, params, model=MODEL):
         ({"use_dora": True}, "use_dora=True"),
         ({"bias": "all"}, "bias='all'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+        ({"lora_bias": True, "use_qalora": False}, "is not supported: lora_bias=True"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens=[1, 2]"),
+        ({"arrow_config": {"top_k": 2}}, "arrow_config={'top_k': 2}"),
         ({"target_modules": ["w_proj"]}, "known modules are q_proj"),
         ({"r": "x"}, "lacks or spoils a field"),
         ({"lora_alpha": None}, "lacks or spoils a field"),
@@ -177,6 +180,21 @@ def test_an_adapter_of_another_base(saved):
     assert "layers.2.self_attn.q_proj.lora_A.weight is missing" in message
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_tied_head_may_be_stored_twice(tmp_path, other):
+    """As PEFT does with an enlarged vocabulary; another one than the embedding is not this model's."""
+    params, adapter = case(TIED)
+    L.save_adapter(tmp_path, TIED, LORA, params, adapter, "base")
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    head = tensors["base_model.model.model.embed_tokens.weight"] + float(other)
+    save_file(tensors | {"base_model.model.lm_head.weight": head}, path)
+    if other:
+        assert "lm_head.weight is not base_model.model.model.embed_tokens.weight" in refused(tmp_path, params, TIED)
+    else:
+        jax.tree.map(np.testing.assert_array_equal, L.load_adapter(tmp_path, TIED, params)[1], adapter)
+
+
 def test_tensors_that_do_not_belong_and_files_that_are_not_whole(saved):
     directory, params = saved
     path = directory / "adapter_model.safetensors"
@@ -188,3 +206,5 @@ def test_tensors_that_do_not_belong_and_files_that_are_not_whole(saved):
     assert "there is no" in refused(directory, params)
     (directory / "adapter_config.json").write_text("{")
     assert "cannot be read" in refused(directory, params)
+    (directory / "adapter_config.json").write_text("[]")
+    assert "adapter_config.json holds a list, expected the JSON object" in refused(directory, params)

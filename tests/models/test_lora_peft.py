@@ -56,9 +56,12 @@ def test_peft_loads_ours(base, tmp_path, items):
     np.testing.assert_allclose(our_logits(config, params, adapter, LORA, tokens), theirs, rtol=0, atol=1e-4)
 
 
-def test_we_load_pefts(base, tmp_path):
+@pytest.mark.parametrize("items", [0, ITEMS])
+def test_we_load_pefts(base, tmp_path, items):
     model, config, params = base
     plain = their_logits(model, TOKENS)
+    if items:
+        model.resize_token_embeddings(SIZES["vocab_size"] + items)
     targets = ["v_proj", "gate_proj", "o_proj"]
     wrapped = peft.get_peft_model(
         model, peft.LoraConfig(r=2, lora_alpha=5, lora_dropout=0.1, target_modules=targets, task_type="CAUSAL_LM")
@@ -68,9 +71,10 @@ def test_we_load_pefts(base, tmp_path):
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(0, 0.3)
-    wrapped.save_pretrained(tmp_path / "adapter")
+    wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=bool(items))
     lora, adapter = L.load_adapter(tmp_path / "adapter", config, params)
     assert lora == L.LoraConfig(2, 5.0, 0.1, ("v_proj", "o_proj", "gate_proj"))
     theirs = their_logits(wrapped, TOKENS)
-    assert np.abs(theirs - plain).max() > 0.1
+    assert np.abs(theirs[..., : SIZES["vocab_size"]] - plain).max() > 0.1
+    assert len(adapter.get("item_embedding", ())) == items
     np.testing.assert_allclose(our_logits(config, params, adapter, lora, TOKENS), theirs, rtol=0, atol=1e-4)
