@@ -24,7 +24,7 @@ from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.evaluation.evaluate import users_with_items
-from atspeed_jax.evaluation.recommend import lists_of
+from atspeed_jax.evaluation.recommend import User, lists_of
 from atspeed_jax.items.catalog import PAD, Catalog
 from atspeed_jax.items.tokenizer import (
     MAKE_ONE,
@@ -176,7 +176,7 @@ def export_lists(
     users, shapes = users_with_items(dataset, "test"), {"history": history, "buckets": buckets}
     lists = lists_of(decoders, setting, dataset, **shapes, batch_size=batch_size, exclude_seen=False)
     with _appearing(Path(directory)) as partial:
-        items, scores = lists(users.histories)
+        items, scores = lists([User(*one) for one in zip(users.users, users.histories, strict=True)])
         found = {
             "user": users.users,
             "history": users.histories,

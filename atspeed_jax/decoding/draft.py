@@ -98,12 +98,11 @@ def draft_tree(
             inputs = B.level_input(nodes[level], level, prompt, layout, at)
         if level < trie.length - 1:
             children, cache = drafter.children(params, trie, level, nodes[level], inputs, cache, config)
-            proposed[level] = B.open_children(trie, level, children, config.score_norm)
             # Noise is conditioned on all siblings, as the target's is, those that need no drafting too.
-            noisy = noise.perturb(config.mode, Purpose.DRAFT, prompt.keys, level, nodes[level], children)
-            drafted = B.best(
-                nodes[level], B.open_children(trie, level, noisy, config.score_norm), level, config.widths[level]
-            )
+            children = noise.perturb(config.mode, Purpose.DRAFT, prompt.keys, level, nodes[level], children)
+            children = B.open_children(trie, level, children, config.score_norm)
+            drafted = B.best(nodes[level], children, level, config.widths[level])
+            proposed[level] = children.replace(perturbed=None)
     return nodes, proposed, cache
 
 

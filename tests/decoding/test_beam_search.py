@@ -72,7 +72,7 @@ def test_levels_hold_the_best_prefixes_in_trie_order():
     shape = next(s for s in SHAPES if len(s.sizes) == 2)
     levels_of = jax.jit(functools.partial(search_levels, STEP, beams=shape.beams, score_norm=shape.norm))
     for batch in random_batches(shape, 6)[:12]:
-        levels, _ = levels_of(batch.table, batch.trie, batch.prompt)
+        levels, *_ = levels_of(batch.table, batch.trie, batch.prompt)
         assert len(levels) == len(shape.sizes)
         for row, prompt in enumerate(batch.sequences()):
             expected = oracle.beam_search(batch.ids, prompt, table_logits(batch.table), shape.beams, shape.norm)
