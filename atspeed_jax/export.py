@@ -24,7 +24,7 @@ from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.evaluation.evaluate import users_with_items
-from atspeed_jax.evaluation.recommend import User, lists_of
+from atspeed_jax.evaluation.recommend import Lists, User
 from atspeed_jax.items.catalog import PAD, Catalog
 from atspeed_jax.items.tokenizer import (
     MAKE_ONE,
@@ -160,21 +160,11 @@ def _prompt(catalog: Catalog) -> dict:
     return {"prompt": prompt} | vars(catalog.instruction)
 
 
-def export_lists(
-    directory: Path,
-    decoders: Decoders,
-    setting: Setting,
-    dataset: Dataset,
-    *,
-    history: int,
-    buckets: tuple[int, ...],
-    batch_size: int,
-) -> None:
+def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
     """Writes lists.parquet, a row per user with test items: "user", "history", what was known of them, oldest first,
-    "items", their list, best first, with "scores", and "next", their test items. history, buckets, batch_size: see
-    `lists_of`. ExportError as in `export_hf`."""
-    users, shapes = users_with_items(dataset, "test"), {"history": history, "buckets": buckets}
-    lists = lists_of(decoders, setting, dataset, **shapes, batch_size=batch_size, exclude_seen=False)
+    "items", their list, best first, with "scores", and "next", their test items. lists: see `recommend.lists_of`.
+    ExportError as in `export_hf`."""
+    users = users_with_items(dataset, "test")
     with _appearing(Path(directory)) as partial:
         items, scores = lists([User(*one) for one in zip(users.users, users.histories, strict=True)])
         found = {

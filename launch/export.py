@@ -14,7 +14,8 @@ from pathlib import Path
 from absl import flags
 
 from atspeed_jax import export as made
-from atspeed_jax.evaluation.decoders import speculative
+from atspeed_jax.evaluation.decoders import strict
+from atspeed_jax.evaluation.recommend import lists_of
 from atspeed_jax.evaluation.report import read_report
 from launch.stage import open_run, start
 
@@ -32,12 +33,12 @@ def export() -> None:
     run, name, output, note = open_run(), _MODEL.value, Path(_OUTPUT.value), ""
     c, shape = run.config, {"history": run.config.data.history}
     if _FORMAT.value in ("decoder", "lists"):
-        setting = speculative(_DRAFTER.value, _K.value, c.decode)
-        setting = setting.baseline if _DRAFTER.value == "none" else setting
+        setting = strict(_DRAFTER.value, _K.value, c.decode)
         decoders = run.decoders(run.draft_params if setting.drafter == "draft" else None)
         if _FORMAT.value == "lists":
             shape |= {"buckets": c.evaluate.buckets, "batch_size": c.evaluate.batch_size}
-            made.export_lists(output, decoders, setting, run.dataset, **shape)
+            lists = lists_of(decoders, setting, run.dataset, **shape, exclude_seen=False)
+            made.export_lists(output, lists, run.dataset)
         else:
             shape |= {"batch": _BATCH.value, "platforms": _PLATFORMS.value}
             made.export_decoder(output, decoders, setting, run.dataset.catalog, **shape)

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from atspeed_jax.evaluation.decoders import plain, speculative
+from atspeed_jax.evaluation.decoders import strict
 from atspeed_jax.evaluation.recommend import count_users, lists_of, read_users, recommend
 from atspeed_jax.evaluation.tune import tuned_setting
 from atspeed_jax.experiment import ExperimentConfig
@@ -37,10 +37,8 @@ def main() -> None:
     decode, batch_size = config.decode, config.evaluate.batch_size
     if _DRAFTER.value == "tuned":
         setting = tuned_setting(run.workdir, _K.value, batch_size, decode.score_norm)
-    elif _DRAFTER.value == "none":
-        setting = plain(_K.value, decode.score_norm)
     else:
-        setting = speculative(_DRAFTER.value, _K.value, decode)
+        setting = strict(_DRAFTER.value, _K.value, decode)
     draft_params = run.draft_params if setting.drafter == "draft" else None
     shapes = {"history": config.data.history, "buckets": config.evaluate.buckets}
     how = {"batch_size": batch_size, "exclude_seen": _EXCLUDE_SEEN.value}

@@ -13,6 +13,7 @@ import atspeed_jax.evaluation.decoders as decoders_module
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import plain, speculative
+from atspeed_jax.evaluation.recommend import lists_of
 from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf, export_lists
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import TokenizerError
@@ -207,7 +208,8 @@ def test_lists_as_a_table(small_run, tmp_path):
     c, dataset = run.config, run.dataset
     shapes = {"history": c.data.history, "buckets": c.evaluate.buckets, "batch_size": 8}
     with compile_quickly():
-        export_lists(tmp_path / "lists", run.decoders(None), plain(10, "vocab"), dataset, **shapes)
+        lists = lists_of(run.decoders(None), plain(10, "vocab"), dataset, **shapes, exclude_seen=False)
+        export_lists(tmp_path / "lists", lists, dataset)
     rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
     assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]
     for row in rows:

@@ -134,9 +134,8 @@ def make_teacher(
     """Decodes the training users' prompts and stores the beams; skips parts that are already there.
 
     fingerprint says what the beams come from (target, data, settings), `about` the same by name, for messages. place:
-    puts a host batch where params lie.
-    progress wraps the loop over batches (tqdm).
-    Raises TeacherError if `directory` holds teacher data of another fingerprint.
+    puts a host batch where params lie. progress wraps the loop over parts (tqdm). Raises TeacherError if
+    `directory` holds teacher data of another fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _check_fingerprint(directory, fingerprint, about)
@@ -173,8 +172,8 @@ def make_teacher(
 def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] | None = None) -> TeacherData:
     """Beams of every example, with the log-probabilities of their children if they were stored.
 
-    fingerprint, about: see `make_teacher`.
-    Raises TeacherError if they are incomplete or of another target, data or setting.
+    fingerprint, about: see `make_teacher`. Raises TeacherError if they are incomplete or of another target, data or
+    setting.
     """
     if not (directory / COMPLETE).exists():
         raise TeacherError(

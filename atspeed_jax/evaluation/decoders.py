@@ -105,6 +105,11 @@ def speculative(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setti
     return Setting("speculative", drafter, beams, decode.widths, decode.gamma, decode.score_norm, budget=decode.budget)
 
 
+def strict(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setting:
+    """`speculative` with a drafter, `plain` with "none": one list, whoever drafts."""
+    return plain(beams, decode.score_norm) if drafter == "none" else speculative(drafter, beams, decode)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Plain:
     """Plain beam search as a function of what it reads."""

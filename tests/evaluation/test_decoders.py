@@ -9,7 +9,7 @@ import pytest
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.evaluation.decode_users import decode_users
-from atspeed_jax.evaluation.decoders import NO_ITEM, DecodeConfig, plain, speculative
+from atspeed_jax.evaluation.decoders import NO_ITEM, DecodeConfig, plain, speculative, strict
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -50,6 +50,11 @@ def test_speculative_lists_are_those_of_beam_search(toy, baseline, drafter):
     assert not decoded.differs(baseline).any()
     assert decoded.calls.tolist() == [1, 1, 1, 1]  # "all" cannot miss
     assert decoded.accepted.all() and decoded.reached.all() and (decoded.coverage == 1).all()
+
+
+def test_a_list_by_whoever_drafts():
+    assert strict("none", K, DECODE) == plain(K, "vocab")
+    assert strict("popularity", K, DECODE) == speculative("popularity", K, DECODE)
 
 
 def test_any_code_of_a_level_may_follow_under_the_papers_constraint(toy):
