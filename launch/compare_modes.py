@@ -14,22 +14,22 @@ from atspeed_jax.decoding.base import Mode
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
 from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.evaluation.tune import parse_widths
-from launch.stage import main
+from launch.stage import define_numbers, main
 
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed modes.", lower_bound=1)
-_BEAMS = flags.DEFINE_list("beams", ["20", "5", "1"], "K, the first on all test users, the others on grid_users.")
+_BEAMS = define_numbers("beams", "20,5,1", "K, the first on all test users, the others on grid_users.")
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity"], "Who proposes.")
 _NORMS = flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")
 _CONSTRAINTS = flags.DEFINE_list("constraints", ["trie"], "trie: real ids; levels: any known code of a level.")
-_TOLERANCES = flags.DEFINE_list("tolerances", ["0.01", "0.05"], "Shares of probability that strict may give up.")
-_BUDGETS = flags.DEFINE_list("budgets", ["128"], "Drafted nodes that a target call reads, in strict mode.")
+_TOLERANCES = define_numbers("tolerances", "0.01,0.05", "Probability strict may give up.", float, "numbers")
+_BUDGETS = define_numbers("budgets", "128", "Drafted nodes that a target call reads, in strict mode.")
 _WIDTHS = flags.DEFINE_multi_string("widths", [], "Such as all,96,128 (may be repeated) in the place of the config's.")
 _MODES = flags.DEFINE_list("modes", list(get_args(Mode)), "Modes of the decoder.")
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.", lower_bound=1e-3)
 
 
 def compare(run) -> None:
-    beams = tuple(int(k) for k in _BEAMS.value)
+    beams = tuple(_BEAMS.value)
     own = (run.config.decode.widths, *run.config.evaluate.grid_widths[:1])
     config = ModesConfig(
         beams=beams,
@@ -37,8 +37,8 @@ def compare(run) -> None:
         widths=tuple(dict.fromkeys(map(parse_widths, _WIDTHS.value) if _WIDTHS.value else own)),
         drafter=_DRAFTER.value,
         norms=tuple(_NORMS.value),
-        tolerances=tuple(float(share) for share in _TOLERANCES.value),
-        budgets=tuple(int(count) for count in _BUDGETS.value),
+        tolerances=tuple(_TOLERANCES.value),
+        budgets=tuple(_BUDGETS.value),
         temperature=_TEMPERATURE.value,
         seeds=_SEEDS.value,
         constraints=tuple(_CONSTRAINTS.value),

@@ -29,6 +29,7 @@ from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from launch.hugging_face import CLOSE, HuggingFace, Peers, in_both_worlds, same_lists
+from launch.stage import define_numbers
 
 CODES = (91, 256, 256, 256)  # of the random catalogue: levels as wide as Beauty's
 ITEMS = 12_000
@@ -199,9 +200,9 @@ def _equal(ours: Result, others: Result) -> bool:
 
 
 _MODELS = flags.DEFINE_list("models", list(SIZES), "Of the peers suite: sizes of the targets.")
-_BATCHES = flags.DEFINE_list("batches", ["1", "8"], "Of the peers suite: users at once (110M: 1 alone).")
-_KS = flags.DEFINE_list("ks", ["1", "5", "20"], "Of the peers suite: K.")
-_PROMPTS = flags.DEFINE_list("prompts", ["80", "300"], "Of the peers suite: tokens per prompt, BOS apart.")
+_BATCHES = define_numbers("batches", "1,8", "Of the peers suite: users at once (110M: 1 alone).")
+_KS = define_numbers("ks", "1,5,20", "Of the peers suite: K.")
+_PROMPTS = define_numbers("prompts", "80,300", "Of the peers suite: tokens per prompt, BOS apart.")
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Of the peers suite: timed rounds of each cell.", lower_bound=3)
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "Of the peers suite: a slower cell stops after three rounds.", 0.0)
 
@@ -215,9 +216,9 @@ def peers_rows(path: Path) -> list[dict]:
             raise ValueError(f"--suite=peers needs {name}: pip install -r tests/peers.txt")
     config = PeersConfig(
         models=tuple(_MODELS.value),
-        batches=tuple(map(int, _BATCHES.value)),
-        beams=tuple(map(int, _KS.value)),
-        prompts=tuple(map(int, _PROMPTS.value)),
+        batches=tuple(_BATCHES.value),
+        beams=tuple(_KS.value),
+        prompts=tuple(_PROMPTS.value),
         widths=("all", 64, 96),
         repeats=_REPEATS.value,
         seconds=_SECONDS.value,

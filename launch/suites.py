@@ -10,18 +10,18 @@ from atspeed_jax.evaluation.alignment_benchmark import alignment_steps
 from atspeed_jax.evaluation.overhead_benchmark import overhead_of_modes
 from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure
 from atspeed_jax.pipeline import Run
-from launch.stage import open_run
+from launch.stage import define_numbers, open_run
 
-_SIZES = flags.DEFINE_list("sizes", ["10000", "100000", "1000000", "10000000"], "Items of each trie.")
+_SIZES = define_numbers("sizes", "10000,100000,1000000,10000000", "Items of each trie.")
 _CODES = flags.DEFINE_integer("codes", 2048, "Codes per level.", lower_bound=2)
 _BEAMS = flags.DEFINE_integer("beams", 20, "K of the overhead suite.", lower_bound=1)
 _USERS = flags.DEFINE_integer("users", 100, "Validation users of the overhead suite.", lower_bound=1)
 
 
 def trie_rows(_: Path) -> list[dict]:
-    config, sizes = TrieBenchmark(codes=_CODES.value), [int(size) for size in _SIZES.value]
+    config = TrieBenchmark(codes=_CODES.value)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as fresh:
-        return [fresh.submit(measure, config, items).result() for items in sizes]
+        return [fresh.submit(measure, config, items).result() for items in _SIZES.value]
 
 
 def trained_run() -> Run:

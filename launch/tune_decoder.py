@@ -13,14 +13,20 @@ from atspeed_jax import files
 from atspeed_jax.evaluation.report import environment
 from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.evaluation.tune import TuneConfig, parse_widths, tune, tune_table
-from launch.stage import main
+from launch.stage import define_numbers, main
 
-_BEAMS = flags.DEFINE_list("beams", ["20", "5", "1"], "K.")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "64"], "Users decoded at once.")
+_BEAMS = define_numbers("beams", "20,5,1", "K.")
+_BATCH_SIZES = define_numbers("batch_sizes", "1,64", "Users decoded at once.")
 _WIDTHS = flags.DEFINE_multi_string("widths", [], "More widths, such as --widths=20,20,20 (may be repeated).")
 _DRAFTERS = flags.DEFINE_list("drafters", ["draft", "popularity"], "Who proposes.")
-_BUDGETS = flags.DEFINE_list("budgets", ["none"], "Drafted nodes that a target call reads; none: all.")
-_SHARES = flags.DEFINE_list("row_shares", ["4"], "SearchConfig.row_share; 1: later rounds read the whole batch.")
+_BUDGETS = define_numbers(
+    "budgets",
+    "none",
+    "Drafted nodes that a target call reads; none: all.",
+    lambda text: None if text == "none" else int(text),
+    "whole numbers or none",
+)
+_SHARES = define_numbers("row_shares", "4", "SearchConfig.row_share; 1: later rounds read the whole batch.")
 _BATCHES = flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1)
 _HOPELESS = flags.DEFINE_float("hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", lower_bound=1)
@@ -29,12 +35,12 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which t
 def tune_decoder(run) -> None:
     own = (run.config.decode.widths, *run.config.evaluate.grid_widths)
     config = TuneConfig(
-        beams=tuple(map(int, _BEAMS.value)),
-        batch_sizes=tuple(map(int, _BATCH_SIZES.value)),
+        beams=tuple(_BEAMS.value),
+        batch_sizes=tuple(_BATCH_SIZES.value),
         widths=tuple(dict.fromkeys((*own, *map(parse_widths, _WIDTHS.value)))),
         drafters=tuple(_DRAFTERS.value),
-        budgets=tuple(None if budget == "none" else int(budget) for budget in _BUDGETS.value),
-        row_shares=tuple(map(int, _SHARES.value)),
+        budgets=tuple(_BUDGETS.value),
+        row_shares=tuple(_SHARES.value),
         batches=_BATCHES.value,
         hopeless=_HOPELESS.value,
         repeats=_REPEATS.value,

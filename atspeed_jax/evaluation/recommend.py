@@ -1,26 +1,26 @@
 """Lists for many users, from a file of histories to a file of recommendations, in order, across interruptions.
 
-Input: JSON lines {"user": ..., "items": [...]} (oldest item first) or parquet with these columns. Output: one JSON line
-{"user", "items", "scores"} per user, in the input's order, or parquet with these columns. Lines are appended to
-OUTPUT.partial a chunk at a time; a run started again goes on after the last whole line, and the file gets its name (and
-a parquet file is written from the lines) when it is complete.
+Input: see `evaluation.user_file`. Output: one JSON line {"user", "items", "scores"} per user, in the input's order, or
+parquet with these columns. Lines are appended to OUTPUT.partial a chunk at a time; OUTPUT.partial.json says how many
+users they are of, and what they were made from. A run started again goes on behind them, and the file gets its name
+(and a parquet file is written from the lines) when it is complete.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from atspeed_jax import files
 from atspeed_jax.data.batches import prompt_batches
@@ -28,82 +28,17 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.base import check_finite
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import Decoders, Setting
+from atspeed_jax.evaluation.user_file import User
 from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.items.filters import FilteredTrie, id_lists
 from atspeed_jax.processes import barrier, gather, is_writer
 
-OnBad = Literal["error", "skip"]
-
 
 class RecommendError(ValueError):
-    """An input that cannot be read, or an output that cannot be written."""
-
-
-@dataclasses.dataclass(frozen=True)
-class User:
-    """One line of the input. user: a string, number, bool or None, given back as it came."""
-
-    user: object
-    items: np.ndarray
+    """An output that cannot be written or gone on with."""
 
 
 Lists = Callable[[list[User]], tuple[np.ndarray, np.ndarray]]
-
-
-def read_users(path: Path, items: int, on_bad: OnBad, report: Callable[[str], None]) -> Iterator[User]:
-    """The users of a JSON lines or parquet file, one by one, whatever its size.
-
-    items: size of the catalogue. A line that is no user, or names an item outside 0..items-1, raises RecommendError
-    with its number and content, or, with on_bad "skip", is left out and reported.
-    """
-    if not path.is_file():
-        raise RecommendError(f"there is no input file {path}; give JSON lines or parquet with user and items")
-    for number, line in _parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path):
-        try:
-            yield _user_of(line, items)
-        except (ValueError, RecursionError) as error:  # RecursionError: of lists in lists in lists
-            shown = line.decode("utf-8", "replace") if isinstance(line, bytes) else json.dumps(line, default=str)
-            message = f"{path}, line {number}: {error}; it reads {shown.strip()[:120]!r}"
-            if on_bad == "error":
-                raise RecommendError(f"{message}; correct it, or leave such lines out with --on_bad=skip") from error
-            report(f"left out: {message}")
-
-
-def count_users(path: Path) -> int | None:
-    """Lines or rows of the input, for a progress bar; None where they cannot be counted."""
-    try:
-        return pq.read_metadata(path).num_rows if path.suffix == ".parquet" else sum(1 for _ in _json_lines(path))
-    except (OSError, pa.ArrowException):
-        return None  # reading will say what is wrong
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with open(path, "rb") as file:  # bytes: one line that is not UTF-8 is a bad line, not the end of the file
-        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            if missing := {"user", "items"} - set(file.schema_arrow.names):
-                raise pa.ArrowKeyError(f"it lacks {', '.join(sorted(missing))}")
-            batches = file.iter_batches(batch_size=4096, columns=["user", "items"])
-            yield from enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
-    except pa.ArrowException as error:
-        raise RecommendError(f"{path} cannot be read as parquet with columns user and items ({error})") from error
-
-
-def _user_of(line: bytes | dict, items: int) -> User:
-    value = json.loads(line.decode("utf-8")) if isinstance(line, bytes) else line
-    if not isinstance(value, dict) or "user" not in value or not isinstance(value.get("items"), list):
-        raise ValueError('expected {"user": ..., "items": [...]}')
-    user = value["user"]
-    if not isinstance(user, str | int | float | None) or isinstance(user, float) and not math.isfinite(user):
-        raise ValueError(f"user {user!r} ({type(user).__name__}) is not a string, finite number, bool or null")
-    for item in value["items"]:
-        if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < items:
-            raise ValueError(f"item {item!r} is not in the catalogue, whose items are 0 to {items - 1}")
-    return User(user, np.array(value["items"], np.int64))
 
 
 def lists_of(
@@ -160,12 +95,14 @@ def lists_of(
     return lists
 
 
-def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, fingerprint: str, progress) -> int:
+def recommend(
+    users: Iterable[User], lists: Lists, output: Path, *, chunk: int, fingerprint: str, progress: tqdm
+) -> int:
     """Writes one line per user, or parquet row if it is named *.parquet, to `output`; returns how many users it has.
 
-    chunk: users decoded and written at a time. fingerprint: of whatever decides the lists. progress(n) is told how many
-    more users are done. Raises RecommendError if `output` exists, or its partial file is of other users or another
-    fingerprint; nothing is overwritten.
+    chunk: users decoded and written at a time. fingerprint: of whatever else decides the lists. progress: told of users
+    as they are written; those of an earlier run do not count for its speed. Raises RecommendError if `output` exists,
+    or its partial file was made from other histories or another fingerprint; nothing is overwritten.
     """
     partial, claim = (output.with_name(output.name + suffix) for suffix in (".partial", ".partial.json"))
     if output.exists():
@@ -173,28 +110,36 @@ def recommend(users: Iterable[User], lists: Lists, output: Path, *, chunk: int, 
     if is_writer():
         _resume(partial, claim, fingerprint)
     barrier("what is already written")
-    users, done = iter(users), partial.read_text("utf-8").splitlines()
-    for number, line in enumerate(done, start=1):
-        written, user = json.loads(line)["user"], next(users, None)
-        if user is None or written != user.user:
-            raise RecommendError(
-                f"{partial} has user {written!r} at place {number}, where the input has "
-                f"{user.user if user else 'no more'!r}: it was made from another input; delete it, or choose another "
-                "--output"
-            )
-    count = len(done)
-    progress(count)
+    users, made_from = iter(users), json.loads(claim.read_text("utf-8"))
+    digest, count = hashlib.sha256(), made_from["users"]
+    for start in range(0, count, chunk):
+        _add(digest, list(itertools.islice(users, min(chunk, count - start))))
+    if digest.hexdigest() != made_from["histories"]:
+        raise RecommendError(
+            f"{partial} has lists of {count} users with whom, and whose histories, the input does not begin: give the "
+            "--input it was made from, delete it, or choose another --output"
+        )
+    progress.update(count)
+    progress.initial = count
     while group := list(itertools.islice(users, chunk)):
         found = zip(group, *lists(group), strict=True)
+        count += len(group)
+        _add(digest, group)
         with _written(partial):
             files.append_text(partial, "".join(_line(*one) for one in found))
-        count += len(group)
-        progress(len(group))
+            files.write_json(claim, made_from | {"users": count, "histories": digest.hexdigest()})
+        progress.update(len(group))
     if is_writer():
         with _written(output):
             _finish(partial, claim, output, chunk)
     barrier("the finished file")  # a long conversion would outlast the wait of processes that end
     return count
+
+
+def _add(digest, users: Sequence[User]) -> None:
+    """Adds users and their histories, in order, to a hash of hashlib."""
+    for user in users:
+        digest.update(json.dumps([user.user, user.items.tolist()]).encode())
 
 
 @contextlib.contextmanager
@@ -246,18 +191,25 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
 
 
 def _resume(partial: Path, claim: Path, fingerprint: str) -> None:
-    """Leaves whole lines alone: cuts off a part of one that a kill left, claims a file without lines."""
+    """Leaves the lines of the users that are done and cuts off what a kill left behind them; claims a new file."""
     try:
-        written = partial.read_bytes() if partial.exists() else b""
-        whole = written[: written.rfind(b"\n") + 1]
-        if not whole:
-            files.write_json(claim, {"fingerprint": fingerprint})
+        if not partial.exists() or not partial.stat().st_size:
+            nobody = {"users": 0, "histories": hashlib.sha256().hexdigest()}
+            files.write_json(claim, {"fingerprint": fingerprint} | nobody)
             partial.write_bytes(b"")
-        elif not claim.exists() or json.loads(claim.read_text(encoding="utf-8"))["fingerprint"] != fingerprint:
+            return
+        made_from = json.loads(claim.read_text("utf-8")) if claim.exists() else {}
+        if made_from.get("fingerprint") != fingerprint:
             raise RecommendError(
                 f"{partial} was begun with another model, list size or decoder; delete it, or choose another --output"
             )
-        elif len(whole) < len(written):
-            os.truncate(partial, len(whole))
+        with open(partial, "rb+") as file:
+            whole = sum(line.endswith(b"\n") for line in itertools.islice(iter(file.readline, b""), made_from["users"]))
+            if whole < made_from["users"]:
+                raise RecommendError(
+                    f"{partial} has {whole} lines, where {claim.name} counts {made_from['users']}: it was changed; "
+                    "delete it, or choose another --output"
+                )
+            file.truncate(file.tell())
     except OSError as error:
         raise RecommendError(f"{partial} cannot be written ({error}); choose another --output") from error

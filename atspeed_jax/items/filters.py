@@ -67,6 +67,13 @@ class FilteredTrie(struct.PyTreeNode):
         return self.replace(ids=self.ids[rows])
 
 
+def known_items(listed: Sequence[int], items: int) -> tuple[np.ndarray, np.ndarray]:
+    """(those of a list that a catalogue of `items` items has, in order; the others, such as items withdrawn since)."""
+    listed = np.asarray(listed)
+    known = (listed >= 0) & (listed < items)
+    return listed[known].astype(np.int64), listed[~known]
+
+
 def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:
     """The ids [users, capacity] that lists of items stand for, for `FilteredTrie`.
 
@@ -78,13 +85,13 @@ def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, al
     shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
     lists = np.full((len(items), capacity), NO_ID, np.int32)
     for user, listed in enumerate(items):
-        listed = np.unique(np.asarray(listed, np.int64))
-        unknown = listed[(listed < 0) | (listed >= catalog.items)]
+        known, unknown = known_items(listed, catalog.items)
         if len(unknown):
             raise FilterError(
-                f"list {user} holds item {unknown[0]}; the catalogue has items 0 to {catalog.items - 1}: leave it out"
+                f"list {user} holds item {unknown[0]}; the catalogue has items 0 to {catalog.items - 1}: leave it out, "
+                "as known_items does"
             )
-        ids, counts = np.unique(catalog.id_of_item[listed], return_counts=True)
+        ids, counts = np.unique(catalog.id_of_item[np.unique(known)], return_counts=True)
         ids = ids if allow else ids[counts == shared[ids]]
         if len(ids) > capacity:
             raise FilterError(f"list {user} has {len(ids)} ids, more than the capacity {capacity}: raise the capacity")

@@ -10,7 +10,7 @@ import oracle
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.filters import NO_ID, FilteredTrie, FilterError, id_lists
+from atspeed_jax.items.filters import NO_ID, FilteredTrie, FilterError, id_lists, known_items
 from atspeed_jax.items.trie import build_trie
 from cases import SHAPES, STEP, batches
 from properties import ROUNDING, check_user
@@ -99,3 +99,9 @@ def test_a_list_that_cannot_be_used_is_named(items, message):
     catalog = Catalog.from_codes(np.array([[1, 1], [0, 0], [1, 0], [0, 1]]))
     with pytest.raises(FilterError, match=message):
         id_lists(catalog, [[0], items], 1, allow=False)
+
+
+def test_known_items():
+    known, unknown = known_items([5, 0, -1, 2, 0], 3)
+    assert known.tolist() == [0, 2, 0] and unknown.tolist() == [5, -1] and known.dtype == np.int64
+    assert [part.tolist() for part in known_items([], 3)] == [[], []]

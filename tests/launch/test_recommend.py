@@ -46,7 +46,7 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
         ("again", "recs.jsonl exists; choose another --output"),
         ("no checkpoint", "experiment.json cannot be read"),
         ("too many", "width 10 of level 2 is below min(K=11"),
-        ("unknown item", "bad.jsonl, line 1: item 99999 is not in the catalogue"),
+        ("unknown item", "bad.jsonl, line 1: item 99999 of user 1 is not in the catalogue"),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(ended, case, message):
