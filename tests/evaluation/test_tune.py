@@ -28,20 +28,38 @@ def steady(*values):
     return np.array(values, float)
 
 
-def bounds(times, config=CONFIG):
-    return {label: T.ratio_bound(times["alone"], own, config) for label, own in times.items()}
-
-
 def test_the_least_mean_time_is_chosen():
     times = {"alone": steady(10, 12, 11), "slow": steady(9, 9, 9), "fast": steady(5, 6, 5), "spiky": steady(4, 4, 20)}
-    assert T.choose(times, bounds(times), "alone") == "fast"
+    assert T.choose(times, "alone", CONFIG) == "fast"
 
 
 def test_plain_beam_search_where_nothing_is_surely_as_fast():
     slower = {"alone": steady(10, 10, 10), "slow": steady(11, 11, 11)}
-    assert T.choose(slower, bounds(slower), "alone") == "alone"
+    assert T.choose(slower, "alone", CONFIG) == "alone"
     doubtful = {"alone": steady(10, 10, 10), "lucky": steady(1, 20, 1)}  # less time in all, but not most of the time
-    assert doubtful["lucky"].mean() < 10 and T.choose(doubtful, bounds(doubtful), "alone") == "alone"
+    assert doubtful["lucky"].mean() < 10 and T.choose(doubtful, "alone", CONFIG) == "alone"
+
+
+@pytest.mark.parametrize(
+    ("lucky", "choice", "slower", "rounds"),
+    [
+        ([(10, 10, 10)], "safe", 0.0, 1),  # timed again, it was luck
+        ([(5, 5, 5)], "lucky", 0.0, 1),  # or speed
+        ([(1, 20, 1)] * T.AGAIN, "safe", 9 / (22 / 3) - 1, T.AGAIN),  # or undecided to the end
+    ],
+)
+def test_a_choice_slower_than_the_fastest_is_timed_again_beside_it(lucky, choice, slower, rounds):
+    times = {"alone": steady(10, 10, 10), "slow": steady(9.5, 9.5, 9.5), "safe": steady(9, 9, 9)}
+    asked = []
+
+    def time_again(labels):
+        asked.append(labels)
+        return {label: times[label] for label in labels if label != "lucky"} | {"lucky": steady(*lucky.pop(0))}
+
+    settled, *found = T.settle(times | {"lucky": steady(1, 20, 1)}, "alone", CONFIG, time_again)
+    assert found == [choice, pytest.approx(slower)] and asked == rounds * [["alone", "safe", "lucky"]]
+    assert set(settled) == {"alone", "safe", "lucky"}
+    assert T.settle(times, "alone", CONFIG, time_again)[1:] == ("safe", 0.0) and len(asked) == rounds
 
 
 def test_ratio_bound():
@@ -77,7 +95,7 @@ def test_every_setting_that_can_work_is_measured(tuned):
         assert alone["label"] == plain(row["K"], "vocab").label and alone["ratio"] == alone["ratio_low"] == 1
         assert alone["target_calls"] == 3 and alone["one_call_share"] == 0
         assert all(1 <= other["target_calls"] <= 3 and other["time_ms"] > 0 for other in others)
-        assert row["choice"] in [entry["label"] for entry in row["settings"]]
+        assert row["choice"] in [entry["label"] for entry in row["settings"]] and row["slower_than_best"] >= 0
     json.dumps(rows, allow_nan=False)
     table = T.tune_table(rows)
     assert len(table.rows) == 6 and [cells[-1] for cells in table.rows].count("chosen") == 2
@@ -111,6 +129,7 @@ def test_a_hopeless_setting_is_timed_once(monkeypatch):
     measured = T._measure(decoders, settings, [{"row": np.arange(2)}] * 2, dataclasses.replace(CONFIG, hopeless=1.5))
     assert timed == ["alone", "near"] and measured["choice"] == "near"
     assert [entry["ratio_low"] for entry in measured["settings"]] == [1, 2, None]
+    assert measured["slower_than_best"] == 0
     assert [entry["time_ms"] for entry in measured["settings"]] == [1000, 500, 400]
 
 
