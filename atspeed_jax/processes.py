@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -42,15 +43,23 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
         raise ProcessError(f"--coordinator={coordinator}: expected HOST:PORT, such as host:8476")
     before = signal.getsignal(signal.SIGTERM)
     try:
+        if number == 0:
+            _check_free(int(coordinator.rpartition(":")[2]))
         limits = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": 2 * HEARTBEAT_S}
         jax.distributed.initialize(coordinator, count, number, **limits)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError, OverflowError) as error:
         raise ProcessError(
             f"process {number} of {count} did not join at {coordinator or 'the address the cluster gives'} ({error}): "
             "is its port free there, and was every process started?"
         ) from error
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # JAX only notes it, for several that ask; one alone is to end
+
+
+def _check_free(port: int) -> None:
+    """Raises OSError if this host's port is in use: JAX's own server may end the process over it, without a word."""
+    dual = socket.has_dualstack_ipv6()
+    socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual).close()
 
 
 def is_writer() -> bool:

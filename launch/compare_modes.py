@@ -13,8 +13,8 @@ from atspeed_jax import files
 from atspeed_jax.decoding.base import Mode
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
 from atspeed_jax.evaluation.tables import markdown, plain
-from atspeed_jax.evaluation.tune import parse_widths
-from launch.stage import define_numbers, main
+from atspeed_jax.evaluation.tune import parse_widths, tuned_setting
+from launch.stage import define_numbers, main, say
 
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed modes.", lower_bound=1)
 _BEAMS = define_numbers("beams", "20,5,1", "K, the first on all test users, the others on grid_users.")
@@ -23,18 +23,22 @@ _NORMS = flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")
 _CONSTRAINTS = flags.DEFINE_list("constraints", ["trie"], "trie: real ids; levels: any known code of a level.")
 _TOLERANCES = define_numbers("tolerances", "0.01,0.05", "Probability strict may give up.", float, "numbers")
 _BUDGETS = define_numbers("budgets", "128", "Drafted nodes that a target call reads, in strict mode.")
-_WIDTHS = flags.DEFINE_multi_string("widths", [], "Such as all,96,128 (may be repeated) in the place of the config's.")
+_WIDTHS = flags.DEFINE_multi_string("widths", [], "Instead of the config's, such as all,96,128 (or tuned); repeatable.")
 _MODES = flags.DEFINE_list("modes", list(get_args(Mode)), "Modes of the decoder.")
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.", lower_bound=1e-3)
 
 
 def compare(run) -> None:
-    beams = tuple(_BEAMS.value)
-    own = (run.config.decode.widths, *run.config.evaluate.grid_widths[:1])
+    beams, decode, evaluate, tuned = tuple(_BEAMS.value), run.config.decode, run.config.evaluate, {}
+    if "tuned" in _WIDTHS.value:
+        tuned = {k: tuned_setting(run.workdir, k, evaluate.batch_size, decode.score_norm) for k in beams}
+        say(f"tuned: {', '.join(setting.label for setting in tuned.values())}")
+    given = [parse_widths(text) for text in _WIDTHS.value if text != "tuned"]
     config = ModesConfig(
         beams=beams,
         main_beams=beams[:1],
-        widths=tuple(dict.fromkeys(map(parse_widths, _WIDTHS.value) if _WIDTHS.value else own)),
+        widths=tuple(dict.fromkeys(given if _WIDTHS.value else (decode.widths, *evaluate.grid_widths[:1]))),
+        tuned=tuned,
         drafter=_DRAFTER.value,
         norms=tuple(_NORMS.value),
         tolerances=tuple(_TOLERANCES.value),

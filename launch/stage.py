@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from atspeed_jax.assets import fingerprint
@@ -65,14 +65,20 @@ def _steps(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def given_config() -> ExperimentConfig | None:
-    """The config of --config with its overrides, None without that flag. Raises ConfigError."""
+def given_fields() -> ConfigDict | None:
+    """What the file of --config says, with overrides; None without that flag. Raises ConfigError if it is not there."""
     if not flags.FLAGS["config"].present:
         return None
     file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
     if not Path(file).is_file():
         raise ConfigError(f"there is no config file {file}; give one, such as --config=configs/tiny.py")
-    return load(_CONFIG.value, ExperimentConfig)
+    return _CONFIG.value
+
+
+def given_config() -> ExperimentConfig | None:
+    """The config of --config with its overrides, None without that flag. Raises ConfigError."""
+    fields = given_fields()
+    return None if fields is None else load(fields, ExperimentConfig)
 
 
 def say(text: str) -> None:

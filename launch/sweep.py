@@ -17,7 +17,7 @@ from atspeed_jax.assets import fingerprint
 from atspeed_jax.processes import check_same, check_shared, is_writer
 from launch import backends, results
 from launch.config import check_workdir
-from launch.stage import start  # and its flags
+from launch.stage import given_fields, start  # and its flags
 from launch.trials import chosen, trials
 
 _BORROW = flags.DEFINE_multi_string("borrow", [], "Directories of runs whose finished stages may be used.")
@@ -29,7 +29,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would run or be submi
 
 def sweep() -> None:
     workdir, data_dir = Path(flags.FLAGS["workdir"].value), flags.FLAGS["data_dir"].value
-    settings, made = trials(flags.FLAGS["config"].value)
+    settings, made = trials(given_fields())
     picked = chosen(made, _ONLY.value) if _ONLY.value else made
     again = [trial.name for trial in chosen(made, _RESUBMIT.value)]
     todo = picked if _BACKEND.value == "local" else results.not_done(workdir, settings, picked)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -38,7 +38,8 @@ EXACT = ("strict", "stochastic")  # modes whose lists are those of the target al
 class ModesConfig:
     """beams: K; constraints, widths, drafter, norms, modes, tolerances, budgets, temperature: what is combined
     ("stochastic" is for the trie norm alone). seeds: draws per user in relaxed modes. main_beams: the K measured on all
-    users, the others on the evaluation's fixed few."""
+    users, the others on the evaluation's fixed few. tuned: {K: a setting shown beside those of `widths`}; plain beam
+    search, which it may be, is shown anyway."""
 
     beams: tuple[int, ...]
     main_beams: tuple[int, ...]
@@ -51,9 +52,10 @@ class ModesConfig:
     seeds: int
     constraints: tuple[Constraint, ...] = ("trie",)
     modes: tuple[Mode, ...] = ("strict", "stochastic", "relaxed", "relaxed_reference")
+    tuned: Mapping[int, Setting] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.seeds < 1 or not self.beams or not self.widths or not self.norms or not self.modes:
+        if self.seeds < 1 or not self.beams or not (self.widths or self.tuned) or not self.norms or not self.modes:
             raise ValueError(f"{self}: expected at least one seed, K, widths, norm and mode")
         for name, known in (("mode", Mode), ("norm", ScoreNorm), ("constraint", Constraint)):
             if stray := set(getattr(self, f"{name}s")) - set(get_args(known)):
@@ -70,8 +72,10 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
         heat = {mode: 1.0 if mode == "strict" else config.temperature for mode in modes}
         alone = [mode for mode in modes if mode != "relaxed_reference"]  # whose baseline is that of relaxed
         own = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in alone]
-        for widths in config.widths:
-            strict = speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm))
+        trees = [speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm)) for widths in config.widths]
+        if config.tuned and config.tuned[beams].method == "speculative":
+            trees.append(dataclasses.replace(config.tuned[beams], score_norm=norm))
+        for strict in dict.fromkeys(trees):
             if "strict" in modes:
                 own += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
                 own += [dataclasses.replace(strict, budget=count) for count in config.budgets]

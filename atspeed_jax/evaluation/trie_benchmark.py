@@ -1,12 +1,15 @@
-"""What a trie of millions of items costs: to build, to keep, and to search a level of, beside a search without one."""
+"""What a trie of millions of items costs: to build, keep, save, load, and search a level of, beside a search without
+one."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import resource
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,7 @@ import numpy as np
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.evaluation.benchmark import medians
 from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, prefix_counts
+from atspeed_jax.items.trie_files import load_trie, save_trie
 
 FIRST_CODE = 2  # after PAD and BOS, as in a catalogue
 
@@ -53,12 +57,13 @@ def random_ids(config: TrieBenchmark, items: int) -> np.ndarray:
 
 
 def measure(config: TrieBenchmark, items: int) -> dict:
-    """{"items", "build_s", "peak_gib", "bytes_per_item", "step_us", "unconstrained_topk_us"} of one size.
+    """{"items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s", "step_us", "unconstrained_topk_us"} of one
+    size.
 
     peak_gib: of this process so far, so measure each size in a process of its own. bytes_per_item: of the arrays,
-    padding included. step_us: the K best children of K random nodes per user, scores over the vocabulary included, mean
-    over levels 1..L-1; unconstrained_topk_us: the same among all codes of the level, without a trie. Both read the same
-    logits, and all sizes the same row width.
+    padding included. load_s: with checksums, the arrays mapped into memory. step_us: the K best children of K random
+    nodes per user, scores over the vocabulary included, mean over levels 1..L-1; unconstrained_topk_us: the same among
+    all codes of the level, without a trie. Both read the same logits, and all sizes the same row width.
     """
     ids = random_ids(config, items)
     nodes = prefix_counts(ids)
@@ -68,11 +73,23 @@ def measure(config: TrieBenchmark, items: int) -> dict:
     build = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(trie))
+    save, load = _seconds_of_files(trie)
     steps = {name: functools.partial(_seconds, call) for name, call in _steps(config, trie, nodes).items()}
     medians(steps, repeats=1)  # compiles
     times = medians(steps, repeats=config.repeats)
     per_level = {name: 1e6 * seconds / (config.length - 1) for name, seconds in times.items()}
-    return {"items": items, "build_s": build, "peak_gib": peak, "bytes_per_item": size / items, **per_level}
+    kept = {"peak_gib": peak, "bytes_per_item": size / items, "save_s": save, "load_s": load}
+    return {"items": items, "build_s": build, **kept, **per_level}
+
+
+def _seconds_of_files(trie: Trie) -> tuple[float, float]:
+    """Of save_trie and load_trie."""
+    with tempfile.TemporaryDirectory() as place:
+        start = time.perf_counter()
+        save_trie(Path(place) / "trie", trie)
+        saved = time.perf_counter()
+        load_trie(Path(place) / "trie")
+        return saved - start, time.perf_counter() - saved
 
 
 def _steps(config: TrieBenchmark, trie: Trie, nodes: tuple[int, ...]) -> dict[str, Callable]:

@@ -8,7 +8,7 @@ import pytest
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import modes
 from atspeed_jax.evaluation.decode_users import decode_users
-from atspeed_jax.evaluation.decoders import plain
+from atspeed_jax.evaluation.decoders import DecodeConfig, plain, speculative
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -43,6 +43,18 @@ def test_every_combination_has_its_row(made):
     both = modes.settings(dataclasses.replace(CONFIG, norms=("vocab", "trie"), beams=(3, 5), budgets=(6,)), 2)
     assert len(set(both)) == len(both) == 2 * (2 + 5) + 2 * (3 + 6)
     assert not [s for s in both if s.mode == "stochastic" and s.score_norm == "vocab"]
+
+
+def test_a_tuned_setting_is_shown_beside_the_widths():
+    config = dataclasses.replace(CONFIG, norms=("vocab",), beams=(3, 5))
+    fast = speculative("popularity", 5, DecodeConfig((8, 8), 2, "trie"))
+    both = modes.settings(dataclasses.replace(config, tuned={3: plain(3, "vocab"), 5: fast}), 2)
+    more = set(both) - set(modes.settings(config, 2))
+    kinds = {("strict", 0), ("strict", 0.3), ("relaxed", 0), ("relaxed_reference", 0)}
+    assert {(s.mode, s.tolerance) for s in more} == kinds
+    assert {(s.drafter, s.beams, s.widths, s.score_norm) for s in more} == {("popularity", 5, (8, 8), "vocab")}
+    alone = modes.settings(dataclasses.replace(config, widths=(), tuned={3: plain(3, "vocab"), 5: fast}), 2)
+    assert {s.widths for s in alone} == {(), (8, 8)} and len(both) == len(set(both))
 
 
 def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):

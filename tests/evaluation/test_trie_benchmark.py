@@ -18,7 +18,9 @@ def test_random_ids_are_distinct_sorted_and_of_their_levels():
 
 def test_a_row_holds_what_is_measured():
     row = measure(SMALL, 100)
-    assert set(row) == {"items", "build_s", "peak_gib", "bytes_per_item", "step_us", "unconstrained_topk_us"}
+    assert set(row) == {
+        *("items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s", "step_us", "unconstrained_topk_us")
+    }
     assert row["items"] == 100 and all(value > 0 for value in row.values())
     ids = random_ids(SMALL, 100)
     depth = [len(np.unique(ids[:, :level], axis=0)) for level in (1, 2, 3)]

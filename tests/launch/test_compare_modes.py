@@ -11,7 +11,15 @@ def test_the_table_is_printed_and_written(small_run, tmp_path):
     shutil.copytree(small_run.workdir, workdir)
     flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=", "--budgets=6", "--drafter=popularity"]
     flags += ["--widths=all,8", "--modes=strict,relaxed_reference"]
-    (result,) = run_mains([("compare_modes", workdir, SMALL, flags, "")], QUICK)
+    cases = {
+        "table": flags,
+        "no number": ["--beams=20,x"],
+        "not tuned": ["--beams=4", "--widths=tuned"],
+    }
+    results = run_mains([("compare_modes", workdir, SMALL, flags, "") for flags in cases.values()], QUICK)
+    result, no_number, not_tuned = results
+    assert no_number.code == 1 and "flag --beams=20,x: expected whole numbers with commas between" in no_number.err
+    assert not_tuned.code == 1 and "there is no " in not_tuned.err and "launch.tune_decoder" in not_tuned.err
     assert result.code == 0, result.err
     rows = json.loads((workdir / "modes.json").read_text())
     assert len(rows) == 1 + 3 and {row["K"] for row in rows} == {4}

@@ -1,10 +1,15 @@
 """launch.recommend as a user meets it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from mains import QUICK, SMALL, run_mains
+from mains import QUICK, ROOT, SMALL, run_mains
 
 USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
 
@@ -54,3 +59,25 @@ def test_a_mistake_ends_in_one_clear_line(ended, case, message):
     assert results[case].code == 1 and "Traceback" not in results[case].err
     assert message in results[case].err.splitlines()[-1]
     assert not (place / "other.jsonl").exists()
+
+
+@pytest.mark.slow  # it waits for a real process to be at work
+def test_a_killed_job_goes_on_to_the_same_file(small_run, tmp_path):
+    users = [{"user": n, "items": [n % 7, n % 11]} for n in range(60)]
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
+
+    def started(name, chunk):
+        flags = [f"--checkpoint={small_run.workdir}", f"--input={tmp_path / 'users.jsonl'}", f"--chunk={chunk}"]
+        command = [sys.executable, "-m", "launch.recommend", *flags, f"--output={tmp_path / name}", "--k=6"]
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | QUICK)
+
+    partial = tmp_path / "killed.jsonl.partial"
+    killed, deadline = started("killed.jsonl", 1), time.monotonic() + 300
+    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
+        assert killed.poll() is None and time.monotonic() < deadline
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL and not (tmp_path / "killed.jsonl").exists()
+    assert 3 <= partial.read_bytes().count(b"\n") < 60
+    assert started("killed.jsonl", 20).wait() == 0 and started("whole.jsonl", 20).wait() == 0
+    assert (tmp_path / "killed.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.jsonl", "users.jsonl", "whole.jsonl"]
