@@ -130,15 +130,14 @@ def _insert(leaf: jax.Array, tensor: jax.Array, layer: int) -> jax.Array:
 
 
 def _load_tensor(path: Path, theirs: str, matrix: bool, dtype, sharding) -> jax.Array:
+    def part(index) -> np.ndarray:
+        with safe_open(path, "numpy") as file:  # closed before the copies below: what it maps is memory, too
+            values = file.get_slice(theirs)[index[::-1] if matrix else index]
+        return np.ascontiguousarray(values.T if matrix else values, dtype)
+
     with safe_open(path, "numpy") as file:
-        stored = file.get_slice(theirs)
-        shape = tuple(stored.get_shape())
-
-        def part(index) -> np.ndarray:
-            values = stored[index[::-1] if matrix else index]
-            return np.ascontiguousarray((values.T if matrix else values).astype(dtype))
-
-        return jax.make_array_from_callback(shape[::-1] if matrix else shape, sharding, part)
+        shape = tuple(file.get_slice(theirs).get_shape())
+    return jax.make_array_from_callback(shape[::-1] if matrix else shape, sharding, part)
 
 
 def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:

@@ -62,7 +62,8 @@ def measure(config: ExperimentConfig) -> dict:
     for _ in range(3):
         state, metrics = update(state, sharding.shard_batch(batch(), mesh))
         jax.block_until_ready(metrics)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
+    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024 / GIB
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     peak -= before
     if told := jax.devices()[0].memory_stats():  # a device with a memory of its own

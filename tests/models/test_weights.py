@@ -227,3 +227,35 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(WeightsError, match=f"already has {ONE_FILE}"):
         save_weights(tmp_path, TIED, wide_params(TIED, seed=1))
     assert (tmp_path / ONE_FILE).read_bytes() == content
+
+
+RESIDENT = """
+import resource, sys
+from pathlib import Path
+import jax
+from atspeed_jax.models.weights import load_weights
+small, large = (Path(sys.argv[1]) / name for name in ("small", "large"))
+jax.block_until_ready(load_weights(small, SMALL))  # whatever is made once
+before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+params = jax.block_until_ready(load_weights(large, LARGE))
+status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
+peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
+print(peak - before, sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+"""
+
+
+@pytest.mark.slow  # a process of its own with a file of 0.5 GB
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_loading_takes_the_parameters_and_one_tensor(tmp_path):
+    large = dataclasses.replace(CONFIG, vocab_size=80_000, hidden_size=768, head_dim=192, intermediate_size=1024)
+    for name, config in (("small", CONFIG), ("large", large)):
+        (tmp_path / name).mkdir()
+        save_weights(tmp_path / name, config, wide_params(config, seed=0))
+    sizes = "from atspeed_jax.models.llama import LlamaConfig\nSMALL, LARGE = " + f"{CONFIG!r}, {large!r}"
+    command = [sys.executable, "-c", sizes + RESIDENT, str(tmp_path)]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    taken, parameters = map(int, done.stdout.split())
+    largest = 80_000 * 768 * 4
+    assert taken < parameters + 1.7 * largest, (taken, parameters)  # 0.7: programs, and what malloc keeps
