@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,8 +22,11 @@ from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig, make_optimizer
 from atspeed_jax.training.step import make_train_step
-from launch.peers import random_catalog, random_config, random_params, random_prompts
+from launch.peers import interleaved, random_catalog, random_config, random_params, random_prompts
 
+_DTYPES = flags.DEFINE_multi_enum(
+    "dtypes", ["float32", "bfloat16"], ["float32", "bfloat16"], "Of the lora suite (--dtypes=float32 for that alone)."
+)
 _ROWS = flags.DEFINE_integer("rows", 8, "Of the lora suite: rows per step.", lower_bound=1)
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=("q_proj", "v_proj"))
 OPTIM = OptimConfig(
@@ -80,13 +84,14 @@ def their_step(directory: Path, tokens: np.ndarray, dtype: str) -> Callable[[], 
     return run
 
 
-def lora_rows(path: Path, model: str = "110M", repeats: int = 7) -> list[dict]:
+def lora_rows(path: Path, model: str = "110M", repeats: int = 7, seconds: float = 60.0) -> list[dict]:
     """{"side", "dtype", "params_m", "rows", "tokens", "first_loss", "ms_p50", "rows_per_s", "ratio_to_peft",
-    "temporaries_mib"} of both sides in float32 and bfloat16; median of `repeats` steps, the first one left out."""
+    "temporaries_mib"} of both sides in each of --dtypes; median of `repeats` steps, of three if they take longer than
+    `seconds`; the first one is left out."""
     del path  # no file beside the rows
     catalog, found = random_catalog(0), []
     tokens = random_prompts(catalog, _ROWS.value, 84, 0)["tokens"]
-    for dtype in ("float32", "bfloat16"):
+    for dtype in _DTYPES.value:
         config = dataclasses.replace(random_config(model, catalog.vocab_size), dtype=dtype)
         params = jax.jit(random_params, static_argnums=(0, 1))(config, 0)
         count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
@@ -95,10 +100,7 @@ def lora_rows(path: Path, model: str = "110M", repeats: int = 7) -> list[dict]:
             ours, temporaries = our_step(config, params, tokens)
             runs = {"ours": ours, "peft": their_step(Path(place) / "base", tokens, dtype)}
         losses = {side: run() for side, run in runs.items()}
-        times: dict[str, list[float]] = {side: [] for side in runs}
-        for _ in range(repeats):
-            for side, run in runs.items():
-                times[side].append(_seconds(run))
+        times = interleaved({side: functools.partial(_seconds, run) for side, run in runs.items()}, repeats, seconds)
         middle = {side: float(np.median(values)) for side, values in times.items()}
         found += [
             {
@@ -115,6 +117,7 @@ def lora_rows(path: Path, model: str = "110M", repeats: int = 7) -> list[dict]:
             }
             for side in runs
         ]
+        print(f"[lora] {dtype}: ours {1e3 * middle['ours']:.0f} ms, peft {1e3 * middle['peft']:.0f} ms", flush=True)
     return found
 
 

@@ -17,6 +17,7 @@ from launch import peers, peers_lora  # noqa: E402
 def test_both_sides_begin_with_one_loss(monkeypatch):
     monkeypatch.setitem(peers.SIZES, "tiny", (64, 80, 2))
     monkeypatch.setattr(peers_lora, "_ROWS", SimpleNamespace(value=2))
+    monkeypatch.setattr(peers_lora, "_DTYPES", SimpleNamespace(value=["float32", "bfloat16"]))
     rows = peers_lora.lora_rows(Path("unused.json"), "tiny", repeats=1)
     assert [(row["side"], row["dtype"]) for row in rows] == [
         (side, dtype) for dtype in ("float32", "bfloat16") for side in ("ours", "peft")
