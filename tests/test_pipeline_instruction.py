@@ -14,6 +14,7 @@ from atspeed_jax.data.instructions import TEMPLATE, PromptConfig
 from atspeed_jax.evaluation.decoders import plain
 from atspeed_jax.evaluation.evaluate import users_with_items
 from atspeed_jax.evaluation.recommend import lists_of
+from atspeed_jax.evaluation.user_file import User
 from atspeed_jax.experiment import PretrainedConfig
 from atspeed_jax.export import export_decoder, export_hf
 from atspeed_jax.items.catalog import PAD
@@ -98,7 +99,8 @@ HISTORIES = [np.array(items, np.int64) for items in ([], [3], [1, 2, 3, 4, 5, 6]
 def lists(run, exclude_seen=False):
     shapes = {"history": 4, "buckets": (4,), "batch_size": 3}
     decoders = run.decoders(None)
-    return lists_of(decoders, plain(5, "vocab"), run.dataset, **shapes, exclude_seen=exclude_seen)(HISTORIES)
+    users = [User(row, items) for row, items in enumerate(HISTORIES)]
+    return lists_of(decoders, plain(5, "vocab"), run.dataset, **shapes, exclude_seen=exclude_seen)(users)
 
 
 @pytest.mark.slow
