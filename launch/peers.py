@@ -204,8 +204,8 @@ _MODELS = flags.DEFINE_list("models", list(SIZES), "Of the peers suite: sizes of
 _BATCHES = define_numbers("batches", "1,8", "Of the peers suite: users at once (110M: 1 alone).")
 _KS = define_numbers("ks", "1,5,20", "Of the peers suite: K.")
 _PROMPTS = define_numbers("prompts", "80,300", "Of the peers suite: tokens per prompt, BOS apart.")
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Timed rounds of each cell of peers.", lower_bound=3)
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "Peers, lora: a slower cell stops after three rounds.", 0.0)
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Of the peers suite: timed rounds of each cell.", lower_bound=3)
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "Of the peers suite: a slower cell stops after three rounds.", 0.0)
 
 
 def peers_rows(path: Path) -> list[dict]:

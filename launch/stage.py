@@ -26,22 +26,23 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which o
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it.")
 
 
-class _ListParser(flags.ArgumentParser):
-    """The parts of a text between its commas, each parsed; ValueError, which absl gives the flag's name, otherwise."""
+class _NumbersParser(flags.ListParser):
+    """Each part of a list parsed; ValueError, which absl gives the flag's name, otherwise."""
 
     def __init__(self, parse, expected: str):
+        super().__init__()
         self._parse, self._expected = parse, expected
 
     def parse(self, argument):
         try:
-            return [self._parse(part.strip()) for part in argument.split(",") if argument]
+            return [self._parse(part) for part in super().parse(argument)]
         except ValueError:
             raise ValueError(f"expected {self._expected} with commas between") from None
 
 
 def define_numbers(name: str, default: str, help: str, parse=int, expected="whole numbers") -> flags.FlagHolder:
     """A flag that is a list of numbers, such as --beams=20,5; a mistake ends the program before any work."""
-    return flags.DEFINE(_ListParser(parse, expected), name, default, help, serializer=flags.ListSerializer(","))
+    return flags.DEFINE(_NumbersParser(parse, expected), name, default, help, serializer=flags.ListSerializer(","))
 
 
 def open_run() -> Run:

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +112,7 @@ def recommend(
     barrier("what is already written")
     users, made_from = iter(users), json.loads(claim.read_text("utf-8"))
     digest, count = hashlib.sha256(), made_from["users"]
-    for start in range(0, count, chunk):
-        _add(digest, list(itertools.islice(users, min(chunk, count - start))))
+    _add(digest, itertools.islice(users, count))
     if digest.hexdigest() != made_from["histories"]:
         raise RecommendError(
             f"{partial} has lists of {count} users with whom, and whose histories, the input does not begin: give the "
@@ -136,7 +135,7 @@ def recommend(
     return count
 
 
-def _add(digest, users: Sequence[User]) -> None:
+def _add(digest, users: Iterable[User]) -> None:
     """Adds users and their histories, in order, to a hash of hashlib."""
     for user in users:
         digest.update(json.dumps([user.user, user.items.tolist()]).encode())
@@ -204,7 +203,7 @@ def _resume(partial: Path, claim: Path, fingerprint: str) -> None:
                 f"{partial} was begun with another model, list size or decoder; delete it, or choose another --output"
             )
         with open(partial, "rb+") as file:
-            whole = sum(line.endswith(b"\n") for line in itertools.islice(iter(file.readline, b""), made_from["users"]))
+            whole = sum(line.endswith(b"\n") for line in itertools.islice(file, made_from["users"]))
             if whole < made_from["users"]:
                 raise RecommendError(
                     f"{partial} has {whole} lines, where {claim.name} counts {made_from['users']}: it was changed; "

@@ -85,11 +85,8 @@ def measure(config: TrieBenchmark, items: int) -> dict:
 def _seconds_of_files(trie: Trie) -> tuple[float, float]:
     """Of save_trie and load_trie."""
     with tempfile.TemporaryDirectory() as place:
-        start = time.perf_counter()
-        save_trie(Path(place) / "trie", trie)
-        saved = time.perf_counter()
-        load_trie(Path(place) / "trie")
-        return saved - start, time.perf_counter() - saved
+        directory = Path(place) / "trie"
+        return _seconds(lambda: save_trie(directory, trie)), _seconds(lambda: load_trie(directory))
 
 
 def _steps(config: TrieBenchmark, trie: Trie, nodes: tuple[int, ...]) -> dict[str, Callable]:

@@ -98,28 +98,26 @@ def load_weights(directory: Path, config: LlamaConfig, *, dtype: str = "float32"
     """
     files = weight_files(Path(directory), config)
     first = SingleDeviceSharding(jax.local_devices()[0])
-    tree: dict[str, Any] = {}
+    shapes, tree = param_shapes(config), {}
     for name in _names(config):
         *parents, last = name.ours.split("/")
         sharding = first if shardings is None else _leaf(shardings, name.ours)
-        layers = config.layers if name.per_layer else None
+        shape = _leaf(shapes, name.ours).shape
         node = functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)
-        node[last] = _load_leaf(files, name, layers, jnp.dtype(dtype), sharding)
+        node[last] = _load_leaf(files, name, shape, jnp.dtype(dtype), sharding)
     return tree
 
 
-def _load_leaf(files: Mapping[str, Path], name: Name, layers: int | None, dtype, sharding) -> jax.Array:
-    if layers is None:
-        return _load_tensor(files[name.theirs], name.theirs, name.matrix, dtype, sharding)
+def _load_leaf(files: Mapping[str, Path], name: Name, shape: tuple[int, ...], dtype, sharding) -> jax.Array:
+    if not name.per_layer:
+        return _load_tensor(files[name.theirs], name.theirs, shape, name.matrix, dtype, sharding)
     inner = sharding
     if isinstance(sharding, NamedSharding):
         inner = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
-    leaf = None
-    for layer in range(layers):
+    leaf = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=sharding)(shape, dtype)
+    for layer in range(shape[0]):
         theirs = name.theirs.format(layer=layer)
-        tensor = _load_tensor(files[theirs], theirs, name.matrix, dtype, inner)
-        if leaf is None:
-            leaf = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=sharding)((layers, *tensor.shape), dtype)
+        tensor = _load_tensor(files[theirs], theirs, shape[1:], name.matrix, dtype, inner)
         leaf = _insert(leaf, tensor, layer)
     return leaf
 
@@ -129,15 +127,16 @@ def _insert(leaf: jax.Array, tensor: jax.Array, layer: int) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(leaf, tensor, layer, 0)
 
 
-def _load_tensor(path: Path, theirs: str, matrix: bool, dtype, sharding) -> jax.Array:
+def _load_tensor(path: Path, theirs: str, shape: tuple[int, ...], matrix: bool, dtype, sharding) -> jax.Array:
+    """The tensor `theirs` as ours, of `shape`; matrix: it is stored turned."""
+
     def part(index) -> np.ndarray:
         with safe_open(path, "numpy") as file:  # closed before the copies below: what it maps is memory, too
             values = file.get_slice(theirs)[index[::-1] if matrix else index]
         return np.ascontiguousarray(values.T if matrix else values, dtype)
 
-    with safe_open(path, "numpy") as file:
-        shape = tuple(file.get_slice(theirs).get_shape())
-    return jax.make_array_from_callback(shape[::-1] if matrix else shape, sharding, part)
+    # Waits: the host's copy is held until it has been placed, and others would gather behind it.
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
 
 
 def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:

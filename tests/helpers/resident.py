@@ -8,13 +8,12 @@ that one. All in GiB, as a JSON object.
 import dataclasses
 import functools
 import json
-import resource
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 
+import resident_memory
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.models.llama import init_params
 from atspeed_jax.planning.plan import GIB, plan, random_catalog
@@ -36,12 +35,6 @@ def config_of(layers: int, hidden: int, rows: int) -> ExperimentConfig:
     return dataclasses.replace(config, target=target, train_target=train)
 
 
-def now() -> float:
-    """Resident memory of this process, GiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / GIB
-
-
 def measure(config: ExperimentConfig) -> dict:
     model, train = config.target.llama(CATALOG.vocab_size), config.train_target
     fit, mesh = train.fit(100), sharding.make_mesh(config.mesh)
@@ -57,13 +50,12 @@ def measure(config: ExperimentConfig) -> dict:
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
     begin = init.func.lower().compile()
     update = step.lower(abstract, sharding.shard_batch(batch(), mesh)).compile()
-    before = now()
+    before = resident_memory.now() / GIB
     state = begin()
     for _ in range(3):
         state, metrics = update(state, sharding.shard_batch(batch(), mesh))
         jax.block_until_ready(metrics)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
-    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024 / GIB
+    peak = resident_memory.peak() / GIB
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     peak -= before
     if told := jax.devices()[0].memory_stats():  # a device with a memory of its own

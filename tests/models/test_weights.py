@@ -230,17 +230,16 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 RESIDENT = """
-import resource, sys
+import sys
 from pathlib import Path
 import jax
+import resident_memory
 from atspeed_jax.models.weights import load_weights
 small, large = (Path(sys.argv[1]) / name for name in ("small", "large"))
 jax.block_until_ready(load_weights(small, SMALL))  # whatever is made once
-before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+before = resident_memory.now()
 params = jax.block_until_ready(load_weights(large, LARGE))
-status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with that of the parent
-peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
-print(peak - before, sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+print(resident_memory.peak() - before, sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
 """
 
 
@@ -253,9 +252,7 @@ def test_loading_takes_the_parameters_and_one_tensor(tmp_path):
         save_weights(tmp_path / name, config, wide_params(config, seed=0))
     sizes = "from atspeed_jax.models.llama import LlamaConfig\nSMALL, LARGE = " + f"{CONFIG!r}, {large!r}"
     command = [sys.executable, "-c", sizes + RESIDENT, str(tmp_path)]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
-    )
-    taken, parameters = map(int, done.stdout.split())
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'helpers'}"}
+    taken, parameters = map(int, subprocess.check_output(command, env=os.environ | paths, text=True).split())
     largest = 80_000 * 768 * 4
     assert taken < parameters + 1.7 * largest, (taken, parameters)  # 0.7: programs, and what malloc keeps
