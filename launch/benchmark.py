@@ -6,10 +6,11 @@ python -m launch.benchmark --suite=alignment --json=alignment.json --config=conf
 python -m launch.benchmark --suite=input --json=input.json --config=configs/lcrec_small.py --workdir=DIR
 python -m launch.benchmark --suite=peers --json=peers.json [--models=4M,25M,110M]   # or --suite=lora
 
-trie: every size is measured in a process of its own, so that its peak memory is its own. overhead: of a trained run,
-every mode on validation users, one at a time. alignment: of a trained run, a step with one tree per sample beside a
-copy of the prompt per beam. input: of a run whose data stage is done, how fast batches are made beside how fast the
-target's training reads them. peers, lora: Hugging Face `generate` and PEFT beside ours.
+trie: every size is built in a process of its own, so that its peak memory is its own; the steps of all sizes are timed
+interleaved in one more. overhead: of a trained run, every mode on validation users, one at a time. alignment: of a
+trained run, a step with one tree per sample beside a copy of the prompt per beam. input: of a run whose data stage is
+done, how fast batches are made beside how fast the target's training reads them. peers, lora: Hugging Face `generate`
+and PEFT beside ours.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The suites of launch.benchmark that measure ours alone: the trie, and parts of a trained run."""
 
 import multiprocessing
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from absl import flags
 
 from atspeed_jax.evaluation.alignment_benchmark import alignment_steps
 from atspeed_jax.evaluation.overhead_benchmark import overhead_of_modes
-from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure
+from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure_build, measure_steps
 from atspeed_jax.pipeline import Run
 from launch.stage import define_numbers, open_run
 
@@ -20,8 +21,12 @@ _USERS = flags.DEFINE_integer("users", 100, "Validation users of the overhead su
 
 def trie_rows(_: Path) -> list[dict]:
     config = TrieBenchmark(codes=_CODES.value)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as fresh:
-        return [fresh.submit(measure, config, items).result() for items in _SIZES.value]
+    processes = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    with tempfile.TemporaryDirectory() as place, processes as fresh:
+        kept = [Path(place) / str(number) for number in range(len(_SIZES.value))]
+        made = [fresh.submit(measure_build, config, *one).result() for one in zip(_SIZES.value, kept, strict=True)]
+        steps = fresh.submit(measure_steps, config, kept).result()
+    return [build | step for build, step in zip(made, steps, strict=True)]
 
 
 def trained_run() -> Run:

@@ -86,7 +86,7 @@ def search_levels(
             )
         calls += needs
         children = B.children_of(trie, level, settled, logits, score_norm, temperature)
-        settled = noise.settle(mode, prompt.keys, level, settled, children, beams)
+        settled = noise.settle(mode, prompt.keys, trie, level, settled, children, beams)
         if level + 1 < trie.length:
             settled = B.place(settled, level + 1, layout)
         levels.append(settled)

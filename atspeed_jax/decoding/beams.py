@@ -121,7 +121,7 @@ def children_of(
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
     token = jnp.where(exists, trie.child_token(level, edge), 0)
-    logit = jnp.take_along_axis(logits, token, -1)
+    logit = jnp.take_along_axis(logits, token, -1, mode="clip")
     if norm == "vocab":
         total = jax.nn.logsumexp(logits, -1, keepdims=True)
     else:
@@ -131,19 +131,19 @@ def children_of(
     return Children(edge, token, jnp.where(exists, log_prob, LOWEST), exists)
 
 
-def best(beams: Beams, children: Children, level: int, count: int) -> Beams:
+def best(trie: Trie, level: int, beams: Beams, children: Children, count: int) -> Beams:
     """The `count` best children of nodes of `level` by cumulative (or perturbed) score, in trie order, invalid last."""
     key = children.total(beams) if children.perturbed is None else children.perturbed
-    _, index = jax.lax.top_k(key.reshape(key.shape[0], -1), min(count, key[0].size))
-    found = jnp.take_along_axis(children.exists.reshape(key.shape[0], -1), index, 1)
-    return take_children(beams, children, level, index, found).resize(count)
+    value, index = jax.lax.top_k(key.reshape(key.shape[0], -1), min(count, key[0].size))
+    found = ~(value <= LOWEST)  # so NaN, which `not_finite` tells, is found
+    return take_children(trie, level, beams, children, index, found).resize(count)
 
 
-def take_children(beams: Beams, children: Children, level: int, index: NodeInt, found: NodeBool) -> Beams:
+def take_children(trie: Trie, level: int, beams: Beams, children: Children, index: NodeInt, found: NodeBool) -> Beams:
     """The children at flat positions index [B, M] where found [B, M], in trie order, invalid last.
 
     Parents are in trie order and children in code order, so the flat index is the trie order and sorting it restores
-    it.
+    it. Tokens are read from the trie again: `children.token` would have to be kept whole for these few.
     """
     batch, _, row = children.edge.shape
     total = children.total(beams)
@@ -156,11 +156,13 @@ def take_children(beams: Beams, children: Children, level: int, index: NodeInt, 
     def pick(values, invalid):
         return jnp.where(valid, jnp.take_along_axis(values.reshape(batch, -1), index, 1), invalid)
 
+    node = pick(children.edge, 0)
+    token = jnp.where(valid, trie.child_token(level, node), 0)
     return Beams(
-        tokens=parent.tokens.at[..., level].set(pick(children.token, 0)),
+        tokens=parent.tokens.at[..., level].set(token),
         path=parent.path,
         score=pick(total, LOWEST),
-        node=pick(children.edge, 0),
+        node=node,
         valid=valid,
         perturbed=None if children.perturbed is None else pick(children.perturbed, LOWEST),
     )

@@ -101,7 +101,7 @@ def draft_tree(
             # Noise is conditioned on all siblings, as the target's is, those that need no drafting too.
             children = noise.perturb(config.mode, Purpose.DRAFT, prompt.keys, level, nodes[level], children)
             children = B.open_children(trie, level, children, config.score_norm)
-            drafted = B.best(nodes[level], children, level, config.widths[level])
+            drafted = B.best(trie, level, nodes[level], children, config.widths[level])
             proposed[level] = children.replace(perturbed=None)
     return nodes, proposed, cache
 

@@ -15,6 +15,7 @@ from jaxtyping import Int, Key
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Mode
+from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import ChildFloat, NodeFloat, NodeLevels
 
 
@@ -76,10 +77,16 @@ def perturb(
 
 
 def settle(
-    mode: Mode, keys: Key[Array, " B"] | None, level: int, beams: B.Beams, children: B.Children, count: int
+    mode: Mode,
+    keys: Key[Array, " B"] | None,
+    trie: Trie,
+    level: int,
+    beams: B.Beams,
+    children: B.Children,
+    count: int,
 ) -> B.Beams:
     """What the target alone keeps of the children of its beams: the best, or its own draw."""
-    found = B.best(beams, perturb(mode, Purpose.TARGET, keys, level, beams, children), level, count)
+    found = B.best(trie, level, beams, perturb(mode, Purpose.TARGET, keys, level, beams, children), count)
     return forget(found) if mode in ("relaxed", "relaxed_reference") else found
 
 

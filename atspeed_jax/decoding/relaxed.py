@@ -19,6 +19,7 @@ from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import select_rows
 from atspeed_jax.decoding.noise import Purpose
+from atspeed_jax.items.trie import Trie
 
 TINY = 1e-12  # probability that is left only by rounding
 
@@ -36,6 +37,7 @@ class Draws(NamedTuple):
 
 def choose(
     keys: Key[Array, " B"],
+    trie: Trie,
     level: int,
     survivors: B.Beams,
     target: B.Children,
@@ -71,7 +73,7 @@ def choose(
     else:
         chosen = _exactly(p, q, draws, noises, count)
     kept, index = jax.lax.top_k((chosen & exists).astype(jnp.int32), min(count, exists.shape[1]))
-    return noise.forget(B.take_children(survivors, target, level, index, kept > 0).resize(count))
+    return noise.forget(B.take_children(trie, level, survivors, target, index, kept > 0).resize(count))
 
 
 def _draws(keys, level, drafted: B.Beams | None, edge, exists) -> Draws:

@@ -92,7 +92,7 @@ def accept(
         if config.score_norm == "trie" and level:
             carried = settled.replace(valid=B.finished(trie, level, settled, config.score_norm))
             (current, children), proposal = with_finished(trie, level, carried, (current, children), proposal)
-        found = choose(keys, level, current, children, proposal, nodes.get(level + 1), config)
+        found = choose(keys, trie, level, current, children, proposal, nodes.get(level + 1), config)
         alive = alive | starts
         settled = select_rows(alive, found, settled)
         faulty = jnp.where(alive & (faulty == 0) & B.not_finite(children), level + 1, faulty)
@@ -131,7 +131,7 @@ def finish(trie: Trie, settled: B.Beams, at: RowInt, config: SearchConfig) -> tu
         return settled, at
     for level in range(1, trie.length):
         done = (at == level) & (B.finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)
-        items = B.best(settled, B.only_children(trie, level, settled), level, config.beams)
+        items = B.best(trie, level, settled, B.only_children(trie, level, settled), config.beams)
         settled = select_rows(done, items.replace(perturbed=settled.perturbed), settled)
         at = jnp.where(done, level + 1, at)
     return settled, at
@@ -139,6 +139,7 @@ def finish(trie: Trie, settled: B.Beams, at: RowInt, config: SearchConfig) -> tu
 
 def choose(
     keys: Key[Array, " B"] | None,
+    trie: Trie,
     level: int,
     current: B.Beams,
     children: B.Children,
@@ -152,9 +153,10 @@ def choose(
     modes look at these draws; where there are none, the target draws alone.
     """
     if config.mode in ("strict", "stochastic") or drafted is None:
-        return noise.settle(config.mode, keys, level, current, children, config.beams)
+        return noise.settle(config.mode, keys, trie, level, current, children, config.beams)
     return relaxed.choose(
         keys,
+        trie,
         level,
         current,
         children,

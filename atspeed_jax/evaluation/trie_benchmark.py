@@ -6,9 +6,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import resource
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.evaluation.benchmark import medians
+from atspeed_jax.items.levels import LevelTrie
 from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, prefix_counts
 from atspeed_jax.items.trie_files import load_trie, save_trie
 
@@ -32,7 +32,7 @@ class TrieBenchmark:
     codes: int = 2048
     beams: int = 20
     batch: int = 8
-    repeats: int = 30
+    repeats: int = 100
     seed: int = 0
 
     @property
@@ -56,14 +56,12 @@ def random_ids(config: TrieBenchmark, items: int) -> np.ndarray:
     return ids
 
 
-def measure(config: TrieBenchmark, items: int) -> dict:
-    """{"items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s", "step_us", "unconstrained_topk_us"} of one
-    size.
+def measure_build(config: TrieBenchmark, items: int, directory: Path) -> dict:
+    """{"items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s"} of one size; its trie is left in
+    `directory`.
 
-    peak_gib: of this process so far, so measure each size in a process of its own. bytes_per_item: of the arrays,
-    padding included. load_s: with checksums, the arrays mapped into memory. step_us: the K best children of K random
-    nodes per user, scores over the vocabulary included, mean over levels 1..L-1; unconstrained_topk_us: the same among
-    all codes of the level, without a trie. Both read the same logits, and all sizes the same row width.
+    peak_gib: of this program so far, so measure each size in a process of its own. bytes_per_item: of the arrays,
+    padding included. load_s: with checksums, the arrays mapped into memory.
     """
     ids = random_ids(config, items)
     nodes = prefix_counts(ids)
@@ -71,29 +69,47 @@ def measure(config: TrieBenchmark, items: int) -> dict:
     trie = build_trie(ids, TrieCapacity.padded(nodes, (config.codes,) * config.length))
     jax.block_until_ready(jax.tree.leaves(trie))
     build = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    peak = _peak_bytes() / 2**30
     size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(trie))
-    save, load = _seconds_of_files(trie)
-    steps = {name: functools.partial(_seconds, call) for name, call in _steps(config, trie, nodes).items()}
+    save, load = _seconds(lambda: save_trie(directory, trie)), _seconds(lambda: load_trie(directory))
+    kept = {"peak_gib": peak, "bytes_per_item": size / items, "save_s": save, "load_s": load}
+    return {"items": items, "build_s": build, **kept}
+
+
+def measure_steps(config: TrieBenchmark, directories: Sequence[Path]) -> list[dict]:
+    """{"step_us", "unconstrained_topk_us"} of the trie in each directory, all interleaved, so that a drift of the
+    machine hits all of them alike.
+
+    step_us: the K best children of K random nodes per user, scores over the vocabulary included, mean over levels
+    1..L-1; unconstrained_topk_us: the same among all codes of the level, without a trie. Both read the same logits, and
+    all sizes the same row width.
+    """
+    steps = {}
+    for number, directory in enumerate(directories):
+        for name, call in _steps(config, jax.device_put(load_trie(directory))).items():
+            steps[number, name] = functools.partial(_seconds, call)
     medians(steps, repeats=1)  # compiles
     times = medians(steps, repeats=config.repeats)
-    per_level = {name: 1e6 * seconds / (config.length - 1) for name, seconds in times.items()}
-    kept = {"peak_gib": peak, "bytes_per_item": size / items, "save_s": save, "load_s": load}
-    return {"items": items, "build_s": build, **kept, **per_level}
+    rows = [{} for _ in directories]
+    for (number, name), seconds in times.items():
+        rows[number][name] = 1e6 * seconds / (config.length - 1)
+    return rows
 
 
-def _seconds_of_files(trie: Trie) -> tuple[float, float]:
-    """Of save_trie and load_trie."""
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / "trie"
-        return _seconds(lambda: save_trie(directory, trie)), _seconds(lambda: load_trie(directory))
+def _peak_bytes() -> int:
+    """Resident since this program began, on Linux; ru_maxrss, which is elsewhere, would begin with the parent's."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
 
 
-def _steps(config: TrieBenchmark, trie: Trie, nodes: tuple[int, ...]) -> dict[str, Callable]:
+def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:
     """{name: a call to be timed, over levels 1..L-1}."""
     shape, levels = (config.batch, config.beams), range(1, config.length)
     rng = np.random.default_rng(config.seed)
     logits = jnp.asarray(rng.normal(size=(*shape, config.vocab)), jnp.float32)
+    nodes = [int(rows[-1]) for rows in trie.row_start]  # of depth 1..L
     none, valid = jnp.zeros((*shape, config.length), jnp.int32), jnp.ones(shape, bool)
     beams = [
         B.Beams(none, none, jnp.zeros(shape), jnp.asarray(rng.integers(0, nodes[level - 1], shape), jnp.int32), valid)
@@ -103,9 +119,13 @@ def _steps(config: TrieBenchmark, trie: Trie, nodes: tuple[int, ...]) -> dict[st
     @jax.jit
     def constrained(trie, beams, logits):
         return [
-            B.best(parents, B.children_of(trie, level, parents, logits, "vocab"), level, config.beams)
+            B.best(trie, level, parents, B.children_of(trie, level, parents, logits, "vocab"), config.beams)
             for level, parents in zip(levels, beams, strict=True)
         ]
+
+    free = LevelTrie(
+        tuple(FIRST_CODE + level * config.codes + jnp.arange(config.codes) for level in range(config.length))
+    )
 
     @jax.jit
     def unconstrained(beams, logits):
@@ -115,7 +135,7 @@ def _steps(config: TrieBenchmark, trie: Trie, nodes: tuple[int, ...]) -> dict[st
             log_prob = jax.nn.log_softmax(logits, -1)[..., start : start + config.codes]
             code = jnp.broadcast_to(jnp.arange(config.codes), log_prob.shape)
             children = B.Children(code, code + start, log_prob, jnp.ones(code.shape, bool))
-            found.append(B.best(parents, children, level, config.beams))
+            found.append(B.best(free, level, parents, children, config.beams))
         return found
 
     return {

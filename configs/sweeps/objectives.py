@@ -19,7 +19,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     if size not in ("full", "short"):
         raise ValueError(f"size {size!r}: expected 'full' or 'short'")
     short = size == "short"
-    epochs = 2.0 if short else 4.0
+    epochs = 1.0 if short else 2.0
     runs = {name: dict(align=dict(objective=name)) for name in ON_BEAMS}
     runs |= {name: dict(align=dict(objective=name), train_align=dict(epochs=2 * epochs)) for name in ON_HISTORIES}
     for name in () if short else THREE_SEEDS:

@@ -70,7 +70,7 @@ def test_children_and_their_log_probabilities(norm):
 def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
     """Against sorting in Python, over scores of few values."""
     rng = np.random.default_rng(1)
-    best = jax.jit(B.best, static_argnums=(2, 3))
+    best = jax.jit(B.best, static_argnums=(1, 4))
     children_of = jax.jit(B.children_of, static_argnums=(1, 4))
     for _ in range(20):
         beams = level_two([0, 1, 2, 4], -rng.integers(0, 3, 4).astype(float), rng.random(4) < 0.8)
@@ -78,7 +78,7 @@ def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
         logits[..., 0] = 64  # alone in the log-sum-exp, so that scores are exact
         children = children_of(TRIE, 2, beams, jnp.asarray(logits), "vocab")
         for count in (1, 4, 20):  # up to more than there are places
-            kept = jax.tree.map(np.asarray, best(beams, children, 2, count))
+            kept = jax.tree.map(np.asarray, best(TRIE, 2, beams, children, count))
             assert kept.count == count
             for user in range(2):
                 candidates = [
@@ -164,7 +164,7 @@ def test_finished_beams_have_one_child_of_probability_one():
     place = next(n for n, prefix in enumerate(LEVEL_TWO) if sum(tuple(row[:2]) == prefix for row in IDS.tolist()) == 1)
     row = next(n for n, one in enumerate(IDS.tolist()) if tuple(one[:2]) == LEVEL_TWO[place])
     beams = level_two([place], [-1.5])
-    child = B.best(beams, B.only_children(TRIE, 2, beams), 2, 3)
+    child = B.best(TRIE, 2, beams, B.only_children(TRIE, 2, beams), 3)
     assert child.valid.tolist() == [[True, False, False]] * 2
     assert child.node[0, 0] == row and child.tokens[0, 0].tolist() == IDS[row].tolist() and child.score[0, 0] == -1.5
 

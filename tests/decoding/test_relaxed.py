@@ -12,6 +12,7 @@ from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import relaxed
 from atspeed_jax.decoding.base import DecodeError, SearchConfig
 from atspeed_jax.decoding.noise import user_keys
+from atspeed_jax.items.trie import build_trie
 from cases import DRAFTS, STEP, Shape, items_of, make_batch
 from laws import ROUNDS, crowd, p_value, smooth
 from table_model import COUNTED, table_logits
@@ -106,15 +107,16 @@ def test_one_level_as_the_paper_counts_it():
     root = B.Beams(
         tokens, tokens, jnp.zeros((users, 1)), tokens[..., 0], jnp.ones((users, 1), bool), jnp.zeros((users, 1))
     )
+    trie = build_trie(np.arange(4)[:, None])
     edge = jnp.broadcast_to(jnp.arange(4), (users, 1, 4))
     children = B.Children(edge, edge, jnp.broadcast_to(jnp.log(p), edge.shape), jnp.ones(edge.shape, bool))
 
     @jax.jit
     def run(keys):
         gumbel = jax.random.gumbel(jax.random.key(9), (users, 1, 4))
-        drafted = B.best(root, children.replace(perturbed=children.log_prob + gumbel), 0, 3)
+        drafted = B.best(trie, 0, root, children.replace(perturbed=children.log_prob + gumbel), 3)
         return [
-            relaxed.choose(keys, 0, root, children, root, children, drafted, 2, reference=which).node
+            relaxed.choose(keys, trie, 0, root, children, root, children, drafted, 2, reference=which).node
             for which in (False, True)
         ]
 

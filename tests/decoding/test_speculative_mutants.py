@@ -122,9 +122,9 @@ MUTANTS = [
            "inputs = B.level_input(nodes[level], level, prompt, layout, jnp.zeros_like(at))",
            GAMMA_ONE, "check_walk"),
     Mutant("the draft ranks without the settled scores", "decoding/draft.py",
-           "drafted = B.best(nodes[level], children, level, config.widths[level])",
+           "drafted = B.best(trie, level, nodes[level], children, config.widths[level])",
            "free = nodes[level].replace(score=jnp.zeros_like(nodes[level].score))\n"
-           "            drafted = B.best(free, children, level, config.widths[level])",
+           "            drafted = B.best(trie, level, free, children, config.widths[level])",
            NARROW, "check_walk"),
     Mutant("finished beams block a level", "decoding/verify.py",
            "covered = ~found.valid | B.finished(trie, level + 1, found, config.score_norm)",

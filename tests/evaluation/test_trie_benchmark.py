@@ -1,7 +1,10 @@
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 
-from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure, random_ids
+from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, _peak_bytes, measure_build, measure_steps, random_ids
 
 SMALL = TrieBenchmark(length=3, codes=8, beams=2, batch=2, repeats=2)
 
@@ -16,14 +19,24 @@ def test_random_ids_are_distinct_sorted_and_of_their_levels():
         random_ids(SMALL, 300)
 
 
-def test_a_row_holds_what_is_measured():
-    row = measure(SMALL, 100)
-    assert set(row) == {
-        *("items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s", "step_us", "unconstrained_topk_us")
-    }
-    assert row["items"] == 100 and all(value > 0 for value in row.values())
-    ids = random_ids(SMALL, 100)
-    depth = [len(np.unique(ids[:, :level], axis=0)) for level in (1, 2, 3)]
-    padded = [2 ** int(np.ceil(np.log2(count))) for count in depth]
-    entries = sum(padded) + (1 + 1) + sum(count + 1 for count in padded[:2])  # tokens, and the rows of depth 0, 1, 2
-    assert row["bytes_per_item"] == 4 * entries / 100
+def test_a_row_holds_what_is_measured(tmp_path):
+    sizes = {100: tmp_path / "a", 200: tmp_path / "b"}
+    rows = [measure_build(SMALL, items, directory) for items, directory in sizes.items()]
+    steps = measure_steps(SMALL, list(sizes.values()))
+    for items, row, step in zip(sizes, rows, steps, strict=True):
+        assert set(row) == {"items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s"}
+        assert set(step) == {"step_us", "unconstrained_topk_us"}
+        assert row["items"] == items and all(value > 0 for value in (row | step).values())
+        ids = random_ids(SMALL, items)
+        depth = [len(np.unique(ids[:, :level], axis=0)) for level in (1, 2, 3)]
+        padded = [2 ** int(np.ceil(np.log2(count))) for count in depth]
+        entries = sum(padded) + (1 + 1) + sum(count + 1 for count in padded[:2])  # tokens; rows of depth 0, 1, 2
+        assert row["bytes_per_item"] == 4 * entries / items
+
+
+def test_the_peak_is_that_of_the_process_itself():
+    """What the parent held must not count, as it does in ru_maxrss."""
+    held = np.ones(2**27)  # 1 GiB
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        peak = fresh.submit(_peak_bytes).result()
+    assert 2**20 < peak < held.nbytes
