@@ -120,6 +120,16 @@ def test_several_processes_stop_together_outside_training_too(tmp_path):
 
 
 @pytest.mark.slow
+def test_sigterm_before_any_training_stops_all_at_its_first_step(tmp_path):
+    begun = begin_until("data", tmp_path / "run")
+    begun[1].terminate()
+    said = [process.communicate(timeout=300)[1] for process in begun]
+    assert [process.returncode for process in begun] == [75, 75], said
+    assert all("target: SIGTERM came, saved at step " in one for one in said), said
+    run_by(2, "train_target", f"--config={SMALL}", f"--workdir={tmp_path / 'run'}")
+
+
+@pytest.mark.slow
 def test_who_loses_the_others_says_so_and_what_to_do(tmp_path):
     begun = begin_until("target/metrics.jsonl", tmp_path / "run", "--config.train_target.epochs=1000.0")
     begun[1].kill()

@@ -62,6 +62,8 @@ class ModesConfig:
                 raise ValueError(f"{name} {min(stray)!r}: expected some of {', '.join(get_args(known))}")
         if stray := set(self.main_beams) - set(self.beams):
             raise ValueError(f"main_beams={self.main_beams}: K {min(stray)} is not among beams={self.beams}")
+        if self.tuned and (missing := set(self.beams) - set(self.tuned)):
+            raise ValueError(f"tuned has no setting for K {min(missing)}: expected one for each of beams={self.beams}")
 
 
 def settings(config: ModesConfig, gamma: int) -> list[Setting]:

@@ -33,7 +33,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         tolerances=(),
         budgets=(),
         temperature=1.0,
-        seeds=2,
+        seeds=1,
     )
     ways = [measure | dict(constraints=("trie",), widths=((40, 40, 40), ("all", 96, 128)))]
     if not short:

@@ -152,3 +152,5 @@ def test_a_mode_that_does_not_exist_is_refused():
         dataclasses.replace(CONFIG, norms=("tri",))
     with pytest.raises(ValueError, match="constraint 'level': expected some of trie, levels"):
         dataclasses.replace(CONFIG, constraints=("level",))
+    with pytest.raises(ValueError, match=r"tuned has no setting for K 5: expected one for each of beams=\(3, 5\)"):
+        dataclasses.replace(CONFIG, beams=(3, 5), tuned={3: plain(3, "vocab")})
