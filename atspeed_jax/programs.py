@@ -1,7 +1,8 @@
-"""Compiled programs and what they cost a process."""
+"""What compiled programs and their data cost a process."""
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import jax
@@ -21,3 +22,11 @@ def forget_programs(most: int = MOST_MAPS) -> bool:
         return False
     jax.clear_caches()
     return True
+
+
+def peak_memory() -> int:
+    """Bytes resident at most since this program began, on Linux; else ru_maxrss, which begins with the parent's."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])

@@ -121,7 +121,7 @@ def children_of(
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
     token = jnp.where(exists, trie.child_token(level, edge), 0)
-    logit = jnp.take_along_axis(logits, token, -1, mode="clip")
+    logit = jnp.take_along_axis(logits, token, -1)  # NaN for a token that the vocabulary lacks
     if norm == "vocab":
         total = jax.nn.logsumexp(logits, -1, keepdims=True)
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from atspeed_jax.evaluation.benchmark import medians
 from atspeed_jax.items.levels import LevelTrie
 from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, prefix_counts
 from atspeed_jax.items.trie_files import load_trie, save_trie
+from atspeed_jax.programs import peak_memory
 
 FIRST_CODE = 2  # after PAD and BOS, as in a catalogue
 
@@ -69,7 +69,7 @@ def measure_build(config: TrieBenchmark, items: int, directory: Path) -> dict:
     trie = build_trie(ids, TrieCapacity.padded(nodes, (config.codes,) * config.length))
     jax.block_until_ready(jax.tree.leaves(trie))
     build = time.perf_counter() - start
-    peak = _peak_bytes() / 2**30
+    peak = peak_memory() / 2**30
     size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(trie))
     save, load = _seconds(lambda: save_trie(directory, trie)), _seconds(lambda: load_trie(directory))
     kept = {"peak_gib": peak, "bytes_per_item": size / items, "save_s": save, "load_s": load}
@@ -94,14 +94,6 @@ def measure_steps(config: TrieBenchmark, directories: Sequence[Path]) -> list[di
     for (number, name), seconds in times.items():
         rows[number][name] = 1e6 * seconds / (config.length - 1)
     return rows
-
-
-def _peak_bytes() -> int:
-    """Resident since this program began, on Linux; ru_maxrss, which is elsewhere, would begin with the parent's."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
 
 
 def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:

@@ -67,6 +67,14 @@ def test_children_and_their_log_probabilities(norm):
     assert (np.asarray(children.log_prob)[~np.asarray(children.exists)] == B.LOWEST).all()
 
 
+@pytest.mark.parametrize("norm", ["vocab", "trie"])
+def test_a_token_that_the_vocabulary_lacks_is_no_finite_score(norm):
+    beams = level_two([0, 3], [0.0, 0.0])
+    enough = B.children_of(TRIE, 2, beams, jnp.zeros((2, 2, 10)), norm)
+    assert not B.not_finite(enough).any()
+    assert B.not_finite(B.children_of(TRIE, 2, beams, jnp.zeros((2, 2, 8)), norm)).all()  # of 7, 8, 9 one is left
+
+
 def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
     """Against sorting in Python, over scores of few values."""
     rng = np.random.default_rng(1)

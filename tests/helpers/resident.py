@@ -13,16 +13,17 @@ import sys
 import jax
 import numpy as np
 
-import resident_memory
 from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.models.llama import init_params
 from atspeed_jax.planning.plan import GIB, plan, random_catalog
+from atspeed_jax.programs import peak_memory
 from atspeed_jax.training import sharding
 from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.step import initialiser, make_train_step
 from configs import lcrec_small
 from launch.config import load
+from resident_memory import now
 
 CATALOG = random_catalog(3000)
 
@@ -50,12 +51,12 @@ def measure(config: ExperimentConfig) -> dict:
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
     begin = init.func.lower().compile()
     update = step.lower(abstract, sharding.shard_batch(batch(), mesh)).compile()
-    before = resident_memory.now() / GIB
+    before = now() / GIB
     state = begin()
     for _ in range(3):
         state, metrics = update(state, sharding.shard_batch(batch(), mesh))
         jax.block_until_ready(metrics)
-    peak = resident_memory.peak() / GIB
+    peak = peak_memory() / GIB
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
     peak -= before
     if told := jax.devices()[0].memory_stats():  # a device with a memory of its own

@@ -233,13 +233,14 @@ RESIDENT = """
 import sys
 from pathlib import Path
 import jax
-import resident_memory
 from atspeed_jax.models.weights import load_weights
+from atspeed_jax.programs import peak_memory
+from resident_memory import now
 small, large = (Path(sys.argv[1]) / name for name in ("small", "large"))
 jax.block_until_ready(load_weights(small, SMALL))  # whatever is made once
-before = resident_memory.now()
+before = now()
 params = jax.block_until_ready(load_weights(large, LARGE))
-print(resident_memory.peak() - before, sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+print(peak_memory() - before, sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
 """
 
 
