@@ -49,7 +49,9 @@ def prompt(keys=None):
     return Prompt(shape(4, 9), shape(4, 9, dtype=bool), keys)
 
 
-@pytest.mark.parametrize(("mode", "norm"), [("strict", "vocab"), ("stochastic", "trie"), ("relaxed", "vocab")])
+@pytest.mark.parametrize(
+    ("mode", "norm"), [("strict", "vocab"), ("stochastic", "trie"), ("relaxed", "vocab"), ("coupled", "vocab")]
+)
 def test_the_decoders(mode, norm):
     keys = None if mode == "strict" else user_keys(0, np.arange(4))
     step, config = LlamaStep(MODEL), SearchConfig(3, (4, 6), 2, norm, mode=mode)

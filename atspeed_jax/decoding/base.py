@@ -20,7 +20,7 @@ from atspeed_jax.items.trie import prefix_counts
 from atspeed_jax.shapes import Logits, RowBool, RowInt, SlotMask, Tokens
 
 ScoreNorm = Literal["vocab", "trie"]
-Mode = Literal["strict", "stochastic", "relaxed", "relaxed_reference"]
+Mode = Literal["strict", "stochastic", "relaxed", "coupled", "relaxed_reference"]
 
 
 class DecodeError(ValueError):
@@ -56,8 +56,10 @@ class SearchConfig:
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
-    softmax of their scores (AtSpeed-R decoding, exact); "relaxed_reference", that as the public reference does it, bias
-    included. temperature: divides the logits of target and draft; 1 in strict mode. All but strict need `Prompt.keys`.
+    softmax of their scores (AtSpeed-R decoding, exact), by accepting or rejecting what the draft drew; "coupled", of
+    the same law in fewer calls: target and draft draw with the same noise, so the draw is the target's own and a draft
+    only has to cover it; "relaxed_reference", relaxed as the public reference does it, bias included. temperature:
+    divides the logits of target and draft; 1 in strict mode. All but strict need `Prompt.keys`.
     """
 
     beams: int

@@ -23,10 +23,10 @@ class Purpose(enum.IntEnum):
     """What a prefix's noise is for; two purposes are independent."""
 
     BEAM = 0  # stochastic beam search, draft and target alike
-    DRAFT = 1  # the draft's draws in relaxed modes
+    DRAFT = 1  # the draft's draws that relaxed verification tests
     ACCEPT = 2  # the acceptance test of a draw
     RESIDUAL = 3  # the first draw after a rejection
-    TARGET = 4  # the target's own draws
+    TARGET = 4  # the target's own draws, and in coupled mode the draft's
 
 
 def user_keys(seed: int, users: Int[Array, " B"]) -> Key[Array, " B"]:
@@ -66,12 +66,15 @@ def perturb(
     """Children with `perturbed`, by which the mode chooses among them.
 
     strict: none, the score decides. stochastic: the noise of `BEAM`, conditioned on the parents. relaxed: score plus
-    the noise of `purpose`; the largest of these are draws without replacement from the softmax of the scores.
+    the noise of `purpose`; the largest of these are draws without replacement from the softmax of the scores. coupled:
+    that with the noise of `TARGET`, whatever it is for.
     """
     if mode == "strict":
         return children
     if mode == "stochastic":
         return _conditional(beams, children, of_children(keys, beams, children, level, Purpose.BEAM))
+    if mode == "coupled":
+        purpose = Purpose.TARGET
     drawn = children.total(beams) + of_children(keys, beams, children, level, purpose)
     return children.replace(perturbed=jnp.where(children.exists, drawn, B.LOWEST))
 
@@ -87,11 +90,12 @@ def settle(
 ) -> B.Beams:
     """What the target alone keeps of the children of its beams: the best, or its own draw."""
     found = B.best(trie, level, beams, perturb(mode, Purpose.TARGET, keys, level, beams, children), count)
-    return forget(found) if mode in ("relaxed", "relaxed_reference") else found
+    return found if mode in ("strict", "stochastic") else forget(found)
 
 
 def forget(beams: B.Beams) -> B.Beams:
-    """Beams whose draw is over: in relaxed modes the next level starts from the score, and the list is sorted by it."""
+    """Beams whose draw is over: but in stochastic mode the next level starts from the score, and the list is sorted by
+    it."""
     return beams.replace(perturbed=beams.score)
 
 

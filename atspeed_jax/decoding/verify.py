@@ -68,8 +68,8 @@ def accept(
     at: RowInt,
     config: SearchConfig,
 ) -> tuple[B.Beams, RowInt, Float[Array, " B"], RowInt, RoundOne]:
-    """The walk (lossless in strict and stochastic mode): settles levels while all K target beams of a level are among
-    its drafted nodes, or finished (`beams.finished`).
+    """The walk (lossless but in the relaxed modes): settles levels while all K target beams of a level are among its
+    drafted nodes, or finished (`beams.finished`).
 
     A row starts at its level `at` [B] with its settled beams; the K children that the *target* keeps (`choose`) are the
     settled beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on;
@@ -152,7 +152,7 @@ def choose(
     proposal: the same nodes and children as the draft scores them; drafted: what it made of them at level + 1. Relaxed
     modes look at these draws; where there are none, the target draws alone.
     """
-    if config.mode in ("strict", "stochastic") or drafted is None:
+    if not config.mode.startswith("relaxed") or drafted is None:
         return noise.settle(config.mode, keys, trie, level, current, children, config.beams)
     return relaxed.choose(
         keys,

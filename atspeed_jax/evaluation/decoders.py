@@ -90,7 +90,7 @@ class Setting:
     @property
     def baseline(self) -> Setting:
         """What the target does alone, call by call: plain beam search, or its own sampler."""
-        mode = "relaxed" if self.mode == "relaxed_reference" else self.mode
+        mode = "relaxed" if self.mode in ("coupled", "relaxed_reference") else self.mode
         alone = plain(self.beams, self.score_norm)
         return dataclasses.replace(alone, mode=mode, temperature=self.temperature, constraint=self.constraint)
 

@@ -1,7 +1,7 @@
 """Every mode of the decoder side by side: target calls, quality, and how far its lists are from the exact ones.
 
-A mode is compared with what the target does alone, call by call (`Setting.baseline`): strict and stochastic must give
-the very same lists, relaxed lists of the same law, relaxed_reference shows the bias of the public code.
+A mode is compared with what the target does alone, call by call (`Setting.baseline`): strict, stochastic and coupled
+must give the very same lists, relaxed lists of the same law, relaxed_reference shows the bias of the public code.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
 from atspeed_jax.evaluation.tables import Table, method_label, widths_label
 from atspeed_jax.items.catalog import expand_ids
 
-EXACT = ("strict", "stochastic")  # modes whose lists are those of the target alone
+EXACT = ("strict", "stochastic", "coupled")  # modes whose lists are those of the target alone
 
 
 @dataclasses.dataclass(frozen=True)
 class ModesConfig:
     """beams: K; constraints, widths, drafter, norms, modes, tolerances, budgets, temperature: what is combined
-    ("stochastic" is for the trie norm alone). seeds: draws per user in relaxed modes. main_beams: the K measured on all
-    users, the others on the evaluation's fixed few. tuned: {K: a setting shown beside those of `widths`}; plain beam
-    search, which it may be, is shown anyway."""
+    ("stochastic" is for the trie norm alone). seeds: draws per user in relaxed and coupled mode. main_beams: the K
+    measured on all users, the others on the evaluation's fixed few. tuned: {K: a setting shown beside those of
+    `widths`}; plain beam search, which it may be, is shown anyway."""
 
     beams: tuple[int, ...]
     main_beams: tuple[int, ...]
@@ -51,7 +51,7 @@ class ModesConfig:
     temperature: float
     seeds: int
     constraints: tuple[Constraint, ...] = ("trie",)
-    modes: tuple[Mode, ...] = ("strict", "stochastic", "relaxed", "relaxed_reference")
+    modes: tuple[Mode, ...] = get_args(Mode)
     tuned: Mapping[int, Setting] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -72,8 +72,8 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
     for constraint, norm, beams in itertools.product(config.constraints, config.norms, config.beams):
         modes = [mode for mode in config.modes if norm == "trie" or mode != "stochastic"]
         heat = {mode: 1.0 if mode == "strict" else config.temperature for mode in modes}
-        alone = [mode for mode in modes if mode != "relaxed_reference"]  # whose baseline is that of relaxed
-        own = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in alone]
+        alone = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in modes]
+        own = list(dict.fromkeys(setting.baseline for setting in alone))
         trees = [speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm)) for widths in config.widths]
         if config.tuned and config.tuned[beams].method == "speculative":
             trees.append(dataclasses.replace(config.tuned[beams], score_norm=norm))
@@ -106,7 +106,7 @@ class ModeTable:
         return rows
 
     def seeds(self, setting: Setting) -> int:
-        return self.config.seeds if setting.mode.startswith("relaxed") else 1
+        return 1 if setting.mode in ("strict", "stochastic") else self.config.seeds
 
     def _row(self, setting: Setting, users: TestUsers) -> dict:
         """Means over users and seeds; differences to the baseline in pairs, with 95 % intervals over users."""

@@ -102,7 +102,8 @@ def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
 def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
     """Plain beam search and speculation with the draft model, in every mode that their score norm goes with."""
     settings = []
-    for norm, modes in (("vocab", ("strict", "relaxed", "relaxed_reference")), ("trie", ("strict", "stochastic"))):
+    modes_of = {"vocab": ("strict", "relaxed", "coupled", "relaxed_reference"), "trie": ("strict", "stochastic")}
+    for norm, modes in modes_of.items():
         own = speculative("draft", beams, dataclasses.replace(decode, score_norm=norm))
         settings += [plain(beams, norm), *(dataclasses.replace(own, mode=mode) for mode in modes)]
     return settings

@@ -132,7 +132,7 @@ def test_one_level_as_the_paper_counts_it():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "greedy"}, "mode='greedy': expected one of strict, stochastic, relaxed, relaxed_reference"),
+        ({"mode": "greedy"}, "mode='greedy': expected one of strict, stochastic, relaxed, coupled, relaxed_reference"),
         ({"mode": "relaxed", "temperature": 0.0}, "temperature=0.0 with mode='relaxed': expected more than 0"),
         ({"temperature": 2.0}, "temperature=2.0 with mode='strict': expected more than 0, and 1 in strict mode"),
         ({"mode": "stochastic"}, "mode='stochastic' with score_norm='vocab'"),

@@ -147,7 +147,7 @@ def test_logits_that_are_not_finite_are_told_with_user_and_level(shape, value):
     assert len(levels) >= 3
 
 
-@pytest.mark.parametrize("mode", ["stochastic", "relaxed", "relaxed_reference"])
+@pytest.mark.parametrize("mode", ["stochastic", "relaxed", "coupled", "relaxed_reference"])
 def test_logits_that_are_not_finite_are_told_in_modes_that_draw(mode):
     """K beyond the catalogue: the target reads every prefix, whatever is drawn (but under relaxed_reference, which may
     leave places empty)."""

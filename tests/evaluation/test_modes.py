@@ -36,12 +36,12 @@ def made(small_run, tmp_path_factory):
 def test_every_combination_has_its_row(made):
     evaluation, rows = made
     seen = [(row["method"], row["mode"], row["tolerance"], row["budget"]) for row in rows]
-    assert len(set(seen)) == len(seen) == 3 + 5
+    assert len(set(seen)) == len(seen) == 3 + 6
     for row in rows:
         assert row["K"] == 3 and row["users"] == 4
-        assert row["seeds"] == (2 if row["mode"].startswith("relaxed") else 1)
+        assert row["seeds"] == (1 if row["mode"] in ("strict", "stochastic") else 2)
     both = modes.settings(dataclasses.replace(CONFIG, norms=("vocab", "trie"), beams=(3, 5), budgets=(6,)), 2)
-    assert len(set(both)) == len(both) == 2 * (2 + 5) + 2 * (3 + 6)
+    assert len(set(both)) == len(both) == 2 * (2 + 6) + 2 * (3 + 7)
     assert not [s for s in both if s.mode == "stochastic" and s.score_norm == "vocab"]
 
 
@@ -50,7 +50,7 @@ def test_a_tuned_setting_is_shown_beside_the_widths():
     fast = speculative("popularity", 5, DecodeConfig((8, 8), 2, "trie"))
     both = modes.settings(dataclasses.replace(config, tuned={3: plain(3, "vocab"), 5: fast}), 2)
     more = set(both) - set(modes.settings(config, 2))
-    kinds = {("strict", 0), ("strict", 0.3), ("relaxed", 0), ("relaxed_reference", 0)}
+    kinds = {("strict", 0), ("strict", 0.3), ("relaxed", 0), ("coupled", 0), ("relaxed_reference", 0)}
     assert {(s.mode, s.tolerance) for s in more} == kinds
     assert {(s.drafter, s.beams, s.widths, s.score_norm) for s in more} == {("popularity", 5, (8, 8), "vocab")}
     alone = modes.settings(dataclasses.replace(config, widths=(), tuned={3: plain(3, "vocab"), 5: fast}), 2)
@@ -82,7 +82,7 @@ def test_main_beams_are_measured_on_all_users(small_run, tmp_path, monkeypatch):
 def test_exact_modes_give_the_targets_own_lists(made):
     _, rows = made
     for row in rows:
-        exact = row["mode"] in ("strict", "stochastic") and not row["tolerance"]
+        exact = row["mode"] in ("strict", "stochastic", "coupled") and not row["tolerance"]
         assert (row["mismatched_users"] == 0) if exact else row["mismatched_users"] is None
         if exact:
             assert set(row["difference_to_baseline"]["intervals"][f"ndcg@{row['K']}"]) == {0.0}

@@ -75,9 +75,9 @@ def test_a_call_alone_can_be_repeated(toy, batches):
 
 def test_every_mode_is_measured():
     settings = overhead.every_mode(5, DECODE)
-    assert len({setting.label for setting in settings}) == len(settings) == 7
+    assert len({setting.label for setting in settings}) == len(settings) == 8
     modes = [(setting.score_norm, setting.mode) for setting in settings if setting.method == "speculative"]
     assert set(modes) == {
-        ("vocab", "strict"), ("vocab", "relaxed"), ("vocab", "relaxed_reference"), ("trie", "strict"),
-        ("trie", "stochastic"),
+        ("vocab", "strict"), ("vocab", "relaxed"), ("vocab", "coupled"), ("vocab", "relaxed_reference"),
+        ("trie", "strict"), ("trie", "stochastic"),
     }  # fmt: skip
