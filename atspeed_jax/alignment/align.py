@@ -29,14 +29,15 @@ from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 
 @dataclasses.dataclass(frozen=True)
 class AlignConfig:
-    """What aligns the draft. objective: on the teacher's beam tree "tree_kd", "atspeed_s", "atspeed_r", "coverage",
-    "seq_kd" or "reference_tv", the public code's, which learns nothing and warns of it (`align_loss`); on the users'
-    own items "sft", "word_kd" or "tvd_kd" (`histories.history_loss`).
+    """What aligns the draft. objective: on the teacher's beam tree "tree_kd", "atspeed_s", "atspeed_r", "coverage" for
+    strict verification, "coverage_coupled" for coupled, "seq_kd" or "reference_tv", the public code's, which learns
+    nothing and warns of it (`align_loss`); on the users' own items "sft", "word_kd" or "tvd_kd"
+    (`histories.history_loss`).
 
     alpha: its weight; 1 - alpha goes to the next item. temperature divides the logits of both models, at least 0.1.
     top_k: |S| of AtSpeed-S. density_weight: of its second term. coverage_weight: of `losses.coverage` beside TreeKD in
-    "coverage". score_norm: that of serving. on_policy: share of each batch whose beams are the student's own of that
-    moment, which the teacher is asked about in the step. alpha_warmup: updates over which the weight rises from 0,
+    `losses.COVERAGE`. score_norm: that of serving. on_policy: share of each batch whose beams are the student's own of
+    that moment, which the teacher is asked about in the step. alpha_warmup: updates over which the weight rises from 0,
     linearly: total variation has next to no gradient where the models hardly overlap. Raises ValueError outside these
     ranges.
     """
@@ -76,7 +77,7 @@ class AlignConfig:
         if self.on_policy and self.objective in (*losses.ON_HISTORIES, "seq_kd"):
             raise ValueError(
                 f"on_policy={self.on_policy} with objective={self.objective!r}, which asks no teacher about beams: "
-                "set on_policy=0, or take 'tree_kd', 'atspeed_s', 'atspeed_r' or 'coverage'"
+                "set on_policy=0, or take 'tree_kd', 'atspeed_s', 'atspeed_r', 'coverage' or 'coverage_coupled'"
             )
 
     def mixed(self, next_item, objective, step):
@@ -106,8 +107,9 @@ def align_loss(
     teacher's ids, -1 for none, for "seq_kd", and "log_probs" [B, 1 + (L-2) K, R], the teacher's stored
     log-probabilities; without them the teacher reads the tree here, in one forward pass, and needs nothing stored but
     beams. "step": updates done, for alpha's warm-up. widths: nodes drafted per level when serving
-    (`base.resolve_widths`), for "coverage". -> (loss, {"align_loss", "next_item_loss"}), both per node ("seq_kd": per
-    item), and "coverage_loss", per beam.
+    (`base.resolve_widths`), for `losses.COVERAGE`. dropout_key: of the draft's dropout and, for "coverage_coupled", of
+    the noise; else may be None. -> (loss, {"align_loss", "next_item_loss"}), both per node ("seq_kd": per item), and
+    "coverage_loss", per beam.
     """
 
     def loss(batch):
@@ -161,8 +163,9 @@ def _tree_loss(config, draft, target, draft_params, target_params, context, batc
         found = [(p, q, exists) for (p, _), (q, exists) in zip(teacher, student, strict=True)]
         loss = losses.mean_over_tree([_node_loss(config, *level) for level in found], tree.is_beam)
         parts["align_loss"] = loss
-        if config.objective == "coverage":
-            parts["coverage_loss"] = _missed(context, tree, found, widths, batch["beams"].shape[2])
+        if config.objective in losses.COVERAGE:
+            noise_key = dropout_key if config.objective == "coverage_coupled" else None
+            parts["coverage_loss"] = _missed(context, tree, found, widths, batch["beams"].shape[2], noise_key)
             loss += config.coverage_weight * parts["coverage_loss"]
     return config.mixed(parts["next_item_loss"], loss, batch.get("step")), parts
 
@@ -175,14 +178,18 @@ def _next_item_loss(tree: TeacherTree, logits: list):
     return sum(total for total, _ in totals) / jnp.maximum(sum(count for _, count in totals), 1)
 
 
-def _missed(context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int):
-    """`losses.coverage` summed over the drafted levels, mean over the users."""
+def _missed(context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int, noise_key):
+    """`losses.coverage` summed over the drafted levels, mean over the users; of draws if there is a noise_key."""
     teacher = path_scores(context, tree.levels, [p for p, _, _ in found])
     student = path_scores(context, tree.levels, [q for _, q, _ in found])
     total = 0.0
-    for width, p, q, (_, _, exists), is_beam in zip(widths, teacher, student, found, tree.is_beam, strict=True):
+    levels = zip(widths, teacher, student, found, tree.is_beam, strict=True)
+    for level, (width, p, q, (_, _, exists), is_beam) in enumerate(levels):
         exists = exists[..., : p.shape[-1]] & is_beam[..., None]
         p, q, exists = (x.reshape(x.shape[0], -1) for x in (p, q, exists))
+        if noise_key is not None:
+            noise = jax.random.gumbel(jax.random.fold_in(noise_key, level), p.shape)
+            p, q = p + noise, q + noise
         total += losses.coverage(p, q, exists, top_k=beams, width=width).mean()
     return total
 
@@ -198,5 +205,5 @@ def _node_loss(config: AlignConfig, teacher, student, exists):
     if config.objective == "atspeed_s":
         return losses.atspeed_s(teacher, student, exists, top_k=config.top_k, density_weight=config.density_weight)
     divergences = {"atspeed_r": losses.atspeed_r, "reference_tv": losses.reference_tv}
-    divergences |= dict.fromkeys(("tree_kd", "coverage"), losses.tree_kd)
+    divergences |= dict.fromkeys(("tree_kd", *losses.COVERAGE), losses.tree_kd)
     return divergences[config.objective](teacher, student, exists)

@@ -19,9 +19,19 @@ from jaxtyping import Bool, Float
 from atspeed_jax.shapes import Logits, NodeBool, NodeFloat
 
 Objective = Literal[
-    "sft", "word_kd", "tvd_kd", "seq_kd", "tree_kd", "atspeed_s", "atspeed_r", "reference_tv", "coverage"
+    "sft",
+    "word_kd",
+    "tvd_kd",
+    "seq_kd",
+    "tree_kd",
+    "atspeed_s",
+    "atspeed_r",
+    "reference_tv",
+    "coverage",
+    "coverage_coupled",
 ]
 ON_HISTORIES = ("sft", "word_kd", "tvd_kd")  # learn from the users' own items (`alignment.histories`)
+COVERAGE = ("coverage", "coverage_coupled")
 REFERENCE_TEMPERATURE = 0.001  # of `reference_tv`
 SOFTNESS = 0.5  # nats of cumulative score over which `coverage` tells beams inside from beams outside
 Distribution = Float[Array, "B N M"]
@@ -83,6 +93,9 @@ def coverage(
     s)), s = SOFTNESS: a level is accepted when every y of T lies above theta, and with errors of logistic law this is
     s / K times -log of that probability. A beam well inside adds nothing, unlike in a divergence, which strives for
     exactness where verification does not look. A level no wider than `width` ("all", too) misses nothing: 0.
+
+    With the same Gumbel noise on p and q ("coverage_coupled") T is a draw of the teacher's, as coupled verification
+    compares it (`SearchConfig.mode`).
     """
     wanted = exists & (p >= kth_largest(jnp.where(exists, p, -jnp.inf), top_k))
     theta = kth_largest(jax.lax.stop_gradient(jnp.where(exists, q, -jnp.inf)), width + 1)

@@ -1,12 +1,14 @@
 """The alignment loss: its mix, what teacher and student see, and that training on it brings the draft to the target."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from atspeed_jax.alignment import losses
 from atspeed_jax.alignment.align import AlignConfig, align_loss
 from atspeed_jax.alignment.teacher import settled_nodes
 from atspeed_jax.alignment.tree import tree_context
@@ -147,6 +149,25 @@ def test_coverage_adds_to_tree_kd_what_the_widths_miss(world):
         np.testing.assert_allclose(loss, 0.1 * parts["next_item_loss"] + 0.9 * aligned, rtol=1e-6)
         missed.append(float(parts["coverage_loss"]))
     assert missed == sorted(missed, reverse=True) and len(set(missed)) == 4 and missed[-1] == 0
+
+
+def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatch):
+    context, target, batch = world
+    draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
+    config = dataclasses.replace(CONFIG, objective="coverage_coupled")
+    monkeypatch.setattr(losses, "SOFTNESS", 1e-3)  # what is not below the threshold costs nothing
+
+    @functools.partial(jax.jit, static_argnames="widths")
+    def coverage_loss(student, key, widths):
+        return align_loss(config, MODEL, MODEL, student, target, context, batch, key, widths=widths)[1]["coverage_loss"]
+
+    def missed(student, key, widths):
+        return float(coverage_loss(student, jax.random.key(key), widths))
+
+    assert missed(draft, 1, (3, 4, 4)) == missed(draft, 1, (3, 4, 4)) != missed(draft, 2, (3, 4, 4))
+    assert missed(draft, 1, (3, 4, 4)) > missed(draft, 1, (3, 4, 8)) > missed(draft, 1, (99, 99, 99)) == 0
+    for key in range(5):
+        assert 0 <= missed(target, key, (4, 4, 4)) < 0.003, "a target's draws are all among its own"
 
 
 @pytest.mark.parametrize("objective", ["sft", "word_kd"])

@@ -25,6 +25,8 @@ LAW = "test_lists_have_the_law_of_the_targets_own_sampler"
 RELAXED = f"tests/decoding/test_relaxed.py::{LAW}[L2_K2_W3_gamma1_vocab_model-random]"
 SAME_DRAW = "test_equals_stochastic_beam_search_and_the_oracle"
 STOCHASTIC = f"tests/decoding/test_speculative_stochastic.py::{SAME_DRAW}[L3_K3_W4-5_gamma1_trie_model]"
+OWN_DRAW, NEVER = "test_equals_the_targets_own_draw", "test_a_draft_that_is_the_target_never_misses"
+COUPLED = f"tests/decoding/test_speculative_coupled.py::{OWN_DRAW}[L4_K4_W4-6-8_gamma3_vocab_model]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +173,18 @@ MUTANTS = [
            "value = own - jnp.logaddexp(0.0, gap)",
            "value = free",
            STOCHASTIC, SAME_DRAW),
+    Mutant("coupled mode accepts and rejects what the draft drew", "decoding/verify.py",
+           'if not config.mode.startswith("relaxed") or drafted is None:',
+           'if config.mode in ("strict", "stochastic") or drafted is None:',
+           COUPLED, OWN_DRAW),
+    Mutant("the next level of coupled mode starts from the last one's draw", "decoding/noise.py",
+           'return found if mode in ("strict", "stochastic") else forget(found)',
+           'return found if mode in ("strict", "stochastic", "coupled") else forget(found)',
+           COUPLED, OWN_DRAW),
+    Mutant("draft and target draw with noises of their own in coupled mode", "decoding/noise.py",
+           "        purpose = Purpose.TARGET\n",
+           "        pass\n",
+           COUPLED.replace(OWN_DRAW, NEVER).partition("[")[0] + "[vocab]", NEVER),
 ]  # fmt: skip
 
 
