@@ -16,7 +16,7 @@ from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.evaluation.tune import parse_widths, tuned_setting
 from launch.stage import define_numbers, main, say
 
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed modes.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed and coupled mode.", lower_bound=1)
 _BEAMS = define_numbers("beams", "20,5,1", "K, the first on all test users, the others on grid_users.")
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity"], "Who proposes.")
 _NORMS = flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")

@@ -10,7 +10,7 @@ histories see half as many rows per epoch as those on the teacher's two prompts 
 
 import ml_collections
 
-ON_BEAMS = ("coverage", "tree_kd", "atspeed_s", "atspeed_r", "seq_kd")
+ON_BEAMS = ("coverage", "coverage_coupled", "tree_kd", "atspeed_s", "atspeed_r", "seq_kd")
 ON_HISTORIES = ("sft", "word_kd", "tvd_kd")
 THREE_SEEDS = ("coverage", "tree_kd", "atspeed_s", "atspeed_r", "sft")  # the others two
 
@@ -38,6 +38,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     ways = [measure | dict(constraints=("trie",), widths=((40, 40, 40), ("all", 96, 128)))]
     if not short:
         ways.append(measure | dict(constraints=("levels",), widths=((40, 40, 40),)))
+        ways.append(ways[0] | dict(modes=("coupled",), beams=(20,)))
     return ml_collections.ConfigDict(
         dict(
             base="configs/lcrec_small.py",

@@ -25,11 +25,11 @@ def test_objectives_of_the_paper_side_by_side():
     from configs.sweeps import objectives
 
     sweep, made = trials(objectives.get_config())
-    assert len(made) == 3 * 5 + 2 * 3 and len(sweep.measure) == 2
+    assert len(made) == 3 * 5 + 2 * 4 and len(sweep.measure) == 3
     for name in ("atspeed_s", "atspeed_r", "tree_kd", "coverage", "sft"):
         assert [trial.seed for trial in made if trial.run == name] == [0, 1, 2]
     short, fewer = trials(objectives.get_config("short"))
-    assert len(fewer) == 8 and len(short.measure) == 1 and short.measure[0].beams == (20,)
+    assert len(fewer) == 9 and len(short.measure) == 1 and short.measure[0].beams == (20,)
     # On histories an epoch has half the rows.
     epochs = {trial.run: trial.config.train_align.epochs for trial in made}
     assert epochs["sft"] == epochs["word_kd"] == epochs["tvd_kd"] == 2 * epochs["coverage"]
