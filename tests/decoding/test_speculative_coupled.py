@@ -14,6 +14,7 @@ SHAPES = (
     Shape((5, 3, 3, 3), 4, (4, 6, 8), 3, "vocab"),
     Shape((4, 3, 3), 3, (4, 5), 1, "trie"),
     Shape((5, 4), 3, (3,), 3, "vocab", "popularity"),
+    Shape((4, 3, 3), 3, (5, 8), 2, "vocab", budget=8),
 )
 
 
