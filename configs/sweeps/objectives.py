@@ -5,7 +5,8 @@
 with --borrow=runs/beauty after a run of configs/lcrec_small.py, whose target, teacher data and SFT draft are then used.
 Every run begins with the same SFT draft (one per seed) and takes the same number of steps: objectives on the users' own
 histories see half as many rows per epoch as those on the teacher's two prompts per user. With
---config=configs/sweeps/objectives.py:short it is half as long, of one seed, and measures K = 20 under the trie alone.
+--config=configs/sweeps/objectives.py:short it is half as long, of one seed, and measures K = 20 under the trie alone,
+strict and relaxed.
 """
 
 import ml_collections
