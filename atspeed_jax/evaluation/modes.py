@@ -73,7 +73,7 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
         modes = [mode for mode in config.modes if norm == "trie" or mode != "stochastic"]
         heat = {mode: 1.0 if mode == "strict" else config.temperature for mode in modes}
         alone = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in modes]
-        own = list(dict.fromkeys(setting.baseline for setting in alone))
+        own = [setting for setting in alone if setting.baseline == setting]
         trees = [speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm)) for widths in config.widths]
         if config.tuned and config.tuned[beams].method == "speculative":
             trees.append(dataclasses.replace(config.tuned[beams], score_norm=norm))
