@@ -164,8 +164,8 @@ def _tree_loss(config, draft, target, draft_params, target_params, context, batc
         loss = losses.mean_over_tree([_node_loss(config, *level) for level in found], tree.is_beam)
         parts["align_loss"] = loss
         if config.objective in losses.COVERAGE:
-            noise_key = dropout_key if config.objective == "coverage_coupled" else None
-            parts["coverage_loss"] = _missed(context, tree, found, widths, batch["beams"].shape[2], noise_key)
+            beams = batch["beams"].shape[2]
+            parts["coverage_loss"] = _missed(config, context, tree, found, widths, beams, dropout_key)
             loss += config.coverage_weight * parts["coverage_loss"]
     return config.mixed(parts["next_item_loss"], loss, batch.get("step")), parts
 
@@ -178,8 +178,8 @@ def _next_item_loss(tree: TeacherTree, logits: list):
     return sum(total for total, _ in totals) / jnp.maximum(sum(count for _, count in totals), 1)
 
 
-def _missed(context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int, noise_key):
-    """`losses.coverage` summed over the drafted levels, mean over the users; of draws if there is a noise_key."""
+def _missed(config, context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int, key):
+    """`losses.coverage` summed over the drafted levels, mean over the users; key: of the noise of draws."""
     teacher = path_scores(context, tree.levels, [p for p, _, _ in found])
     student = path_scores(context, tree.levels, [q for _, q, _ in found])
     total = 0.0
@@ -187,8 +187,8 @@ def _missed(context: TreeContext, tree: TeacherTree, found: list, widths: tuple[
     for level, (width, p, q, (_, _, exists), is_beam) in enumerate(levels):
         exists = exists[..., : p.shape[-1]] & is_beam[..., None]
         p, q, exists = (x.reshape(x.shape[0], -1) for x in (p, q, exists))
-        if noise_key is not None:
-            noise = jax.random.gumbel(jax.random.fold_in(noise_key, level), p.shape)
+        if config.objective == "coverage_coupled":
+            noise = jax.random.gumbel(jax.random.fold_in(key, level), p.shape)
             p, q = p + noise, q + noise
         total += losses.coverage(p, q, exists, top_k=beams, width=width).mean()
     return total

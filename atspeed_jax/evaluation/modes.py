@@ -106,7 +106,7 @@ class ModeTable:
         return rows
 
     def seeds(self, setting: Setting) -> int:
-        return 1 if setting.mode in ("strict", "stochastic") else self.config.seeds
+        return self.config.seeds if setting.baseline.mode == "relaxed" else 1
 
     def _row(self, setting: Setting, users: TestUsers) -> dict:
         """Means over users and seeds; differences to the baseline in pairs, with 95 % intervals over users."""

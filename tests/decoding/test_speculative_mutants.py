@@ -27,6 +27,7 @@ SAME_DRAW = "test_equals_stochastic_beam_search_and_the_oracle"
 STOCHASTIC = f"tests/decoding/test_speculative_stochastic.py::{SAME_DRAW}[L3_K3_W4-5_gamma1_trie_model]"
 OWN_DRAW, NEVER = "test_equals_the_targets_own_draw", "test_a_draft_that_is_the_target_never_misses"
 COUPLED = f"tests/decoding/test_speculative_coupled.py::{OWN_DRAW}[L4_K4_W4-6-8_gamma3_vocab_model]"
+COUPLED_PERFECT = f"tests/decoding/test_speculative_coupled.py::{NEVER}[vocab]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +185,7 @@ MUTANTS = [
     Mutant("draft and target draw with noises of their own in coupled mode", "decoding/noise.py",
            "        purpose = Purpose.TARGET\n",
            "        pass\n",
-           COUPLED.replace(OWN_DRAW, NEVER).partition("[")[0] + "[vocab]", NEVER),
+           COUPLED_PERFECT, NEVER),
 ]  # fmt: skip
 
 
