@@ -201,7 +201,7 @@ class RunAssets:
         """Ready to decode with this draft, or None; target_params: None for those of the trained target."""
         catalog = self.dataset.catalog
         counts = np.bincount(catalog.id_of_item, weights=self.dataset.popularity, minlength=len(catalog.ids))
-        return Decoders(
+        decoders = Decoders(
             self.target_model,
             self.target_params if target_params is None else target_params,
             self.draft_model,
@@ -211,6 +211,7 @@ class RunAssets:
             prefixes_by_norm(catalog.id_tokens),
             mesh=self.mesh if self.mesh.size > 1 else None,
         )
+        return decoders.unrolled() if self.config.decode.unroll else decoders
 
     @property
     def _target_fingerprint(self) -> str:
@@ -246,7 +247,8 @@ class RunAssets:
     @property
     def _draft_fingerprint(self) -> str:
         c = self.config
-        return fingerprint(self._sft_fingerprint, self._teacher_fingerprint, c.align, c.train_align, c.decode)
+        decode = dataclasses.replace(c.decode, unroll=False)  # how layers lie is nothing to a draft
+        return fingerprint(self._sft_fingerprint, self._teacher_fingerprint, c.align, c.train_align, decode)
 
     def borrow(self, stage: str, others: Sequence[Path]) -> None:
         """Links a stage's complete output in another working directory into this one, if it has none and that is the

@@ -111,7 +111,8 @@ def measure_peers(config: PeersConfig, say: Callable[[str], None]) -> list[dict]
     decode = DecodeConfig(config.widths, len(CODES) - 1, "vocab")
     for name in config.models:
         decoders = random_decoders(name, catalog, config.seed)
-        with in_both_worlds(name, decoders, catalog, decode) as peers:
+        with in_both_worlds(name, decoders, catalog, decode) as both:
+            peers = dataclasses.replace(both, decoders=decoders.unrolled())
             for batch in config.batches if name != "110M" else (1,):
                 for tokens in config.prompts:
                     users = random_prompts(catalog, batch, tokens, config.seed)
@@ -183,13 +184,18 @@ def _timed(theirs: HuggingFace, batch: Mapping, beams: int, *, trie: bool) -> fl
 
 
 def interleaved(runs: Mapping[str, Callable[[], float]], repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds that each run returns, `repeats` times in turn, or three times if those took longer than `seconds`."""
+    """Seconds that each run returns, `repeats` times in turn, or three times if those took longer than `seconds`.
+
+    Each timed run follows an untimed one of its own, as in a server that does nothing else: nobody pays for what
+    another left behind, thread pools that still spin and caches full of its weights.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     for number in range(repeats):
         if number >= 3 and time.perf_counter() - start > seconds:
             break
         for name, run in runs.items():
+            run()
             times[name].append(run())
     return times
 

@@ -30,6 +30,7 @@ from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.levels import LevelTrie, level_trie
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.models.unroll import unroll
 
 Method = Literal["beam_search", "speculative"]
 DrafterName = Literal["none", "draft", "popularity"]
@@ -42,13 +43,15 @@ NO_ITEM = -2  # id of codes that no item has
 class DecodeConfig:
     """How a tree is drafted and scored. widths: drafted nodes of levels 1..L-1, ints or "all".
 
-    gamma: most levels drafted at once. score_norm, budget: see SearchConfig.
+    gamma: most levels drafted at once. score_norm, budget: see SearchConfig. unroll: layers of both models side by side
+    (`Decoders.unrolled`).
     """
 
     widths: Widths
     gamma: int
     score_norm: ScoreNorm
     budget: int | None = None
+    unroll: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +208,16 @@ class Decoders:
         else:
             drafter, params = PopularityDrafter(), self.prior
         return _Speculative(step, drafter, config), (self.target_params, params, trie)
+
+    def unrolled(self) -> Decoders:
+        """The same, faster where calls are short, but longer to compile: layers of both models lie side by side
+        (`models.unroll`), in copies of their own."""
+        return dataclasses.replace(
+            self,
+            target_params=unroll(self.target_params),
+            draft_params=None if self.draft_params is None else unroll(self.draft_params),
+            step=functools.partial(LlamaStep, unrolled=True),
+        )
 
     def in_float64(self) -> Decoders:
         """The same in double precision; to be called, and its decoders run, under `jax.enable_x64(True)`."""

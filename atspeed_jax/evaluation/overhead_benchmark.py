@@ -26,7 +26,10 @@ from atspeed_jax.shapes import SlotMask
 
 @dataclasses.dataclass(frozen=True)
 class ModelCall:
-    """The shapes of one model call: B users, T tokens, P prompt slots, A path entries, S slots, logits of n_out."""
+    """The shapes of one model call: B users, T tokens, P prompt slots, A path entries, S slots, logits of n_out.
+
+    unrolled: of a model whose layers lie side by side.
+    """
 
     config: LlamaConfig
     batch: int
@@ -35,6 +38,7 @@ class ModelCall:
     path: int
     slots: int
     n_out: int
+    unrolled: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,8 +52,8 @@ class RecordingStep:
         return self.model.init_cache(batch, slots)
 
     def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
-        shape = *tokens.shape, mask.prompt.shape[-1], mask.path.shape[-1], cache.keys.shape[2]
-        self.calls.append(ModelCall(self.model.config, *shape, n_out))
+        shape = *tokens.shape, mask.prompt.shape[-1], mask.path.shape[-1], jax.tree.leaves(cache)[0].shape[-3]
+        self.calls.append(ModelCall(self.model.config, *shape, n_out, self.model.unrolled))
         return self.model(params, tokens, positions, slots, mask, cache, n_out=n_out)
 
 
@@ -61,7 +65,7 @@ def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[
     calls: list[ModelCall] = []
 
     def step(config: LlamaConfig) -> StepModel:
-        return RecordingStep(LlamaStep(config), calls)
+        return RecordingStep(decoders.step(config), calls)
 
     jax.eval_shape(dataclasses.replace(decoders, step=step).build(setting), prompt)
     different = list(dict.fromkeys(calls))
@@ -80,7 +84,7 @@ def calls_of(setting: Setting, rounds: int, first: Sequence[ModelCall], later: S
 
 def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
     """() -> seconds of one such call by itself, on its own inputs; the cache is written in place, as in a decoder."""
-    model = LlamaStep(call.config)
+    model = LlamaStep(call.config, call.unrolled)
     step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=5)
     tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
     slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)

@@ -3,6 +3,8 @@ names alone (training/sharding.py)."""
 
 from __future__ import annotations
 
+from atspeed_jax.models.unroll import PREFIX
+
 # Matrix of a layer -> what it reads and writes: "embed" is the model width, "heads", "kv_heads" and "mlp" the widths
 # within a layer.
 MATRICES = {
@@ -31,6 +33,8 @@ def logical_axes(path: str) -> tuple[str | None, ...]:
     """Names of the axes of the parameter at `path` ("layers/attention/query/kernel"), () for none.
 
     Whatever has the shape of a parameter (an optimizer's moments, a moving average) has its path's end and its names.
+    A layer of its own ("layers_0/attention/query/kernel", models/unroll.py) lacks the axis of the stack.
     """
     parts = path.split("/")
-    return PARAM_AXES.get("/".join(parts[-2:]), PARAM_AXES.get(parts[-1], ()))
+    names = PARAM_AXES.get("/".join(parts[-2:]), PARAM_AXES.get(parts[-1], ()))
+    return names[1:] if any(part.startswith(PREFIX) for part in parts) else names

@@ -10,7 +10,7 @@ from atspeed_jax.shapes import Tokens
 
 
 class Cache(struct.PyTreeNode):
-    """Keys, values: [layers, B, S, kv_heads, head_dim].
+    """Keys, values: [layers, B, S, kv_heads, head_dim], or [B, S, kv_heads, head_dim] of one layer.
 
     Slots 0..P-1 hold the prompt, the rest the tree (DESIGN: level-slotted tree).
     """
@@ -19,9 +19,12 @@ class Cache(struct.PyTreeNode):
     values: Array
 
 
-def init_cache(layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype) -> Cache:
-    """An all-zero cache: unwritten slots are finite, so a masked read of them is harmless."""
-    shape = (layers, batch, slots, kv_heads, head_dim)
+Caches = Cache | tuple[Cache, ...] | None  # of stacked layers, of layers side by side (models/unroll.py), none
+
+
+def init_cache(layers: int | None, batch: int, slots: int, kv_heads: int, head_dim: int, dtype) -> Cache:
+    """An all-zero cache: unwritten slots are finite, so a masked read of them is harmless. layers: None for one."""
+    shape = (*(() if layers is None else (layers,)), batch, slots, kv_heads, head_dim)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 

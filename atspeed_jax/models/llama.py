@@ -2,7 +2,8 @@
 
 Draft and target are two configs of it. Architecture: RMSNorm, rotary positions (half-split layout, as Hugging Face
 stores weights), grouped-query attention, SwiGLU (Touvron et al. 2023, sections 2.2; Ainslie et al. 2023 for GQA).
-Layers are stacked and scanned, so compile time does not grow with depth.
+Layers are stacked and scanned, so compile time does not grow with depth; to decode they may lie side by side
+(models/unroll.py).
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from atspeed_jax.models.attention import attend
-from atspeed_jax.models.cache import Cache, init_cache, write
-from atspeed_jax.models.rotary import RopeScalingConfig, rotary_angles, rotate
+from atspeed_jax.models.blocks import Dropout, RMSNorm, project
+from atspeed_jax.models.cache import Cache, Caches, init_cache, write
+from atspeed_jax.models.rotary import RopeScalingConfig, rotary_angles, rotary_rows, rotate
+from atspeed_jax.models.unroll import PREFIX
 from atspeed_jax.shapes import SlotMask, Tokens
 
 # Logical axes of the residual stream [B, T, D]: without them a partitioner may gather rows in the place of weights.
@@ -66,30 +69,20 @@ class LlamaConfig:
             raise ValueError(f"remat_policy={self.remat_policy!r}: expected one of {', '.join(KEPT)}")
 
 
-class RMSNorm(nn.Module):
-    eps: float
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # moments in bfloat16 lose too much
-        normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.eps)
-        return (normed * scale).astype(x.dtype)
-
-
 class Attention(nn.Module):
     config: LlamaConfig
+    n_out: int | None = None
 
     @nn.compact
     def __call__(self, x, rotary, mask, slots, cache):
         c = self.config
-        batch, length, _ = x.shape
+        own, turn, mask = _last((x, rotary, mask), self.n_out)
 
-        def project(name, heads):
-            return Dense(c, heads * c.head_dim, name=name)(x).reshape(batch, length, heads, c.head_dim)
+        def heads_of(name, x, heads):
+            return Dense(c, heads * c.head_dim, name=name)(x).reshape(*x.shape[:2], heads, c.head_dim)
 
-        query, key = rotate(project("query", c.heads), *rotary), rotate(project("key", c.kv_heads), *rotary)
-        value = project("value", c.kv_heads)
+        query, key = rotate(heads_of("query", own, c.heads), *turn), rotate(heads_of("key", x, c.kv_heads), *rotary)
+        value = heads_of("value", x, c.kv_heads)
         if cache is not None:
             cache = Cache(write(cache.keys, slots, key), write(cache.values, slots, value))
             key, value = cache.keys, cache.values
@@ -107,17 +100,20 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
+    """n_out: the last tokens that go on, when the others serve as keys and values alone; None for all."""
+
     config: LlamaConfig
     deterministic: bool
+    n_out: int | None = None
 
     @nn.compact
     def __call__(self, x, cache, rotary, mask, slots):
         c = self.config
         drop = Dropout(c.dropout, self.deterministic)
-        attended, cache = Attention(c, name="attention")(
+        attended, cache = Attention(c, self.n_out, name="attention")(
             RMSNorm(c.norm_eps, name="attention_norm")(x), rotary, mask, slots, cache
         )
-        x = x + drop(attended)
+        x = _last(x, self.n_out) + drop(attended)
         x = x + drop(MLP(c, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x)))
         return nn.with_logical_constraint(x, RESIDUAL), cache
 
@@ -126,14 +122,17 @@ class Llama(nn.Module):
     """tokens, positions [B, T] -> logits [B, n_out, V] of the last n_out tokens, in float32 or wider.
 
     With a cache, keys and values of the T tokens are written at slots [B, T] first; without one, slot t is token t.
+    unrolled: layers have parameters and caches of their own (models/unroll.py), and the last of them computes the
+    n_out tokens alone; positions must then lie below the cache's slots.
     """
 
     config: LlamaConfig
     deterministic: bool = True
+    unrolled: bool = False
 
     @nn.compact
     def __call__(
-        self, tokens: Tokens, positions: Tokens, mask: SlotMask, slots: Tokens | None, cache: Cache | None, n_out: int
+        self, tokens: Tokens, positions: Tokens, mask: SlotMask, slots: Tokens | None, cache: Caches, n_out: int
     ):
         c = self.config
         dtype = jnp.dtype(c.dtype)
@@ -141,7 +140,23 @@ class Llama(nn.Module):
         table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
         x = Dropout(c.dropout, self.deterministic)(self._embed(table, tokens).astype(dtype))
         x = nn.with_logical_constraint(x, RESIDUAL)
-        rotary = rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling, wide)
+        if self.unrolled:
+            x, cache = self._side_by_side(x, positions, mask, slots, cache, n_out)
+        else:
+            x, cache = self._scanned(x, positions, mask, slots, cache)
+        x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
+        if c.tied_embeddings:
+            logits = project(x, table.T.astype(dtype))
+        else:
+            logits = Dense(c, c.vocab_size, name="head")(x)
+        if self.has_variable("adapter", "item_head"):
+            own = project(x, self.get_variable("adapter", "item_head").astype(dtype))
+            logits = jnp.concatenate([logits, own], -1)
+        return logits.astype(wide), cache
+
+    def _scanned(self, x: Array, positions: Tokens, mask: SlotMask, slots, cache):
+        c = self.config
+        rotary = rotary_angles(positions, *_turning(c))
         body = nn.remat(Layer, prevent_cse=False, policy=KEPT[c.remat_policy]) if c.remat else Layer
         layers = nn.scan(
             body,
@@ -150,16 +165,16 @@ class Llama(nn.Module):
             length=c.layers,
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
         )
-        x, cache = layers(c, self.deterministic, name="layers")(x, cache, rotary, mask, slots)
-        x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
-        if c.tied_embeddings:
-            logits = _project(x, table.T.astype(dtype))
-        else:
-            logits = Dense(c, c.vocab_size, name="head")(x)
-        if self.has_variable("adapter", "item_head"):
-            own = _project(x, self.get_variable("adapter", "item_head").astype(dtype))
-            logits = jnp.concatenate([logits, own], -1)
-        return logits.astype(wide), cache
+        return layers(c, self.deterministic, name="layers")(x, cache, rotary, mask, slots)
+
+    def _side_by_side(self, x: Array, positions: Tokens, mask: SlotMask, slots, caches, n_out: int):
+        c, written = self.config, []
+        rotary = rotary_rows(caches[0].keys.shape[1], positions, *_turning(c))
+        for number, cache in enumerate(caches):
+            kept = n_out if number + 1 == c.layers else None
+            x, cache = Layer(c, self.deterministic, kept, name=f"{PREFIX}{number}")(x, cache, rotary, mask, slots)
+            written.append(cache)
+        return x, tuple(written)
 
     def _embed(self, table: Array, tokens: Tokens) -> Array:
         """Rows of the table; tokens beyond it are rows of an adapter (models/lora.py)."""
@@ -169,6 +184,17 @@ class Llama(nn.Module):
         items, own = self.get_variable("adapter", "item_embedding"), tokens >= len(table)
         known = table[jnp.where(own, 0, tokens)]
         return jnp.where(own[..., None], items[jnp.where(own, tokens - len(table), 0)], known)
+
+
+def _turning(config: LlamaConfig):
+    """What turns its positions."""
+    wide = jnp.promote_types(jnp.dtype(config.dtype), jnp.float32)
+    return config.head_dim, config.rope_theta, config.rope_scaling, wide
+
+
+def _last(tree, count: int | None):
+    """The last `count` tokens of arrays [B, T, ...]; None: all."""
+    return tree if count is None else jax.tree.map(lambda x: x[:, x.shape[1] - count :], tree)
 
 
 class Dense(nn.Module):
@@ -182,51 +208,12 @@ class Dense(nn.Module):
     def __call__(self, x: Array) -> Array:
         dtype = jnp.dtype(self.config.dtype)
         kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
-        y = _project(x, kernel.astype(dtype))
+        y = project(x, kernel.astype(dtype))
         if self.has_variable("adapter", "a"):
             down, up = (self.get_variable("adapter", name).astype(dtype) for name in ("a", "b"))
             dropped = Dropout(self.config.adapter_dropout, not self.has_rng("dropout"))(x)
-            y += _project(_project(dropped, down), up)
+            y += project(project(dropped, down), up)
         return y
-
-
-@jax.custom_vjp
-def _project(x: Array, kernel: Array) -> Array:
-    """X [..., D] @ kernel [D, F], with the kernel's gradient written as x^T g.
-
-    JAX's own rule writes g^T x, and XLA on CPU then recomputes g, strided, inside the transpose: a third of a training
-    step.
-    """
-    return x @ kernel
-
-
-def _project_forward(x, kernel):
-    return x @ kernel, (x, kernel)
-
-
-def _project_backward(saved, g):
-    x, kernel = saved
-    leading = tuple(range(x.ndim - 1))
-    return g @ kernel.T, jax.lax.dot_general(x, g, ((leading, leading), ((), ())))
-
-
-_project.defvjp(_project_forward, _project_backward)
-
-
-class Dropout(nn.Module):
-    """Zeroes a share `rate` of x and scales the rest up, from 8 random bits per entry: a quarter of nn.Dropout's
-    cost."""
-
-    rate: float
-    deterministic: bool
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        dropped = round(256 * self.rate)
-        if self.deterministic or not dropped:
-            return x
-        bits = jax.random.bits(self.make_rng("dropout"), x.shape, jnp.uint8)
-        return jnp.where(bits >= dropped, x * (256 / (256 - dropped)), 0).astype(x.dtype)
 
 
 def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
@@ -269,16 +256,24 @@ def forward(
 
 @dataclasses.dataclass(frozen=True)
 class LlamaStep:
-    """The `step` contract of decoding for a Llama: hashable by its config, so it can be a static jit argument."""
+    """The `step` contract of decoding for a Llama: hashable by its config, so it can be a static jit argument.
+
+    unrolled: parameters are those of `unroll`, and the cache is one per layer; faster where calls are short.
+    """
 
     config: LlamaConfig
+    unrolled: bool = False
 
-    def init_cache(self, batch: int, slots: int) -> Cache:
+    def init_cache(self, batch: int, slots: int) -> Caches:
         c = self.config
-        return init_cache(c.layers, batch, slots, c.kv_heads, c.head_dim, jnp.dtype(c.dtype))
+        sizes = batch, slots, c.kv_heads, c.head_dim, jnp.dtype(c.dtype)
+        if self.unrolled:
+            return tuple(init_cache(None, *sizes) for _ in range(c.layers))
+        return init_cache(c.layers, *sizes)
 
     def __call__(
-        self, params, tokens: Tokens, positions: Tokens, slots: Tokens, mask: SlotMask, cache: Cache, *, n_out: int
+        self, params, tokens: Tokens, positions: Tokens, slots: Tokens, mask: SlotMask, cache: Caches, *, n_out: int
     ):
         """-> (logits [B, n_out, V] of the last n_out tokens, cache). Slot S writes nowhere."""
-        return Llama(self.config).apply({"params": params}, tokens, positions, mask, slots, cache, n_out)
+        model = Llama(self.config, unrolled=self.unrolled)
+        return model.apply({"params": params}, tokens, positions, mask, slots, cache, n_out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -55,6 +56,19 @@ def rotary_angles(
         frequency = scaling.scale(frequency)
     angle = positions[..., None].astype(dtype) * frequency
     return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotary_rows(
+    length: int, positions: Tokens, head_dim: int, theta: float, scaling: RopeScalingConfig | None, dtype
+) -> tuple[Array, Array]:
+    """`rotary_angles` of positions below `length`, as rows of a constant table; NaN beyond it.
+
+    XLA on CPU computes cosines anew in each place that reads them, once for every head; a table is only read.
+    """
+    with jax.ensure_compile_time_eval():
+        table = rotary_angles(jnp.arange(length)[None], head_dim, theta, scaling, dtype)
+    cos, sin = (rows[0].at[positions].get(mode="fill", fill_value=jnp.nan) for rows in table)
+    return cos, sin
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:

@@ -28,6 +28,7 @@ from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.lora import TARGETS
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, described
+from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.planning.estimate import Pass
 from atspeed_jax.training import sharding
@@ -135,19 +136,23 @@ class Steps:
         """Speculative beam search of the largest K that is measured, of a batch of the evaluation."""
         c, target, draft = self.config, self.models["target"], self.models["draft"]
         trie, setting = self._whole(self.trie), speculative("draft", max(c.evaluate.beams), c.decode)
-        models = target.config, target.served, draft.config, draft.served
-        decode, arrays = Decoders(*models, trie, (), self.prefixes, mesh=self.mesh).program(setting)
+        step, served, there = LlamaStep, (target.served, draft.served), (target.held, draft.held)
+        if c.decode.unroll:  # copies, beside which a run keeps the stacks
+            step, there = functools.partial(LlamaStep, unrolled=True), (*there, *served)
+            served = [sharding.abstract_on(jax.eval_shape(unroll, one), self.mesh) for one in served]
+        models = target.config, served[0], draft.config, served[1]
+        decode, arrays = Decoders(*models, trie, (), self.prefixes, step, self.mesh).program(setting)
         rows, width = c.evaluate.batch_size, self._prompt
         prompt = Prompt(jax.ShapeDtypeStruct((rows, width), jnp.int32), jax.ShapeDtypeStruct((rows, width), bool))
         widths = self._widths(setting.beams)
         layout = Layout(width, (1, *(max(setting.beams, size) for size in widths)))
         own = -(-rows // self.mesh.shape["data"])
-        caches = [LlamaStep(one.config) for one in (target, draft)]
+        caches = [step(one.config) for one in (target, draft)]
         return Step(
             "decode",
             rows,
             lambda: lower_on_mesh(decode, arrays, prompt, self.mesh),
-            {"parameters": (target.served, draft.served), "optimizer": (), "other": (trie, target.held, draft.held)},
+            {"parameters": served, "optimizer": (), "other": (trie, *there)},
             (),
             jax.eval_shape(lambda: [one.init_cache(own, layout.slots) for one in caches]),
             self._calls(setting, layout, own),

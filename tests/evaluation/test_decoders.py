@@ -1,6 +1,7 @@
 """Decoders for every setting, on a catalogue smaller than K and on histories of every length."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -50,6 +51,27 @@ def test_speculative_lists_are_those_of_beam_search(toy, baseline, drafter):
     assert not decoded.differs(baseline).any()
     assert decoded.calls.tolist() == [1, 1, 1, 1]  # "all" cannot miss
     assert decoded.accepted.all() and decoded.reached.all() and (decoded.coverage == 1).all()
+
+
+@pytest.mark.parametrize("drafter", ["none", "draft", "popularity"])
+def test_layers_side_by_side_give_the_same_lists(toy, baseline, drafter):
+    apart = SimpleNamespace(catalog=toy.catalog, decoders=toy.decoders.unrolled())
+    assert set(apart.decoders.target_params) == {"embedding", "norm", "layers_0"}
+    decoded = decode(apart, strict(drafter, K, DECODE))
+    assert not decoded.differs(baseline).any()
+    assert decoded.calls.tolist() == [2 if drafter == "none" else 1] * 4
+
+
+def test_layers_side_by_side_can_be_widened(toy, baseline):
+    with jax.enable_x64(True):
+        apart = SimpleNamespace(catalog=toy.catalog, decoders=toy.decoders.unrolled().in_float64())
+        decoded = decode(apart, plain(K, "vocab"))
+    assert decoded.score.dtype == np.float64 and not decoded.differs(baseline).any()
+
+
+def test_layers_side_by_side_without_a_draft(toy):
+    apart = dataclasses.replace(toy.decoders, draft=None, draft_params=None).unrolled()
+    assert apart.draft_params is None and apart.build(plain(2, "vocab"))
 
 
 def test_a_list_by_whoever_drafts():

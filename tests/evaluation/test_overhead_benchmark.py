@@ -43,6 +43,16 @@ def test_plain_beam_search_reads_the_prompt_then_a_level_a_call(toy, batches, no
     assert overhead.calls_of(plain(2, norm), 2, first, later) == first
 
 
+def test_calls_of_layers_side_by_side_are_the_same_and_can_be_timed(toy, batches):
+    own, setting = toy.decoders.unrolled(), speculative("draft", 2, DECODE)
+    found = overhead.traced_calls(own, setting, prompt_of(batches[0]))
+    stacked = overhead.traced_calls(toy.decoders, setting, prompt_of(batches[0]))
+    assert [shapes(calls) for calls in found] == [shapes(calls) for calls in stacked]
+    params = {own.target: own.target_params, own.draft: own.draft_params}
+    for call in (*found[0], *found[1]):
+        assert call.unrolled and overhead.timed_call(call, params[call.config])() > 0
+
+
 def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(toy, batches):
     setting = speculative("draft", 2, DECODE)
     first, later = overhead.traced_calls(toy.decoders, setting, prompt_of(batches[0]))

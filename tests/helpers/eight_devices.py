@@ -81,7 +81,18 @@ def decode(mesh):
     prompt = Prompt(jnp.asarray(np.concatenate([tokens, np.ones((13, 1), np.int32)], 1)), None)
     prompt = prompt.replace(valid=prompt.tokens > 0)
     settings = plain(5, "vocab"), speculative("draft", 5, DecodeConfig((6, 6), 2, "vocab"))
-    return [jax.device_get(decoders.build(setting)(prompt)) for setting in settings]
+    apart = decoders.unrolled()
+    check_split(apart.target_params, mesh)
+    made = [*map(decoders.build, settings), *map(apart.build, settings)]
+    return [jax.device_get(decode(prompt)) for decode in made]
+
+
+def check_split(params, mesh):
+    """Layers side by side are split as their names say, none whole on every device."""
+    for leaf, wanted in zip(
+        jax.tree.leaves(params), jax.tree.leaves(sharding.tree_shardings(params, mesh)), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim), (leaf.sharding, wanted)
 
 
 def relative(a, b) -> float:
@@ -106,7 +117,7 @@ def main():
         lists = decode(mesh)
         found = losses, jax.device_get(params), lists
         alone = alone or found
-        pairs = list(zip(lists, alone[2], strict=True))
+        pairs = list(zip(lists, alone[2][:2] * 2, strict=True))  # layers side by side give the lists of stacks
         kernel = params["layers"]["mlp"]["gate"]["kernel"]
         report["meshes"][name] = {
             "losses": float(np.max(np.abs(np.divide(losses, alone[0]) - 1))),
@@ -119,7 +130,7 @@ def main():
             "same_ids": [bool((a.ids == b.ids).all() and (a.valid == b.valid).all()) for a, b in pairs],
             "scores": max(float(np.abs(a.score - b.score).max()) for a, b in pairs),
             "same_calls": [bool((a.target_calls == b.target_calls).all()) for a, b in pairs],
-            "calls": sorted(set(lists[1].target_calls.tolist())),
+            "calls": sorted({calls for one in lists[1::2] for calls in one.target_calls.tolist()}),
             "rounds": [int(one.rounds) for one in lists],
         }
     print(json.dumps(report))

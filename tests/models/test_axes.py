@@ -4,6 +4,7 @@ import pytest
 from atspeed_jax.models.axes import PARAM_AXES, logical_axes
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import TARGETS, LoraConfig, init_adapter
+from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.weights import param_shapes
 
 MODEL = LlamaConfig(24, 16, 32, 2, 4, 2, 6, 1e4, 1e-6, False, 0.0, "float32", False)
@@ -22,6 +23,14 @@ def test_every_parameter_of_a_llama_has_the_sizes_its_names_say():
         if path.endswith("scale"):
             assert names == ()
         else:
+            assert shape == tuple(SIZES[name] for name in names), path
+
+
+def test_a_layer_of_its_own_has_the_names_of_the_stack_but_the_first():
+    shapes = list(named(jax.eval_shape(unroll, param_shapes(MODEL))))
+    assert sum(path.startswith("layers_1/") for path, _, _ in shapes) == 9
+    for path, shape, names in shapes:
+        if not path.endswith("scale"):
             assert shape == tuple(SIZES[name] for name in names), path
 
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.models.llama import Dropout, LlamaConfig, LlamaStep, forward, init_params
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward, init_params
 from atspeed_jax.models.rotary import RopeScalingConfig
+from atspeed_jax.models.unroll import unroll
 from atspeed_jax.shapes import SlotMask
 from numpy_llama import numpy_llama, wide_params
 
@@ -40,8 +41,19 @@ def run(config, params, tokens, valid, dropout_key=None):
 
 
 @functools.cache
-def step_of(config):
-    return jax.jit(LlamaStep(config), static_argnames="n_out")
+def step_of(config, unrolled=False):
+    return jax.jit(LlamaStep(config, unrolled), static_argnames="n_out")
+
+
+@pytest.fixture(params=[False, True], ids=["stacked", "side by side"])
+def unrolled(request):
+    return request.param
+
+
+def ready(config, unrolled):
+    """Parameters and empty cache of stacked layers, or of layers side by side."""
+    params = params_of(config)
+    return unroll(params) if unrolled else params, LlamaStep(config, unrolled).init_cache(3, SLOTS)
 
 
 def ragged(width=6, padding=0):
@@ -121,22 +133,22 @@ def tokens_of(path):
 
 
 @pytest.mark.parametrize("calls", ["one", "per level", "per node"])
-def test_tree_nodes_equal_whole_sequences(calls):
+def test_tree_nodes_equal_whole_sequences(calls, unrolled):
     """However a tree is cut into calls, a node's logits are those of its whole sequence without a cache."""
-    params, step = params_of(CONFIG), LlamaStep(CONFIG)
+    params, cache = ready(CONFIG, unrolled)
     tokens, valid = ragged()
-    prompt, cache = prompt_call(tokens, valid), step.init_cache(3, SLOTS)
+    prompt = prompt_call(tokens, valid)
     parts = {"one": [NODES], "per level": [NODES[:2], NODES[2:]], "per node": [[node] for node in NODES]}[calls]
     outputs = []
     for index, nodes in enumerate(parts):
         call = tree_call(nodes, valid)
         joined = join(prompt, call) if index == 0 else call
         n_out = len(nodes) + (index == 0)
-        logits, cache = step_of(CONFIG)(params, *joined, cache, n_out=n_out)
+        logits, cache = step_of(CONFIG, unrolled)(params, *joined, cache, n_out=n_out)
         assert logits.shape == (3, n_out, 19)
         outputs.append(logits)
     logits = jnp.concatenate(outputs, 1)
-    expected = numpy_llama(CONFIG, params)
+    expected = numpy_llama(CONFIG, params_of(CONFIG))
     for row, length in enumerate(LENGTHS):
         own = tokens[row, 6 - length :].tolist()
         for node, path in enumerate([[]] + [path for _, path, _ in NODES]):
@@ -144,15 +156,15 @@ def test_tree_nodes_equal_whole_sequences(calls):
             np.testing.assert_allclose(logits[row, node], want, rtol=0, atol=1e-4)
 
 
-def test_rewritten_slots_forget_what_they_held():
+def test_rewritten_slots_forget_what_they_held(unrolled):
     """A rejected level is overwritten, never rolled back."""
-    params, step = params_of(CONFIG), step_of(CONFIG)
+    (params, empty), step = ready(CONFIG, unrolled), step_of(CONFIG, unrolled)
     tokens, valid = ragged()
     both = join(prompt_call(tokens, valid), tree_call(NODES, valid))
-    _, cache = step(params, *both, LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=6)
+    _, cache = step(params, *both, empty, n_out=6)
     other = [(6, [6], 11), (8, [8], 12), (9, [8, 9], 13), (11, [6, 11], 14), (10, [6, 10], 15)]
     logits, _ = step(params, *tree_call(other, valid), cache, n_out=5)
-    want = numpy_llama(CONFIG, params)([*tokens[2].tolist(), 12, 13])[-1]
+    want = numpy_llama(CONFIG, params_of(CONFIG))([*tokens[2].tolist(), 12, 13])[-1]
     np.testing.assert_allclose(logits[2, 2], want, rtol=0, atol=1e-4)
 
 
@@ -194,13 +206,13 @@ def test_a_row_that_sees_nothing_stays_finite_and_harmless():
     assert all(np.isfinite(x).all() for x in (cached, cache.keys, cache.values))
 
 
-def test_bfloat16_is_near_float32():
+def test_bfloat16_is_near_float32(unrolled):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
-    params, (tokens, valid) = params_of(CONFIG), ragged()
-    empty = LlamaStep(config).init_cache(3, SLOTS)
-    logits, cache = step_of(config)(params, *prompt_call(tokens, valid), empty, n_out=6)
-    assert logits.dtype == jnp.float32 and np.isfinite(logits).all() and cache.keys.dtype == jnp.bfloat16
-    difference = np.abs(logits - run(CONFIG, params, tokens, valid))[np.asarray(valid)]
+    (params, empty), (tokens, valid) = ready(config, unrolled), ragged()
+    logits, cache = step_of(config, unrolled)(params, *prompt_call(tokens, valid), empty, n_out=6)
+    assert logits.dtype == jnp.float32 and np.isfinite(logits).all()
+    assert {x.dtype for x in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}
+    difference = np.abs(logits - run(CONFIG, params_of(CONFIG), tokens, valid))[np.asarray(valid)]
     assert 0 < difference.max() < 0.15
 
 
@@ -252,19 +264,12 @@ def test_dropout_only_with_a_key():
     assert not np.allclose(first, still, atol=0.1) and not np.allclose(first, second, atol=0.1)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_dropout_drops_its_share_and_keeps_the_mean(rate):
-    dropped = Dropout(rate, False).apply({}, jnp.ones((400, 500)), rngs={"dropout": jax.random.key(0)})
-    share = round(256 * rate) / 256
-    assert float((dropped == 0).mean()) == pytest.approx(share, abs=0.003)
-    np.testing.assert_allclose(dropped[dropped != 0], 1 / (1 - share), rtol=1e-6)
-
-
 def test_step_is_a_value():
     """A static jit argument: equal configs must be the same key, others another."""
     same = LlamaStep(dataclasses.replace(CONFIG))
     assert LlamaStep(CONFIG) == same and hash(LlamaStep(CONFIG)) == hash(same)
     assert LlamaStep(CONFIG) != LlamaStep(dataclasses.replace(CONFIG, layers=3))
+    assert LlamaStep(CONFIG) != LlamaStep(CONFIG, unrolled=True)
 
 
 def test_parameters_are_float32_and_layers_are_stacked_and_differ():
@@ -291,7 +296,7 @@ def test_impossible_sizes(change, message):
         dataclasses.replace(CONFIG, **change)
 
 
-def test_only_the_last_tokens_are_put_out():
-    params, (tokens, valid) = params_of(CONFIG), ragged()
-    two, _ = step_of(CONFIG)(params, *prompt_call(tokens, valid), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=2)
-    np.testing.assert_allclose(two[1:], run(CONFIG, params, tokens, valid)[1:, 4:], atol=1e-5)
+def test_only_the_last_tokens_are_put_out(unrolled):
+    (params, empty), (tokens, valid) = ready(CONFIG, unrolled), ragged()
+    two, _ = step_of(CONFIG, unrolled)(params, *prompt_call(tokens, valid), empty, n_out=2)
+    np.testing.assert_allclose(two[1:], run(CONFIG, params_of(CONFIG), tokens, valid)[1:, 4:], atol=1e-5)

@@ -39,6 +39,18 @@ def test_what_lies_on_the_devices(small_config):
     assert bytes_on_device(made.decode().cache) == slots * 2 * 8 * 4 + slots * 2 * 8 * 4
 
 
+def test_layers_side_by_side_lie_beside_their_stacks(small_config):
+    decode = steps_of(changed(small_config, "decode.unroll", True)).decode()
+    stacked = steps_of(small_config).decode()
+    assert "layers_0" in decode.on_device["parameters"][0]
+    assert bytes_on_device(decode.on_device["parameters"]) == 4 * (TARGET + DRAFT)
+    more = bytes_on_device(decode.on_device["other"]) - bytes_on_device(stacked.on_device["other"])
+    assert more == 4 * (TARGET + DRAFT)
+    assert bytes_on_device(decode.cache) == bytes_on_device(stacked.cache)
+    names = [str(one.in_avals) for one in (decode.lower(), stacked.lower())]
+    assert names[0] != names[1]
+
+
 def test_the_batches_are_those_of_a_run(small_run):
     run, made = small_run.run, steps_of(small_run.run.config, small_run.run.dataset.catalog)
     lowered = made.align_draft().lower()

@@ -1,0 +1,92 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.models.rotary import RopeScalingConfig
+from atspeed_jax.models.unroll import unroll
+from atspeed_jax.shapes import SlotMask
+from numpy_llama import wide_params
+
+SCALING = RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 60)
+CONFIG = LlamaConfig(19, 16, 20, 3, 4, 2, 6, 100.0, 1e-5, True, 0.0, "float32", False, SCALING)
+VALID = np.array([[False, False, True, True, True], [True] * 5])
+TOKENS = np.where(VALID, np.arange(10).reshape(2, 5) + 1, 0)
+
+
+@functools.cache
+def params():
+    return wide_params(CONFIG, seed=1)
+
+
+def call(positions=None):
+    """A prompt for a cache of 6 slots."""
+    positions = np.maximum(VALID.cumsum(1) - 1, 0) if positions is None else positions
+    slots = np.broadcast_to(np.arange(5), VALID.shape)
+    return *map(jnp.asarray, (TOKENS, positions, slots)), SlotMask.causal(jnp.asarray(VALID))
+
+
+def run(unrolled, n_out, positions=None):
+    step = LlamaStep(CONFIG, unrolled)
+    own = unroll(params()) if unrolled else params()
+    return jax.jit(step, static_argnames="n_out")(own, *call(positions), step.init_cache(2, 6), n_out=n_out)
+
+
+def test_every_layer_has_its_own_arrays():
+    apart = unroll(params())
+    assert set(apart) == {"embedding", "norm", "layers_0", "layers_1", "layers_2"}
+    assert apart["embedding"] is params()["embedding"]
+    for number in range(3):
+        jax.tree.map(
+            lambda one, stack, number=number: np.testing.assert_array_equal(one, stack[number]),
+            apart[f"layers_{number}"],
+            params()["layers"],
+        )
+
+
+def test_layers_apart_are_not_taken_apart_again():
+    with pytest.raises(ValueError, match="embedding, layers_0, layers_1, layers_2, norm .* unrolled already"):
+        unroll(unroll(params()))
+
+
+@pytest.mark.parametrize("n_out", [1, 3, 5])
+def test_logits_and_caches_are_those_of_the_stack(n_out):
+    """The last layer computes fewer tokens, but writes the keys and values of all."""
+    (logits, caches), (want, stack) = run(True, n_out), run(False, n_out)
+    assert logits.shape == (2, n_out, 19)
+    np.testing.assert_allclose(logits[1], want[1], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(logits[0, -3:], want[0, -3:], rtol=0, atol=2e-5)
+    for number, cache in enumerate(caches):
+        np.testing.assert_allclose(cache.keys[1], stack.keys[number, 1], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(cache.values[1], stack.values[number, 1], rtol=0, atol=2e-5)
+        assert (np.abs(cache.keys[:, 2:5]).max((0, 2, 3)) > 0.1).all()
+
+
+def rows_of_products(unrolled, width):
+    """How many rows each product computes whose result is so wide, in order."""
+    step = LlamaStep(CONFIG, unrolled)
+    own = unroll(params()) if unrolled else params()
+    text = str(jax.make_jaxpr(functools.partial(step, n_out=2))(own, *call(), step.init_cache(2, 6)))
+    return [int(rows) for rows in re.findall(rf"f32\[2,(\d+),{width}\] = dot_general", text)]
+
+
+def test_the_last_layer_computes_no_more_than_is_put_out():
+    assert rows_of_products(True, CONFIG.intermediate_size) == [5, 5, 5, 5, 2, 2]  # gate and up
+    assert rows_of_products(True, CONFIG.kv_heads * CONFIG.head_dim) == [5, 5] * 3  # key and value
+
+
+def test_a_position_beyond_the_cache_is_no_number():
+    """Its row of the table does not exist; the nearest would be a silent mistake."""
+    fine, _ = run(True, 1, np.broadcast_to([1, 2, 3, 4, 5], VALID.shape))
+    far, _ = run(True, 1, np.broadcast_to([1, 2, 3, 4, 6], VALID.shape))
+    assert np.isfinite(fine).all() and np.isnan(far).all()
+
+
+def test_bad_parameters_are_those_of_the_other_kind():
+    step = LlamaStep(CONFIG, unrolled=True)
+    with pytest.raises(Exception, match="layers_0"):
+        step(params(), *call(), step.init_cache(2, 6), n_out=1)
