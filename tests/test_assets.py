@@ -8,6 +8,7 @@ from atspeed_jax.experiment import PretrainedConfig
 from atspeed_jax.items.catalog import BOS, FIRST_CODE
 from atspeed_jax.items.tokenizer import TokenizerError
 from bases import write_base
+from small import changed
 from words import WORDS
 
 
@@ -24,6 +25,16 @@ def test_models_from_scratch_have_a_vocabulary_of_their_own(small_run):
     )
     assert assets.target_model.vocab_size == assets.dataset.catalog.vocab_size == assets.draft_model.vocab_size
     assert assets.target_params["embedding"].shape[0] == assets.dataset.catalog.vocab_size
+
+
+def test_layers_lie_side_by_side_where_the_config_says_so(small_run, small_config):
+    """And a finished run can be told later: its draft is still its own."""
+    stacked = RunAssets(small_config, small_run.workdir, None)
+    apart = RunAssets(changed(small_config, "decode.unroll", True), small_run.workdir, None)
+    for assets, named in ((stacked, "layers"), (apart, "layers_0")):
+        decoders = assets.decoders(assets.draft_params)
+        assert named in decoders.target_params and named in decoders.draft_params
+        assert decoders.step(decoders.target).unrolled == (assets is apart)
 
 
 def test_a_model_from_scratch_beside_a_base_has_its_vocabulary(small_config, data_only, tmp_path):

@@ -153,13 +153,19 @@ print(json.dumps({name: np.asarray(x).tolist() for name, x in found.items()}))
 
 
 @pytest.mark.parametrize(
-    "drafter", ["draft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("popularity", "none"))]
+    ("drafter", "unrolled"),
+    [
+        ("draft", False),
+        pytest.param("draft", True, marks=pytest.mark.slow),
+        pytest.param("popularity", False, marks=pytest.mark.slow),
+        pytest.param("none", False, marks=pytest.mark.slow),
+    ],
 )
-def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter):
+def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter, unrolled):
     run, output = small_run.run, tmp_path / "decoder"
     c, catalog = run.config, run.dataset.catalog
     setting = plain(4, "vocab") if drafter == "none" else speculative(drafter, 4, c.decode)
-    decoders = run.decoders(run.draft_params)
+    decoders = run.decoders(run.draft_params).unrolled() if unrolled else run.decoders(run.draft_params)
     with compile_quickly():
         export_decoder(output, decoders, setting, catalog, batch=3, history=4, platforms=["cpu", "tpu"])
     table = pq.read_table(output / "items.parquet").to_pydict()
