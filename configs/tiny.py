@@ -72,7 +72,9 @@ def get_config() -> ml_collections.ConfigDict:
             train_align=TRAIN | dict(buckets=(16,), learning_rate=5e-3, evaluations=2, valid_users=64),
             teacher=dict(beams=20, prompts=1, batch_size=64, buckets=(16,), log_probs=True),
             mesh=dict(data=config_dict.placeholder(int), fsdp=1, tensor=1),  # None: the devices that the others leave
-            decode=dict(widths=("all", 32, 48), gamma=3, score_norm="vocab", budget=config_dict.placeholder(int)),
+            decode=dict(
+                widths=("all", 32, 48), gamma=3, score_norm="vocab", budget=config_dict.placeholder(int), unroll=False
+            ),
             evaluate=dict(
                 list_size=20,
                 beams=(20, 5, 1),

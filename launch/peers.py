@@ -111,8 +111,7 @@ def measure_peers(config: PeersConfig, say: Callable[[str], None]) -> list[dict]
     decode = DecodeConfig(config.widths, len(CODES) - 1, "vocab")
     for name in config.models:
         decoders = random_decoders(name, catalog, config.seed)
-        with in_both_worlds(name, decoders, catalog, decode) as both:
-            peers = dataclasses.replace(both, decoders=decoders.unrolled())
+        with in_both_worlds(name, decoders, catalog, decode) as peers:
             for batch in config.batches if name != "110M" else (1,):
                 for tokens in config.prompts:
                     users = random_prompts(catalog, batch, tokens, config.seed)
@@ -128,12 +127,12 @@ def measure_cell(
 
     ratio_to_hf: median time of `generate` without constraint by the method's. work_ratio: token forwards of `generate`,
     which reads the prompt K times, by those of a shared prompt, K(P+L-1) / (P+(L-1)K). equal: whether all lists are
-    those of our beam search (`same_lists`); None without constraint, which may name no item.
+    those of our beam search (`same_lists`); None without constraint, which may name no item. "_unrolled": the same with
+    layers side by side (`decode.unroll`).
     """
-    own = {
-        "beam_search": peers.decoders.build(plain(beams, "vocab")),
-        "speculative": peers.decoders.build(speculative("draft", beams, peers.decode)),
-    }
+    settings = {"beam_search": plain(beams, "vocab"), "speculative": speculative("draft", beams, peers.decode)}
+    own = {name: peers.decoders.build(setting) for name, setting in settings.items()}
+    own |= {f"{name}_unrolled": peers.unrolled.build(setting) for name, setting in settings.items()}
     runs: dict[str, Callable[[], float]] = {
         "hf_generate": functools.partial(_timed, peers.theirs, batch, beams, trie=False),
         "hf_generate_trie": functools.partial(_timed, peers.theirs, batch, beams, trie=True),
@@ -146,8 +145,7 @@ def measure_cell(
     equal = {
         "hf_generate": None,
         "hf_generate_trie": same_lists(peers, batch, beams, results["beam_search"]),
-        "beam_search": True,
-        "speculative": _equal(results["speculative"], results["beam_search"]),
+        **{name: _equal(result, results["beam_search"]) for name, result in results.items()},
     }
     length, width = peers.theirs.length, batch["tokens"].shape[1]
     middle = {name: float(np.median(values)) for name, values in times.items()}

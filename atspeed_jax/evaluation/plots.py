@@ -175,7 +175,13 @@ def _peers(rows: Sequence[Mapping]) -> Figure:
     for row in rows:
         cells.setdefault((row["model"], row["batch"], row["prompt"]), []).append(row)
     figure, axes = _panels(len(cells))
-    colours = {"hf_generate_trie": _OTHER_COLOUR, "beam_search": "#666666", "speculative": "#0072B2"}
+    colours = {
+        "hf_generate_trie": _OTHER_COLOUR,
+        "beam_search": "#bbbbbb",
+        "beam_search_unrolled": "#666666",
+        "speculative": "#9ecae1",
+        "speculative_unrolled": "#0072B2",
+    }
     for axis, ((model, batch, prompt), own) in zip(axes, cells.items(), strict=True):
         for method, colour in colours.items():
             line = [(row["K"], row["ratio_to_hf"]) for row in own if row["method"] == method]

@@ -112,9 +112,12 @@ def test_peers_have_a_panel_for_each_cell():
             ("hf_generate_trie", 0.9),
             ("beam_search", 2.0),
             ("speculative", 3.0),
+            ("beam_search_unrolled", 2.5),
+            ("speculative_unrolled", 3.5),
         )
     ]
     one, eight = plots._peers(rows).axes
     assert (one.get_title(), eight.get_title()) == ("4M, batch 1, prompt 81", "4M, batch 8, prompt 81")
     assert lines(eight)["beam search"] == [2.0, 10.0] and lines(eight)["speculative"] == [3.0, 15.0]
+    assert lines(eight)["beam search unrolled"] == [2.5, 12.5] and lines(eight)["speculative unrolled"] == [3.5, 17.5]
     assert imread(io.BytesIO(plots.peers_plot(rows)), format="png").std() > 0.05

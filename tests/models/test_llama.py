@@ -294,9 +294,3 @@ def test_parameters_are_float32_and_layers_are_stacked_and_differ():
 def test_impossible_sizes(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **change)
-
-
-def test_only_the_last_tokens_are_put_out(unrolled):
-    (params, empty), (tokens, valid) = ready(CONFIG, unrolled), ragged()
-    two, _ = step_of(CONFIG, unrolled)(params, *prompt_call(tokens, valid), empty, n_out=2)
-    np.testing.assert_allclose(two[1:], run(CONFIG, params_of(CONFIG), tokens, valid)[1:, 4:], atol=1e-5)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward
 from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.shapes import SlotMask
@@ -64,6 +64,12 @@ def test_logits_and_caches_are_those_of_the_stack(n_out):
         np.testing.assert_allclose(cache.keys[1], stack.keys[number, 1], rtol=0, atol=2e-5)
         np.testing.assert_allclose(cache.values[1], stack.values[number, 1], rtol=0, atol=2e-5)
         assert (np.abs(cache.keys[:, 2:5]).max((0, 2, 3)) > 0.1).all()
+
+
+@pytest.mark.parametrize("unrolled", [False, True], ids=["stacked", "side by side"])
+def test_only_the_last_tokens_are_put_out(unrolled):
+    whole = jax.jit(forward, static_argnums=0)(CONFIG, params(), jnp.asarray(TOKENS), jnp.asarray(VALID))
+    np.testing.assert_allclose(run(unrolled, 2)[0], whole[:, 3:], atol=1e-5)
 
 
 def rows_of_products(unrolled, width):
