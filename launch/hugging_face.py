@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -77,14 +78,17 @@ class HuggingFace:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Peers:
-    """One model in both worlds. unrolled: `Decoders.unrolled`."""
+    """One model in both worlds."""
 
     name: str
     params_m: float
     decoders: Decoders
-    unrolled: Decoders
     decode: DecodeConfig
     theirs: HuggingFace
+
+    @functools.cached_property
+    def unrolled(self) -> Decoders:
+        return self.decoders.unrolled()
 
 
 @contextlib.contextmanager
@@ -94,7 +98,7 @@ def in_both_worlds(name: str, decoders: Decoders, catalog: Catalog, decode: Deco
         directory = Path(place) / name
         export_hf(directory, decoders.target, decoders.target_params, catalog, history=100, dtype="float32")
         count = sum(leaf.size for leaf in jax.tree.leaves(decoders.target_params)) / 1e6
-        yield Peers(name, count, decoders, decoders.unrolled(), decode, HuggingFace(directory, catalog))
+        yield Peers(name, count, decoders, decode, HuggingFace(directory, catalog))
 
 
 def same_lists(peers: Peers, batch: Mapping[str, np.ndarray], beams: int, ours: Result) -> bool:

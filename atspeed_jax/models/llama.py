@@ -140,10 +140,12 @@ class Llama(nn.Module):
         table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
         x = Dropout(c.dropout, self.deterministic)(self._embed(table, tokens).astype(dtype))
         x = nn.with_logical_constraint(x, RESIDUAL)
+        turning = c.head_dim, c.rope_theta, c.rope_scaling, wide
         if self.unrolled:
-            x, cache = self._side_by_side(x, positions, mask, slots, cache, n_out)
+            rotary = rotary_rows(cache[0].keys.shape[1], positions, *turning)
+            x, cache = self._side_by_side(x, cache, rotary, mask, slots, n_out)
         else:
-            x, cache = self._scanned(x, positions, mask, slots, cache)
+            x, cache = self._scanned(x, cache, rotary_angles(positions, *turning), mask, slots)
         x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
         if c.tied_embeddings:
             logits = project(x, table.T.astype(dtype))
@@ -154,9 +156,8 @@ class Llama(nn.Module):
             logits = jnp.concatenate([logits, own], -1)
         return logits.astype(wide), cache
 
-    def _scanned(self, x: Array, positions: Tokens, mask: SlotMask, slots, cache):
+    def _scanned(self, x: Array, cache, rotary, mask: SlotMask, slots):
         c = self.config
-        rotary = rotary_angles(positions, *_turning(c))
         body = nn.remat(Layer, prevent_cse=False, policy=KEPT[c.remat_policy]) if c.remat else Layer
         layers = nn.scan(
             body,
@@ -167,9 +168,8 @@ class Llama(nn.Module):
         )
         return layers(c, self.deterministic, name="layers")(x, cache, rotary, mask, slots)
 
-    def _side_by_side(self, x: Array, positions: Tokens, mask: SlotMask, slots, caches, n_out: int):
+    def _side_by_side(self, x: Array, caches, rotary, mask: SlotMask, slots, n_out: int):
         c, written = self.config, []
-        rotary = rotary_rows(caches[0].keys.shape[1], positions, *_turning(c))
         for number, cache in enumerate(caches):
             kept = n_out if number + 1 == c.layers else None
             x, cache = Layer(c, self.deterministic, kept, name=f"{PREFIX}{number}")(x, cache, rotary, mask, slots)
@@ -184,12 +184,6 @@ class Llama(nn.Module):
         items, own = self.get_variable("adapter", "item_embedding"), tokens >= len(table)
         known = table[jnp.where(own, 0, tokens)]
         return jnp.where(own[..., None], items[jnp.where(own, tokens - len(table), 0)], known)
-
-
-def _turning(config: LlamaConfig):
-    """What turns its positions."""
-    wide = jnp.promote_types(jnp.dtype(config.dtype), jnp.float32)
-    return config.head_dim, config.rope_theta, config.rope_scaling, wide
 
 
 def _last(tree, count: int | None):

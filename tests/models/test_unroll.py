@@ -72,17 +72,16 @@ def test_only_the_last_tokens_are_put_out(unrolled):
     np.testing.assert_allclose(run(unrolled, 2)[0], whole[:, 3:], atol=1e-5)
 
 
-def rows_of_products(unrolled, width):
+def rows_of_products(width):
     """How many rows each product computes whose result is so wide, in order."""
-    step = LlamaStep(CONFIG, unrolled)
-    own = unroll(params()) if unrolled else params()
-    text = str(jax.make_jaxpr(functools.partial(step, n_out=2))(own, *call(), step.init_cache(2, 6)))
+    step = LlamaStep(CONFIG, unrolled=True)
+    text = str(jax.make_jaxpr(functools.partial(step, n_out=2))(unroll(params()), *call(), step.init_cache(2, 6)))
     return [int(rows) for rows in re.findall(rf"f32\[2,(\d+),{width}\] = dot_general", text)]
 
 
 def test_the_last_layer_computes_no_more_than_is_put_out():
-    assert rows_of_products(True, CONFIG.intermediate_size) == [5, 5, 5, 5, 2, 2]  # gate and up
-    assert rows_of_products(True, CONFIG.kv_heads * CONFIG.head_dim) == [5, 5] * 3  # key and value
+    assert rows_of_products(CONFIG.intermediate_size) == [5, 5, 5, 5, 2, 2]  # gate and up
+    assert rows_of_products(CONFIG.kv_heads * CONFIG.head_dim) == [5, 5] * 3  # key and value
 
 
 def test_a_position_beyond_the_cache_is_no_number():
