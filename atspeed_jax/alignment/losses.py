@@ -107,8 +107,8 @@ def coverage(
 def kth_largest(scores: Float[Array, "B M"], k: int) -> Float[Array, "B 1"]:
     """The k-th largest of M scores, -inf if there are fewer; exact for float32, no gradient.
 
-    Bisects the 32 bits of the answer by counting. `top_k` sorts thousands of children for one of them: a third of
-    an alignment step on a CPU.
+    Bisects the 32 bits of the answer by counting. `top_k` sorts thousands of children for one of them, which is slow
+    on a CPU.
     """
     bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.uint32)
     sign = jnp.uint32(1 << 31)
