@@ -18,10 +18,9 @@ import numpy as np
 from atspeed_jax.decoding.base import Result
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain
+from atspeed_jax.evaluation.lists import Lists, differing
 from atspeed_jax.export import export_hf
 from atspeed_jax.items.catalog import BOS, Catalog
-
-CLOSE = 1e-4  # scores that count as equal
 
 
 class HuggingFace:
@@ -102,8 +101,8 @@ def in_both_worlds(name: str, decoders: Decoders, catalog: Catalog, decode: Deco
 
 
 def same_lists(peers: Peers, batch: Mapping[str, np.ndarray], beams: int, ours: Result) -> bool:
-    """Whether constrained `generate` gives our lists: same items and order, scores to CLOSE; users whose lists differ
-    are decoded again by both in float64 (ALGORITHM section 5), where they must agree."""
+    """Whether constrained `generate` gives our lists (`lists.differing`); users whose lists differ are decoded again by
+    both in float64 (ALGORITHM section 5), where they must agree."""
     differ = different(*peers.theirs(batch, beams, trie=True), ours)
     if not differ.any():
         return True
@@ -114,6 +113,5 @@ def same_lists(peers: Peers, batch: Mapping[str, np.ndarray], beams: int, ours: 
 
 
 def different(tokens: np.ndarray, scores: np.ndarray, ours: Result) -> np.ndarray:
-    """[B] users whose list or scores differ; a score that is no number is of no one's."""
-    lists = (tokens != np.asarray(ours.tokens)).any((1, 2)) | ~np.asarray(ours.valid).all(1)
-    return lists | ~(np.abs(scores - np.asarray(ours.score)) <= CLOSE).all(1)
+    """[B] users whose list or scores differ; the lists of `generate` have no invalid place."""
+    return differing(Lists(tokens, scores, np.ones(scores.shape, bool)), ours)

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 from atspeed_jax import files
-from atspeed_jax.decoding.base import Result, prefixes_by_norm
+from atspeed_jax.decoding.base import prefixes_by_norm
 from atspeed_jax.evaluation.benchmark import run_once
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain, speculative
+from atspeed_jax.evaluation.lists import differing
 from atspeed_jax.evaluation.plots import peers_plot
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
-from launch.hugging_face import CLOSE, HuggingFace, Peers, in_both_worlds, same_lists
+from launch.hugging_face import HuggingFace, Peers, in_both_worlds, same_lists
 from launch.stage import define_numbers
 
 CODES = (91, 256, 256, 256)  # of the random catalogue: levels as wide as Beauty's
@@ -145,7 +145,7 @@ def measure_cell(
     equal = {
         "hf_generate": None,
         "hf_generate_trie": same_lists(peers, batch, beams, results["beam_search"]),
-        **{name: _equal(result, results["beam_search"]) for name, result in results.items()},
+        **{name: not differing(result, results["beam_search"]).any() for name, result in results.items()},
     }
     length, width = peers.theirs.length, batch["tokens"].shape[1]
     middle = {name: float(np.median(values)) for name, values in times.items()}
@@ -196,12 +196,6 @@ def interleaved(runs: Mapping[str, Callable[[], float]], repeats: int, seconds: 
             run()
             times[name].append(run())
     return times
-
-
-def _equal(ours: Result, others: Result) -> bool:
-    """Same ids in the same order, scores to CLOSE."""
-    same = bool((ours.ids == others.ids).all() and (ours.valid == others.valid).all())
-    return same and bool(jnp.abs(ours.score - others.score).max() < CLOSE)
 
 
 _MODELS = flags.DEFINE_list("models", list(SIZES), "Of the peers suite: sizes of the targets.")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sparse
 
+from atspeed_jax.items.filters import first_unknown
+
 _USERS_AT_ONCE = 4096  # rows of the score matrix held in memory at a time
 
 
@@ -41,9 +43,10 @@ def popularity_lists(
     """[N, k] int64: for each user the items with the most train interactions, ties by item number, -1 = no item left.
 
     popularity: [items] train interactions. histories: N arrays of all items a user is known to have seen, which are
-    left out if `remove_seen`. Raises BaselineError for k < 1.
+    left out if `remove_seen`. Raises BaselineError for k < 1, or a history with an item that popularity does not have.
     """
     order = _by_popularity(popularity, k)
+    _check_known(histories, len(popularity))
     return np.stack([_complete([], order, seen if remove_seen else [], k) for seen in histories]).reshape(-1, k)
 
 
@@ -88,9 +91,10 @@ def covisitation_lists(
     items of the user, times decay^age, age 0 for the newest. Ties go to the more popular item, then to the lower
     number; places without a co-visited item are filled by popularity. train: item sequences in time order;
     histories: N arrays of all items seen, in time order, left out of the list if `remove_seen`.
-    Raises BaselineError for k < 1.
+    Raises BaselineError for k < 1, or a history with an item that popularity does not have.
     """
     order = _by_popularity(popularity, k)
+    _check_known(histories, len(popularity))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     similarity = covisitation_similarity(train, popularity, config)
@@ -113,6 +117,14 @@ def _votes(histories: Sequence[np.ndarray], items: int, config: CovisitationConf
     ages = np.concatenate([np.arange(len(history))[::-1] for history in newest])
     votes = config.decay ** ages.astype(float)
     return sparse.coo_array((votes, (users, np.concatenate(newest))), shape=(len(newest), items)).tocsr()
+
+
+def _check_known(histories: Sequence[np.ndarray], items: int) -> None:
+    if (stray := first_unknown(histories, items)) is not None:
+        user, item = stray
+        raise BaselineError(
+            f"history {user} holds item {item}; the catalogue has items 0 to {items - 1}, so leave it out"
+        )
 
 
 def _by_popularity(popularity: np.ndarray, k: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Decoding many users, and saying whether two decoders gave them the same lists."""
+"""Decoding many users, and looking again at those to whom two decoders gave different lists."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from jaxtyping import Key
 
 from atspeed_jax.decoding.base import Prompt, Result, check_finite
 from atspeed_jax.evaluation.decoders import Decoders, Setting
+from atspeed_jax.evaluation.lists import differing
 from atspeed_jax.processes import gather
 
 Keys = Key[Array, " N"]
-SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order, scores to this
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
-    ids [N, K] rows of the sorted distinct ids, -1 where invalid, `decoders.NO_ITEM` where no item has the codes; score
-    [N, K]; calls [N] target calls; given_up [N]: see `Result`; batch_rounds: target calls of all batches together;
-    batches: their number. seconds: spent on them, from tokens on the host to lists on the host, after a warm-up.
-    reached, accepted, coverage [N, L-1]: round 1 of a speculative decode, None for plain beam search.
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid, `decoders.NO_ITEM` where no item has the codes; tokens
+    [N, K, L] these codes; score [N, K]; calls [N] target calls; given_up [N]: see `Result`; batch_rounds: target calls
+    of all batches together; batches: their number. seconds: spent on them, from tokens on the host to lists on the
+    host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode, None for plain beam
+    search.
     """
 
     ids: np.ndarray
+    tokens: np.ndarray
     score: np.ndarray
     calls: np.ndarray
     given_up: np.ndarray
@@ -51,13 +53,10 @@ class Decoded:
         """Mean coverage of a level over the users who reached it in round 1, None where nobody did."""
         return _shares((self.coverage * self.reached).sum(0), self.reached.sum(0))
 
-    def differs(self, other: Decoded) -> np.ndarray:
-        """[N] bool: lists that are not equal.
-
-        Scores of invalid places do not count; one that is not a number equals nothing.
-        """
-        close = np.abs(self.score - other.score) <= SCORE_TOLERANCE
-        return ((self.ids != other.ids) | ~close & (self.ids != -1)).any(1)
+    @property
+    def valid(self) -> np.ndarray:
+        """[N, K] bool: places that hold something."""
+        return self.ids != -1
 
 
 def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
@@ -101,6 +100,7 @@ def decode_users(
     first = None if results[0][0].round_one is None else True
     return Decoded(
         ids=in_order(lambda r: np.where(r.valid, r.ids, -1)),
+        tokens=in_order(lambda r: r.tokens),
         score=in_order(lambda r: r.score),
         calls=in_order(lambda r: r.target_calls),
         given_up=in_order(lambda r: r.given_up),
@@ -127,7 +127,7 @@ def count_differences(
     A user whose lists differ is decoded again by both in float64: equal there is a near tie (two batch shapes of one
     model round differently), else a mismatch. Source: ALGORITHM section 5.
     """
-    different = a.differs(b)
+    different = differing(a, b)
     if not different.any():
         return 0, 0
     near = 0
@@ -139,7 +139,7 @@ def count_differences(
                 user = batch["row"][row]
                 one = [{"row": np.zeros(1, np.int32)} | {k: batch[k][row : row + 1] for k in ("tokens", "valid")}]
                 own = None if keys is None else keys[user : user + 1]
-                near += not decode_users(first, one, 1, own).differs(decode_users(second, one, 1, own)).any()
+                near += not differing(decode_users(first, one, 1, own), decode_users(second, one, 1, own)).any()
     return int(different.sum()) - near, near
 
 

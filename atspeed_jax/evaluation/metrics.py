@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from atspeed_jax.items.filters import first_unknown
+
 _DRAWS_AT_ONCE = 1 << 22  # resampled values held in memory at a time
 
 
@@ -20,35 +22,39 @@ class Interval(NamedTuple):
     high: float
 
 
-def recall_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int) -> np.ndarray:
+def recall_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items: int) -> np.ndarray:
     """[N] float64: share of the user's true items among the first k of the list.
 
-    lists: [N, K] items, best first, -1 = empty place. truths: N arrays of items; repeats count once.
-    Raises MetricError for k beyond K, a user without true items, or an item twice in a list.
+    lists: [N, K] items, best first, -1 = empty place. truths: N arrays of items; repeats count once. items: size of
+    the catalogue, whose items are 0..items-1. Ids, numbered likewise, may stand for items in lists and truths alike.
+    Raises MetricError for k beyond K, a user without true items, an item twice in a list, or, naming user and item,
+    one that the catalogue does not have.
     """
-    hits, truth_sizes = _hits(lists, truths, k)
+    hits, truth_sizes = _hits(lists, truths, k, items)
     return hits.sum(axis=1) / truth_sizes
 
 
-def ndcg_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int) -> np.ndarray:
+def ndcg_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items: int) -> np.ndarray:
     """[N] float64: discounted gain of the first k places, 1 / log2(1 + rank) per hit, over that of an ideal list.
 
     The ideal list has the true items on its first min(k, number of true items) places (Jarvelin and Kekalainen 2002,
     binary relevance). Arguments and errors as for recall_at.
     """
-    hits, truth_sizes = _hits(lists, truths, k)
+    hits, truth_sizes = _hits(lists, truths, k, items)
     gain = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(gain)[np.minimum(truth_sizes, k) - 1]
     return hits @ gain / ideal
 
 
-def measure_lists(lists: np.ndarray, truths: Sequence[np.ndarray], ks: Sequence[int]) -> dict[str, np.ndarray]:
+def measure_lists(
+    lists: np.ndarray, truths: Sequence[np.ndarray], ks: Sequence[int], *, items: int
+) -> dict[str, np.ndarray]:
     """Per-user recall@k and ndcg@k for every k: {"recall@10": [N], ...}. Arguments and errors as for recall_at."""
     measures: dict[str, Callable] = {"recall": recall_at, "ndcg": ndcg_at}
-    return {f"{name}@{k}": measure(lists, truths, k) for name, measure in measures.items() for k in ks}
+    return {f"{name}@{k}": measure(lists, truths, k, items=items) for name, measure in measures.items() for k in ks}
 
 
-def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
+def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, items: int) -> tuple[np.ndarray, np.ndarray]:
     """Which of the first k places hold a true item [N, k] bool, and the number of distinct true items [N]."""
     lists = np.asarray(lists)
     if lists.ndim != 2 or len(lists) != len(truths):
@@ -58,24 +64,33 @@ def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int) -> tuple[np.n
     sizes = np.array([len(truth) for truth in truths], np.int64)
     if not sizes.all():
         raise MetricError(f"user {int(np.argmin(sizes))} of {len(sizes)} has no true items; measure only users who do")
-    lists = lists[:, :k].astype(np.int64)
+    filled = lists != -1
+    _check_known(truths, items, "true item")
+    _check_known([row[own] for row, own in zip(lists, filled, strict=True)], items, "listed item")
+    lists, filled = lists[:, :k].astype(np.int64), filled[:, :k]
     truth_items = np.concatenate(truths).astype(np.int64) if len(truths) else np.empty(0, np.int64)
 
     # One number per (user, item), so that membership is a single sorted search over all users.
-    stride = max(lists.max(initial=-1), truth_items.max(initial=-1)) + 1
     users = np.arange(len(lists), dtype=np.int64)
-    distinct = np.unique(np.repeat(users, sizes) * stride + truth_items)
-    filled = lists >= 0
-    keys = users[:, None] * stride + lists
-    _check_no_repeats(np.sort(np.where(filled, keys, -1 - np.arange(k)), axis=1), stride)
-    return np.isin(keys, distinct) & filled, np.bincount(distinct // stride, minlength=len(lists))
+    distinct = np.unique(np.repeat(users, sizes) * items + truth_items)
+    keys = users[:, None] * items + lists
+    _check_no_repeats(np.sort(np.where(filled, keys, -1 - np.arange(k)), axis=1), items)
+    return np.isin(keys, distinct) & filled, np.bincount(distinct // items, minlength=len(lists))
 
 
-def _check_no_repeats(sorted_keys: np.ndarray, stride: int) -> None:
+def _check_known(lists: Sequence[np.ndarray], items: int, what: str) -> None:
+    if (stray := first_unknown(lists, items)) is not None:
+        user, item = stray
+        raise MetricError(
+            f"user {user} of {len(lists)}: {what} {item}; the catalogue has items 0 to {items - 1}, so leave it out"
+        )
+
+
+def _check_no_repeats(sorted_keys: np.ndarray, items: int) -> None:
     repeated = sorted_keys[:, 1:] == sorted_keys[:, :-1]
     if repeated.any():
         user, place = np.argwhere(repeated)[0]
-        item = sorted_keys[user, place] % stride
+        item = sorted_keys[user, place] % items
         raise MetricError(f"the list of user {user} holds item {item} twice; an item may stand in a list only once")
 
 

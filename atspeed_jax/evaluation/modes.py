@@ -28,6 +28,7 @@ from atspeed_jax.evaluation.decoders import (
     speculative,
 )
 from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
+from atspeed_jax.evaluation.lists import overlap
 from atspeed_jax.evaluation.tables import Table, method_label, widths_label
 from atspeed_jax.items.catalog import expand_ids
 
@@ -132,7 +133,7 @@ class ModeTable:
             "calls_by_user": np.mean([one.calls for one in own], axis=0).tolist(),
             "coverage_by_level": None if own[0].coverage is None else own[0].coverage_by_level,
             "given_up_mean": float(np.mean([one.given_up for one in own])),
-            "overlap_with_exact": float(np.mean([overlap(one.ids, exact.ids) for one in own])),
+            "overlap_with_exact": float(np.mean([overlap(one, exact) for one in own])),
             "short_lists": float(np.mean([(one.ids == -1).any(1) for one in own])),
             "places_without_item": float(np.mean([(one.ids == NO_ITEM).mean(1) for one in own])),
             "mismatched_users": None,
@@ -148,19 +149,10 @@ class ModeTable:
 
     def _quality(self, decoded: Sequence[Decoded], users: TestUsers, cut: int) -> dict[str, np.ndarray]:
         """Recall and NDCG at K per user, mean over seeds."""
-        measured = [
-            metrics.measure_lists(expand_ids(one.ids, self.items_sorted, self.offsets, cut), users.truths, (cut,))
-            for one in decoded
-        ]
+        lists = [expand_ids(one.ids, self.items_sorted, self.offsets, cut) for one in decoded]
+        items = self.evaluation.dataset.catalog.items
+        measured = [metrics.measure_lists(own, users.truths, (cut,), items=items) for own in lists]
         return {name: np.mean([one[name] for one in measured], axis=0) for name in measured[0]}
-
-
-def overlap(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[N] share of a user's ids [N, K] (below 0: none) that are among the other list's, of the longer list's length; 1
-    if both are empty."""
-    same = ((ids[:, :, None] == others[:, None]) & (ids >= 0)[:, :, None]).any(2).sum(1)
-    longer = np.maximum((ids >= 0).sum(1), (others >= 0).sum(1))
-    return np.where(longer, same / np.maximum(longer, 1), 1.0)
 
 
 def mode_table(rows: Sequence[dict]) -> Table:

@@ -44,7 +44,7 @@ def list_quality(
     def evaluate(params) -> dict[str, float]:
         decoded = decode_users(decoder(params), users.batches, len(users.chosen.users))
         lists = expand_ids(decoded.ids, items_sorted, offsets, CUT)
-        measured = metrics.measure_lists(lists, users.chosen.truths, (CUT,))
+        measured = metrics.measure_lists(lists, users.chosen.truths, (CUT,), items=dataset.catalog.items)
         return {name: float(values.mean()) for name, values in measured.items()}
 
     return evaluate

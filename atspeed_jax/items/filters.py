@@ -74,6 +74,19 @@ def known_items(listed: Sequence[int], items: int) -> tuple[np.ndarray, np.ndarr
     return listed[known].astype(np.int64), listed[~known]
 
 
+def first_unknown(lists: Sequence[Sequence[int]], items: int) -> tuple[int, int] | None:
+    """(number of the list, item) of the first item that a catalogue of `items` items does not have; None if there is
+    none."""
+    sizes = np.array([len(listed) for listed in lists], np.int64)
+    if not sizes.sum():
+        return None
+    listed = np.concatenate([np.asarray(listed, np.int64) for listed in lists])
+    unknown = np.flatnonzero((listed < 0) | (listed >= items))
+    if not len(unknown):
+        return None
+    return int(np.searchsorted(np.cumsum(sizes), unknown[0], side="right")), int(listed[unknown[0]])
+
+
 def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:
     """The ids [users, capacity] that lists of items stand for, for `FilteredTrie`.
 

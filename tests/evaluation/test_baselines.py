@@ -35,6 +35,17 @@ def test_a_list_longer_than_the_catalogue_ends_in_empty_places():
     np.testing.assert_array_equal(lists, [[1, 2, 4, 5, -1, -1]])
 
 
+@pytest.mark.parametrize(("user", "item"), [(0, -1), (1, -1), (1, 6)])
+def test_an_item_outside_the_catalogue_is_named_with_its_user(user, item):
+    histories = [np.array([0, 3]), np.array([2])]
+    histories[user] = np.array([1, item])
+    message = f"history {user} holds item {item}; the catalogue has items 0 to 5"
+    with pytest.raises(BaselineError, match=message):
+        popularity_lists(POPULARITY, histories, k=4, remove_seen=True)
+    with pytest.raises(BaselineError, match=message):
+        covisitation_lists(TRAIN, POPULARITY, histories, COVISITATION, k=4, remove_seen=True)
+
+
 def test_similarity_by_hand():
     config = CovisitationConfig(window=2, history=3, decay=0.5)
     similarity = covisitation_similarity(TRAIN, POPULARITY, config).toarray()
@@ -119,8 +130,9 @@ def test_beauty_figures():
         "popularity": popularity_lists(popularity, histories, k=20, remove_seen=True),
         "covisitation": covisitation_lists(source.train, popularity, histories, COVISITATION, k=20, remove_seen=True),
     }
+    size = {"items": len(popularity)}
     figures = {
-        name: (round(recall_at(rows, truths, 10).mean(), 4), round(ndcg_at(rows, truths, 10).mean(), 4))
+        name: (round(recall_at(rows, truths, 10, **size).mean(), 4), round(ndcg_at(rows, truths, 10, **size).mean(), 4))
         for name, rows in lists.items()
     }
     assert len(users) == 3553

@@ -10,7 +10,8 @@ from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import Result, RoundOne
 from atspeed_jax.evaluation import decode_users as module
 from atspeed_jax.evaluation.decode_users import Decoded, count_differences, decode_users
-from atspeed_jax.evaluation.decoders import plain
+from atspeed_jax.evaluation.decoders import NO_ITEM, plain
+from atspeed_jax.evaluation.lists import differing
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -54,6 +55,8 @@ def test_rows_come_back_in_the_users_order(toy, seed):
     decoded = decode_users(stand_in, shuffled, len(HISTORIES))
     expected = [answer([1, *toy.catalog.tokens(items).reshape(-1).tolist()]) for items in HISTORIES]
     assert decoded.ids.tolist() == [[number, -1] for number, _ in expected]
+    assert decoded.tokens[..., 0].tolist() == [[number, number] for number, _ in expected]
+    assert decoded.valid.tolist() == [[True, False]] * len(expected)
     assert decoded.score[:, 0].tolist() == [-number / 2 for number, _ in expected]
     assert decoded.calls.tolist() == [calls for _, calls in expected]
     assert decoded.reached[:, 0].tolist() == [number > 9 for number, _ in expected]
@@ -88,44 +91,6 @@ def test_batches_that_miss_or_repeat_a_user_are_refused(rows):
         decode_users(stand_in, [batch], 3)
 
 
-LISTS = Decoded(
-    ids=np.array([[4, 2, -1], [1, 3, 5]]),
-    score=np.array([[-1.0, -2.0, -1e30], [-1.5, -1.6, -1.7]]),
-    calls=np.array([2, 2]),
-    given_up=np.zeros(2),
-    batch_rounds=2,
-    batches=1,
-    seconds=0.5,
-    reached=None,
-    accepted=None,
-    coverage=None,
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "place", "value", "expected"),
-    [
-        ("ids", (0, 0), 5, [True, False]),
-        ("ids", (0, 2), 0, [True, False]),
-        ("ids", (1, 2), -1, [False, True]),
-        ("score", (1, 2), -1.7 - 9e-5, [False, False]),
-        ("score", (1, 2), -1.7 - 2e-4, [False, True]),
-        ("score", (0, 0), -1.0 + 2e-4, [True, False]),
-        ("score", (0, 2), 7.0, [False, False]),
-        ("score", (0, 1), np.nan, [True, False]),
-        ("calls", (0,), 1, [False, False]),
-        ("seconds", (), 9.0, [False, False]),
-    ],
-)
-def test_lists_differ_in_items_order_or_scores(name, place, value, expected):
-    values = np.array(getattr(LISTS, name))
-    values[place] = value
-    other = dataclasses.replace(LISTS, **{name: values})
-    assert LISTS.differs(other).tolist() == expected
-    if name != "ids" or place[1] < 2:
-        assert other.differs(LISTS).tolist() == expected
-
-
 @pytest.fixture
 def decoded_again(monkeypatch):
     """Every decode for a second look: (prompt tokens, dtype of the scores)."""
@@ -148,10 +113,10 @@ def lists(toy):
 
 
 def with_first_two_places_exchanged(decoded: Decoded, users: list[int]) -> Decoded:
-    ids = decoded.ids.copy()
-    ids[users, :2] = ids[users, 1::-1]
-    assert (ids[users] != decoded.ids[users]).any(1).all()
-    return dataclasses.replace(decoded, ids=ids)
+    tokens = decoded.tokens.copy()
+    tokens[users, :2] = tokens[users, 1::-1]
+    assert (tokens[users] != decoded.tokens[users]).any((1, 2)).all()
+    return dataclasses.replace(decoded, tokens=tokens)
 
 
 def test_equal_lists_are_not_decoded_again(toy, lists, decoded_again):
@@ -175,3 +140,12 @@ def test_a_difference_that_stays_in_float64_is_a_mismatch(toy, lists, decoded_ag
     planted = with_first_two_places_exchanged(decoded, [0, 4])
     assert count_differences(toy.decoders, plain(3, "trie"), plain(3, "vocab"), planted, decoded, batches) == (2, 0)
     assert [dtype for _, dtype in decoded_again] == ["float64"] * 4
+
+
+def test_codes_that_no_item_has_are_compared_by_their_codes(lists):
+    """They share one number, so lists of them alone would otherwise all be equal."""
+    _, decoded = lists
+    nowhere = dataclasses.replace(decoded, ids=np.full_like(decoded.ids, NO_ITEM))
+    assert not differing(nowhere, nowhere).any()
+    assert differing(nowhere, with_first_two_places_exchanged(nowhere, [1])).tolist() == [False, True, *[False] * 3]
+    assert differing(nowhere, dataclasses.replace(nowhere, tokens=nowhere.tokens + 1)).all()

@@ -120,6 +120,7 @@ def decoded(**changes) -> Decoded:
     """Four users, three levels."""
     values = {
         "ids": np.zeros((4, 2), int),
+        "tokens": np.zeros((4, 2, 3), int),
         "score": np.zeros((4, 2)),
         "calls": np.array([1, 2, 3, 1]),
         "given_up": np.zeros(4),

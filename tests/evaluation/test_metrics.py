@@ -16,22 +16,25 @@ from atspeed_jax.evaluation.metrics import (
 
 # Three users: hits at ranks 1 and 3 of two true items; a hit at rank 2 of five true items; a short list without hits.
 LISTS = np.array([[7, 2, 5, 1], [3, 8, 0, 2], [4, -1, -1, -1]])
+ITEMS = 40
 TRUTHS = [np.array([5, 7]), np.array([8, 11, 12, 13, 14]), np.array([6])]
 
 
 def test_recall_by_hand():
-    np.testing.assert_allclose(recall_at(LISTS, TRUTHS, 1), [1 / 2, 0, 0])
-    np.testing.assert_allclose(recall_at(LISTS, TRUTHS, 2), [1 / 2, 1 / 5, 0])
-    np.testing.assert_allclose(recall_at(LISTS, TRUTHS, 4), [2 / 2, 1 / 5, 0])
+    np.testing.assert_allclose(recall_at(LISTS, TRUTHS, 1, items=ITEMS), [1 / 2, 0, 0])
+    np.testing.assert_allclose(recall_at(LISTS, TRUTHS, 2, items=ITEMS), [1 / 2, 1 / 5, 0])
+    np.testing.assert_allclose(recall_at(LISTS, TRUTHS, 4, items=ITEMS), [2 / 2, 1 / 5, 0])
 
 
 def test_ndcg_by_hand():
     second, third = 1 / math.log2(3), 1 / math.log2(4)
-    np.testing.assert_allclose(ndcg_at(LISTS, TRUTHS, 1), [1, 0, 0])
-    np.testing.assert_allclose(ndcg_at(LISTS, TRUTHS, 2), [1 / (1 + second), second / (1 + second), 0])
+    np.testing.assert_allclose(ndcg_at(LISTS, TRUTHS, 1, items=ITEMS), [1, 0, 0])
+    np.testing.assert_allclose(ndcg_at(LISTS, TRUTHS, 2, items=ITEMS), [1 / (1 + second), second / (1 + second), 0])
     # The ideal list of the first user has two hits only; that of the second user fills all four places.
     ideal_4 = 1 + second + third + 1 / math.log2(5)
-    np.testing.assert_allclose(ndcg_at(LISTS, TRUTHS, 4), [(1 + third) / (1 + second), second / ideal_4, 0])
+    np.testing.assert_allclose(
+        ndcg_at(LISTS, TRUTHS, 4, items=ITEMS), [(1 + third) / (1 + second), second / ideal_4, 0]
+    )
 
 
 def test_against_a_plain_loop():
@@ -41,7 +44,7 @@ def test_against_a_plain_loop():
     truths = [rng.choice(40, rng.integers(1, 9)) for _ in range(200)]  # with repeats
     for k in (1, 5, 12):
         for row, truth, recall, ndcg in zip(
-            lists, truths, recall_at(lists, truths, k), ndcg_at(lists, truths, k), strict=True
+            lists, truths, recall_at(lists, truths, k, items=ITEMS), ndcg_at(lists, truths, k, items=ITEMS), strict=True
         ):
             true = set(truth.tolist())
             gains = [1 / math.log2(rank + 2) if item in true else 0 for rank, item in enumerate(row[:k])]
@@ -53,14 +56,14 @@ def test_against_a_plain_loop():
 def test_perfect_list_scores_one_and_empty_list_zero():
     truths = [np.array([3, 1, 2])]
     for measure in (recall_at, ndcg_at):
-        assert measure(np.array([[1, 2, 3, 0]]), truths, 4) == 1
-        assert measure(np.array([[-1, -1, -1, -1]]), truths, 4) == 0
+        assert measure(np.array([[1, 2, 3, 0]]), truths, 4, items=ITEMS) == 1
+        assert measure(np.array([[-1, -1, -1, -1]]), truths, 4, items=ITEMS) == 0
 
 
 def test_measure_lists_names_every_measure():
-    measures = measure_lists(LISTS, TRUTHS, (1, 4))
+    measures = measure_lists(LISTS, TRUTHS, (1, 4), items=ITEMS)
     assert list(measures) == ["recall@1", "recall@4", "ndcg@1", "ndcg@4"]
-    np.testing.assert_array_equal(measures["ndcg@4"], ndcg_at(LISTS, TRUTHS, 4))
+    np.testing.assert_array_equal(measures["ndcg@4"], ndcg_at(LISTS, TRUTHS, 4, items=ITEMS))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,20 @@ def test_measure_lists_names_every_measure():
 )
 def test_bad_input(lists, truths, k, message):
     with pytest.raises(MetricError, match=message):
-        recall_at(lists, truths, k)
+        recall_at(lists, truths, k, items=ITEMS)
+
+
+@pytest.mark.parametrize("user", range(3))
+@pytest.mark.parametrize("item", [-1, ITEMS])
+def test_an_item_outside_the_catalogue_is_named_with_its_user(user, item):
+    truths = [*TRUTHS]
+    truths[user] = np.array([1, item])
+    with pytest.raises(MetricError, match=f"user {user} of 3: true item {item}; the catalogue has items 0 to 39"):
+        measure_lists(LISTS, truths, (2,), items=ITEMS)
+    lists = LISTS.copy()
+    lists[user, 3] = item = item if item > 0 else -2  # -1 is an empty place
+    with pytest.raises(MetricError, match=f"user {user} of 3: listed item {item}; the catalogue has items 0 to 39"):
+        measure_lists(lists, TRUTHS, (2,), items=ITEMS)
 
 
 def test_bootstrap_is_reproducible_and_follows_its_seed():
@@ -111,7 +127,7 @@ def test_paired_difference_uses_the_pairing():
 
 
 def test_entries_of_the_report():
-    a, b = measure_lists(LISTS, TRUTHS, (2,)), measure_lists(LISTS[:, ::-1], TRUTHS, (2,))
+    a, b = measure_lists(LISTS, TRUTHS, (2,), items=ITEMS), measure_lists(LISTS[:, ::-1], TRUTHS, (2,), items=ITEMS)
     entry = summarize(a, samples=50, seed=0)
     assert entry["recall@2"] == pytest.approx(a["recall@2"].mean()) and entry["users"] == 3
     assert entry["intervals"]["recall@2"] == list(bootstrap_interval(a["recall@2"], samples=50, seed=0)[1:])

@@ -124,19 +124,6 @@ def test_the_table_says_what_was_measured(made):
 
 
 @pytest.mark.parametrize(
-    ("ids", "others", "share"),
-    [
-        ([[1, 2, 3]], [[3, 9, 1]], 2 / 3),
-        ([[1, -1, -1]], [[1, 2, -1]], 0.5),
-        ([[-1, -1]], [[-1, -1]], 1.0),
-        ([[-2, 4]], [[-2, 5]], 0.0),
-    ],
-)
-def test_overlap(ids, others, share):
-    assert modes.overlap(np.array(ids), np.array(others)).tolist() == pytest.approx([share])
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [({"seeds": 0}, "at least one seed"), ({"main_beams": (4,)}, "main_beams=.4,.: K 4 is not among beams=.3,.")],
 )

@@ -10,7 +10,7 @@ import oracle
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.filters import NO_ID, FilteredTrie, FilterError, id_lists, known_items
+from atspeed_jax.items.filters import NO_ID, FilteredTrie, FilterError, first_unknown, id_lists, known_items
 from atspeed_jax.items.trie import build_trie
 from cases import SHAPES, STEP, batches
 from properties import ROUNDING, check_user
@@ -105,3 +105,9 @@ def test_known_items():
     known, unknown = known_items([5, 0, -1, 2, 0], 3)
     assert known.tolist() == [0, 2, 0] and unknown.tolist() == [5, -1] and known.dtype == np.int64
     assert [part.tolist() for part in known_items([], 3)] == [[], []]
+
+
+def test_first_unknown():
+    assert first_unknown([[0, 2], [], [1, 3, -1], [5]], 3) == (2, 3)
+    assert first_unknown([[], [-1]], 3) == (1, -1)
+    assert first_unknown([[0, 2], []], 3) is first_unknown([[], []], 3) is first_unknown([], 3) is None
