@@ -18,6 +18,7 @@ from atspeed_jax.assets import RunAssets, fingerprint
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import DatasetError, build_dataset, load_dataset
 from atspeed_jax.decoding.base import prefixes_by_norm, resolve_widths
+from atspeed_jax.evaluation.curves import loss_curves
 from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.report import environment, format_table, write_report
@@ -247,8 +248,10 @@ class Run(RunAssets):
             "decoding": rows,
             "environment": environment(),
         }
+        weights = {"target": {}, "draft_sft": {}, "draft": c.align.weights}
         curves = {
-            name: read_metrics(self.workdir / name / "metrics.jsonl") for name in ("target", "draft_sft", "draft")
+            name: loss_curves(read_metrics(self.workdir / name / "metrics.jsonl"), own, catalog.length)
+            for name, own in weights.items()
         }
         write_report(self.workdir, report, curves)
         print(format_table(report))

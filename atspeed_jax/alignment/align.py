@@ -80,6 +80,19 @@ class AlignConfig:
                 "set on_policy=0, or take 'tree_kd', 'atspeed_s', 'atspeed_r', 'coverage' or 'coverage_coupled'"
             )
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The largest weight that each part of the loss, as `align_loss` and `history_loss` name them, ever has in
+        it."""
+        if self.objective == "sft":
+            return {"next_item_loss": 1.0}
+        next_item = 1.0 if self.alpha_warmup else 1 - self.alpha
+        return {
+            "next_item_loss": next_item,
+            "align_loss": self.alpha,
+            "coverage_loss": self.alpha * self.coverage_weight,
+        }
+
     def mixed(self, next_item, objective, step):
         """(1 - alpha) * next_item + alpha * objective, with the alpha of this update (None: after the warm-up)."""
         alpha = self.alpha

@@ -136,28 +136,48 @@ def _latency(rows: Sequence[Mapping]) -> Figure | None:
     return figure
 
 
+# What the kept step of a run is chosen by, where it is no loss: the first of these that was measured.
+_CHOSEN_BY = {"target_calls": "target calls", "ndcg@10": "NDCG@10"}
+
+
 def _losses(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
-    panels = {name: _loss_lines(records) for name, records in curves.items()}
-    panels = {name: lines for name, lines in panels.items() if lines}
+    """A panel per run: training and validation losses, and, at the right, what the kept step is chosen by."""
+    panels = {name: (_lines(records, "loss"), records) for name, records in curves.items()}
+    panels = {name: (lines, records) for name, (lines, records) in panels.items() if lines}
     if not panels:
         return None
     figure, axes = _panels(len(panels))
-    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+    for axis, (name, (lines, records)) in zip(axes, panels.items(), strict=True):
         for label, (steps, values) in lines.items():
             # An evaluation is a point, and there may be one only; a training curve is a line.
             look = {"linewidth": 1.2} if label.startswith("train") else {"marker": "o", "markersize": 3}
             axis.plot(steps, values, label=label, **look)
         axis.set(title=name, xlabel="step", ylabel="loss")
+        _chosen_by(axis, records)
         axis.legend(frameon=False, fontsize=8)
     return figure
 
 
-def _loss_lines(records: Sequence[Mapping]) -> dict[str, tuple[list, list]]:
-    """ "split metric" -> (steps, values) of every metric with "loss" in its name."""
+def _chosen_by(axis, records: Sequence[Mapping]) -> None:
+    """A second scale at the right with the validation figure that a run is chosen by, if it has one."""
+    for key, label in _CHOSEN_BY.items():
+        if lines := _lines(records, key):
+            [(steps, values)] = lines.values()
+            right = axis.twinx()
+            look = {"color": "#555555", "linestyle": ":", "marker": "s", "markersize": 3}
+            right.plot(steps, values, label=f"valid {label}", **look)
+            right.set_ylabel(f"{label} (validation)")
+            right.spines["top"].set_visible(False)
+            axis.plot([], [], label=f"valid {label} (right)", **look)  # its entry in the one legend
+            return
+
+
+def _lines(records: Sequence[Mapping], part: str) -> dict[str, tuple[list, list]]:
+    """ "split metric" -> (steps, values) of every metric with `part` in its name."""
     lines: dict[str, tuple[list, list]] = {}
     for record in records:
         for key, value in record.items():
-            if "loss" in key and value is not None:
+            if part in key and value is not None:
                 steps, values = lines.setdefault(f"{record.get('split', 'train')} {key}", ([], []))
                 steps.append(record["step"])
                 values.append(value)

@@ -63,6 +63,22 @@ def test_alpha_mixes_the_two_parts(world):
     np.testing.assert_allclose(loss, 0.7 * parts["next_item_loss"] + 0.3 * parts["align_loss"], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("change", "weights"),
+    [
+        ({"alpha": 1.0}, (0, 1, 2)),
+        ({"alpha": 1.0, "alpha_warmup": 3}, (1, 1, 2)),
+        ({"alpha": 0.0}, (1, 0, 0)),
+        ({"alpha": 0.75, "coverage_weight": 0.0}, (0.25, 0.75, 0)),
+    ],
+)
+def test_weights_are_those_of_the_loss(change, weights):
+    config = dataclasses.replace(CONFIG, objective="coverage", **{"coverage_weight": 2.0} | change)
+    assert tuple(config.weights.values()) == weights
+    assert list(config.weights) == ["next_item_loss", "align_loss", "coverage_loss"]
+    assert dataclasses.replace(config, objective="sft").weights == {"next_item_loss": 1.0}
+
+
 @pytest.mark.parametrize(("step", "alpha"), [(0, 0.0), (3, 0.225), (4, 0.3), (9, 0.3)])
 def test_alpha_rises_during_its_warm_up(world, step, alpha):
     context, target, batch = world
