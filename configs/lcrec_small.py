@@ -45,6 +45,7 @@ TRAIN = dict(
     log_every=20,
     valid_users=1500,
     seed=0,
+    accumulate=1,
 )
 ALIGN = TRAIN | dict(
     epochs=10.0,
@@ -59,7 +60,14 @@ ALIGN = TRAIN | dict(
     valid_users=500,
 )
 MODEL = dict(
-    rope_theta=10_000.0, norm_eps=1e-6, tied_embeddings=True, heads=4, kv_heads=4, dtype="float32", remat=False
+    rope_theta=10_000.0,
+    norm_eps=1e-6,
+    tied_embeddings=True,
+    heads=4,
+    kv_heads=4,
+    dtype="float32",
+    remat=False,
+    remat_policy="nothing",
 )
 
 
@@ -91,6 +99,8 @@ def get_config() -> ml_collections.ConfigDict:
                 density_weight=1.0,
                 coverage_weight=1.0,
                 score_norm="vocab",
+                on_policy=0.0,
+                alpha_warmup=0,
             ),
             train_align=ALIGN,
             teacher=dict(beams=20, prompts=2, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),

@@ -25,11 +25,20 @@ TRAIN = dict(
     log_every=10,
     valid_users=200,
     seed=0,
+    accumulate=1,
 )
-MODEL = dict(rope_theta=10_000.0, norm_eps=1e-6, tied_embeddings=True, dropout=0.1, dtype="float32", remat=False)
+MODEL = dict(
+    rope_theta=10_000.0,
+    norm_eps=1e-6,
+    tied_embeddings=True,
+    dropout=0.1,
+    dtype="float32",
+    remat=False,
+    remat_policy="nothing",
+)
 SYNTHETIC = dict(
     users=600,
-    items=400,
+    item_count=400,
     clusters=20,
     dimensions=16,
     spread=0.4,
@@ -68,6 +77,8 @@ def get_config() -> ml_collections.ConfigDict:
                 density_weight=1.0,
                 coverage_weight=1.0,
                 score_norm="vocab",
+                on_policy=0.0,
+                alpha_warmup=0,
             ),
             train_align=TRAIN | dict(buckets=(16,), learning_rate=5e-3, evaluations=2, valid_users=64),
             teacher=dict(beams=20, prompts=1, batch_size=64, buckets=(16,), log_probs=True),

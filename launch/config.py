@@ -6,7 +6,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -47,7 +47,7 @@ def _dataclass(value, kind: type, path: str):
     fields = {field.name: field for field in _fields(kind)}
     for name in value:
         if name not in fields:
-            raise ConfigError(f"{path}.{name} is unknown; {_nearest(str(name), kind, path)}")
+            raise ConfigError(f"{path}.{name} is unknown; {nearest(str(name), fields, _paths(kind, path), path)}")
     hints = typing.get_type_hints(kind)
     arguments = {}
     for name, field in fields.items():
@@ -65,12 +65,13 @@ def _fields(kind: type) -> list[dataclasses.Field]:
     return [field for field in dataclasses.fields(kind) if field.init]
 
 
-def _nearest(name: str, kind: type, path: str) -> str:
-    """The field that was most likely meant: one of the same dataclass first, else the same name at another place."""
-    here = [field.name for field in _fields(kind)]
+def nearest(name: str, here: Iterable[str], everywhere: Iterable[str], path: str) -> str:
+    """The field that was most likely meant by `name`, unknown at `path`: one of the fields `here` first, else that of
+    the same name among the full paths `everywhere`."""
+    here = list(here)
     if close := difflib.get_close_matches(name, here, n=1, cutoff=0.6):
         return f"did you mean {path}.{close[0]}?"
-    below = [inner for inner in _paths(kind, path) if inner.rpartition(".")[2] == name]
+    below = [inner for inner in everywhere if inner.rpartition(".")[2] == name]
     if below:
         return f"did you mean {below[0]}?"
     closest = difflib.get_close_matches(name, here, n=1, cutoff=0.0)

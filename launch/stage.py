@@ -15,6 +15,7 @@ from atspeed_jax.processes import ProcessError, check_same, check_shared, is_wri
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.train import TrainingDiverged
 from launch.config import ConfigError, check_workdir, load
+from launch.overrides import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/tiny.py; --config.x.y=... overrides.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run: new, empty, or one that this program made.")
@@ -67,13 +68,8 @@ def _steps(text: str) -> tuple[int, int]:
 
 
 def given_fields() -> ConfigDict | None:
-    """What the file of --config says, with overrides; None without that flag. Raises ConfigError if it is not there."""
-    if not flags.FLAGS["config"].present:
-        return None
-    file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
-    if not Path(file).is_file():
-        raise ConfigError(f"there is no config file {file}; give one, such as --config=configs/tiny.py")
-    return _CONFIG.value
+    """What the file of --config says, with overrides; None without that flag."""
+    return _CONFIG.value if flags.FLAGS["config"].present else None
 
 
 def given_config() -> ExperimentConfig | None:
@@ -139,4 +135,4 @@ def start(call, *, required: tuple[str, ...], several: bool = False, first=lambd
             raise SystemExit("error: " + " ".join(str(error).split())) from error
 
     flags.mark_flags_as_required(required)
-    app.run(body)
+    app.run(body, flags_parser=parse_flags)

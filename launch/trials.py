@@ -1,7 +1,6 @@
 """From a sweep's config to the experiments it is made of."""
 
 import dataclasses
-import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.experiment import ExperimentConfig
 from launch.config import ConfigError, load
+from launch.overrides import run_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def trials(config: ConfigDict) -> tuple[SweepConfig, list[Trial]]:
         for run, changes in runs.items():
             if seed not in own_seeds[run]:
                 continue
-            experiment = runpy.run_path(sweep.base)["get_config"]()
+            experiment = run_config(sweep.base)
             try:
                 for change in (common, changes, seeds):
                     _change(experiment, change, "")

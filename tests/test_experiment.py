@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 import small
 from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.experiment import DataConfig, ExperimentConfig, TrainConfig
+from config_classes import config_classes
 from launch.config import ConfigError, load
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -53,6 +54,27 @@ def test_every_config_loads(name):
     assert hash(config) == hash(dataclasses.replace(config))
     assert config.evaluate.users is None
     assert config.teacher.beams in config.evaluate.beams and {1, 5, 20} <= set(config.evaluate.beams)
+
+
+@pytest.mark.parametrize("name", ["tiny", "lcrec_small"])
+def test_a_config_file_names_every_field_so_that_the_command_line_can_set_it(name):
+    """Their defaults lie in the dataclasses, but an override changes only what the file names."""
+    raw = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]().to_dict()
+    config = load(raw, ExperimentConfig)
+    missing = {path for path in named(dataclasses.asdict(config)) if path not in named(raw)}
+    whole = {"target.rope_scaling", "draft.rope_scaling"}  # None, or a dict that a file gives
+    assert missing == whole | {path for path in missing if path.startswith("data.prompt")}  # of pretrained models
+
+
+def named(fields: dict, path: str = "") -> set[str]:
+    inner = [named(value, f"{path}{name}.") for name, value in fields.items() if isinstance(value, dict)]
+    return {f"{path}{name}" for name in fields}.union(*inner)
+
+
+@pytest.mark.parametrize("kind", config_classes())
+def test_no_field_has_the_name_of_a_method_of_ConfigDict(kind):
+    """ml_collections finds the method in its place, so the command line could not set such a field."""
+    assert not {field.name for field in dataclasses.fields(kind)} & set(dir(ConfigDict))
 
 
 def test_prompts_of_the_7b_pair():

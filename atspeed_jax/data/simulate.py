@@ -20,7 +20,7 @@ class SyntheticConfig:
     """Size and habits of the world.
 
     Attributes:
-      users, items: before the filters; a few of each do not pass them.
+      users, item_count: before the filters; a few of each do not pass them.
       clusters: groups of similar items.
       dimensions: of the item vectors.
       spread: standard deviation of the items around their cluster's centre, whose own coordinates have 1.
@@ -42,7 +42,7 @@ class SyntheticConfig:
     """
 
     users: int
-    items: int
+    item_count: int
     clusters: int
     dimensions: int
     spread: float
@@ -65,7 +65,7 @@ class SyntheticConfig:
     def __post_init__(self):
         for name in (
             "users",
-            "items",
+            "item_count",
             "clusters",
             "dimensions",
             "levels",
@@ -81,12 +81,13 @@ class SyntheticConfig:
         for name in ("spread", "zipf", "core", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"synthetic source: {name} is {getattr(self, name)}; expected 0 or more.")
-        if self.clusters > self.items:
+        if self.clusters > self.item_count:
             raise ValueError(
-                f"synthetic source: {self.clusters} clusters for {self.items} items; expected at most as many."
+                f"synthetic source: {self.clusters} clusters for {self.item_count} items; expected at most as many."
             )
-        if not 0 <= 2 * self.twins <= self.items:
-            raise ValueError(f"synthetic source: twins is {self.twins}; expected 0 to items / 2 = {self.items // 2}.")
+        if not 0 <= 2 * self.twins <= self.item_count:
+            most = self.item_count // 2
+            raise ValueError(f"synthetic source: twins is {self.twins}; expected 0 to item_count / 2 = {most}.")
         if self.levels > MAX_LENGTH or self.codes_per_level > MAX_CODES:
             raise ValueError(
                 f"synthetic source: {self.levels} levels of {self.codes_per_level} codes; expected at most "
@@ -110,10 +111,10 @@ def simulate(config: SyntheticConfig) -> tuple[Interactions, np.ndarray]:
     """
     rng = np.random.default_rng(config.seed)
     cluster, vectors = _make_items(config, rng)
-    weights = rng.permutation((1.0 + np.arange(config.items)) ** -config.zipf)
+    weights = rng.permutation((1.0 + np.arange(config.item_count)) ** -config.zipf)
     successors = rng.integers(config.clusters, size=(config.clusters, _SUCCESSORS))
     # Gamma before Poisson: some users are far more active than others.
-    counts = np.minimum(rng.poisson(rng.gamma(4.0, config.events / 4.0, config.users)), config.items)
+    counts = np.minimum(rng.poisson(rng.gamma(4.0, config.events / 4.0, config.users)), config.item_count)
     members = [np.flatnonzero(cluster == number) for number in range(config.clusters)]
     seconds = config.days * 86400
     users, items, ratings, times = [], [], [], []
@@ -130,10 +131,10 @@ def simulate(config: SyntheticConfig) -> tuple[Interactions, np.ndarray]:
 
 def _make_items(config: SyntheticConfig, rng) -> tuple[np.ndarray, np.ndarray]:
     """Cluster [items] and vector [items, D] of every item."""
-    cluster = rng.permutation(np.arange(config.items) % config.clusters)
+    cluster = rng.permutation(np.arange(config.item_count) % config.clusters)
     centres = rng.normal(size=(config.clusters, config.dimensions))
-    vectors = centres[cluster] + config.spread * rng.normal(size=(config.items, config.dimensions))
-    originals, copies = rng.permutation(config.items)[: 2 * config.twins].reshape(2, config.twins)
+    vectors = centres[cluster] + config.spread * rng.normal(size=(config.item_count, config.dimensions))
+    originals, copies = rng.permutation(config.item_count)[: 2 * config.twins].reshape(2, config.twins)
     cluster[copies] = cluster[originals]
     vectors[copies] = vectors[originals]
     return cluster, vectors

@@ -6,7 +6,7 @@ import pytest
 from atspeed_jax.data.simulate import SyntheticConfig, simulate
 
 CONFIG = SyntheticConfig(
-    users=300, items=200, clusters=10, dimensions=8, spread=0.2, twins=5, levels=3, codes_per_level=8,
+    users=300, item_count=200, clusters=10, dimensions=8, spread=0.2, twins=5, levels=3, codes_per_level=8,
     kmeans_iterations=10, zipf=0.8, events=12, drift=0.1, noise=0.1, days=100, active_share=0.4, min_rating=4, core=3,
     valid_share=0.1, test_share=0.1, seed=7,
 )  # fmt: skip
@@ -60,9 +60,9 @@ def test_twins_share_vectors():
 
 
 def test_more_events_than_items_and_tiny_worlds():
-    events, _ = simulate(dataclasses.replace(CONFIG, items=6, clusters=2, twins=0, events=40, users=20))
+    events, _ = simulate(dataclasses.replace(CONFIG, item_count=6, clusters=2, twins=0, events=40, users=20))
     assert np.bincount(events.users).max() == 6
-    events, _ = simulate(dataclasses.replace(CONFIG, items=1, clusters=1, twins=0, users=3))
+    events, _ = simulate(dataclasses.replace(CONFIG, item_count=1, clusters=1, twins=0, users=3))
     assert set(events.items.tolist()) == {0}
 
 
@@ -75,7 +75,7 @@ def test_more_events_than_items_and_tiny_worlds():
         ({"noise": -0.1}, "noise is -0.1"),
         ({"zipf": -1.0}, "zipf is -1.0"),
         ({"clusters": 201}, "201 clusters for 200 items"),
-        ({"twins": 101}, "twins is 101; expected 0 to items / 2 = 100"),
+        ({"twins": 101}, "twins is 101; expected 0 to item_count / 2 = 100"),
         ({"twins": -1}, "twins is -1"),
         ({"events": 0}, "events is 0"),
         ({"levels": 9}, "9 levels"),

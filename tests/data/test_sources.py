@@ -12,7 +12,7 @@ from atspeed_jax.items.catalog import Catalog
 CODES = [[3, 0], [1, 2], [3, 0], [0, 1]]
 USERS = {1: ([0, 1, 0], [2], []), 2: ([], [], [3]), 3: ([3], [], [1, 2])}
 QUICKSTART = SyntheticConfig(
-    users=600, items=400, clusters=20, dimensions=16, spread=0.4, twins=6, levels=4, codes_per_level=16,
+    users=600, item_count=400, clusters=20, dimensions=16, spread=0.4, twins=6, levels=4, codes_per_level=16,
     kmeans_iterations=25, zipf=0.6, events=16, drift=0.15, noise=0.1, days=365, active_share=0.5, min_rating=4, core=5,
     valid_share=0.1, test_share=0.1, seed=0,
 )  # fmt: skip

@@ -57,7 +57,7 @@ def get_config() -> ml_collections.ConfigDict:
                 history=4,
                 synthetic=dict(
                     users=60,
-                    items=40,
+                    item_count=40,
                     clusters=5,
                     dimensions=4,
                     spread=0.4,

@@ -31,6 +31,7 @@ def place(tmp_path_factory, small_run) -> Path:
     shutil.copytree(small_run.workdir, place / "finished")
     text = (ROOT / SMALL).read_text()
     (place / "odd.py").write_text(text.replace("gamma=2", "gama=2"))
+    (place / "broken.py").write_text("def get_config():\n    return dict(\n")
     return place
 
 
@@ -58,7 +59,14 @@ BAD = {
         "new2",
         SMALL,
         ["--config.target.hiden_size=8"],
-        'Did you mean "hidden_size"',
+        f"error: config.target.hiden_size is unknown; {SMALL} has no such field: did you mean config.target.hidden_",
+    ),
+    "a config file that does not run": (
+        "pipeline",
+        "new2",
+        "{place}/broken.py",
+        [],
+        "error: config file {place}/broken.py, line 2: SyntaxError: ",
     ),
     "a value of the wrong kind": ("pipeline", "new2", SMALL, ["--config.target.hidden_size=big"], "hidden_size=big"),
     "a config that is not there": ("pipeline", "new2", "configs/tini.py", [], "error: there is no config file configs"),
@@ -153,7 +161,7 @@ def test_errors_end_in_one_line(monkeypatch, error):
     def fail(run):
         raise error("loss = nan\n  at step 7")
 
-    monkeypatch.setattr(stage.app, "run", lambda body: body([]))
+    monkeypatch.setattr(stage.app, "run", lambda body, flags_parser: body([]))
     monkeypatch.setattr(stage, "open_run", lambda: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(stage, "join_others", lambda several: None)
@@ -162,7 +170,7 @@ def test_errors_end_in_one_line(monkeypatch, error):
 
 
 def test_a_programmers_error_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(stage.app, "run", lambda body: body([]))
+    monkeypatch.setattr(stage.app, "run", lambda body, flags_parser: body([]))
     monkeypatch.setattr(stage, "open_run", lambda: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(stage, "join_others", lambda several: None)

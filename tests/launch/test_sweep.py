@@ -173,9 +173,3 @@ def test_of_several_processes_all_ask_what_to_borrow_and_one_links(small_run, tm
     )
     run.borrow("teacher", [small_run.workdir])
     assert asked == ["teacher", "borrow teacher"] and (tmp_path / "teacher").is_symlink() == (process == 0)
-
-
-def test_a_config_that_is_not_there(call):
-    with pytest.raises(ConfigError, match="there is no config file configs/none.py"):
-        call("--config=configs/none.py")
-    assert not call.workdir.exists()

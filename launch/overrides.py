@@ -1,0 +1,102 @@
+"""The config file and the names of its overrides, read before absl reads the command line.
+
+ml_collections ends in a traceback where a config file does not run and where an override names a field that the file
+does not have.
+"""
+
+import re
+import runpy
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from launch.config import ConfigError, nearest
+
+_OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]+)(?:=.*)?", re.DOTALL)
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """The command line read by absl, for `app.run`; what is no flag. A mistake in the config ends in one line."""
+    try:
+        check_overrides(flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False))
+    except ConfigError as error:
+        raise SystemExit("error: " + " ".join(str(error).split())) from error
+    return app.parse_flags_with_usage(arguments)
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for a config file that does not run, or for --config.x.y where it has no field x.y."""
+    file = _given(arguments)
+    overrides = [override[1] for argument in arguments if (override := _OVERRIDE.fullmatch(argument))]
+    if file is None and overrides:
+        raise ConfigError(f"--{overrides[0]} changes a config file: give --config=FILE before it")
+    if file is None:
+        return
+    fields = run_config(file)
+    fields = fields.to_dict(preserve_field_references=True) if isinstance(fields, ConfigDict) else fields
+    for override in overrides:
+        _check_field(fields, override, file)
+
+
+def run_config(file: str) -> ConfigDict | Mapping:
+    """What get_config() of a config file returns; FILE:TEXT calls get_config(TEXT), as with --config.
+
+    Raises ConfigError naming the file, the line and the error where it does not run.
+    """
+    path, colon, text = file.partition(":")
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no config file {path}; give one, such as --config=configs/tiny.py")
+    try:
+        fields = runpy.run_path(path)["get_config"](*([text] if colon else []))
+    except KeyError as error:
+        if error.args != ("get_config",):
+            raise ConfigError(_told(path, error)) from error
+        raise ConfigError(f"config file {path} has no function get_config(); see configs/tiny.py") from error
+    except Exception as error:  # whatever the file does
+        raise ConfigError(_told(path, error)) from error
+    if not isinstance(fields, ConfigDict | Mapping):
+        raise ConfigError(f"get_config() of {path} returns {fields!r}, expected a ConfigDict of its fields")
+    return fields
+
+
+def _told(path: str, error: Exception) -> str:
+    """Where and why a config file does not run."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+    where = path if line is None else f"{path}, line {line}"
+    why = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"config file {where}: {type(error).__name__}: {why}"
+
+
+def _given(arguments: Sequence[str]) -> str | None:
+    """The value of --config, None without it."""
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            return value if equals else next(iter(arguments[place + 1 :]), None)
+    return None
+
+
+def _check_field(fields: Mapping, path: str, file: str) -> None:
+    if "[" in path:
+        whole = path.partition("[")[0]
+        raise ConfigError(f"{path}: entries are not set one by one; set all of them, --{whole}='(...)'")
+    place, at = fields, "config"
+    for name in path.split(".")[1:]:
+        if not isinstance(place, Mapping):
+            raise ConfigError(f"{path}: {at} is {place!r} in {file}, which has no fields; set them in the file")
+        if name not in place:
+            raise ConfigError(
+                f"{path} is unknown; {file} has no such field: {nearest(name, place, _paths(fields), at)}"
+            )
+        place, at = place[name], f"{at}.{name}"
+
+
+def _paths(fields: Mapping, at: str = "config") -> Iterator[str]:
+    for name, value in fields.items():
+        yield f"{at}.{name}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{at}.{name}")
