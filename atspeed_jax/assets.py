@@ -90,13 +90,20 @@ class RunAssets:
     def dataset(self) -> Dataset:
         """The stored dataset.
 
-        Raises, before any long work, DatasetError if it is not what config and data directory give or cannot be
-        trained and measured on, and ValueError for settings that cannot work with it or with the devices.
+        Raises DatasetError if it is not what config and data directory give, and as `checked`.
         """
         directory = self.workdir / "data"
         dataset = load_dataset(directory)
         if self.source is not None:
             check_same_data(dataset, directory, self.source, str(self.data_dir or "config.data.synthetic"))
+        return self.checked(dataset)
+
+    def checked(self, dataset: Dataset) -> Dataset:
+        """The dataset as this run's models read it. Nothing is written.
+
+        Raises, before any long work, DatasetError if it cannot be trained and measured on, and ValueError for settings
+        that cannot work with it or with the devices.
+        """
         check_splits(dataset)
         base = self.base_of("target")
         if base is not None:

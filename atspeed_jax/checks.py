@@ -27,8 +27,7 @@ def check_same_data(stored: Dataset, directory: Path, source: Source, origin: st
 
     origin: where the source comes from, for the message.
     """
-    fresh = Dataset(source.name, Catalog.from_codes(source.codes), source.train, source.valid, source.test)
-    if fresh.fingerprint != stored.fingerprint:
+    if Dataset.of(source).fingerprint != stored.fingerprint:
         raise DatasetError(
             f"{directory} was built from other interactions or item codes than {origin} gives: use another --workdir"
         )

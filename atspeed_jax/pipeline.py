@@ -16,7 +16,8 @@ from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher
 from atspeed_jax.assets import RunAssets, fingerprint
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
-from atspeed_jax.data.dataset import DatasetError, build_dataset, load_dataset
+from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset, load_dataset
+from atspeed_jax.data.summary import summarize
 from atspeed_jax.decoding.base import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.curves import loss_curves
 from atspeed_jax.evaluation.decoders import plain, speculative
@@ -39,19 +40,26 @@ STAGES = ("data", "target", "teacher", "draft", "evaluation")
 class Run(RunAssets):
     """One experiment in one working directory; every stage is a method."""
 
-    def data(self) -> None:
-        """Reads or makes the interactions and stores them as array_record."""
+    def data(self, *, told: bool = False) -> None:
+        """Reads or makes the interactions, checks them, and stores them as array_record; says what they are.
+
+        told: say so of data that are stored already, too.
+        """
         directory = self.workdir / "data"
-        if not agreed(directory.exists):
+        new = not agreed(directory.exists)
+        if new:
             if self.source is None:
                 raise DatasetError(
                     "this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt "
                     "and one *.json index"
                 )
+            self.checked(Dataset.of(self.source))  # all complaints first: what is stored would be in the way later
             if is_writer():
                 build_dataset(self.source, directory)
         barrier("data")
-        self.dataset  # noqa: B018 (loaded to be checked)
+        dataset = self.dataset  # loaded to be checked
+        if (new or told) and is_writer():
+            print(summarize(dataset).text(), flush=True)
 
     def target(self) -> None:
         """Trains the target from scratch on train; the step with the best lists on validation users is kept."""

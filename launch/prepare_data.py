@@ -1,4 +1,4 @@
-"""Reads or makes the interactions and stores them.
+"""Reads or makes the interactions, stores them, and prints what they are and what looks wrong in them.
 
 python -m launch.prepare_data --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
 """
@@ -6,4 +6,4 @@ python -m launch.prepare_data --config=configs/tiny.py --workdir=DIR [--data_dir
 from launch.stage import main
 
 if __name__ == "__main__":
-    main(lambda run: run.data())
+    main(lambda run: run.data(told=True))

@@ -52,10 +52,25 @@ def test_other_data_than_the_workdir_was_built_from(real_data, tmp_path, part):
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-def test_an_empty_split_is_refused_before_training(real_data, tmp_path, split):
+def test_an_empty_split_is_refused_before_it_is_stored(real_data, tmp_path, capsys, split):
     config, source = real_data.config, real_data.source
     nobody = tuple(items[:0] for items in getattr(source, split))
     directory = small.write_atspeed(tmp_path / "odd", dataclasses.replace(source, **{split: nobody}))
     with pytest.raises(ValueError, match=f"'odd': nobody has {split} items"):
-        Run(config, tmp_path / "run", directory).all()
-    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["data"]
+        Run(config, tmp_path / "run", directory).data()
+    assert not (tmp_path / "run").exists() and not capsys.readouterr().out
+    Run(config, tmp_path / "run", real_data.directory).data()  # the corrected files
+    assert "data of shop" in capsys.readouterr().out and (tmp_path / "run" / "data" / "catalog.json").exists()
+
+
+def test_settings_that_do_not_fit_the_data_are_refused_before_they_are_stored(small_config, tmp_path):
+    with pytest.raises(ValueError, match="config.decode.widths: width 9 of level 2"):
+        Run(small.changed(small_config, "decode.widths", ("all", 9)), tmp_path / "run", None).data()
+    assert not (tmp_path / "run").exists()
+
+
+def test_stored_data_are_told_again_where_that_is_asked_for(small_config, data_only, capsys):
+    Run(small_config, data_only, None).data()
+    assert not capsys.readouterr().out
+    Run(small_config, data_only, None).data(told=True)
+    assert "data of synthetic" in capsys.readouterr().out

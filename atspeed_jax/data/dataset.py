@@ -51,6 +51,18 @@ class Dataset:
     valid: tuple[np.ndarray, ...]
     test: tuple[np.ndarray, ...]
 
+    @classmethod
+    def of(cls, source: Source) -> Dataset:
+        """The dataset that `build_dataset` stores of `source`.
+
+        Raises:
+          DatasetError: splits of different users, or an interaction with an unknown item.
+          CatalogError: the ids of the source are no catalogue.
+        """
+        catalog = Catalog.from_codes(source.codes)
+        _check_interactions(source, catalog.items)
+        return cls(source.name, catalog, source.train, source.valid, source.test)
+
     @property
     def users(self) -> int:
         """Number of users."""
@@ -119,12 +131,11 @@ def build_dataset(source: Source, directory) -> None:
     A build that fails or is killed leaves `directory` as it was; the next one removes what a killed one left beside it.
 
     Raises:
-      DatasetError: something is already there, it cannot be written, or an interaction names an unknown item.
-      CatalogError: the ids of the source are no catalogue.
+      DatasetError: something is already there, it cannot be written, or as `Dataset.of`.
+      CatalogError: as `Dataset.of`.
     """
     directory = Path(directory).absolute()
-    catalog = Catalog.from_codes(source.codes)
-    _check_interactions(source, catalog.items)
+    stored = Dataset.of(source)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DatasetError(
             f"{directory}: something is already there; it is kept. Give another directory or remove it yourself."
@@ -138,12 +149,11 @@ def build_dataset(source: Source, directory) -> None:
         builder = Interactions(source=source, data_dir=str(building), file_format="array_record")
         with contextlib.redirect_stdout(io.StringIO()):  # it announces the temporary path as the final one
             builder.download_and_prepare()
-        stored = Dataset(source.name, catalog, source.train, source.valid, source.test)
         entries = {
             "name": source.name,
             "fingerprint": stored.fingerprint,
-            "level_sizes": catalog.level_sizes,
-            "codes": catalog.codes.tolist(),
+            "level_sizes": stored.catalog.level_sizes,
+            "codes": stored.catalog.codes.tolist(),
         }
         (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
         os.rename(building, directory)

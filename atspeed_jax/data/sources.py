@@ -122,7 +122,7 @@ def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
     """user number -> items (from 0 on), in file order."""
     users: dict[int, np.ndarray] = {}
     lines: dict[int, int] = {}
-    with open(file, encoding="utf-8", errors="replace") as text:
+    with open(file, encoding="utf-8-sig", errors="replace") as text:
         for number, line in enumerate(text, start=1):
             fields = line.split()
             if not fields:
@@ -146,9 +146,14 @@ def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
                 )
             for item in sequence:
                 if not 1 <= item <= items:
+                    remedy = (
+                        "Correct the line or add the item to the index."
+                        if item
+                        else "Correct the line; if this file counts items from 0, add 1 to all of them."
+                    )
                     raise SourceError(
                         f"{file}, line {number}: item {item} is unknown; the index has {items} items, written "
-                        f"1..{items} in this file (index entry + 1). Correct the line or add the item to the index."
+                        f"1..{items} in this file (index entry + 1). {remedy}"
                     )
             users[user] = np.array(sequence, np.int32) - np.int32(1)
             lines[user] = number
@@ -169,7 +174,7 @@ def _read_index(file: Path) -> np.ndarray:
                 f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. "
                 "Add it, or renumber the items."
             )
-    codes, letters = [], None
+    codes, letters, spelled = [], None, {}
     for item in range(len(items)):
         row, found = _parse_id(file, item, items[item])
         letters = letters or found
@@ -185,6 +190,13 @@ def _read_index(file: Path) -> np.ndarray:
                 f"where item 0 has {letters[level]!r}; a level has one letter, so correct the "
                 "token or the order of the codes."
             )
+        for place, (code, token) in enumerate(zip(row, items[item], strict=True), start=1):
+            first, spelling = spelled.setdefault((place, code), (item, token))
+            if token != spelling:
+                raise SourceError(
+                    f"{file}: item {item}, place {place}: {token!r} is the code that item {first} spells {spelling!r}; "
+                    "if they are one code, spell it one way in the whole index, else give one another number."
+                )
         codes.append(row)
     return np.array(codes, np.int32)
 
@@ -198,7 +210,7 @@ def _parse_index(file: Path) -> dict:
         return entries
 
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=no_repeats)
+        entries = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=no_repeats)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SourceError(
             f'{file}: not a JSON text ({error}); expected {{"0": ["<a_47>", "<b_103>", ...], ...}}.'

@@ -108,6 +108,24 @@ def test_index_with_levels_in_another_order(layout):
         read_atspeed(layout)
 
 
+def test_index_with_two_spellings_of_one_code(layout):
+    replace_index(layout, lambda index: index["2"].__setitem__(0, "<a_03>"))
+    with pytest.raises(
+        SourceError,
+        match="index.json: item 2, place 1: '<a_03>' is the code that item 0 spells '<a_3>'; .* spell it one way",
+    ):
+        read_atspeed(layout)
+    replace_index(layout, lambda index: index["0"].__setitem__(0, "<a_03>"))
+    np.testing.assert_array_equal(read_atspeed(layout).codes, CODES)  # one spelling per code is fine
+
+
+def test_files_that_begin_with_a_byte_order_mark(layout):
+    for file in layout.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    source = read_atspeed(layout)
+    assert source.codes.tolist() == CODES and [row.tolist() for row in source.train] == [[0, 1, 0], [], [3]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -132,7 +150,7 @@ def test_index_of_another_kind(layout, text, message):
     ("line", "message"),
     [
         ("9 1 5", "item 5 is unknown; the index has 4 items, written 1..4.*Correct the line"),
-        ("9 0", "item 0 is unknown"),
+        ("9 0", "item 0 is unknown; .*if this file counts items from 0, add 1 to all of them"),
         ("9 99999999999", "item 99999999999 is unknown"),
         ("9 1 two", "'two' is not a number"),
         ("9 -1", "'-1' is not a number"),

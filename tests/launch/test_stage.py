@@ -29,6 +29,9 @@ def place(tmp_path_factory, small_run) -> Path:
     (place / "empty").mkdir()
     (place / "file").write_text("")
     shutil.copytree(small_run.workdir, place / "finished")
+    (place / "prepared").mkdir()
+    shutil.copytree(small_run.workdir / "data", place / "prepared" / "data")
+    shutil.copy(small_run.workdir / "experiment.json", place / "prepared")
     text = (ROOT / SMALL).read_text()
     (place / "odd.py").write_text(text.replace("gamma=2", "gama=2"))
     (place / "broken.py").write_text("def get_config():\n    return dict(\n")
@@ -86,7 +89,7 @@ BAD = {
         ["--config.target.hidden_size=8"],
         "error: workdir {place}/finished/target belongs to a run with fingerprint",
     ),
-    "a stage out of turn": ("make_teacher", "widths", SMALL, [], "widths/target does not exist"),
+    "a stage out of turn": ("make_teacher", "prepared", SMALL, [], "prepared/target does not exist"),
 }
 
 
@@ -130,9 +133,9 @@ def test_a_mistake_changes_nothing_that_was_there(ended):
         Path(name).name for name in ended.before if name.endswith(".png")
     }
     new = {name for name in ended.after if name not in ended.before}
-    assert not [name for name in new if name.startswith(("foreign", "empty", "finished", "file"))]
+    assert not [name for name in new if name.startswith(("foreign", "empty", "finished", "file", "prepared"))]
     stages = {name.split("/")[1] for name in new if name.startswith("widths")}
-    assert stages == {"data", "experiment.json"}  # refused before training
+    assert stages == {"experiment.json"}  # refused before anything is stored
 
 
 def test_a_changed_field_is_named(ended):
