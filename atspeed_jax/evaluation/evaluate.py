@@ -151,7 +151,10 @@ class Evaluation:
             lists[name] = {"seen_kept": make(remove_seen=False), "seen_removed": make(remove_seen=True)}
         cuts = tuple(k for k in CUTS if k <= config.list_size)
         measured = {
-            name: {kind: metrics.measure_lists(made, users.truths, cuts) for kind, made in kinds.items()}
+            name: {
+                kind: metrics.measure_lists(made, users.truths, cuts, items=data.catalog.items)
+                for kind, made in kinds.items()
+            }
             for name, kinds in lists.items()
         }
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
