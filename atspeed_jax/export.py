@@ -8,6 +8,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
@@ -41,11 +43,19 @@ from atspeed_jax.models.lora import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
 
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # jax.export takes any other word too, and lowers for nothing that exists
 NO_TOKENIZER = f" without {TOKENIZER_FILE}, which the base lacks; {MAKE_ONE}"
 
 
 class ExportError(ValueError):
-    """A directory that cannot be exported to."""
+    """A directory that cannot be exported to, or something that cannot be exported."""
+
+
+def check_wanted(directory: Path, platforms: Sequence[str]) -> None:
+    """Raises ExportError unless the directory is new or empty and the platforms are names of `PLATFORMS`, one or more,
+    each once; to be called before long work."""
+    _check_new(directory)
+    _check_platforms(platforms)
 
 
 def export_hf(
@@ -103,10 +113,14 @@ def export_decoder(
 
     decoder.jax: what `jax.export.deserialize` reads; its call takes (arrays, tokens, valid) and returns {"ids" [B, K],
     rows of the distinct ids, -1 where there are no more, "scores" [B, K], "target_calls" [B]}. arrays.safetensors: its
-    first argument, models and trie. items.parquet: item, id and tokens of every item. decoder.json: shapes and how a
-    prompt is made. It runs on one device, wherever it was exported. batch: B. history: items that a prompt has room
-    for. platforms: "cpu", "cuda", "tpu". Raises ExportError as `export_hf` does, and for a setting that draws.
+    first argument, models and trie. items.parquet: item, id and tokens of every item. decoder.json: versions,
+    platforms, every argument with its shape and dtype, and how a prompt is made. It runs on one device, wherever it was
+    exported.
+
+    batch: B. history: items that a prompt has room for. platforms: of `PLATFORMS`. Raises ExportError as `export_hf`
+    does, and for an unknown platform or a setting that draws.
     """
+    _check_platforms(platforms)
     if setting.mode != "strict":
         raise ExportError(f"mode={setting.mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
     drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
@@ -123,20 +137,10 @@ def export_decoder(
 
     names = list(arrays)
     shape = (batch, prompt_width(catalog, history))
-    takes = (
-        {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()},
-        jax.ShapeDtypeStruct(shape, jnp.int32),
-        jax.ShapeDtypeStruct(shape, bool),
-    )
-    about = {
-        "tokens": list(shape),
-        "valid": "tokens that are not padding",
-        **_prompt(catalog),
-        "pad": PAD,
-        "bos": catalog.bos,
-        "platforms": list(platforms),
-        "setting": setting.label,
-        "K": setting.beams,
+    takes = {
+        "arrays": {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()},
+        "tokens": jax.ShapeDtypeStruct(shape, jnp.int32),
+        "valid": jax.ShapeDtypeStruct(shape, bool),
     }
     items = {
         "item": np.arange(catalog.items),
@@ -144,20 +148,49 @@ def export_decoder(
         "tokens": list(catalog.tokens(np.arange(catalog.items)).reshape(catalog.items, -1)),
     }
     with _appearing(Path(directory)) as partial:
-        exported = jax.export.export(decode, platforms=tuple(platforms))(*takes)
+        exported = jax.export.export(decode, platforms=tuple(platforms))(*takes.values())
+        about = _about(exported, takes) | _prompt(catalog) | {"setting": setting.label, "K": setting.beams}
         files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
         save_file(arrays, partial / "arrays.safetensors")
         pq.write_table(pa.table(items), partial / "items.parquet")
         files.write_json(partial / "decoder.json", about)
 
 
+def _about(exported: jax.export.Exported, takes: Mapping) -> dict:
+    """What a program must know to call the decoder, for decoder.json. takes: its arguments, in order."""
+
+    def described(leaf):
+        return {"shape": list(leaf.shape), "dtype": leaf.dtype.name}
+
+    arguments = jax.tree.map(described, takes)
+    arguments["arrays"] = {
+        "is": "all of arrays.safetensors by name, as safetensors.flax.load_file gives them",
+        "arrays": arguments["arrays"],
+    }
+    arguments["tokens"] |= {"is": "a prompt per row"}
+    arguments["valid"] |= {"is": "true where a token belongs to the prompt, false where it is padding"}
+    returns = jax.tree.unflatten(exported.out_tree, [described(leaf) for leaf in exported.out_avals])
+    returns["ids"] |= {"is": "rows of the distinct ids, best first, as in items.parquet; -1 where there are no more"}
+    returns["scores"] |= {"is": "log-probability of each"}
+    returns["target_calls"] |= {"is": "forward passes of the target, of each user"}
+    return {
+        "versions": {name: version(name) for name in ("jax", "safetensors")},
+        "calling_convention_version": exported.calling_convention_version,
+        "platforms": list(exported.platforms),
+        "call": f"call({', '.join(arguments)})",
+        "arguments": arguments,
+        "returns": returns,
+    }
+
+
 def _prompt(catalog: Catalog) -> dict:
     """How a prompt is made, for decoder.json."""
+    known = {"pad": PAD, "bos": catalog.bos}
     if catalog.instruction is None:
-        return {"prompt": "padding on the left, then bos, then the tokens of the user's items, oldest first"}
+        return {"prompt": "padding on the left, then bos, then the tokens of the user's items, oldest first"} | known
     items = "the tokens of the user's items, oldest first, with separator between two"
     prompt = f"padding on the left, then head, {items}, tail; without items empty alone"
-    return {"prompt": prompt} | vars(catalog.instruction)
+    return {"prompt": prompt} | known | vars(catalog.instruction)
 
 
 def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
@@ -194,20 +227,35 @@ def export_figures(directory: Path, report: Mapping) -> None:
         pq.write_table(pa.Table.from_pylist(rows), partial / "quality.parquet")
 
 
+def _check_new(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ExportError(f"{directory} exists and is not empty; give a new directory, or delete it")
+
+
+def _check_platforms(platforms: Sequence[str]) -> None:
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms or len(set(platforms)) < len(platforms):
+        wrong = f"{unknown[0]!r} is none" if unknown else "none is given" if not platforms else "one is named twice"
+        raise ExportError(
+            f"platforms={','.join(platforms)}: {wrong}; expected one or more of {', '.join(PLATFORMS)}, each once"
+        )
+
+
 @contextlib.contextmanager
 def _appearing(directory: Path) -> Iterator[Path]:
     """A directory to write into that takes its final name when all is written."""
     directory = directory.absolute()
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ExportError(f"{directory} exists and is not empty; give a new directory, or delete it")
+    _check_new(directory)
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
         os.replace(partial, directory)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # what a full disk has of it would keep the disk full
 
 
 def _write_tokenizer(directory: Path, tokenizer: Tokenizer | None, settings: Mapping) -> str:

@@ -26,11 +26,12 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"
 _K = flags.DEFINE_integer("k", 20, "Items per list, in decoder and lists.", lower_bound=1)
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "none: plain beam search.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Users per call, in decoder.", lower_bound=1)
-_PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], "That the decoder runs on.")
+_PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"Of {', '.join(made.PLATFORMS)}: where it runs.")
 
 
 def export() -> None:
-    run, name, output, note = open_run(), _MODEL.value, Path(_OUTPUT.value), ""
+    made.check_wanted(output := Path(_OUTPUT.value), _PLATFORMS.value)
+    run, name, note = open_run(), _MODEL.value, ""
     c, shape = run.config, {"history": run.config.data.history}
     if _FORMAT.value in ("decoder", "lists"):
         setting = strict(_DRAFTER.value, _K.value, c.decode)

@@ -1,20 +1,17 @@
 import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-import atspeed_jax.evaluation.decoders as decoders_module
-from atspeed_jax.data.batches import prompt_batches
-from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import plain, speculative
+import atspeed_jax.export as export_module
+from atspeed_jax.evaluation.decoders import plain
 from atspeed_jax.evaluation.recommend import lists_of
-from atspeed_jax.export import ExportError, export_decoder, export_figures, export_hf, export_lists
+from atspeed_jax.export import ExportError, export_figures, export_hf, export_lists
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
@@ -22,7 +19,6 @@ from atspeed_jax.models.pretrained import PretrainedConfig, described
 from atspeed_jax.models.weights import load_weights
 from bases import BASE, write_base
 from compilation import compile_quickly
-from devices import whole_mesh
 from numpy_llama import wide_params
 
 CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
@@ -71,6 +67,18 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
     with pytest.raises(ExportError, match="cannot be written"):
         exported(tmp_path / "notes.txt" / "target")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: os error 28")])
+def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, error):
+    def full(path, *_, **__):
+        (path / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(export_module, "save_weights", full)
+    with pytest.raises(ExportError, match="target cannot be written"):
+        exported(tmp_path / "target")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_export_that_was_cut_off_is_made_again(tmp_path):
@@ -136,78 +144,6 @@ def test_what_a_base_says_of_its_texts_is_said_on(tmp_path, given, eos):
     assert exported_of(unknown, catalog, tmp_path / "other")["config.json"]["max_position_embeddings"] == 1 + 3 * 6
 
 
-RUN_DECODER = """
-import json, sys
-import jax, numpy as np
-from safetensors.numpy import load_file
-directory, prompts = sys.argv[1], json.loads(sys.argv[2])
-about = json.load(open(directory + "/decoder.json"))
-exported = jax.export.deserialize(open(directory + "/decoder.jax", "rb").read())
-tokens = np.full(about["tokens"], about["pad"], np.int32)
-for row, prompt in zip(tokens, prompts):
-    row[len(row) - len(prompt):] = prompt
-found = exported.call(load_file(directory + "/arrays.safetensors"), tokens, tokens != about["pad"])
-assert not [name for name in sys.modules if name.startswith(("atspeed_jax", "flax"))]
-print(json.dumps({name: np.asarray(x).tolist() for name, x in found.items()}))
-"""
-
-
-@pytest.mark.parametrize(
-    ("drafter", "unrolled"),
-    [
-        ("draft", False),
-        pytest.param("draft", True, marks=pytest.mark.slow),
-        pytest.param("popularity", False, marks=pytest.mark.slow),
-        pytest.param("none", False, marks=pytest.mark.slow),
-    ],
-)
-def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter, unrolled):
-    run, output = small_run.run, tmp_path / "decoder"
-    c, catalog = run.config, run.dataset.catalog
-    setting = plain(4, "vocab") if drafter == "none" else speculative(drafter, 4, c.decode)
-    decoders = run.decoders(run.draft_params).unrolled() if unrolled else run.decoders(run.draft_params)
-    with compile_quickly():
-        export_decoder(output, decoders, setting, catalog, batch=3, history=4, platforms=["cpu", "tpu"])
-    table = pq.read_table(output / "items.parquet").to_pydict()
-    tokens = dict(zip(table["item"], table["tokens"], strict=True))
-    histories = [[], [3], [5, 1, 7]]
-    prompts = [[catalog.bos, *(token for item in items for token in tokens[item])] for items in histories]
-    command = [sys.executable, "-c", RUN_DECODER, str(output), json.dumps(prompts)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    (batch,) = prompt_batches(
-        catalog, [np.array(items, np.int32) for items in histories], history=4, buckets=(4,), batch_size=3
-    )
-    with compile_quickly():
-        expected = decoders.build(setting)(prompt_of(batch))
-    order = batch["row"].tolist()
-    for row, place in zip(range(3), map(order.index, range(3)), strict=True):
-        assert found["ids"][row] == np.asarray(expected.ids)[place].tolist()
-        np.testing.assert_allclose(found["scores"][row], expected.score[place], atol=1e-4)
-        assert found["target_calls"][row] == expected.target_calls[place]
-    assert table["id"] == catalog.id_of_item.tolist()
-
-
-def test_the_decoder_is_for_one_device_wherever_it_was_exported(small_run, tmp_path, monkeypatch):
-    run = small_run.run
-    decoders = dataclasses.replace(run.decoders(None), mesh=whole_mesh())
-    monkeypatch.setattr(decoders_module, "decode_on_mesh", lambda *_: pytest.fail("the program of a whole mesh"))
-    how = {"batch": 1, "history": 2, "platforms": ["cpu"]}
-    with compile_quickly():
-        export_decoder(tmp_path / "decoder", decoders, plain(3, "vocab"), run.dataset.catalog, **how)
-    assert jax.export.deserialize((tmp_path / "decoder" / "decoder.jax").read_bytes()).nr_devices == 1
-
-
-def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
-    run = small_run.run
-    setting = dataclasses.replace(plain(4, "vocab"), mode="relaxed")
-    how = {"batch": 1, "history": 4, "platforms": ["cpu"]}
-    with pytest.raises(ExportError, match="mode='relaxed': it draws"):
-        export_decoder(tmp_path / "decoder", run.decoders(None), setting, run.dataset.catalog, **how)
-    assert not (tmp_path / "decoder").exists()
-
-
 def test_lists_as_a_table(small_run, tmp_path):
     """Every test user's, in evaluation's own words: its recall is that of the report."""
     run = small_run.run
@@ -224,15 +160,6 @@ def test_lists_as_a_table(small_run, tmp_path):
         assert len(row["items"]) == len(row["scores"]) == 10 and row["scores"] == sorted(row["scores"], reverse=True)
     hits = [len(set(row["items"]) & set(row["next"])) / len(row["next"]) for row in rows]
     assert np.mean(hits) == pytest.approx(small_run.report["quality"]["target"]["seen_kept"]["recall@10"])
-
-
-def test_the_decoder_is_lowered_for_all_platforms_at_once(small_run, tmp_path):
-    run = small_run.run
-    how = {"batch": 2, "history": 4, "platforms": ["cpu", "cuda", "tpu"]}
-    setting = speculative("draft", 4, run.config.decode)
-    export_decoder(tmp_path / "out", run.decoders(run.draft_params), setting, run.dataset.catalog, **how)
-    exported = jax.export.deserialize((tmp_path / "out" / "decoder.jax").read_bytes())
-    assert exported.platforms == ("cpu", "cuda", "tpu") and exported.nr_devices == 1
 
 
 def test_figures_as_tables(small_run, tmp_path):
