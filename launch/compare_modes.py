@@ -14,7 +14,8 @@ from atspeed_jax.decoding.base import Mode
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
 from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.evaluation.tune import parse_widths, tuned_setting
-from launch.stage import define_numbers, main, say
+from launch.command_line import define_numbers
+from launch.stage import main, say
 
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Draws per user in relaxed and coupled mode.", lower_bound=1)
 _BEAMS = define_numbers("beams", "20,5,1", "K, the first on all test users, the others on grid_users.")

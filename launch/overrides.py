@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from absl import app, flags
 from ml_collections import ConfigDict
 
 from launch.config import ConfigError, nearest
@@ -18,18 +17,9 @@ from launch.config import ConfigError, nearest
 _OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]+)(?:=.*)?", re.DOTALL)
 
 
-def parse_flags(arguments: Sequence[str]) -> list[str]:
-    """The command line read by absl, for `app.run`; what is no flag. A mistake in the config ends in one line."""
-    try:
-        check_overrides(flags.FLAGS.read_flags_from_files(list(arguments), force_gnu=False))
-    except ConfigError as error:
-        raise SystemExit("error: " + " ".join(str(error).split())) from error
-    return app.parse_flags_with_usage(arguments)
-
-
 def check_overrides(arguments: Sequence[str]) -> None:
     """Raises ConfigError for a config file that does not run, or for --config.x.y where it has no field x.y."""
-    file = _given(arguments)
+    file = given_file(arguments)
     overrides = [override[1] for argument in arguments if (override := _OVERRIDE.fullmatch(argument))]
     if file is None and overrides:
         raise ConfigError(f"--{overrides[0]} changes a config file: give --config=FILE before it")
@@ -71,7 +61,7 @@ def _told(path: str, error: Exception) -> str:
     return f"config file {where}: {type(error).__name__}: {why}"
 
 
-def _given(arguments: Sequence[str]) -> str | None:
+def given_file(arguments: Sequence[str]) -> str | None:
     """The value of --config, None without it."""
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")

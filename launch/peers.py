@@ -28,8 +28,8 @@ from atspeed_jax.evaluation.plots import peers_plot
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
+from launch.command_line import define_numbers
 from launch.hugging_face import HuggingFace, Peers, in_both_worlds, same_lists
-from launch.stage import define_numbers
 
 CODES = (91, 256, 256, 256)  # of the random catalogue: levels as wide as Beauty's
 ITEMS = 12_000

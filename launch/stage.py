@@ -14,8 +14,8 @@ from atspeed_jax.pipeline import Run
 from atspeed_jax.processes import ProcessError, check_same, check_shared, is_writer, join
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.train import TrainingDiverged
+from launch import command_line
 from launch.config import ConfigError, check_workdir, load
-from launch.overrides import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/tiny.py; --config.x.y=... overrides.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run: new, empty, or one that this program made.")
@@ -25,25 +25,6 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it.")
-
-
-class _NumbersParser(flags.ListParser):
-    """Each part of a list parsed; ValueError, which absl gives the flag's name, otherwise."""
-
-    def __init__(self, parse, expected: str):
-        super().__init__()
-        self._parse, self._expected = parse, expected
-
-    def parse(self, argument):
-        try:
-            return [self._parse(part) for part in super().parse(argument)]
-        except ValueError:
-            raise ValueError(f"expected {self._expected} with commas between") from None
-
-
-def define_numbers(name: str, default: str, help: str, parse=int, expected="whole numbers") -> flags.FlagHolder:
-    """A flag that is a list of numbers, such as --beams=20,5; a mistake ends the program before any work."""
-    return flags.DEFINE(_NumbersParser(parse, expected), name, default, help, serializer=flags.ListSerializer(","))
 
 
 def open_run() -> Run:
@@ -134,5 +115,4 @@ def start(call, *, required: tuple[str, ...], several: bool = False, first=lambd
             logging.debug("the error came from here", exc_info=True)
             raise SystemExit("error: " + " ".join(str(error).split())) from error
 
-    flags.mark_flags_as_required(required)
-    app.run(body, flags_parser=parse_flags)
+    app.run(body, flags_parser=command_line.parser(required))

@@ -11,7 +11,8 @@ from atspeed_jax.evaluation.alignment_benchmark import alignment_steps
 from atspeed_jax.evaluation.overhead_benchmark import overhead_of_modes
 from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure_build, measure_steps
 from atspeed_jax.pipeline import Run
-from launch.stage import define_numbers, open_run
+from launch.command_line import define_numbers
+from launch.stage import open_run
 
 _SIZES = define_numbers("sizes", "10000,100000,1000000,10000000", "Items of each trie.")
 _CODES = flags.DEFINE_integer("codes", 2048, "Codes per level.", lower_bound=2)

@@ -13,7 +13,8 @@ from atspeed_jax import files
 from atspeed_jax.evaluation.report import environment
 from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.evaluation.tune import TuneConfig, parse_widths, tune, tune_table
-from launch.stage import define_numbers, main
+from launch.command_line import define_numbers
+from launch.stage import main
 
 _BEAMS = define_numbers("beams", "20,5,1", "K.")
 _BATCH_SIZES = define_numbers("batch_sizes", "1,64", "Users decoded at once.")

@@ -27,7 +27,7 @@ parse() {
   done
   [[ -n $MAIN ]] || fail "no main; expected [--dry_run] launch.MAIN -- --flag=value ..., such as launch.pipeline"
   local mains
-  mains=$(grep -l __main__ launch/*.py | sed 's|/|.|; s|\.py$||')
+  mains=$(grep -l '^if __name__ == "__main__":' launch/*.py | sed 's|/|.|; s|\.py$||')
   mains=${mains//$'\n'/ }
   [[ " $mains " == *" $MAIN "* ]] || fail "there is no main $MAIN; expected one of $mains"
   NAME=${NAME:-${MAIN#launch.}}

@@ -5,6 +5,7 @@ until it kills itself with SIGKILL as soon as something matches the glob pattern
 {"code": exit code or minus the signal, "out": standard output, "err": standard error}.
 """
 
+import gc
 import glob
 import json
 import os
@@ -20,6 +21,8 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "tests/helpers/small.py"
+IS_MAIN = 'if __name__ == "__main__":'
+ALL = sorted(path.stem for path in (ROOT / "launch").glob("*.py") if f"\n{IS_MAIN}" in path.read_text(encoding="utf-8"))
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # see `compilation.compile_quickly`
 
 
@@ -65,6 +68,7 @@ def _become(module, arguments, pattern, out, err):
 def main():
     import launch.stage  # noqa: F401 (what all mains import; none of it starts a thread)
 
+    gc.freeze()  # or each child would spend a second, as it ends, on collecting what it was forked with
     results = []
     for module, arguments, pattern in json.loads(sys.argv[1]):
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

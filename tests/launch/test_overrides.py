@@ -2,7 +2,6 @@
 
 import pytest
 
-from launch import overrides
 from launch.config import ConfigError
 from launch.overrides import check_overrides, run_config
 
@@ -67,8 +66,3 @@ def test_a_file_that_does_not_run_is_named_with_its_line(tmp_path, text, message
     (tmp_path / "config.py").write_text(text)
     with pytest.raises(ConfigError, match=message):
         run_config(str(tmp_path / "config.py"))
-
-
-def test_a_mistake_ends_like_a_usage_error():
-    with pytest.raises(SystemExit, match="^error: config.foo is unknown; .*"):
-        overrides.parse_flags(["main", TINY, "--config.foo=1"])  # a text is exit code 1, as absl's usage errors

@@ -15,7 +15,7 @@ import pytest
 import small
 from atspeed_jax.training.train import TrainingDiverged
 from launch import stage
-from mains import QUICK, ROOT, SMALL, run_mains
+from mains import ALL, QUICK, ROOT, SMALL, run_mains
 
 REAL = "configs/lcrec_small.py"
 
@@ -210,19 +210,17 @@ def test_every_main_can_be_the_only_process(tmp_path):
     """As launch/pods starts it with NODES=1: it gets as far as its first complaint about the config or a file."""
     given = {"devices": 2, "suite": "trie", "json": tmp_path / "no" / "file"}
     cases = []
-    for file in sorted((ROOT / "launch").glob("*.py")):
-        text = file.read_text()
-        if "__main__" not in text:
-            continue
+    for main in ALL:
+        text = (ROOT / "launch" / f"{main}.py").read_text()
         required = re.search(r"required=\((.*?)\)", text)
         names = re.findall(r'"(\w+)"', required[1]) if required else ["config", "workdir"]
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         alone = ["--distributed", f"--coordinator=localhost:{port}", "--num_processes=1", "--process_id=0"]
-        config = {"config": SMALL if file.stem == "sweep" else "no.py"}  # which is no sweep
+        config = {"config": SMALL if main == "sweep" else "no.py"}  # which is no sweep
         more = [f"--{name}={(given | config).get(name, tmp_path / name)}" for name in names]
-        cases.append((file.stem, None, None, alone + more, ""))
+        cases.append((main, None, None, alone + more, ""))
     ended = run_mains(cases, QUICK)
     assert len(cases) >= 12
     for (name, *_), result in zip(cases, ended, strict=True):

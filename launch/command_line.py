@@ -1,0 +1,161 @@
+"""The command line of a main: the help it prints, and the arguments it refuses.
+
+absl's flags are global: it would suggest the flags of every library that was imported, and leave out of `--help` what
+another module defines. The flags of a main are those of launch/ alone.
+"""
+
+import difflib
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+
+from absl import flags
+
+from launch.config import ConfigError
+from launch.overrides import check_overrides, given_file
+
+HELP = ("help", "h", "?", "helpshort")
+SHARED = "launch.stage"  # whose flags every main has
+WIDTH, COLUMN = 110, 28  # characters of a line of help, and before what a flag is for
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+METAVARS = {"int": "N", "float": "X"}
+# What absl adds to a help text that `_usage` shows in its own way.
+ABSL_NOTES = re.compile(r"^<[^>]*>: |;\s+repeat this option to specify a list of values$")
+VERBOSITY = "1: show the traceback of an error too; 0: what orbax does with files."
+
+flags.disclaim_key_flags()  # a flag that define_numbers makes is one of the module that calls it
+
+
+class CommandLineError(ValueError):
+    """Arguments that a main does not take."""
+
+
+class _NumbersParser(flags.ListParser):
+    """Each part of a list parsed; ValueError, which absl gives the flag's name, otherwise."""
+
+    def __init__(self, parse, expected: str):
+        super().__init__()
+        self._parse, self._expected = parse, expected
+
+    def parse(self, argument):
+        try:
+            return [self._parse(part) for part in super().parse(argument)]
+        except ValueError:
+            raise ValueError(f"expected {self._expected} with commas between") from None
+
+
+def define_numbers(name: str, default: str, help: str, parse=int, expected="whole numbers") -> flags.FlagHolder:
+    """A flag that is a list of numbers, such as --beams=20,5; a mistake ends the program before any work."""
+    return flags.DEFINE(_NumbersParser(parse, expected), name, default, help, serializer=flags.ListSerializer(","))
+
+
+def parser(required: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
+    """What app.run parses the command line with.
+
+    It prints the help and ends with 0 if that is asked for, and ends the program with one line for what it refuses.
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        if _asks_for_help(argv[1:]):
+            print(help_text(required))
+            raise SystemExit(0)
+        try:
+            arguments = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+            check_local("config", given_file(arguments))
+            check_overrides(arguments)
+            check(flags.FLAGS(argv)[1:], required)
+        except (flags.Error, CommandLineError, ConfigError) as error:
+            raise SystemExit(f"error: {' '.join(_told(error).split())}") from None
+        return [argv[0]]
+
+    return parse
+
+
+def check(rest: Sequence[str], required: Iterable[str]) -> None:
+    """rest: arguments that are no flags. Raises CommandLineError, naming the argument, for the first mistake."""
+    if rest:
+        raise CommandLineError(f"{rest[0]!r} is no flag; expected --name=value, --help shows all flags")
+    if missing := [name for name in required if not flags.FLAGS[name].present]:
+        raise CommandLineError(f"give {', '.join(f'--{name}=...' for name in missing)}; --help says what they are")
+    for flag in (flag for own in own_flags() for flag in own if flag.name != "config"):
+        for value in flag.value if isinstance(flag.value, list) else [flag.value]:
+            check_local(flag.name, value)
+
+
+def check_local(name: str, value) -> None:
+    """Raises CommandLineError for a flag whose value is a URL: files are read and written through the file system
+    alone, where gs://bucket/run would be a new local directory "gs:"."""
+    if isinstance(value, str) and URL.match(value):
+        raise CommandLineError(
+            f"--{name}={value}: expected a path in this machine's file system; mount the storage (gcsfuse mounts a "
+            "bucket, for one) and give the path where it is mounted"
+        )
+
+
+def own_flags() -> tuple[list[flags.Flag], list[flags.Flag]]:
+    """The flags of this main: its own, and those that it shares with the others."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    own = [name for name in modules if name != SHARED and (name.startswith("launch.") or name == sys.argv[0])]
+    own.sort(key=lambda name: name != sys.argv[0])  # those of the main itself come first
+    mine = [flag for name in own for flag in modules[name]]
+    return mine, [*modules.get(SHARED, ()), flags.FLAGS["verbosity"]]
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(argument in (f"-{name}", f"--{name}") for argument in before for name in HELP)
+
+
+def _told(error: Exception) -> str:
+    """The error in words; of an unknown flag the nearest one of this main, not of every library."""
+    if not isinstance(error, flags.UnrecognizedFlagError):
+        return str(error)
+    known = [name for own in own_flags() for flag in own for name in (flag.name, *_negated(flag))]
+    near = difflib.get_close_matches(error.flagname, [*known, "help"], n=1, cutoff=0.6)
+    meant = f"did you mean --{near[0]}? " if near else ""
+    return f"there is no flag --{error.flagname}; {meant}--help shows all flags"
+
+
+def _negated(flag: flags.Flag) -> list[str]:
+    return [f"no{flag.name}"] if flag.boolean else []
+
+
+def help_text(required: Sequence[str]) -> str:
+    """What the main is for, and every flag it has."""
+    mine, shared = own_flags()
+    parts = [(sys.modules["__main__"].__doc__ or "").strip()]
+    for title, group in (("Flags of this main", mine), ("Flags that it shares with other mains", shared)):
+        if group:
+            parts += [f"{title}:", "\n".join(_described(flag, flag.name in required) for flag in group)]
+    parts.append("A field of the config is a flag too, such as --config.decode.gamma=2: see the file of --config.")
+    return "\n\n".join(parts)
+
+
+def _described(flag: flags.Flag, required: bool) -> str:
+    notes = ["required"] if required else [f"default: {_default(flag)}"] if _default(flag) else []
+    notes += ["repeatable"] if isinstance(flag, flags.MultiFlag) else []
+    about = VERBOSITY if flag.name == "verbosity" else " ".join(ABSL_NOTES.sub("", flag.help).split())
+    about = f"{about} ({', '.join(notes)})" if notes else about
+    indent = " " * (COLUMN + 4)
+    text = textwrap.fill(about, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    usage = f"  {_usage(flag)}"
+    return f"{usage}\n{text}" if len(usage) > COLUMN + 2 else usage + text[len(usage) :]
+
+
+def _default(flag: flags.Flag) -> str:
+    if flag.default is None or flag.name == "verbosity":
+        return ""
+    if isinstance(flag.default, list):
+        return ",".join("none" if value is None else str(value) for value in flag.default)
+    return str(flag.default).lower() if flag.boolean else str(flag.default)
+
+
+def _usage(flag: flags.Flag) -> str:
+    if flag.boolean:
+        return f"--[no]{flag.name}"
+    if values := getattr(flag.parser, "enum_values", None):
+        return f"--{flag.name}={'|'.join(values)}"
+    if isinstance(flag.parser, flags.ListParser):
+        return f"--{flag.name}=A,B,..."
+    return f"--{flag.name}={METAVARS.get(flag.flag_type(), flag.name.upper())}"

@@ -1,0 +1,128 @@
+"""The command line of every main: its help, and what it refuses. All run as children of one process."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from absl import flags
+
+from launch import command_line
+from mains import ALL, QUICK, ROOT, run_mains
+
+DEFINED = re.compile(r'(?:DEFINE_(?!config)\w+|DEFINE_config_file|define_numbers)\(\s*"(\w+)"')
+BESIDE = {"benchmark": ("suites", "peers", "peers_lora")}  # modules that define flags of a main
+PATHS = ("borrow", "output", "json", "workdir")
+
+
+def defined(main: str) -> set[str]:
+    """The flags of a main, as its source and those of the modules it shares them with define them."""
+    files = [ROOT / "launch" / f"{name}.py" for name in (main, "stage", *BESIDE.get(main, ()))]
+    return {name for file in files for name in DEFINED.findall(file.read_text())}
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """What every main says of --help, of a flag with a slip in its name, and of a URL."""
+    cases = {}
+    for main in ALL:
+        path = "config" if main == "plan" else next(name for name in PATHS if name in defined(main))
+        cases[main, "help"] = (main, None, None, ["--help"], "")
+        cases[main, "slip"] = (main, None, None, ["--confg=x"], "")
+        cases[main, "URL"] = (main, None, None, [f"--{path}=gs://bucket/run", *required(main, but=path)], "")
+    return dict(zip(cases, run_mains(cases.values(), QUICK), strict=True))
+
+
+def required(main: str, but: str) -> list[str]:
+    """The flags that a main must have, another one apart."""
+    found = re.search(r"required=\((.*?)\)", (ROOT / "launch" / f"{main}.py").read_text())
+    names = re.findall(r'"(\w+)"', found[1]) if found else ["config", "workdir"]
+    given = {"suite": "trie", "devices": 2, "config": "configs/tiny.py"}
+    return [f"--{name}={given.get(name, 'x')}" for name in names if name != but]
+
+
+@pytest.mark.parametrize("main", ALL)
+def test_help_shows_every_flag_and_ends_with_0(ended, main):
+    result = ended[main, "help"]
+    assert (result.code, result.err) == (0, "")
+    shown = re.findall(r"^  --(?:\[no\])?(\w+)", result.out, re.MULTILINE)
+    assert len(shown) == len(set(shown)) and set(shown) == defined(main) | {"verbosity"}
+    assert "config" in shown and f"python -m launch.{main}" in result.out
+    assert max(map(len, result.out.splitlines())) <= 120, "as wide as the docstrings"
+
+
+@pytest.mark.parametrize("main", ALL)
+def test_a_slip_in_a_flag_names_the_nearest(ended, main):
+    result = ended[main, "slip"]
+    assert result.code == 1
+    assert result.err == "error: there is no flag --confg; did you mean --config? --help shows all flags\n"
+
+
+@pytest.mark.parametrize("main", ALL)
+def test_a_url_is_refused(ended, main):
+    result = ended[main, "URL"]
+    assert result.code == 1 and "=gs://bucket/run: expected a path in this machine's file system" in result.err
+    assert result.err.startswith("error: --") and result.err.count("\n") == 1
+    assert not (ROOT / "gs:").exists()
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """parse(*arguments): what a main with some flags of each kind, all its own, makes of the arguments."""
+    values = flags.FlagValues()
+    how = {"flag_values": values, "module_name": "launch.some"}
+    flags.DEFINE_string("workdir", None, "Where.", **how)
+    flags.DEFINE_enum("drafter", "draft", ["draft", "none"], "Who.", **how)
+    flags.DEFINE_multi_string("borrow", [], "From whom.", **how)
+    flags.DEFINE_list("names", ["a", "b"], "Which.", **how)
+    flags.DEFINE_bool("full", False, "All of it.", **how)
+    flags.DEFINE_integer("verbosity", -1, "absl's", flag_values=values, module_name="absl.logging")
+    flags.DEFINE_string("workdirs_of_grain", None, "Another library's.", flag_values=values, module_name="grain")
+    monkeypatch.setattr(command_line.flags, "FLAGS", values)
+    parse = command_line.parser(("workdir",))
+    return SimpleNamespace(parse=lambda *arguments: parse(["some", *arguments]), values=values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --workdir=...; --help"),
+        (["--workdir=x", "y", "z"], "'y' is no flag"),
+        (["--full", "false", "--workdir=x"], "'false' is no flag"),
+        (["--workdir=x", "--drafter=dragt"], "--drafter=dragt: .*draft.*none"),
+        (["--workdir=x", "--drafer=none"], "there is no flag --drafer; did you mean --drafter\\?"),
+        (["--workdir=x", "--nofulll"], "there is no flag --nofulll; did you mean --nofull\\?"),
+        (["--workdirs=x"], "there is no flag --workdirs; did you mean --workdir\\?"),  # not grain's
+        (["--zzz"], "there is no flag --zzz; --help shows all"),
+        (["--workdir=x", "--config=configs/tiny.py", "--config.foo=1"], "config.foo is unknown; .*"),
+        (["--config=gs://b/c.py", "--workdir=x"], "--config=gs://b/c.py: expected a path"),
+        (["--workdir=s3://b"], "--workdir=s3://b: expected a path"),
+        (["--workdir", "S3+x://b"], "--workdir=S3\\+x://b: expected a path"),
+        (["--workdir=x", "--borrow=a", "--borrow=file:///b"], "--borrow=file:///b: expected a path"),
+        (["--workdir=x", "--names=a,gs://b"], "--names=gs://b: expected a path"),
+    ],
+)
+def test_what_is_refused(main, arguments, message):
+    with pytest.raises(SystemExit, match=f"^error: .*{message}") as stop:
+        main.parse(*arguments)
+    assert "\n" not in str(stop.value)
+
+
+def test_what_is_taken(main):
+    assert main.parse("--workdir=runs/a:b", "--full", "--names=a//b,c") == ["some"]
+    assert main.values.workdir == "runs/a:b" and main.values.full
+
+
+@pytest.mark.parametrize("asked", ["--help", "-help", "-h", "-?", "--helpshort"])
+def test_help_is_given_whatever_else_is_asked(main, asked, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main.parse("--nothing=such", asked)
+    told = capsys.readouterr().out
+    assert stop.value.code == 0 and "grain" not in told
+    for line in (
+        r"  --workdir=WORKDIR +Where. \(required\)",
+        r"  --drafter=draft\|none +Who. \(default: draft\)",
+        r"  --borrow=BORROW +From whom. \(repeatable\)",
+        r"  --names=A,B,... +Which. \(default: a,b\)",
+        r"  --\[no\]full +All of it. \(default: false\)",
+    ):
+        assert re.search(f"^{line}$", told, re.MULTILINE), line
