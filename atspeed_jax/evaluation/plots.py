@@ -136,6 +136,8 @@ def _latency(rows: Sequence[Mapping]) -> Figure | None:
     return figure
 
 
+_LOSS_COLOURS = {"train loss": "#0072B2", "valid loss": "#E69F00"}
+_PART_COLOURS = ("#56B4E9", "#009E73", "#CC79A7", "#D55E00")
 # What the kept step of a run is chosen by, where it is no loss: the first of these that was measured.
 _CHOSEN_BY = {"target_calls": "target calls", "ndcg@10": "NDCG@10"}
 
@@ -148,13 +150,14 @@ def _losses(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
         return None
     figure, axes = _panels(len(panels))
     for axis, (name, (lines, records)) in zip(axes, panels.items(), strict=True):
+        parts = iter(_PART_COLOURS)
         for label, (steps, values) in lines.items():
             # An evaluation is a point, and there may be one only; a training curve is a line.
             look = {"linewidth": 1.2} if label.startswith("train") else {"marker": "o", "markersize": 3}
-            axis.plot(steps, values, label=label, **look)
+            axis.plot(steps, values, label=label, color=_LOSS_COLOURS.get(label) or next(parts), **look)
         axis.set(title=name, xlabel="step", ylabel="loss")
         _chosen_by(axis, records)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
 
 
