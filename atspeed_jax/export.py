@@ -26,7 +26,9 @@ from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.evaluation.evaluate import users_with_items
+from atspeed_jax.evaluation.quality import HABITS
 from atspeed_jax.evaluation.recommend import Lists, User
+from atspeed_jax.evaluation.report import QUALITY_METHODS
 from atspeed_jax.items.catalog import PAD, Catalog
 from atspeed_jax.items.tokenizer import (
     MAKE_ONE,
@@ -214,10 +216,9 @@ def export_figures(directory: Path, report: Mapping) -> None:
     """Writes a report's figures as tables: decoding.parquet, its rows, and quality.parquet, a row per method, habit and
     figure ("method", "kind", "figure", "value", "low", "high"). ExportError as in `export_hf`."""
     rows = []
-    for method, entry in report["quality"].items():
-        if not isinstance(entry, Mapping) or method == "differences":
-            continue
-        for kind, own in {"main": entry, **{k: v for k, v in entry.items() if k.startswith("seen_")}}.items():
+    for method in QUALITY_METHODS:
+        for kind in HABITS:
+            own = report["quality"][method][kind]
             for figure, (low, high) in own.get("intervals", {}).items():
                 row = {"method": method, "kind": kind, "figure": figure, "value": own[figure]}
                 rows.append(row | {"low": low, "high": high})

@@ -80,14 +80,22 @@ def test_times_are_measured(small_run):
 
 
 def test_quality_has_every_measure(small_run):
-    quality = small_run.report["quality"]
+    quality, run = small_run.report["quality"], small_run.run
     for method in ("target", "popularity", "covisitation"):
-        for k in (1, 5, 10):
-            assert 0 <= quality[method][f"recall@{k}"] <= 1
-            low, high = quality[method]["seen_removed"]["intervals"][f"ndcg@{k}"]
-            assert low <= quality[method]["seen_removed"][f"ndcg@{k}"] <= high
-        assert quality[method]["recall@1"] <= quality[method]["recall@5"] <= quality[method]["recall@10"]
-    assert set(quality["differences"]) == {"target - popularity (seen removed)", "target - covisitation (seen removed)"}
+        for entry in quality[method].values():
+            for k in (1, 5, 10):
+                low, high = entry["intervals"][f"ndcg@{k}"]
+                assert 0 <= low <= entry[f"ndcg@{k}"] <= high <= 1 and 0 <= entry[f"id_recall@{k}"] <= 1
+            assert entry["recall@1"] <= entry["recall@5"] <= entry["recall@10"]
+            assert entry["truths"] == sum(len(set(items.tolist())) for items in run.dataset.test)
+    assert set(quality["differences"]) == {"target - popularity", "target - covisitation"}
+
+
+def test_seen_removed_fills_the_list_again(small_run):
+    """Cut out of the list, seen items could only have lowered what the whole list holds."""
+    kept, removed = (small_run.report["quality"]["target"][habit] for habit in ("seen_kept", "seen_removed"))
+    assert kept["impossible"] == 0 and removed["hits"] <= removed["truths"] - removed["impossible"]
+    assert removed["recall@10"] != kept["recall@10"]
 
 
 def test_the_report_is_readable(small_run):
@@ -136,10 +144,10 @@ def test_an_evaluation_goes_on_where_it_stopped(small_run, small_config, copy, c
 
 def test_measurements_with_other_settings_are_neither_read_nor_overwritten(small_run, small_config, copy):
     before = small.snapshot(copy / "evaluation")
-    (stored,) = copy.glob("evaluation/*/quality.json")
+    (stored,) = copy.glob("evaluation/*/quality_seen_kept.json")
     other = small.changed(small_config, "evaluate.users", 5)
     report = Run(other, copy, None).evaluation()
-    assert {row["users"] for row in report["decoding"]} == {report["quality"]["target"]["users"]} == {5}
+    assert {row["users"] for row in report["decoding"]} == {report["quality"]["target"]["seen_kept"]["users"]} == {5}
     after = small.snapshot(copy / "evaluation")
     assert after.items() >= before.items() and len(after) > len(before)
     assert json.loads(stored.read_text())["target"]["users"] > 5

@@ -111,7 +111,10 @@ def begin_until(pattern, directory, *arguments):
 @pytest.mark.slow
 def test_several_processes_stop_together_outside_training_too(tmp_path):
     more = ["--config.teacher.batch_size=2", "--config.evaluate.grid_beams=(3,5,7)"]
-    for pattern, stage in (("teacher/part-00000.parquet", "teacher"), ("evaluation/*/quality.json", "evaluation")):
+    for pattern, stage in (
+        ("teacher/part-00000.parquet", "teacher"),
+        ("evaluation/*/quality_seen_kept.json", "evaluation"),
+    ):
         begun = begin_until(pattern, tmp_path / "run", *more)
         begun[1].terminate()
         said = [process.communicate(timeout=300)[1] for process in begun]

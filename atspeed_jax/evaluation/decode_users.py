@@ -15,6 +15,8 @@ from jaxtyping import Key
 from atspeed_jax.decoding.base import Prompt, Result, check_finite
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.evaluation.lists import differing
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.filters import FilteredTrie, id_lists
 from atspeed_jax.processes import gather
 
 Keys = Key[Array, " N"]
@@ -111,6 +113,41 @@ def decode_users(
         accepted=first and in_order(lambda r: r.round_one.accepted),
         coverage=first and in_order(lambda r: r.round_one.coverage),
     )
+
+
+def find_ids(
+    decoder_of: Callable[[dict], Callable[[Prompt], Result]], batches: Sequence[dict], names: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ids [N, K], -1 where invalid; scores [N, K]) of every row of the batches, where each has a decoder of its own.
+
+    names [N]: of the users. Raises DecodeError naming one whose scores are not finite.
+    """
+    found = []
+    for batch in batches:
+        result, real = gather(decoder_of(batch)(prompt_of(batch))), batch["row"] >= 0
+        check_finite(result.faulty[real], names[batch["row"][real]])
+        found.append((batch["row"][real], np.where(result.valid, result.ids, -1)[real], result.score[real]))
+    rows, ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(rows)
+    return ids[order], scores[order]
+
+
+def without_seen(
+    decoders: Decoders, setting: Setting, catalog: Catalog, seen: Sequence[np.ndarray]
+) -> Callable[[dict], Callable[[Prompt], Result]]:
+    """Batch -> the exact search over what its users have not seen, for `find_ids` (`FilteredTrie`).
+
+    seen: distinct items per row of all batches.
+    """
+    # A power of two: longer histories compile again only when they double.
+    capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
+
+    def decoder_of(batch: dict) -> Callable[[Prompt], Result]:
+        own = [seen[row] if row >= 0 else [] for row in batch["row"]]
+        trie = FilteredTrie(decoders.trie, id_lists(catalog, own, capacity, allow=False), allow=False)
+        return dataclasses.replace(decoders, trie=trie).build(setting)
+
+    return decoder_of
 
 
 def count_differences(

@@ -17,13 +17,11 @@ from atspeed_jax import files
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.noise import user_keys
-from atspeed_jax.evaluation import baselines, benchmark, metrics
-from atspeed_jax.evaluation.decode_users import Decoded, Keys, count_differences, decode_users
+from atspeed_jax.evaluation import baselines, benchmark, quality
+from atspeed_jax.evaluation.decode_users import Decoded, Keys, count_differences, decode_users, find_ids, without_seen
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
-from atspeed_jax.items.catalog import expand_ids
+from atspeed_jax.items.filters import unseen_items
 from atspeed_jax.programs import forget_programs
-
-CUTS = (1, 5, 10, 20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,39 +135,33 @@ class Evaluation:
         return rows
 
     def quality(self) -> dict:
-        """Recall and NDCG of target, popularity and co-visitation, seen items kept and removed, with paired
-        differences."""
-        return self._remembered("quality", self._quality)
+        """Recall, NDCG and hits of target, popularity and co-visitation, seen items kept and removed, with paired
+        differences (`quality.by_method`)."""
+        habits = {
+            habit: self._remembered(f"quality_{habit}", lambda removed=habit == "seen_removed": self._quality(removed))
+            for habit in quality.HABITS
+        }
+        return {"target_fingerprint": self.target_fingerprint} | quality.by_method(habits)
 
-    def _quality(self) -> dict:
-        users, config, data = self.everyone, self.config, self.dataset
-        items_sorted, offsets = data.catalog.items_by_id(data.popularity)
-        decoded = self.decoded(plain(config.list_size, self.decode.score_norm), users)
-        lists = {"target": {"seen_kept": expand_ids(decoded.ids, items_sorted, offsets, config.list_size)}}
-        lists["target"]["seen_removed"] = without_seen(lists["target"]["seen_kept"], users.histories)
+    def _quality(self, remove_seen: bool) -> dict:
+        users, config, catalog = self.everyone, self.config, self.dataset.catalog
+        seen = [np.unique(items) if remove_seen else items[:0] for items in users.histories]
+        ids = self._target_ids(seen if remove_seen else None)
+        lists = {"target": quality.Found(unseen_items(ids, seen, *catalog.items_by_id(self.dataset.popularity)), ids)}
         for name, make in (("popularity", self._popularity), ("covisitation", self._covisitation)):
-            lists[name] = {"seen_kept": make(remove_seen=False), "seen_removed": make(remove_seen=True)}
-        cuts = tuple(k for k in CUTS if k <= config.list_size)
-        measured = {
-            name: {
-                kind: metrics.measure_lists(made, users.truths, cuts, items=data.catalog.items)
-                for kind, made in kinds.items()
-            }
-            for name, kinds in lists.items()
-        }
+            lists[name] = quality.Found.of_items(catalog, make(remove_seen=remove_seen))
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
-        report: dict = {"target_fingerprint": self.target_fingerprint}
-        for name, kinds in measured.items():
-            # The main entry of a method is its stronger habit: a baseline that repeats what was seen wastes its places.
-            main = "seen_kept" if name == "target" else "seen_removed"
-            report[name] = metrics.summarize(kinds[main], **sampling)
-            report[name] |= {kind: metrics.summarize(values, **sampling) for kind, values in kinds.items()}
-        removed = {name: kinds["seen_removed"] for name, kinds in measured.items()}
-        report["differences"] = {
-            f"target - {name} (seen removed)": metrics.compare(removed["target"], removed[name], **sampling)
-            for name in ("popularity", "covisitation")
-        }
-        return report
+        return quality.measure(lists, catalog, users.truths, seen, **sampling)
+
+    def _target_ids(self, seen: Sequence[np.ndarray] | None) -> np.ndarray:
+        """The target's own lists of all users; seen: items that they may not hold, for an exact search without."""
+        setting, users = plain(self.config.list_size, self.decode.score_norm), self.everyone
+        if seen is None:
+            return self.decoded(setting, users).ids
+        self.say(f"decoding {len(users.users)} users without the items they have seen: {setting.label}")
+        forget_programs()
+        decoder_of = without_seen(self.decoders, setting, self.dataset.catalog, seen)
+        return find_ids(decoder_of, self.batches(users), users.users)[0]
 
     def _popularity(self, *, remove_seen: bool) -> np.ndarray:
         return baselines.popularity_lists(
@@ -275,19 +267,10 @@ def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
 
     Latency comes after all decoding, K by K.
     """
-    quality = evaluation.quality()
+    measured = evaluation.quality()
     pairs = evaluation.settings(full)
     rows = [evaluation.row(setting, users) for setting, users in pairs]
     times: dict[str, dict] = {}
     for beams in dict.fromkeys(setting.beams for setting, _ in pairs):
         times |= evaluation.times([setting for setting, _ in pairs if setting.beams == beams])
-    return quality, [row | times[setting.label] for row, (setting, _) in zip(rows, pairs, strict=True)]
-
-
-def without_seen(lists: np.ndarray, histories: Sequence[np.ndarray]) -> np.ndarray:
-    """Item lists [N, K] with items of the user's history taken out, closed up, -1 at the end."""
-    kept = np.full_like(lists, -1)
-    for row, (items, seen) in enumerate(zip(lists, histories, strict=True)):
-        rest = items[(items >= 0) & ~np.isin(items, seen)]
-        kept[row, : len(rest)] = rest
-    return kept
+    return measured, [row | times[setting.label] for row, (setting, _) in zip(rows, pairs, strict=True)]

@@ -30,8 +30,8 @@ def recall_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items:
     Raises MetricError for k beyond K, a user without true items, an item twice in a list, or, naming user and item,
     one that the catalogue does not have.
     """
-    hits, truth_sizes = _hits(lists, truths, k, items)
-    return hits.sum(axis=1) / truth_sizes
+    found, truth_sizes = _hits(lists, truths, k, items)
+    return found.sum(axis=1) / truth_sizes
 
 
 def ndcg_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items: int) -> np.ndarray:
@@ -40,10 +40,15 @@ def ndcg_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items: i
     The ideal list has the true items on its first min(k, number of true items) places (Jarvelin and Kekalainen 2002,
     binary relevance). Arguments and errors as for recall_at.
     """
-    hits, truth_sizes = _hits(lists, truths, k, items)
+    found, truth_sizes = _hits(lists, truths, k, items)
     gain = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(gain)[np.minimum(truth_sizes, k) - 1]
-    return hits @ gain / ideal
+    return found @ gain / ideal
+
+
+def hits(lists: np.ndarray, truths: Sequence[np.ndarray], *, items: int) -> int:
+    """Distinct true items in the whole lists of all users. Arguments and errors as for recall_at."""
+    return int(_hits(lists, truths, np.shape(lists)[1], items)[0].sum())
 
 
 def measure_lists(

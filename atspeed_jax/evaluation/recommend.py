@@ -9,7 +9,6 @@ users they are of, and what they were made from. A run started again goes on beh
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -25,13 +24,11 @@ from tqdm import tqdm
 from atspeed_jax import files
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
-from atspeed_jax.decoding.base import check_finite
-from atspeed_jax.evaluation.decode_users import prompt_of
+from atspeed_jax.evaluation.decode_users import find_ids, without_seen
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.evaluation.user_file import User
-from atspeed_jax.items.catalog import expand_ids
-from atspeed_jax.items.filters import FilteredTrie, id_lists
-from atspeed_jax.processes import barrier, gather, is_writer
+from atspeed_jax.items.filters import unseen_items
+from atspeed_jax.processes import barrier, is_writer
 
 
 class RecommendError(ValueError):
@@ -58,37 +55,17 @@ def lists_of(
     """
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
-    most = int(np.diff(offsets).max()) * setting.beams
     decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
 
     def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:
         histories, names = [user.items for user in users], np.array([user.user for user in users], object)
         batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
         seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
-        # A power of two: longer histories compile again only when they double.
-        capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
-        decode = decode_all
-        ids = np.full((len(histories), setting.beams), -1, np.int32)
-        scores = np.zeros(ids.shape, np.float32)
-        for batch in batches:
-            if exclude_seen:
-                excluded = id_lists(
-                    catalog, [seen[row] if row >= 0 else [] for row in batch["row"]], capacity, allow=False
-                )
-                trie = FilteredTrie(decoders.trie, excluded, allow=False)
-                decode = dataclasses.replace(decoders, trie=trie).build(setting)
-            result, real = gather(decode(prompt_of(batch))), batch["row"] >= 0
-            check_finite(result.faulty[real], names[batch["row"][real]])
-            ids[batch["row"][real]] = np.where(result.valid, result.ids, -1)[real]
-            scores[batch["row"][real]] = result.score[real]
-        return _items_of(ids, scores, seen)
+        decoder_of = without_seen(decoders, setting, catalog, seen) if exclude_seen else lambda batch: decode_all
+        return _items_of(*find_ids(decoder_of, batches, names), seen)
 
     def _items_of(ids, scores, seen):
-        items = expand_ids(ids, items_sorted, offsets, most)
-        for row, excluded in zip(items, seen, strict=True):
-            row[np.isin(row, excluded)] = -1  # an id shared with an item not seen was decoded
-        order = np.argsort(items < 0, axis=1, kind="stable")[:, : setting.beams]
-        items = np.take_along_axis(items, order, 1)
+        items = unseen_items(ids, seen, items_sorted, offsets)
         place = (ids[:, None] == np.where(items >= 0, catalog.id_of_item[items], -2)[:, :, None]).argmax(2)
         return items, np.where(items >= 0, np.take_along_axis(scores, place, 1), -np.inf)
 

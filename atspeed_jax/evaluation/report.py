@@ -2,13 +2,14 @@
 
     report = {
       "dataset":     {"name", "users", "items", "distinct_ids", "collisions"},
-      "quality":     {"target": entry, "popularity": entry, "covisitation": entry, "target_fingerprint": str},
+      "quality":     {"target": habits, "popularity": habits, "covisitation": habits, "target_fingerprint": str},
       "decoding":    [row, ...],            # keys in DECODING_KEYS
       "environment": {"jax", "device", "cpu_count", "git"},
     }
 
-An entry is what metrics.summarize returns: {"recall@10": mean, "ndcg@10": mean, ..., "intervals": {...}}; an inner dict
-such as "seen_kept" holds the same for a variant. quality["differences"] may hold entries of metrics.compare by name.
+habits is {"seen_kept": entry, "seen_removed": entry}; an entry is what quality.measure returns: {"recall@10": mean,
+"ndcg@10": mean, ..., "intervals": {...}, ...}. quality["differences"] may hold entries of metrics.compare in the same
+form, by name.
 A value that was not measured is None. Further keys are welcome everywhere.
 """
 
@@ -23,11 +24,12 @@ import jax
 import numpy as np
 
 from atspeed_jax.evaluation.plots import draw_plots
+from atspeed_jax.evaluation.quality import BASELINES, HABITS
 from atspeed_jax.evaluation.tables import markdown, plain, report_tables
 from atspeed_jax.files import write_bytes, write_json, write_text
 
 DATASET_KEYS = ("name", "users", "items", "distinct_ids", "collisions")
-QUALITY_METHODS = ("target", "popularity", "covisitation")
+QUALITY_METHODS = ("target", *BASELINES)
 QUALITY_KEYS = ("recall@10", "ndcg@10")
 DECODING_KEYS = (
     "method",
@@ -106,7 +108,9 @@ def validate_report(report: Mapping) -> None:
     quality = report["quality"]
     _need(quality, "report.quality", (*QUALITY_METHODS, "target_fingerprint"))
     for method in QUALITY_METHODS:
-        _need(quality[method], f"report.quality.{method}", QUALITY_KEYS)
+        _need(quality[method], f"report.quality.{method}", HABITS)
+        for habit in HABITS:
+            _need(quality[method][habit], f"report.quality.{method}.{habit}", QUALITY_KEYS)
     if not isinstance(report["decoding"], list | tuple):
         raise ReportError(f"report.decoding is {report['decoding']!r}, expected a list of rows")
     for number, row in enumerate(report["decoding"]):

@@ -1,7 +1,9 @@
 """The tables of a report, once for Markdown and once for the terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from atspeed_jax.evaluation.quality import HABITS
 
 ABSENT = "–"
 
@@ -17,7 +19,9 @@ class Table(NamedTuple):
 def report_tables(report: Mapping) -> list[Table]:
     """Every table of a valid report, in reading order; differences only if the report has them."""
     quality = report["quality"]
-    methods = {name: entry for name, entry in quality.items() if isinstance(entry, Mapping) and name != "differences"}
+    methods = {
+        name: habits for name, habits in quality.items() if isinstance(habits, Mapping) and name != "differences"
+    }
     tables = [
         _key_values("Dataset", report["dataset"]),
         _quality("Quality, mean over users [95 % interval]", methods),
@@ -76,19 +80,24 @@ def _key_values(title: str, values: Mapping) -> Table:
     return Table(title, ["", "value"], [[key.replace("_", " "), text(value)] for key, value in values.items()])
 
 
-def _entries(methods: Mapping[str, Mapping]) -> Iterator[tuple[str, Mapping]]:
-    """(label, entry) of every method and of its variants, such as target > seen_removed."""
-    for name, entry in methods.items():
-        name = name.replace("_", " ")
-        if any("@" in key for key in entry):
-            yield name, entry
-        for variant, inner in entry.items():
-            if isinstance(inner, Mapping) and variant != "intervals":
-                yield f"{name}, {variant.replace('_', ' ')}", inner
+# Counts over all users: key of the number, key of what it is a part of, and the row's name.
+_COUNTS = (
+    ("hits", "truths", "true items in the list"),
+    ("id_hits", "id_truths", "true ids in the list"),
+    ("impossible", "truths", "true items that may not be listed"),
+    ("id_impossible", "id_truths", "true ids that may not be listed"),
+)
+_MEASURES = {"recall": "Recall", "ndcg": "NDCG", "id_recall": "Recall of ids", "id_ndcg": "NDCG of ids"}
 
 
 def _quality(title: str, methods: Mapping[str, Mapping]) -> Table:
-    entries = dict(_entries(methods))
+    """A column per method and habit."""
+    entries = {
+        f"{name}, {habit}".replace("_", " "): entry
+        for name, habits in methods.items()
+        for habit, entry in habits.items()
+        if habit in HABITS
+    }
     measures = list(dict.fromkeys(key for entry in entries.values() for key in entry if "@" in key))
 
     def cell(entry: Mapping, measure: str) -> str:
@@ -96,13 +105,16 @@ def _quality(title: str, methods: Mapping[str, Mapping]) -> Table:
         interval = f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""
         return _number(entry.get(measure), 4) + interval
 
-    names = {"recall": "Recall", "ndcg": "NDCG"}
     rows = []
     if any("users" in entry for entry in entries.values()):
         rows.append(["users", *(_number(entry.get("users"), 0) for entry in entries.values())])
     for measure in measures:
         name, at, k = measure.partition("@")
-        rows.append([names.get(name, name) + at + k, *(cell(entry, measure) for entry in entries.values())])
+        rows.append([_MEASURES.get(name, name) + at + k, *(cell(entry, measure) for entry in entries.values())])
+    for part, whole, name in _COUNTS:
+        if any(part in entry for entry in entries.values()):
+            counts = [f"{entry[part]:,} of {entry[whole]:,}" if part in entry else ABSENT for entry in entries.values()]
+            rows.append([name, *counts])
     return Table(title, ["", *entries], rows)
 
 

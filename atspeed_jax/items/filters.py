@@ -16,7 +16,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Int
 
-from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.catalog import Catalog, expand_ids
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt
 
@@ -85,6 +85,21 @@ def first_unknown(lists: Sequence[Sequence[int]], items: int) -> tuple[int, int]
     if not len(unknown):
         return None
     return int(np.searchsorted(np.cumsum(sizes), unknown[0], side="right")), int(listed[unknown[0]])
+
+
+def unseen_items(
+    ids: np.ndarray, seen: Sequence[np.ndarray], items_sorted: np.ndarray, offsets: np.ndarray
+) -> np.ndarray:
+    """Lists of ids [N, K] as lists of items [N, K] without those of `seen`, closed up; -1 where there are no more.
+
+    ids, items_sorted, offsets: see `expand_ids`. An id that a seen item shares with another is a list's because of the
+    other one.
+    """
+    items = expand_ids(ids, items_sorted, offsets, int(np.diff(offsets).max()) * ids.shape[1])
+    for row, own in zip(items, seen, strict=True):
+        row[np.isin(row, own)] = -1
+    order = np.argsort(items < 0, axis=1, kind="stable")[:, : ids.shape[1]]
+    return np.take_along_axis(items, order, 1)
 
 
 def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:

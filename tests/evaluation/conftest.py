@@ -45,17 +45,39 @@ def report() -> dict:
         "dataset": {"name": "toy", "users": 19383, "items": 12035, "distinct_ids": 12023, "collisions": 12},
         "quality": {
             "target": {
-                "recall@10": 0.0177,
-                "ndcg@10": 0.0096,
-                "intervals": {"recall@10": [0.0145, 0.021], "ndcg@10": [0.0078, 0.0115]},
-                "users": 3553,
-                "seen_kept": {"recall@10": 0.0175, "ndcg@10": 0.0095},
+                "seen_kept": {
+                    "recall@10": 0.0175,
+                    "ndcg@10": 0.0095,
+                    "users": 3553,
+                    "id_recall@10": 0.0185,
+                    "hits": 123,
+                    "truths": 7313,
+                    "impossible": 0,
+                },
+                "seen_removed": {
+                    "recall@10": 0.0177,
+                    "ndcg@10": 0.0096,
+                    "intervals": {"recall@10": [0.0145, 0.021], "ndcg@10": [0.0078, 0.0115]},
+                    "users": 3553,
+                    "id_recall@10": 0.0187,
+                    "hits": 1125,
+                    "truths": 7313,
+                    "impossible": 45,
+                },
             },
-            "popularity": {"recall@10": 0.0089, "ndcg@10": 0.0053},
-            "covisitation": {"recall@10": 0.0191, "ndcg@10": 0.0127},
+            "popularity": {
+                "seen_kept": {"recall@10": 0.0079, "ndcg@10": 0.0043},
+                "seen_removed": {"recall@10": 0.0089, "ndcg@10": 0.0053},
+            },
+            "covisitation": {
+                "seen_kept": {"recall@10": 0.0181, "ndcg@10": 0.0117},
+                "seen_removed": {"recall@10": 0.0191, "ndcg@10": 0.0127},
+            },
             "target_fingerprint": "abc",
             "differences": {
-                "target - covisitation": {"recall@10": -0.0014, "intervals": {"recall@10": [-0.003, 0.001]}},
+                "target - covisitation": {
+                    "seen_removed": {"recall@10": -0.0014, "intervals": {"recall@10": [-0.003, 0.001]}}
+                },
             },
         },
         "decoding": [

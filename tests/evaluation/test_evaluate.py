@@ -11,7 +11,7 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.evaluation import evaluate as module
 from atspeed_jax.evaluation.decode_users import Decoded
 from atspeed_jax.evaluation.decoders import DecodeConfig, plain, speculative
-from atspeed_jax.evaluation.evaluate import EvaluateConfig, Evaluation, users_with_items, without_seen
+from atspeed_jax.evaluation.evaluate import EvaluateConfig, Evaluation, users_with_items
 from atspeed_jax.items.catalog import BOS
 
 CONFIG = EvaluateConfig(
@@ -257,36 +257,43 @@ def test_plain_beam_search_is_decoded_once_per_k_and_users(toy, tmp_path, monkey
     assert forgotten == [0, 1, 2, 3]  # before each decode: programs of many settings are too many for one process
 
 
-def test_seen_items_are_taken_out_and_the_list_closes_up():
-    lists = np.array([[4, 1, 3, -1], [2, 0, 5, 6], [1, 2, 3, 4]])
-    histories = [np.array([1, 1, 9]), np.array([], np.int32), np.array([4, 3, 2, 1])]
-    kept = [[4, 3, -1, -1], [2, 0, 5, 6], [-1, -1, -1, -1]]
-    assert without_seen(lists, histories).tolist() == kept
-    assert lists[0].tolist() == [4, 1, 3, -1]
-
-
 def test_quality_by_hand(toy, tmp_path, monkeypatch):
-    """Ids become items, seen items go or stay, and the target is compared on the same users."""
-    evaluation = make(toy, tmp_path)
+    """Ids become items, seen items go or stay, and all three are compared on the same users."""
+    evaluation = make(toy, tmp_path, decoders=toy.decoders)
     ids = toy.catalog.id_of_item
     lists = np.full((5, 10), -1)
-    lists[0, :3] = ids[[3, 6, 2]]  # 3 was seen, so 6 and 2 move up
+    lists[0, :3] = ids[[3, 6, 2]]
     lists[1, :2] = ids[[4, 1]]  # the id of 4 is that of 5 as well: 1 comes third
     lists[2, :1] = ids[3]
     monkeypatch.setattr(evaluation, "decoded", lambda setting, users: decoded(ids=lists))
     quality = evaluation.quality()
-    target = quality["target"]
-    assert target["users"] == 5 and quality["target_fingerprint"] == "t1"
+    kept, removed = (quality["target"][habit] for habit in ("seen_kept", "seen_removed"))
+    assert kept["users"] == 5 and quality["target_fingerprint"] == "t1"
     ideal = 1 + 1 / math.log2(3)
-    assert target["seen_kept"]["recall@1"] == pytest.approx((0 + 0 + 1) / 5)
-    assert target["seen_kept"]["recall@5"] == pytest.approx((1 + 1 + 1) / 5)
+    assert kept["recall@1"] == pytest.approx((0 + 0 + 1) / 5)
+    assert kept["recall@5"] == pytest.approx((1 + 1 + 1) / 5)
     first = (1 / math.log2(3) + 1 / 2) / ideal
-    assert target["seen_kept"]["ndcg@10"] == target["ndcg@10"] == pytest.approx((first + 1 / 2 + 1) / 5)
-    # Both true items of user 0 are in the history: taken out of the list, they cannot be found.
-    assert target["seen_removed"]["recall@10"] == pytest.approx((0 + 1 + 1) / 5)
-    assert set(quality["popularity"]) == set(quality["covisitation"]) == set(target)
+    assert kept["ndcg@10"] == pytest.approx((first + 1 / 2 + 1) / 5)
+    # The catalogue has fewer than ten items: every one not seen is listed. User 0 saw both true ones.
+    assert removed["recall@10"] == pytest.approx((0 + 1 + 1 + 1 + 1) / 5)
+    assert (removed["impossible"], kept["impossible"], removed["truths"]) == (2, 0, 6)
+    assert set(quality["popularity"]) == set(quality["covisitation"]) == {"seen_kept", "seen_removed"}
     for name in ("popularity", "covisitation"):
-        difference = quality["differences"][f"target - {name} (seen removed)"]
-        expected = target["seen_removed"]["recall@10"] - quality[name]["seen_removed"]["recall@10"]
-        assert difference["recall@10"] == pytest.approx(expected)
-        assert quality[name]["recall@10"] == quality[name]["seen_removed"]["recall@10"]
+        for habit, difference in quality["differences"][f"target - {name}"].items():
+            expected = quality["target"][habit]["recall@10"] - quality[name][habit]["recall@10"]
+            assert difference["recall@10"] == pytest.approx(expected)
+
+
+def test_seen_removed_is_searched_for_and_remembered(toy, tmp_path):
+    """The list is that of the catalogue without the items seen: it stays full, however many of the best were seen."""
+    evaluation = make(toy, tmp_path, decoders=toy.decoders)
+    every = evaluation._target_ids(None)  # ten places, all six ids
+    for seen in ([0, 1, 2], [4], [4, 5], []):
+        histories = [np.array(seen, np.int64)] * 5
+        found = evaluation._target_ids(histories)
+        gone = {row for row in range(6) if set(np.flatnonzero(toy.catalog.id_of_item == row)) <= set(seen)}
+        expected = [[row for row in own.tolist() if row >= 0 and row not in gone] for own in every]
+        assert [[row for row in own.tolist() if row >= 0] for own in found] == expected
+    evaluation.quality()
+    again = make(toy, tmp_path, decoders=None)  # nothing to decode with
+    assert again.quality() == evaluation.quality()

@@ -37,9 +37,9 @@ def test_written_report_is_read_back_and_names_its_plots(tmp_path, report):
 
 def test_writing_again_replaces_the_report(tmp_path, report):
     write_report(tmp_path, report, CURVES)
-    report["quality"]["target"]["recall@10"] = 0.5
+    report["quality"]["target"]["seen_kept"]["recall@10"] = 0.5
     write_report(tmp_path, report, CURVES)
-    assert json.loads((tmp_path / "report.json").read_text())["quality"]["target"]["recall@10"] == 0.5
+    assert json.loads((tmp_path / "report.json").read_text())["quality"]["target"]["seen_kept"]["recall@10"] == 0.5
     assert "0.5000" in (tmp_path / "report.md").read_text()
 
 
@@ -66,7 +66,7 @@ def test_the_printed_table_shows_the_figures(report):
 
 def paths(value, prefix=()):
     """Path of every key the schema requires, taken from a valid report."""
-    optional = ("intervals", "users", "seen_kept", "differences")
+    optional = ("intervals", "users", "differences", "id_recall@10", "hits", "truths", "impossible")
     for key, inner in value.items():
         if prefix == () or prefix[0] != "quality" or key not in optional:
             yield (*prefix, key)
@@ -77,7 +77,7 @@ def paths(value, prefix=()):
 def test_every_missing_key_is_named(report):
     validate_report(report)
     required = list(paths(report)) + [("decoding", 1, key) for key in DECODING_KEYS]
-    assert len(required) == 4 + 5 + (4 + 3 * 2) + 4 + len(DECODING_KEYS)
+    assert len(required) == 4 + 5 + (4 + 3 * 2 * (1 + 2)) + 4 + len(DECODING_KEYS)
     for *parents, key in required:
         broken = copy.deepcopy(report)
         place = broken
@@ -95,7 +95,7 @@ def test_measures_may_be_none_and_keys_may_be_added(tmp_path, report):
         row.update(dict.fromkeys(DECODING_KEYS[6:]))
         row["note"] = "an extra"
     report["stages"] = {"train_target": 12.5}
-    report["quality"]["target"] = {"recall@10": None, "ndcg@10": None}
+    report["quality"]["target"]["seen_kept"] = {"recall@10": None, "ndcg@10": None}
     write_report(tmp_path, report, {})
     assert not list(tmp_path.glob("*.png"))
     assert json.loads((tmp_path / "report.json").read_text())["stages"] == {"train_target": 12.5}

@@ -11,12 +11,21 @@ def test_markdown_table():
     assert markdown(table) == "## Title\n\n|  | calls |\n| --- | ---: |\n| beam search | 4.00 |\n"
 
 
-def test_quality_has_a_column_for_each_method_and_variant(report):
-    quality = report_tables(report)[1]
-    assert list(quality.header) == ["", "target", "target, seen kept", "popularity", "covisitation"]
-    assert [row[0] for row in quality.rows] == ["users", "Recall@10", "NDCG@10"]
-    assert quality.rows[0] == ["users", "3553", "–", "–", "–"]
-    assert quality.rows[2] == ["NDCG@10", "0.0096 [0.0078, 0.0115]", "0.0095", "0.0053", "0.0127"]
+def test_quality_has_one_column_for_each_method_and_habit(report):
+    quality, differences = report_tables(report)[1:3]
+    methods = ("target", "popularity", "covisitation")
+    assert list(quality.header) == ["", *(f"{name}, seen {how}" for name in methods for how in ("kept", "removed"))]
+    rows = {name: cells for name, *cells in quality.rows}
+    assert rows == {
+        "users": ["3553", "3553", "–", "–", "–", "–"],
+        "Recall@10": ["0.0175", "0.0177 [0.0145, 0.0210]", "0.0079", "0.0089", "0.0181", "0.0191"],
+        "NDCG@10": ["0.0095", "0.0096 [0.0078, 0.0115]", "0.0043", "0.0053", "0.0117", "0.0127"],
+        "Recall of ids@10": ["0.0185", "0.0187", "–", "–", "–", "–"],
+        "true items in the list": ["123 of 7,313", "1,125 of 7,313", "–", "–", "–", "–"],
+        "true items that may not be listed": ["0 of 7,313", "45 of 7,313", "–", "–", "–", "–"],
+    }
+    assert len(rows) == len(quality.rows)
+    assert differences.header == ["", "target - covisitation, seen removed"]
 
 
 def test_no_differences_no_table(report):

@@ -10,7 +10,15 @@ import oracle
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.filters import NO_ID, FilteredTrie, FilterError, first_unknown, id_lists, known_items
+from atspeed_jax.items.filters import (
+    NO_ID,
+    FilteredTrie,
+    FilterError,
+    first_unknown,
+    id_lists,
+    known_items,
+    unseen_items,
+)
 from atspeed_jax.items.trie import build_trie
 from cases import SHAPES, STEP, batches
 from properties import ROUNDING, check_user
@@ -111,3 +119,12 @@ def test_first_unknown():
     assert first_unknown([[0, 2], [], [1, 3, -1], [5]], 3) == (2, 3)
     assert first_unknown([[], [-1]], 3) == (1, -1)
     assert first_unknown([[0, 2], []], 3) is first_unknown([[], []], 3) is first_unknown([], 3) is None
+
+
+def test_unseen_items():
+    """Id 1 stands for items 1 and 3; what is left closes up, and an id stays for an item that was not seen."""
+    catalog = Catalog.from_codes(np.array([[0, 0], [0, 1], [1, 0], [0, 1]]))
+    shared = catalog.items_by_id(np.array([0, 5, 0, 9]))
+    ids = np.array([[1, 2, -1], [1, 0, 2], [-1, 2, 1]])
+    found = unseen_items(ids, [[], [3, 0], [2, 1, 3]], *shared)
+    assert found.tolist() == [[3, 1, 2], [1, 2, -1], [-1, -1, -1]]

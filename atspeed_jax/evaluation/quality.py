@@ -1,0 +1,97 @@
+"""How good the lists of the target and of two baselines are, with seen items kept and with seen items removed.
+
+Removed is searched for, not cut out: the K best of what a user has not seen, so a list stays full. A list is measured
+twice. At item level a hit is a true item; at id level it is the id of one, which counts an item as found if another one
+with the same id is listed, as projects report that measure ids alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from atspeed_jax.evaluation import metrics
+from atspeed_jax.items.catalog import Catalog
+
+Habit = Literal["seen_kept", "seen_removed"]
+HABITS: tuple[Habit, ...] = get_args(Habit)
+CUTS = (1, 5, 10, 20)
+BASELINES = ("popularity", "covisitation")
+
+
+class Found(NamedTuple):
+    """Lists of N users, -1 for an empty place: items [N, K], and ids [N, K], rows of the distinct ids, each once."""
+
+    items: np.ndarray
+    ids: np.ndarray
+
+    @classmethod
+    def of_items(cls, catalog: Catalog, items: np.ndarray) -> Found:
+        """The ids of a list of items are theirs in order; one that several of them share is listed once."""
+        ids = np.full(items.shape, -1, np.int64)
+        for row, own in zip(ids, items, strict=True):
+            carried = catalog.id_of_item[own[own >= 0]]
+            first = np.sort(np.unique(carried, return_index=True)[1])
+            row[: len(first)] = carried[first]
+        return cls(items, ids)
+
+
+def measure(
+    lists: Mapping[str, Found],
+    catalog: Catalog,
+    truths: Sequence[np.ndarray],
+    seen: Sequence[np.ndarray],
+    *,
+    samples: int,
+    seed: int,
+) -> dict:
+    """{method: entry, "differences": {"target - NAME": entry}} of lists made with one habit.
+
+    lists: of "target" and of each of BASELINES. seen: items left out of the lists, per user; none where they are kept.
+    An entry is that of `metrics.summarize` with, at id level, "id_recall@k" and "id_ndcg@k". Counts over all users:
+    "hits", true items in the list, of "truths", "impossible" of which are among `seen`; "id_hits", "id_truths" and
+    "id_impossible", the same of ids, where one is impossible if all items that carry it are among `seen`.
+    """
+    sampling = {"samples": samples, "seed": seed}
+    true_ids = [catalog.id_of_item[truth] for truth in truths]
+    counts = _impossible(catalog, truths, seen)
+    measured, report = {}, {}
+    for name, found in lists.items():
+        cuts = tuple(k for k in CUTS if k <= found.items.shape[1])
+        measured[name] = metrics.measure_lists(found.items, truths, cuts, items=catalog.items)
+        by_id = metrics.measure_lists(found.ids, true_ids, cuts, items=len(catalog.ids))
+        report[name] = metrics.summarize(measured[name], **sampling) | counts
+        report[name] |= {f"id_{key}": float(values.mean()) for key, values in by_id.items()}
+        report[name]["hits"] = metrics.hits(found.items, truths, items=catalog.items)
+        report[name]["id_hits"] = metrics.hits(found.ids, true_ids, items=len(catalog.ids))
+    report["differences"] = {
+        f"target - {name}": metrics.compare(measured["target"], measured[name], **sampling) for name in BASELINES
+    }
+    return report
+
+
+def _impossible(catalog: Catalog, truths: Sequence[np.ndarray], seen: Sequence[np.ndarray]) -> dict[str, int]:
+    """Distinct true items and ids of all users, and how many of them no list can hold."""
+    shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
+    counts = dict.fromkeys(("truths", "impossible", "id_truths", "id_impossible"), 0)
+    for truth, own in zip(truths, seen, strict=True):
+        items = np.unique(truth)
+        ids, listed = np.unique(catalog.id_of_item[np.unique(own).astype(np.int64)], return_counts=True)
+        true_ids, gone = np.unique(catalog.id_of_item[items]), ids[listed == shared[ids]]
+        counts["truths"] += len(items)
+        counts["impossible"] += int(np.isin(items, own).sum())
+        counts["id_truths"] += len(true_ids)
+        counts["id_impossible"] += int(np.isin(true_ids, gone).sum())
+    return counts
+
+
+def by_method(habits: Mapping[Habit, Mapping]) -> dict:
+    """`measure` of every habit turned round: {method: {habit: entry}, "differences": {name: {habit: entry}}}."""
+
+    def turned(entries: Mapping[Habit, Mapping]) -> dict:
+        names = next(iter(entries.values()))
+        return {name: {habit: entries[habit][name] for habit in habits} for name in names if name != "differences"}
+
+    return turned(habits) | {"differences": turned({habit: own["differences"] for habit, own in habits.items()})}
