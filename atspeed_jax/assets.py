@@ -21,10 +21,12 @@ from atspeed_jax.alignment.examples import EXAMPLES
 from atspeed_jax.alignment.teacher import COMPLETE
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.checks import (
+    check_batches,
     check_mesh,
     check_positions,
     check_same_data,
     check_same_vocabulary,
+    check_serving,
     check_settings,
     check_splits,
 )
@@ -33,7 +35,7 @@ from atspeed_jax.data.instructions import read_instruction, same_instruction
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
 from atspeed_jax.decoding.base import prefixes_by_norm
 from atspeed_jax.evaluation.decoders import Decoders
-from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie, popularity_prior
@@ -75,15 +77,22 @@ def recorded_fingerprint(directory: Path) -> str | None:
 
 class RunAssets:
     """One experiment in one working directory: its data, models and trained parameters, each loaded when first asked
-    for, and the fingerprint of what each stage depends on."""
+    for, and the fingerprint of what each stage depends on.
 
-    def __init__(self, config: ExperimentConfig, workdir: Path, data_dir: Path | None):
+    config: what it is, or was, trained for; fingerprints are of that alone. serve: how its models decode (None: as
+    they are trained for), which also says that nothing more is trained.
+    """
+
+    def __init__(
+        self, config: ExperimentConfig, workdir: Path, data_dir: Path | None, *, serve: ServeConfig | None = None
+    ):
         if config.data.source == "synthetic" and data_dir is not None:
             raise DatasetError(
                 f"this config makes its own data, {data_dir} would not be read: leave --data_dir out, or take a config "
                 "with data.source 'atspeed'"
             )
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
+        self.serve, self.is_trained = serve or ServeConfig.of(config), serve is not None
         self.profile_steps: tuple[int, int] | None = None  # of each training that is run, see `fit`
 
     @functools.cached_property
@@ -114,9 +123,12 @@ class RunAssets:
             catalog = self._with_prompt(catalog)
             check_positions(self.pretrained.values(), catalog, self.config.data.history)
             dataset = dataclasses.replace(dataset, catalog=catalog)
-        check_settings(self.config, dataset)
-        models = {name: self._model(name, dataset) for name in ("target", "draft")}
-        check_mesh(self.config, models, self.mesh)
+        if self.is_trained:
+            check_serving(self.serve, self.config.data.history, dataset)
+        else:
+            check_settings(self.config, dataset)
+            check_batches(self.config, self.mesh)
+        check_mesh({name: self._model(name, dataset) for name in ("target", "draft")}, self.mesh)
         return dataset
 
     def _with_prompt(self, catalog: Catalog) -> Catalog:
@@ -136,8 +148,8 @@ class RunAssets:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """The devices of all processes; raises ShardingError if config.mesh does not fit them."""
-        return make_mesh(self.config.mesh)
+        """The devices of all processes; raises ShardingError if serve.mesh does not fit them."""
+        return make_mesh(self.serve.mesh)
 
     @functools.cached_property
     def pretrained(self) -> dict[str, Pretrained]:
@@ -218,7 +230,7 @@ class RunAssets:
             prefixes_by_norm(catalog.id_tokens),
             mesh=self.mesh if self.mesh.size > 1 else None,
         )
-        return decoders.unrolled() if self.config.decode.unroll else decoders
+        return decoders.unrolled() if self.serve.decode.unroll else decoders
 
     @property
     def _target_fingerprint(self) -> str:

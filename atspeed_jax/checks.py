@@ -15,7 +15,7 @@ from atspeed_jax.data.dataset import Dataset, DatasetError
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
-from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained
@@ -43,7 +43,8 @@ def check_splits(dataset: Dataset) -> None:
 
 
 def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Raises DecodeError for widths or a budget that cannot hold the beams, ValueError for buckets that are none."""
+    """Of a run to be trained: raises DecodeError for widths or a budget that cannot hold the beams, ValueError for
+    buckets that are none."""
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[config.decode.score_norm]
     measured = (*config.evaluate.beams, *config.evaluate.grid_beams)
     _check_widths("config.decode.widths", config.decode.widths, prefixes, (config.teacher.beams, *measured))
@@ -53,10 +54,23 @@ def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
     for number, widths in enumerate(config.evaluate.grid_widths):
         _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, measured)
     for name in ("train_target", "train_draft", "train_align", "teacher", "evaluate"):
-        try:
-            bucket_lengths(getattr(config, name).buckets, config.data.history)
-        except ValueError as error:
-            raise ValueError(f"config.{name}: {error}") from error
+        _check_buckets(name, getattr(config, name).buckets, config.data.history)
+
+
+def check_serving(serve: ServeConfig, history: int, dataset: Dataset) -> None:
+    """The same of a trained run, where widths and budget too small for K are raised (`Decoders.fitted`)."""
+    prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[serve.decode.score_norm]
+    _check_widths("config.decode.widths", serve.decode.widths, prefixes, (1,))
+    for number, widths in enumerate(serve.evaluate.grid_widths):
+        _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, (1,))
+    _check_buckets("evaluate", serve.evaluate.buckets, history)
+
+
+def _check_buckets(name: str, buckets: tuple[int, ...], history: int) -> None:
+    try:
+        bucket_lengths(buckets, history)
+    except ValueError as error:
+        raise ValueError(f"config.{name}: {error}") from error
 
 
 def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[int, ...]) -> None:
@@ -87,10 +101,14 @@ def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:
         raise ValueError(f"draft and target must share one vocabulary, but {told}: take models of one tokenizer")
 
 
-def check_mesh(config: ExperimentConfig, models: Mapping[str, LlamaConfig], mesh: Mesh) -> None:
-    """Raises ShardingError for a model ("target", "draft") or batch that cannot be split evenly over the mesh."""
+def check_mesh(models: Mapping[str, LlamaConfig], mesh: Mesh) -> None:
+    """Raises ShardingError for a model ("target", "draft") that cannot be split evenly over the mesh."""
     for name, model in models.items():
         check_model(mesh, model, f"config.{name}")
+
+
+def check_batches(config: ExperimentConfig, mesh: Mesh) -> None:
+    """Raises ShardingError for a batch of training that cannot be split evenly over the mesh."""
     for name in ("train_target", "train_draft", "train_align", "teacher"):
         check_batch(mesh, getattr(config, name).batch_size, f"config.{name}.batch_size")
     for name in ("train_target", "train_draft", "train_align"):

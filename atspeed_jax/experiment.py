@@ -136,6 +136,45 @@ class TrainConfig:
         )
 
 
+# Which stages are made with a field of ExperimentConfig, or with a section but for what stands above it: the
+# fingerprints of `assets` in words. What is not here no stage is made with.
+_MADE_WITH = {
+    "data.source": ("data", "target", "teacher", "draft_sft", "draft"),
+    "data.synthetic": ("data", "target", "teacher", "draft_sft", "draft"),
+    "data": ("target", "teacher", "draft_sft", "draft"),
+    "target": ("target", "teacher", "draft"),
+    "train_target": ("target", "teacher", "draft"),
+    "teacher": ("teacher", "draft"),
+    "draft": ("draft_sft", "draft"),
+    "train_draft": ("draft_sft", "draft"),
+    "align": ("draft",),
+    "train_align": ("draft",),
+    "decode.score_norm": ("teacher", "draft"),
+    "decode.unroll": (),
+    "decode": ("draft",),
+}
+SERVED = ("decode", "evaluate", "mesh")  # sections of ExperimentConfig that are chosen anew whenever a run is served
+
+
+def made_with(path: str) -> tuple[str, ...]:
+    """The stages whose output depends on a field, such as "decode.gamma"."""
+    return next((made for name, made in _MADE_WITH.items() if f"{path}.".startswith(f"{name}.")), ())
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeConfig:
+    """How a trained pair is served. Nothing here changes what was trained, whatever that was trained for."""
+
+    decode: DecodeConfig
+    evaluate: EvaluateConfig
+    mesh: MeshConfig
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> ServeConfig:
+        """As it was trained for."""
+        return cls(**{name: getattr(config, name) for name in SERVED})
+
+
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """Everything a run depends on besides its data directory.

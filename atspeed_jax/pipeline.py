@@ -38,7 +38,8 @@ STAGES = ("data", "target", "teacher", "draft", "evaluation")
 
 
 class Run(RunAssets):
-    """One experiment in one working directory; every stage is a method."""
+    """One experiment in one working directory; every stage is a method. All but the evaluation are made as `config`
+    says, and the evaluation as `serve` says."""
 
     def data(self, *, told: bool = False) -> None:
         """Reads or makes the interactions, checks them, and stores them as array_record; says what they are.
@@ -219,18 +220,21 @@ class Run(RunAssets):
 
     def measurements(self) -> Evaluation:
         """What is measured of this run's models, on whom, and where it is remembered."""
-        c, target = self.config, fingerprint_of(self.target_params)[:16]
-        measured = dataclasses.replace(c.evaluate, grid_beams=(), grid_widths=())  # a wider grid only adds rows
+        serve, target = self.serve, fingerprint_of(self.target_params)[:16]
+        measured = dataclasses.replace(serve.evaluate, grid_beams=(), grid_widths=())  # a wider grid only adds rows
+        devices = (tuple(self.mesh.shape.items()),) if self.mesh.size > 1 else ()  # times are theirs
         return Evaluation(
             self.workdir / "evaluation",
             self.dataset,
             self.decoders(self.draft_params),
-            c.decode,
-            c.evaluate,
-            history=c.data.history,
+            serve.decode,
+            serve.evaluate,
+            history=self.config.data.history,
             target_fingerprint=target,
             say=self._say_or_stop,
-            fingerprint=fingerprint(target, fingerprint_of(self.draft_params), measured, c.decode, self.reads),
+            fingerprint=fingerprint(
+                target, fingerprint_of(self.draft_params), measured, serve.decode, self.reads, *devices
+            ),
         )
 
     @staticmethod

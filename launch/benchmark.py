@@ -1,9 +1,9 @@
 """Benchmarks of single parts, printed and written as JSON.
 
 python -m launch.benchmark --suite=trie --json=trie.json [--sizes=10000,100000,1000000,10000000]
-python -m launch.benchmark --suite=overhead --json=overhead.json --config=configs/lcrec_small.py --workdir=DIR
-python -m launch.benchmark --suite=alignment --json=alignment.json --config=configs/lcrec_small.py --workdir=DIR
-python -m launch.benchmark --suite=input --json=input.json --config=configs/lcrec_small.py --workdir=DIR
+python -m launch.benchmark --suite=overhead --json=overhead.json --workdir=DIR
+python -m launch.benchmark --suite=alignment --json=alignment.json --workdir=DIR
+python -m launch.benchmark --suite=input --json=input.json --workdir=DIR
 python -m launch.benchmark --suite=peers --json=peers.json [--models=4M,25M,110M]   # or --suite=lora
 
 trie: every size is built in a process of its own, so that its peak memory is its own; the steps of all sizes are timed

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from absl import flags
 
 from launch.config import ConfigError
-from launch.overrides import check_overrides, given_file
+from launch.overrides import check_overrides, given, with_record
+from launch.record import WorkdirError
 
 HELP = ("help", "h", "?", "helpshort")
 SHARED = "launch.stage"  # whose flags every main has
@@ -61,11 +62,12 @@ def parser(required: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
             print(help_text(required))
             raise SystemExit(0)
         try:
-            arguments = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
-            check_local("config", given_file(arguments))
+            arguments = with_record(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
+            check_local("config", given(arguments, "config"))
             check_overrides(arguments)
-            check(flags.FLAGS(argv)[1:], required)
-        except (flags.Error, CommandLineError, ConfigError) as error:
+            sys.argv = arguments  # where ml_collections looks for the names of overrides
+            check(flags.FLAGS(arguments)[1:], required)
+        except (flags.Error, CommandLineError, ConfigError, WorkdirError) as error:
             raise SystemExit(f"error: {' '.join(_told(error).split())}") from None
         return [argv[0]]
 

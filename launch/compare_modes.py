@@ -1,6 +1,6 @@
 """Every mode of the decoder on the test users of a trained run: calls, quality, overlap with the exact lists.
 
-python -m launch.compare_modes --config=configs/lcrec_small.py --workdir=DIR [--seeds=5] [--beams=20,5,1]
+python -m launch.compare_modes --workdir=DIR [--seeds=5] [--beams=20,5,1]
 
 Writes DIR/modes.json and DIR/modes.md; what is measured is remembered, so a stopped run goes on where it was.
 """
@@ -30,7 +30,7 @@ _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.",
 
 
 def compare(run) -> None:
-    beams, decode, evaluate, tuned = tuple(_BEAMS.value), run.config.decode, run.config.evaluate, {}
+    beams, decode, evaluate, tuned = tuple(_BEAMS.value), run.serve.decode, run.serve.evaluate, {}
     if "tuned" in _WIDTHS.value:
         tuned = {k: tuned_setting(run.workdir, k, evaluate.batch_size, decode.score_norm) for k in beams}
         say(f"tuned: {', '.join(setting.label for setting in tuned.values())}")

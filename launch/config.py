@@ -1,30 +1,20 @@
-"""From the command line's ConfigDict to frozen dataclasses, and the directory a run may write to."""
+"""From the command line's ConfigDict to frozen dataclasses, and back."""
 
 import dataclasses
 import difflib
-import json
-import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Literal, TypeVar, Union
 
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import RequiredValueError
 
-from atspeed_jax.files import write_json
-
-MARKER_FILE = "experiment.json"
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A config with an unknown, missing or unusable field."""
-
-
-class WorkdirError(ValueError):
-    """A working directory that cannot be used."""
 
 
 def load(config: ConfigDict | Mapping, into: type[T]) -> T:
@@ -38,6 +28,22 @@ def load(config: ConfigDict | Mapping, into: type[T]) -> T:
     value of the wrong type, or one that the dataclass itself refuses with a ValueError.
     """
     return _dataclass(_resolved(config, into, "config"), into, "config")
+
+
+def to_fields(config) -> ConfigDict:
+    """A dataclass that `load` made as the ConfigDict that it loads, so that the command line can change it."""
+    hints = typing.get_type_hints(type(config))
+    return ConfigDict(
+        {field.name: _field(getattr(config, field.name), hints[field.name]) for field in _fields(type(config))}
+    )
+
+
+def _field(value, hint):
+    if dataclasses.is_dataclass(value):
+        return to_fields(value)
+    # A field that may be None can become it, and cease to be.
+    optional = types.NoneType in typing.get_args(hint)
+    return FieldReference(value, field_type=object) if optional else value
 
 
 def _dataclass(value, kind: type, path: str):
@@ -157,78 +163,3 @@ def _expected(hint) -> str:
     if origin is tuple:
         return "a tuple of (" + ", ".join(map(_expected, arguments)) + ")"
     return "None" if hint is types.NoneType else getattr(hint, "__name__", str(hint))
-
-
-def check_workdir(path: str | os.PathLike, experiment) -> list[str]:
-    """Makes sure that `path` may be written to by this run; makes and marks it if it is new or empty.
-
-    A directory is ours if it holds experiment.json, the config it was made with. experiment: dataclass of the run.
-    Returns the differences from that config, such as "decoding.k: 20 -> 10" (empty for a new directory): each stage
-    decides by its own fingerprint what they mean for it. An existing marker is never rewritten.
-
-    Raises WorkdirError, with the directory untouched, if it is foreign and not empty, or cannot be made or written.
-    """
-    workdir = Path(path).absolute()
-    marker = workdir / MARKER_FILE
-    config = json.loads(json.dumps(dataclasses.asdict(experiment)))
-    if workdir.exists() and not workdir.is_dir():
-        raise WorkdirError(f"workdir {workdir} is a file; give --workdir a directory")
-    if marker.exists():
-        recorded = _filled(read_marker(marker), type(experiment))
-    else:
-        # A run killed while it wrote its marker leaves the partial file alone there.
-        found = sorted({entry.name for entry in _listed(workdir)} - {f".{MARKER_FILE}.partial"})
-        if found:
-            raise WorkdirError(
-                f"workdir {workdir} is not empty and was not made by this program (no {MARKER_FILE}; it holds "
-                f"{', '.join(found[:3])}{', ...' if len(found) > 3 else ''}); give --workdir a new or empty directory"
-            )
-        recorded = config
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not marker.exists():
-            write_json(marker, config)
-    except OSError as error:
-        raise WorkdirError(f"workdir {workdir} cannot be made or written ({error.strerror}); choose another") from error
-    if not os.access(workdir, os.W_OK | os.X_OK):
-        raise WorkdirError(f"workdir {workdir} is not writable; change its permissions or choose another")
-    return _differences(recorded, config, "")
-
-
-def _listed(workdir: Path) -> list[Path]:
-    try:
-        return list(workdir.iterdir()) if workdir.exists() else []
-    except OSError as error:
-        raise WorkdirError(f"workdir {workdir} cannot be read ({error.strerror}); choose another") from error
-
-
-def read_marker(marker: Path) -> dict:
-    """The config that a run's directory was made with, from its experiment.json.
-
-    Raises WorkdirError if there is none.
-    """
-    try:
-        recorded = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WorkdirError(
-            f"{marker} cannot be read ({error}); to begin a run give a new or empty directory"
-        ) from error
-    if not isinstance(recorded, dict):
-        raise WorkdirError(f"{marker} holds no config; to begin a run give a new or empty directory")
-    return recorded
-
-
-def _filled(recorded: dict, kind: type) -> dict:
-    """A recorded config with the defaults of fields that are newer than it; as it stands if `kind` cannot hold it."""
-    try:
-        return json.loads(json.dumps(dataclasses.asdict(load(recorded, kind))))
-    except ConfigError:
-        return recorded
-
-
-def _differences(old: Any, new: Any, path: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        names = [*old, *(name for name in new if name not in old)]
-        inner = [(old.get(name, "absent"), new.get(name, "absent"), f"{path}.{name}".lstrip(".")) for name in names]
-        return [difference for arguments in inner for difference in _differences(*arguments)]
-    return [] if old == new else [f"{path}: {old} -> {new}"]

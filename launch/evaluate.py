@@ -1,6 +1,6 @@
 """Measures a trained run and writes its report.
 
-python -m launch.evaluate --config=configs/tiny.py --workdir=DIR [--full]
+python -m launch.evaluate --workdir=DIR [--full] [--config.decode.widths=...] [--config.evaluate.batch_size=...]
 """
 
 from absl import flags

@@ -1,6 +1,6 @@
 """A trained model for other programs.
 
-python -m launch.export --config=configs/lcrec_small.py --workdir=DIR --output=HF_DIR [--model=draft] [--dtype=bfloat16]
+python -m launch.export --workdir=DIR --output=HF_DIR [--model=draft] [--dtype=bfloat16]
 
 --format=hf: a directory that transformers' AutoModelForCausalLM and AutoTokenizer load; an adapter is merged.
 --format=peft: the target's adapter alone, as PEFT stores it, and the tokenizer.
@@ -31,13 +31,13 @@ _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"Of {', '.j
 
 def export() -> None:
     made.check_wanted(output := Path(_OUTPUT.value), _PLATFORMS.value)
-    run, name, note = open_run(), _MODEL.value, ""
-    c, shape = run.config, {"history": run.config.data.history}
+    run, name, note = open_run(writes=False), _MODEL.value, ""
+    serve, shape = run.serve, {"history": run.config.data.history}
     if _FORMAT.value in ("decoder", "lists"):
-        setting = strict(_DRAFTER.value, _K.value, c.decode)
-        decoders = run.decoders(run.draft_params if setting.drafter == "draft" else None)
+        decoders = run.decoders(run.draft_params if _DRAFTER.value == "draft" else None)
+        setting = decoders.fitted(strict(_DRAFTER.value, _K.value, serve.decode), print)
         if _FORMAT.value == "lists":
-            shape |= {"buckets": c.evaluate.buckets, "batch_size": c.evaluate.batch_size}
+            shape |= {"buckets": serve.evaluate.buckets, "batch_size": serve.evaluate.batch_size}
             lists = lists_of(decoders, setting, run.dataset, **shape, exclude_seen=False)
             made.export_lists(output, lists, run.dataset)
         else:
@@ -57,4 +57,4 @@ def export() -> None:
 
 
 if __name__ == "__main__":
-    start(export, required=("config", "workdir", "output"))
+    start(export, required=("workdir", "output"))

@@ -13,22 +13,35 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from launch.config import ConfigError, nearest
+from launch.record import is_run, recorded
 
+RECORD = Path(__file__).with_name("recorded.py")
 _OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]+)(?:=.*)?", re.DOTALL)
+
+
+def with_record(arguments: Sequence[str]) -> list[str]:
+    """The command line; where it changes the config of a run and names no config file, with that run's record as
+    --config in front. Raises WorkdirError for a record that cannot be read."""
+    workdir = given(arguments, "workdir") or given(arguments, "checkpoint")
+    if given(arguments, "config") is not None or not _overrides(arguments) or not workdir or not is_run(workdir):
+        return list(arguments)
+    recorded(Path(workdir))  # its complaints in their own words
+    return [arguments[0], f"--config={RECORD}:{workdir}", *arguments[1:]]
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
     """Raises ConfigError for a config file that does not run, or for --config.x.y where it has no field x.y."""
-    file = given_file(arguments)
-    overrides = [override[1] for argument in arguments if (override := _OVERRIDE.fullmatch(argument))]
+    file, overrides = given(arguments, "config"), _overrides(arguments)
     if file is None and overrides:
-        raise ConfigError(f"--{overrides[0]} changes a config file: give --config=FILE before it")
+        raise ConfigError(
+            f"--{overrides[0]} changes a config: give --config=FILE before it, or the --workdir of a run that has one"
+        )
     if file is None:
         return
     fields = run_config(file)
     fields = fields.to_dict(preserve_field_references=True) if isinstance(fields, ConfigDict) else fields
     for override in overrides:
-        _check_field(fields, override, file)
+        _check_field(fields, override, file.replace(f"{RECORD}:", "the record of "))
 
 
 def run_config(file: str) -> ConfigDict | Mapping:
@@ -61,11 +74,16 @@ def _told(path: str, error: Exception) -> str:
     return f"config file {where}: {type(error).__name__}: {why}"
 
 
-def given_file(arguments: Sequence[str]) -> str | None:
-    """The value of --config, None without it."""
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    """The names of fields that are set, such as "config.decode.gamma"."""
+    return [override[1] for argument in arguments if (override := _OVERRIDE.fullmatch(argument))]
+
+
+def given(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag, None without it."""
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name in ("--config", "-config"):
+        if name in (f"--{flag}", f"-{flag}"):
             return value if equals else next(iter(arguments[place + 1 :]), None)
     return None
 

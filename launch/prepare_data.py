@@ -1,9 +1,10 @@
 """Reads or makes the interactions, stores them, and prints what they are and what looks wrong in them.
 
 python -m launch.prepare_data --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
+python -m launch.prepare_data --workdir=DIR   # of a run that is begun
 """
 
 from launch.stage import main
 
 if __name__ == "__main__":
-    main(lambda run: run.data(told=True))
+    main(lambda run: run.data(told=True), trains=True)

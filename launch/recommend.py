@@ -1,8 +1,8 @@
 """The K best next items of every user in a file.
 
-python -m launch.recommend --checkpoint=WORKDIR --input=users.jsonl --output=recs.jsonl [--k=20] [--exclude_seen]
+python -m launch.recommend --workdir=DIR --input=users.jsonl --output=recs.jsonl [--k=20] [--exclude_seen]
 
-The config is the one the run was begun with; a stage made with another one later needs it again: --config=...
+--checkpoint is another name of --workdir. --config.decode.widths=... and the like say how the run is served.
 """
 
 from pathlib import Path
@@ -14,14 +14,12 @@ from atspeed_jax.evaluation.decoders import strict
 from atspeed_jax.evaluation.recommend import lists_of, recommend
 from atspeed_jax.evaluation.tune import tuned_setting
 from atspeed_jax.evaluation.user_file import count_users, read_users
-from atspeed_jax.experiment import ExperimentConfig
-from atspeed_jax.pipeline import Run, fingerprint
+from atspeed_jax.pipeline import fingerprint
 from atspeed_jax.processes import check_same, check_shared, is_writer
 from atspeed_jax.training.checkpoint import fingerprint_of
-from launch.config import MARKER_FILE, load, read_marker
-from launch.stage import given_config, say, start
+from launch.stage import open_run, say, start
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Working directory of a trained run.")
+flags.DEFINE_alias("checkpoint", "workdir")
 _INPUT = flags.DEFINE_string("input", None, 'JSON lines {"user": ..., "items": [...]}, oldest first, or parquet.')
 _OUTPUT = flags.DEFINE_string("output", None, "JSON lines or parquet to write; an interrupted run goes on.")
 _K = flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1)
@@ -34,17 +32,18 @@ _CHUNK = flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a tim
 
 
 def main() -> None:
-    workdir, path, output = (Path(flag.value) for flag in (_CHECKPOINT, _INPUT, _OUTPUT))
-    config = given_config() or load(read_marker(workdir / MARKER_FILE), ExperimentConfig)
-    run, batch_size = Run(config, workdir, None), config.evaluate.batch_size
+    run, path, output = open_run(writes=False), Path(_INPUT.value), Path(_OUTPUT.value)
+    decode, evaluate = run.serve.decode, run.serve.evaluate
     if _DRAFTER.value == "tuned":
-        setting = tuned_setting(workdir, _K.value, batch_size, config.decode.score_norm)
+        setting = tuned_setting(run.workdir, _K.value, evaluate.batch_size, decode.score_norm)
     else:
-        setting = strict(_DRAFTER.value, _K.value, config.decode)
+        setting = strict(_DRAFTER.value, _K.value, decode)
     draft_params = run.draft_params if setting.drafter == "draft" else None
-    shapes = {"history": config.data.history, "buckets": config.evaluate.buckets}
-    how = {"batch_size": batch_size, "exclude_seen": _EXCLUDE_SEEN.value}
-    lists = lists_of(run.decoders(draft_params), setting, run.dataset, **shapes, **how)
+    decoders = run.decoders(draft_params)
+    setting = decoders.fitted(setting, say)
+    shapes = {"history": run.config.data.history, "buckets": evaluate.buckets}
+    how = {"batch_size": evaluate.batch_size, "exclude_seen": _EXCLUDE_SEEN.value}
+    lists = lists_of(decoders, setting, run.dataset, **shapes, **how)
     mistakes = {"on_bad": _ON_BAD.value, "on_unknown": _ON_UNKNOWN.value}
     users, total = read_users(path, run.dataset.catalog.items, **mistakes, report=say), count_users(path)
     models = fingerprint_of(run.target_params), fingerprint_of(draft_params)
@@ -57,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start(main, required=("checkpoint", "input", "output"), several=True)
+    start(main, required=("workdir", "input", "output"), several=True)

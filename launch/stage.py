@@ -1,5 +1,6 @@
 """What every main shares: flags -> config -> frozen dataclasses -> one call."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
 from atspeed_jax.processes import ProcessError, check_same, check_shared, is_writer, join
 from atspeed_jax.training.preemption import RESTART, Preempted
+from atspeed_jax.training.sharding import fitting_mesh
 from atspeed_jax.training.train import TrainingDiverged
 from launch import command_line
-from launch.config import ConfigError, check_workdir, load
+from launch.config import ConfigError, load
+from launch.record import check_writable, is_run, open_made, open_trained, recorded
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/tiny.py; --config.x.y=... overrides.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of this run: new, empty, or one that this program made.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "To begin a run, such as configs/tiny.py; --config.x.y=... overrides."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run, opened by its own record; new with --config.")
 _PROFILE = flags.DEFINE_string("profile_steps", None, "FIRST:LAST steps of training to trace, in STAGE/profile.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes; SLURM, GKE, a TPU VM say which.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
@@ -27,21 +32,38 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which o
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it.")
 
 
-def open_run() -> Run:
-    """The run that the flags describe; ConfigError, DatasetError or WorkdirError before anything is done."""
-    config = given_config()
-    run = Run(config, Path(_WORKDIR.value), Path(_DATA_DIR.value) if _DATA_DIR.value else None)
-    if _PROFILE.value is not None:
-        run.profile_steps = _steps(_PROFILE.value)
-    check_same(fingerprint(config), "config")
-    if is_writer():
-        for difference in check_workdir(_WORKDIR.value, config):
-            say(f"note: differs from the config this workdir was made with: {difference}")
+def open_run(*, trains: bool = False, writes: bool = True) -> Run:
+    """The run that the flags describe; ConfigError, DatasetError or WorkdirError before anything is done.
+
+    trains: whether stages may be made, of a run that --config begins or that is gone on with. Else it is a trained run,
+    opened as recorded; decode, evaluate and mesh on the command line say how it is served. writes: whether anything is
+    written into its directory.
+    """
+    workdir, steps = Path(_WORKDIR.value), _steps(_PROFILE.value)
+    if trains and not is_run(workdir) and not flags.FLAGS["config"].present:
+        raise ConfigError(f"there is no run in {workdir}: give --config=FILE to begin one, such as configs/tiny.py")
+    given = given_config() or recorded(workdir)
+    check_same(fingerprint(given), "config")
+    data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
+    Run(given, workdir, data_dir)  # its complaints, before anything is written
+    as_recorded = is_run(workdir) and given.mesh == recorded(workdir).mesh
+    config, serve, chosen = (open_made if trains else open_trained)(workdir, given)
+    if writes:
+        check_writable(workdir)
+    for difference in chosen:
+        say(f"note: served otherwise than recorded: {difference}")
+    if as_recorded and (mesh := fitting_mesh(given.mesh)) != given.mesh:
+        say(f"note: the recorded mesh does not fit the {jax.device_count()} devices here: {given.mesh} -> {mesh}")
+        config, serve = (one and dataclasses.replace(one, mesh=mesh) for one in (config, serve))
+    run = Run(config, workdir, data_dir, serve=serve)
+    run.profile_steps = steps
     check_shared(run.workdir)
     return run
 
 
-def _steps(text: str) -> tuple[int, int]:
+def _steps(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
     first, _, last = text.partition(":")
     if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
         raise ConfigError(f"--profile_steps={text}: expected FIRST:LAST, steps counted from 1, such as 10:12")
@@ -81,9 +103,9 @@ def join_others(several: bool) -> None:
         )
 
 
-def main(call, *, several: bool = True) -> None:
-    """Runs `call(run)` on the run that the flags describe. several: see `start`."""
-    start(lambda: call(open_run()), required=("config", "workdir"), several=several)
+def main(call, *, trains: bool = False, several: bool = True) -> None:
+    """Runs `call(run)` on the run that the flags describe. trains: see `open_run`; several: see `start`."""
+    start(lambda: call(open_run(trains=trains)), required=("workdir",), several=several)
 
 
 def start(call, *, required: tuple[str, ...], several: bool = False, first=lambda: None) -> None:

@@ -31,10 +31,9 @@ def trie_rows(_: Path) -> list[dict]:
 
 
 def trained_run() -> Run:
-    for name in ("config", "workdir"):
-        if not flags.FLAGS[name].present:
-            raise ValueError(f"this suite measures a trained run: give --{name}")
-    return open_run()
+    if not flags.FLAGS["workdir"].present:
+        raise ValueError("this suite measures a trained run: give --workdir")
+    return open_run(writes=False)
 
 
 def alignment_rows(_: Path) -> list[dict]:
@@ -50,6 +49,5 @@ def input_rows(_: Path) -> list[dict]:
 
 def overhead_rows(_: Path) -> list[dict]:
     run = trained_run()
-    c = run.config
-    shared = {"history": c.data.history, "beams": _BEAMS.value, "users": _USERS.value}
-    return overhead_of_modes(run.decoders(run.draft_params), run.dataset, c.decode, c.evaluate, **shared)
+    serve, shared = run.serve, {"history": run.config.data.history, "beams": _BEAMS.value, "users": _USERS.value}
+    return overhead_of_modes(run.decoders(run.draft_params), run.dataset, serve.decode, serve.evaluate, **shared)

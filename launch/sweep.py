@@ -16,7 +16,7 @@ from absl import flags
 from atspeed_jax.assets import fingerprint
 from atspeed_jax.processes import check_same, check_shared, is_writer
 from launch import backends, results
-from launch.config import check_workdir
+from launch.record import record_config
 from launch.stage import given_fields, start  # and its flags
 from launch.trials import chosen, trials
 
@@ -37,9 +37,8 @@ def sweep() -> None:
         return backends.preview(_BACKEND.value, workdir, todo, again)
     lent = results.lenders(_BORROW.value) if _BACKEND.value == "local" else []  # a cluster's are not mounted here
     check_same(fingerprint(settings, *picked), "config or --only")
-    if is_writer():
-        for trial in picked:
-            check_workdir(workdir / trial.name, trial.config)
+    for trial in picked:
+        record_config(workdir / trial.name, trial.config)
     check_shared(workdir)
     if _BACKEND.value != "local":
         if len(todo) > 1 and not _BORROW.value:

@@ -1,9 +1,10 @@
 """Trains the target.
 
 python -m launch.train_target --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
+python -m launch.train_target --workdir=DIR   # of a run that is begun
 """
 
 from launch.stage import main
 
 if __name__ == "__main__":
-    main(lambda run: run.target())
+    main(lambda run: run.target(), trains=True)

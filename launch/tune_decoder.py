@@ -1,9 +1,9 @@
 """The fastest way to decode on this machine, per K and batch size: a setting of the grid, or plain beam search.
 
-python -m launch.tune_decoder --config=configs/lcrec_small.py --workdir=DIR [--beams=20,5,1] [--batch_sizes=1,64]
+python -m launch.tune_decoder --workdir=DIR [--beams=20,5,1] [--batch_sizes=1,64]
 
 Measures on validation users of a trained run, with nothing else running; writes DIR/tuned.json, which launch.recommend
---drafter=tuned reads, and DIR/tuned.md. The grid: widths of the config (decode.widths, evaluate.grid_widths) and
+--drafter=tuned reads, and DIR/tuned.md. The grid: widths of the run (decode.widths, evaluate.grid_widths) and
 --widths.
 """
 
@@ -34,7 +34,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which t
 
 
 def tune_decoder(run) -> None:
-    own = (run.config.decode.widths, *run.config.evaluate.grid_widths)
+    own = (run.serve.decode.widths, *run.serve.evaluate.grid_widths)
     config = TuneConfig(
         beams=tuple(_BEAMS.value),
         batch_sizes=tuple(_BATCH_SIZES.value),
@@ -46,7 +46,7 @@ def tune_decoder(run) -> None:
         hopeless=_HOPELESS.value,
         repeats=_REPEATS.value,
     )
-    decode, evaluate = run.config.decode, run.config.evaluate
+    decode, evaluate = run.serve.decode, run.serve.evaluate
     draft_params = run.draft_params if "draft" in config.drafters else None
     shared = {"history": run.config.data.history, "say": lambda text: print(f"[tune] {text}", flush=True)}
     rows = tune(run.decoders(draft_params), run.dataset, decode, evaluate, config, **shared)

@@ -11,7 +11,8 @@ from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.pipeline import Run
 from atspeed_jax.programs import forget_programs
 from compilation import compile_quickly, emit_plainly
-from launch.config import check_workdir, load
+from launch.config import load
+from launch.record import record_config
 
 
 def pytest_configure(config):
@@ -53,7 +54,7 @@ def small_run(small_config, tmp_path_factory):
     files: what was there when it ended, see `small.snapshot`.
     """
     workdir = Path(tmp_path_factory.mktemp("small")) / "run"
-    check_workdir(workdir, small_config)
+    record_config(workdir, small_config)
     run = Run(small_config, workdir, None)
     with compile_quickly():
         report = run.all()

@@ -43,8 +43,9 @@ PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "mar
 FILE_LINES = 300
 FUNCTION_LINES = 60
 MAIN_LINES = 60
-SHARED = {"__init__.py", "command_line.py", "config.py", "overrides.py", "stage.py", "trials.py"}
-NOT_MAINS = SHARED | {"backends.py", "hugging_face.py", "peers.py", "peers_lora.py", "results.py", "suites.py"}
+SHARED = {"__init__.py", "command_line.py", "config.py", "overrides.py", "record.py", "recorded.py", "stage.py"}
+PARTS = {"backends.py", "hugging_face.py", "peers.py", "peers_lora.py", "results.py", "suites.py", "trials.py"}
+NOT_MAINS = SHARED | PARTS
 
 
 def sources(*folders: str) -> list[Path]:

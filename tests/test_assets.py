@@ -1,10 +1,13 @@
+import copy
 import dataclasses
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from atspeed_jax.assets import RunAssets, fingerprint
-from atspeed_jax.experiment import PretrainedConfig
+from atspeed_jax.experiment import PretrainedConfig, made_with
 from atspeed_jax.items.catalog import BOS, FIRST_CODE
 from atspeed_jax.items.tokenizer import TokenizerError
 from bases import write_base
@@ -91,3 +94,45 @@ def test_a_field_at_its_default_is_as_if_it_were_not_there():
     assert fingerprint(new((1, 2), Inner(5))) == fingerprint(old((1, 2), Inner(5)))
     assert fingerprint(new((1, 2), Inner(5), 4)) != fingerprint(old((1, 2), Inner(5)))
     assert fingerprint(old((1, 2), Inner(5))) != fingerprint(old((1, 2), Inner(6)))
+
+
+def fields_of(config, path=""):
+    """(path, value) of every field of a config, sections left out."""
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
+        yield from fields_of(value, name) if dataclasses.is_dataclass(value) else [(name, value)]
+
+
+def with_other(config, path):
+    """A copy with one field set to another value, whether or not that could work."""
+    name, _, rest = path.partition(".")
+    value, made = getattr(config, name), copy.copy(config)
+    others = {bool: lambda: not value, int: lambda: value + 1, float: lambda: value + 0.5, tuple: lambda: (*value, 9)}
+    other = with_other(value, rest) if rest else others.get(type(value), lambda: f"other than {value}")()
+    object.__setattr__(made, name, other)
+    return made
+
+
+def prints_of(config):
+    """The fingerprint of every stage, with stand-ins for the data, their text, and the target's bits."""
+    assets = RunAssets(config, Path("nowhere"), None)
+    catalog = SimpleNamespace(instruction=fingerprint(config.data.prompt))
+    data = fingerprint(config.data.source, config.data.synthetic)
+    assets.__dict__["dataset"] = SimpleNamespace(fingerprint=data, catalog=catalog)
+    assets.__dict__["_target_bits"] = assets._target_fingerprint
+    made = {stage: getattr(assets, f"_{name}_fingerprint") for stage, name in STAGE_PRINTS.items()}
+    return {"data": data} | made
+
+
+STAGE_PRINTS = {"target": "target", "teacher": "teacher", "draft_sft": "sft", "draft": "draft"}
+
+
+def test_the_stages_made_with_a_field_are_those_whose_fingerprint_it_changes(small_config):
+    """What may change in the record of a run, and when, is asked of `made_with`."""
+    before, seen = prints_of(small_config), set()
+    for path, _ in fields_of(small_config):
+        after = prints_of(with_other(small_config, path))
+        changed_stages = tuple(stage for stage in before if before[stage] != after[stage])
+        assert changed_stages == made_with(path), path
+        seen.add(changed_stages)
+    assert len(seen) >= 7 and () in seen  # every row of the table was asked for

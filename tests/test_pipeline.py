@@ -10,8 +10,10 @@ import pytest
 import small
 from atspeed_jax.alignment import teacher
 from atspeed_jax.evaluation.report import validate_report
+from atspeed_jax.experiment import ServeConfig
 from atspeed_jax.pipeline import Run, fingerprint
 from atspeed_jax.training.checkpoint import fingerprint_of
+from atspeed_jax.training.sharding import MeshConfig
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -198,6 +200,22 @@ def test_a_finished_stage_refuses_another_config(small_run, small_config, path, 
     with pytest.raises(ValueError, match=message):
         Run(small.changed(small_config, path, value), small_run.workdir, None).all()
     assert small.snapshot(small_run.workdir) == small_run.files
+
+
+def test_how_a_finished_run_is_served_changes_nothing_that_was_trained(small_run, small_config, copy):
+    """Widths, gamma, norm, batch and K are chosen; narrow widths are raised; what is measured is remembered apart."""
+    before = small.snapshot(copy)
+    decode = dataclasses.replace(small_config.decode, widths=("all", 4), gamma=1, score_norm="trie", unroll=True)
+    evaluate = dataclasses.replace(small_config.evaluate, beams=(12,), batch_size=16, drafters=("draft",))
+    run = Run(small_config, copy, None, serve=ServeConfig(decode, evaluate, MeshConfig()))
+    report = run.all()
+    plain, drafted = report["decoding"]
+    assert (drafted["K"], drafted["widths"], drafted["score_norm"]) == (12, ["all", 10], "trie")  # 10 are open
+    assert plain["mismatched_users"] == drafted["mismatched_users"] == 0
+    after = small.snapshot(copy)
+    written = {name for name in after if before.get(name) != after[name]}
+    assert all(name.startswith("evaluation/") for name in written - {"report.json", "report.md"} if "png" not in name)
+    assert after.keys() >= before.keys() and len(list((copy / "evaluation").iterdir())) == 2
 
 
 def test_evaluation_refuses_models_of_another_config(small_run, small_config):

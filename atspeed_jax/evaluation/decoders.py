@@ -7,7 +7,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -167,34 +167,56 @@ class Decoders:
         Raises DecodeError for widths that cannot work, or the popularity prior, which the catalogue's own trie alone
         has, with any other constraint.
         """
-        if setting.constraint == "trie":
-            return self._build(setting, self.trie, self.prefixes[setting.score_norm])
-        if setting.constraint != "levels":
+        if setting.constraint not in get_args(Constraint):
             raise DecodeError(f"constraint={setting.constraint!r}: expected 'trie' or 'levels'")
+        if setting.constraint == "trie":
+            return self._build(setting, self.trie)
         if setting.drafter == "popularity":
             raise DecodeError("constraint='levels' with drafter='popularity', which knows real ids alone: use 'draft'")
-        levels = level_trie(self.trie)
-        decode = self._build(setting, levels, tuple(itertools.accumulate(levels.row_width, operator.mul)))
+        decode = self._build(setting, level_trie(self.trie))
         return lambda prompt: _with_ids(decode(prompt), self.trie)
 
     def program(self, setting: Setting) -> tuple[Callable, tuple]:
         """(decode, arrays) of a setting under the catalogue's own trie: what `build` runs as decode(arrays, prompt)."""
-        return self._program(setting, self.trie, self.prefixes[setting.score_norm])
+        return self._program(setting, self.trie)
 
-    def _build(self, setting: Setting, trie: Trie | LevelTrie, prefixes: tuple[int, ...]) -> Callable[[Prompt], Result]:
-        decode, arrays = self._program(setting, trie, prefixes)
+    def fitted(self, setting: Setting, say: Callable[[str], None]) -> Setting:
+        """The setting with widths, and a budget, that can hold its K: what is too small is raised to what K needs, and
+        `say` is told. Raises DecodeError for another number of widths than the ids have levels to draft."""
+        if setting.method == "beam_search":
+            return setting
+        prefixes = self._prefixes(setting)
+        resolve_widths(setting.widths, prefixes, 1)
+        least = [min(setting.beams, have) for have in prefixes]
+        widths = tuple(w if w == "all" else max(w, need) for w, need in zip(setting.widths, least, strict=False))
+        budget = None if setting.budget is None else max(setting.budget, setting.beams)
+        raised = dataclasses.replace(setting, widths=widths, budget=budget)
+        if raised != setting:
+            told = [(name, getattr(setting, name), getattr(raised, name)) for name in ("widths", "budget")]
+            changes = ", ".join(f"{name} {old} -> {new}" for name, old, new in told if old != new)
+            say(f"raised to what K={setting.beams} needs: {changes}")
+        return raised
+
+    def _prefixes(self, setting: Setting) -> tuple[int, ...]:
+        """How many nodes each level has to draft."""
+        if setting.constraint == "trie":
+            return self.prefixes[setting.score_norm]
+        return tuple(itertools.accumulate(level_trie(self.trie).row_width, operator.mul))
+
+    def _build(self, setting: Setting, trie: Trie | LevelTrie) -> Callable[[Prompt], Result]:
+        decode, arrays = self._program(setting, trie)
         if self.mesh is None:
             return functools.partial(decode, arrays)
         return lambda prompt: decode_on_mesh(decode, arrays, prompt, self.mesh)
 
-    def _program(self, setting: Setting, trie: Trie | LevelTrie, prefixes: tuple[int, ...]) -> tuple[Callable, tuple]:
+    def _program(self, setting: Setting, trie: Trie | LevelTrie) -> tuple[Callable, tuple]:
         step = self.step(self.target)
         if setting.method == "beam_search":
             how = _Plain(step, setting.beams, setting.score_norm, setting.mode, setting.temperature)
             return how, (self.target_params, trie)
         config = SearchConfig(
             setting.beams,
-            resolve_widths(setting.widths, prefixes, setting.beams),
+            resolve_widths(setting.widths, self._prefixes(setting), setting.beams),
             setting.gamma,
             setting.score_norm,
             setting.tolerance,

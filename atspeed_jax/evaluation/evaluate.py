@@ -127,12 +127,17 @@ class Evaluation:
         for beams in (*config.beams, *config.grid_beams):
             main = beams in config.beams
             rows.append((plain(beams, norm), self.everyone if main else some))
-            for widths in dict.fromkeys((self.decode.widths, *config.grid_widths)):
-                default = main and widths == self.decode.widths
+            trees = [self._tree(beams, widths) for widths in (self.decode.widths, *config.grid_widths)]
+            for tree in dict.fromkeys(trees):
                 for drafter in config.drafters:
-                    setting = speculative(drafter, beams, dataclasses.replace(self.decode, widths=widths))
-                    rows.append((setting, self.everyone if default else some))
+                    users = self.everyone if main and tree == trees[0] else some
+                    rows.append((dataclasses.replace(tree, drafter=drafter), users))
         return rows
+
+    def _tree(self, beams: int, widths: Widths) -> Setting:
+        """Strict speculation with these widths, or wider ones where K needs them."""
+        setting = speculative("draft", beams, dataclasses.replace(self.decode, widths=widths))
+        return self.decoders.fitted(setting, self.say)
 
     def quality(self) -> dict:
         """Recall, NDCG and hits of target, popularity and co-visitation, seen items kept and removed, with paired

@@ -98,8 +98,12 @@ class ModeTable:
     def rows(self) -> list[dict]:
         """One row per setting: see `_row`."""
         evaluation = self.evaluation
-        rows = []
-        for setting in settings(self.config, evaluation.decode.gamma):
+        rows, raised = [], []
+        made = settings(self.config, evaluation.decode.gamma)
+        fitted = dict.fromkeys(evaluation.decoders.fitted(setting, raised.append) for setting in made)
+        for line in dict.fromkeys(raised):
+            evaluation.say(line)
+        for setting in fitted:
             users = evaluation.everyone if setting.beams in self.config.main_beams else evaluation.some
             name = f"mode_{setting.label}_{len(users.users)}_{self.seeds(setting)}"
             path = evaluation.directory / f"{name}.json"

@@ -128,7 +128,10 @@ def overhead_of_modes(
     longest = dataclasses.replace(evaluate, buckets=(max(evaluate.buckets),))
     batches = chosen.batches(dataset, longest, history, 1)
     keys, repeats = user_keys(evaluate.seed, chosen.users), evaluate.latency_repeats
-    return [measure(decoders, setting, batches, keys, repeats=repeats) for setting in every_mode(beams, decode)]
+    raised: list[str] = []
+    settings = [decoders.fitted(setting, raised.append) for setting in every_mode(beams, decode)]
+    print(*dict.fromkeys(raised), sep="\n", end="\n" if raised else "")
+    return [measure(decoders, setting, batches, keys, repeats=repeats) for setting in settings]
 
 
 def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys: Keys, *, repeats: int) -> dict:

@@ -77,11 +77,12 @@ def parse_widths(text: str) -> Widths:
 def grid(
     config: TuneConfig, decode: DecodeConfig, decoders: Decoders, beams: int, say: Callable[[str], None]
 ) -> list[Setting]:
-    """Plain beam search, and every setting that can work for this K (a width or budget below K cannot: `say` why)."""
+    """Plain beam search, and every setting that can work for this K (a width or budget below K cannot: `say` why); of
+    the run's own widths, if they are among them, those that this K needs."""
     settings = [plain(beams, decode.score_norm)]
-    for drafter, widths, budget, share in itertools.product(
-        config.drafters, config.widths, config.budgets, config.row_shares
-    ):
+    own = decoders.fitted(speculative("draft", beams, decode), say).widths
+    every = dict.fromkeys(own if widths == decode.widths else widths for widths in config.widths)
+    for drafter, widths, budget, share in itertools.product(config.drafters, every, config.budgets, config.row_shares):
         setting = speculative(drafter, beams, dataclasses.replace(decode, widths=widths, budget=budget))
         setting = dataclasses.replace(setting, row_share=share)
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from atspeed_jax.checks import check_mesh, check_positions, check_same_vocabulary
+from atspeed_jax.checks import check_batches, check_mesh, check_positions, check_same_vocabulary
 from atspeed_jax.data.instructions import PLACE, read_instruction
 from atspeed_jax.evaluation.tables import Table
 from atspeed_jax.experiment import ExperimentConfig
@@ -88,7 +88,8 @@ def plan(
     catalog = with_prompt(config, catalog)
     check_positions(pretrained.values(), catalog, config.data.history)
     made = Steps(config, catalog, pretrained, mesh)
-    check_mesh(config, {name: model.config for name, model in made.models.items()}, mesh)
+    check_mesh({name: model.config for name, model in made.models.items()}, mesh)
+    check_batches(config, mesh)
     return [figures(getattr(made, STEPS[name])(), chip, made) for name in steps]
 
 

@@ -59,6 +59,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
     Raises ShardingError if there are not as many devices; one process alone may leave some out.
     """
+    shape = _shape(config)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[: math.prod(shape)])
+
+
+def _shape(config: MeshConfig) -> tuple[int, int, int]:
     have, inner = jax.device_count(), config.fsdp * config.tensor
     data = max(1, have // inner) if config.data is None else config.data
     need = data * inner
@@ -68,8 +73,18 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"{have} devices there are: make config.mesh.fsdp * config.mesh.tensor a divisor of {have} and leave "
             "config.mesh.data out, or start on other devices"
         )
-    shape = (data, config.fsdp, config.tensor)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:need])
+    return data, config.fsdp, config.tensor
+
+
+def fitting_mesh(config: MeshConfig) -> MeshConfig:
+    """`config`, or where the devices of all processes are too few or do not divide by it, the mesh nearest to it: as
+    large a part of `tensor`, then of `fsdp`, as they do divide by. What a mesh computes does not depend on it."""
+    try:
+        _shape(config)
+    except ShardingError:
+        tensor = math.gcd(config.tensor, jax.device_count())
+        return MeshConfig(None, math.gcd(config.fsdp, jax.device_count() // tensor), tensor)
+    return config
 
 
 def check_model(mesh: Mesh, model: LlamaConfig, name: str) -> None:

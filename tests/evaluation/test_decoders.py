@@ -135,3 +135,35 @@ def test_no_draft_model_is_needed_for_the_popularity_prior(toy):
     with jax.enable_x64(True):
         assert lone.in_float64().draft is None
     assert callable(lone.build(speculative("popularity", K, DECODE)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "widths", "budget", "told"),
+    [
+        (speculative("draft", 5, DecodeConfig((2,), 1, "vocab")), (3,), None, ["widths (2,) -> (3,)"]),
+        (
+            speculative("draft", 5, DecodeConfig((2,), 1, "vocab", budget=4)),
+            (3,),
+            5,
+            ["widths (2,) -> (3,), budget 4 -> 5"],
+        ),
+        (speculative("popularity", 5, DecodeConfig((1,), 1, "trie")), (2,), None, ["widths (1,) -> (2,)"]),
+        (speculative("draft", 2, DecodeConfig((2,), 1, "vocab", budget=4)), (2,), 4, []),
+        (speculative("draft", 5, DecodeConfig(("all",), 1, "vocab")), ("all",), None, []),
+        (plain(5, "vocab"), (), None, []),
+    ],
+)
+def test_what_is_too_small_for_k_is_raised_to_what_k_needs(toy, setting, widths, budget, told):
+    """There are three first codes, two of them with more than one item."""
+    said = []
+    fitted = toy.decoders.fitted(setting, said.append)
+    assert fitted == dataclasses.replace(setting, widths=widths, budget=budget)
+    assert said == [f"raised to what K=5 needs: {text}" for text in told]
+    toy.decoders.build(fitted)  # it can be decoded
+
+
+def test_raised_widths_keep_to_the_levels_of_the_constraint(toy):
+    setting = dataclasses.replace(speculative("draft", 9, DecodeConfig((1,), 1, "vocab")), constraint="levels")
+    assert toy.decoders.fitted(setting, print).widths == (3,)
+    with pytest.raises(DecodeError, match="has 2 entries; ids of length 2 need 1"):
+        toy.decoders.fitted(dataclasses.replace(setting, widths=(3, 3)), print)

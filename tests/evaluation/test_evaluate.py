@@ -102,7 +102,7 @@ def test_fewer_users_have_the_longest_prompts_alone(toy, tmp_path):
 
 @pytest.mark.parametrize("full", [False, True])
 def test_settings_cover_the_grid_once(toy, tmp_path, full):
-    evaluation = make(toy, tmp_path)
+    evaluation = make(toy, tmp_path, decoders=toy.decoders)
     rows = [(setting, len(users.users)) for setting, users in evaluation.settings(full)]
     some = 5 if full else 2
     expected = []

@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from mains import QUICK, SMALL, run_mains
+from mains import QUICK, run_mains
 
 
 def test_the_table_is_printed_and_written(small_run, tmp_path):
@@ -12,7 +12,7 @@ def test_the_table_is_printed_and_written(small_run, tmp_path):
     flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=", "--budgets=6", "--drafter=popularity"]
     flags += ["--widths=all,8", "--modes=strict,relaxed_reference"]
     mistakes = [["--beams=20,x"], ["--beams=4", "--widths=tuned"]]
-    calls = [("compare_modes", workdir, SMALL, own, "") for own in (flags, *mistakes)]
+    calls = [("compare_modes", workdir, None, own, "") for own in (flags, *mistakes)]
     result, no_number, not_tuned = run_mains(calls, QUICK)
     assert no_number.code == 1 and "flag --beams=20,x: expected whole numbers with commas between" in no_number.err
     assert not_tuned.code == 1 and "there is no " in not_tuned.err and "launch.tune_decoder" in not_tuned.err

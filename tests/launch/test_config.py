@@ -1,13 +1,11 @@
-import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from typing import Literal, Optional
 
 import pytest
 from ml_collections import ConfigDict, config_dict
 
-from launch.config import MARKER_FILE, ConfigError, WorkdirError, check_workdir, load
+from launch.config import ConfigError, load, to_fields
 
 
 @dataclass(frozen=True)
@@ -166,96 +164,12 @@ def test_a_type_that_is_not_understood_is_the_programmers_error():
         load({"values": {"a": 1}}, Odd)
 
 
-EXPERIMENT = load(config(), Experiment)
-
-
-def test_a_new_workdir_is_made_and_marked(tmp_path):
-    workdir = tmp_path / "runs" / "toy"
-    assert check_workdir(workdir, EXPERIMENT) == []
-    assert [path.name for path in workdir.iterdir()] == [MARKER_FILE]
-    marker = json.loads((workdir / MARKER_FILE).read_text(encoding="utf-8"))
-    assert marker["optim"] == {"learning_rate": 1e-3, "warmup_steps": 100} and marker["widths"] == ["all", 64, 96]
-
-
-def test_our_workdir_may_hold_anything_and_is_not_rewritten(tmp_path):
-    check_workdir(tmp_path, EXPERIMENT)
-    (tmp_path / "target").mkdir()
-    marker = (tmp_path / MARKER_FILE).read_bytes()
-    assert check_workdir(tmp_path, EXPERIMENT) == []
-    changed = dataclasses.replace(EXPERIMENT, widths=("all", 8), optim=OptimConfig(2e-3, 100))
-    assert check_workdir(tmp_path, changed) == [
-        "optim.learning_rate: 0.001 -> 0.002",
-        "widths: ['all', 64, 96] -> ['all', 8]",
-    ]
-    assert (tmp_path / MARKER_FILE).read_bytes() == marker
-
-
-def test_a_field_newer_than_the_workdir_is_no_difference_at_its_default(tmp_path):
-    check_workdir(tmp_path, EXPERIMENT)
-    marker = json.loads((tmp_path / MARKER_FILE).read_text(encoding="utf-8"))
-    older = {name: value for name, value in marker.items() if name != "note"}
-    (tmp_path / MARKER_FILE).write_text(json.dumps(older), encoding="utf-8")
-    assert check_workdir(tmp_path, EXPERIMENT) == []
-    assert check_workdir(tmp_path, dataclasses.replace(EXPERIMENT, note="tried")) == ["note: None -> tried"]
-
-
-def test_a_config_of_another_version_is_compared_as_it_stands(tmp_path):
-    check_workdir(tmp_path, EXPERIMENT)
-    marker = json.loads((tmp_path / MARKER_FILE).read_text(encoding="utf-8"))
-    (tmp_path / MARKER_FILE).write_text(json.dumps(marker | {"gone": 1}), encoding="utf-8")
-    assert check_workdir(tmp_path, EXPERIMENT) == ["gone: 1 -> absent"]
-
-
-def test_fields_that_come_and_go_are_named(tmp_path):
-    check_workdir(tmp_path, EXPERIMENT)
-    other = dataclasses.replace(EXPERIMENT, source=TextSource("data"))
-    assert check_workdir(tmp_path, other) == [
-        "source.users: 500 -> absent",
-        "source.seed: 0 -> absent",
-        "source.data_dir: absent -> data",
-    ]
-
-
-def test_a_foreign_directory_is_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(WorkdirError, match=r"is not empty and was not made by this program.*thesis.txt.*--workdir"):
-        check_workdir(tmp_path, EXPERIMENT)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    assert (tmp_path / "thesis.txt").read_text() == "precious"
-
-
-def test_a_run_killed_while_marking_starts_again(tmp_path):
-    (tmp_path / f".{MARKER_FILE}.partial").write_text('{"na')
-    assert check_workdir(tmp_path, EXPERIMENT) == []
-    assert [path.name for path in tmp_path.iterdir()] == [MARKER_FILE]
-
-
-@pytest.mark.parametrize("content", ["not json", "[1, 2]", ""])
-def test_a_damaged_marker_is_named_and_kept(tmp_path, content):
-    (tmp_path / MARKER_FILE).write_text(content)
-    with pytest.raises(WorkdirError, match=MARKER_FILE):
-        check_workdir(tmp_path, EXPERIMENT)
-    assert (tmp_path / MARKER_FILE).read_text() == content
-
-
-def test_a_file_is_no_workdir(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match="is a file"):
-        check_workdir(tmp_path / "file", EXPERIMENT)
-    with pytest.raises(WorkdirError, match="cannot be made or written"):
-        check_workdir(tmp_path / "file" / "below", EXPERIMENT)
-
-
-def test_an_unwritable_workdir(tmp_path, monkeypatch):
-    """By a stand-in for the permissions, which root is not bound by."""
-    check_workdir(tmp_path, EXPERIMENT)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(WorkdirError, match="is not writable"):
-        check_workdir(tmp_path, EXPERIMENT)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_an_unwritable_parent(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(WorkdirError, match="cannot be made or written"):
-        check_workdir(tmp_path / "new", EXPERIMENT)
+def test_a_dataclass_becomes_fields_again_that_can_be_changed():
+    raw = to_fields(load(config(), Experiment))
+    assert load(raw, Experiment) == load(config(), Experiment)
+    raw.limit, raw.optim.warmup_steps, raw.source.users = 5, 7, 9
+    raw.note = "tried"
+    changed = load(raw, Experiment)
+    assert (changed.limit, changed.optim.warmup_steps, changed.source.users, changed.note) == (5, 7, 9, "tried")
+    raw.limit = None
+    assert load(raw, Experiment).limit is None

@@ -40,7 +40,7 @@ def test_the_decoder_the_figures_and_the_lists(small_run, tmp_path):
     flags = ["--drafter=none", "--k=3", "--platforms=cpu"]
     outputs = {name: tmp_path / name for name in ("decoder", "figures", "lists")}
     cases = [
-        ("export", small_run.workdir, SMALL, [f"--format={name}", f"--output={output}", *flags], "")
+        ("export", small_run.workdir, None, [f"--format={name}", f"--output={output}", *flags], "")
         for name, output in outputs.items()
     ]
     results = run_mains(cases, QUICK)

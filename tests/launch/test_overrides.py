@@ -25,7 +25,7 @@ TINY = "--config=configs/tiny.py"
         ([TINY, "--config.gamma=1"], "config.gamma is unknown; .* did you mean config.decode.gamma?"),
         ([TINY, "--config.name.first=1"], "config.name.first: config.name is 'tiny' in configs/tiny.py, which has no"),
         ([TINY, "--config.evaluate.beams[1]=5"], r"beams\[1\]: entries .* all of them, --config.evaluate.beams='"),
-        (["--config.foo=1"], "--config.foo changes a config file: give --config=FILE before it"),
+        (["--config.foo=1"], "--config.foo changes a config: give --config=FILE before it, or the"),
         (["--config=no.py", "--config.foo=1"], "there is no config file no.py; give one, such as --config=configs/"),
         (["--config=configs/tiny.py:big"], r"config file configs/tiny.py: TypeError: get_config\(\) takes 0"),
         (["--config=configs/beauty_llama7b.py:big"], r"llama7b.py, line \d+: ValueError: prompt 'big': expected"),

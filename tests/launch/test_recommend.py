@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from devices import environment
 from mains import QUICK, ROOT, SMALL, run_mains
 
 USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
@@ -29,7 +30,15 @@ def ended(small_run, tmp_path_factory):
         "again": case(small_run.workdir, "--k=6", "--exclude_seen"),
         "its config given": case(small_run.workdir, "--k=6", config=SMALL, output="given.jsonl"),
         "no checkpoint": case(place / "nothing", output="other.jsonl"),
-        "too many": case(small_run.workdir, "--k=11", output="other.jsonl"),
+        "served otherwise": case(
+            small_run.workdir,
+            "--k=11",
+            "--config.decode.widths=('all', 9)",
+            "--config.evaluate.batch_size=3",
+            output="served.jsonl",
+        ),
+        "exactly": case(small_run.workdir, "--k=11", "--drafter=none", output="exactly.jsonl"),
+        "trained otherwise": case(small_run.workdir, "--config.align.alpha=0.5", output="other.jsonl"),
         "unknown item": case(small_run.workdir, "--k=6", users="bad.jsonl", output="other.jsonl"),
     }
     return place, dict(zip(cases, run_mains(cases.values(), QUICK), strict=True))
@@ -45,12 +54,24 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
         assert len(set(line["items"])) == len(line["scores"]) == 6 and not set(line["items"]) & set(user["items"])
 
 
+def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
+    place, results = ended
+    assert results["served otherwise"].code == results["exactly"].code == 0, results["served otherwise"].err
+    assert "raised to what K=11 needs: widths ('all', 9) -> ('all', 11)" in results["served otherwise"].out
+    assert "served otherwise than recorded: config.evaluate.batch_size: 1 -> 3" in results["served otherwise"].out
+    served, exactly = ((place / f"{name}.jsonl").read_text().splitlines() for name in ("served", "exactly"))
+    assert len(served) == len(exactly) == 5
+    for line, other in zip(map(json.loads, served), map(json.loads, exactly), strict=True):
+        assert line["items"] == other["items"] and len(line["items"]) == 11
+        assert line["scores"] == pytest.approx(other["scores"], abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("case", "message"),
     [
         ("again", "recs.jsonl exists; choose another --output"),
-        ("no checkpoint", "experiment.json cannot be read"),
-        ("too many", "width 10 of level 2 is below min(K=11"),
+        ("no checkpoint", "nothing (no experiment.json); give the directory of a run"),
+        ("trained otherwise", "was trained with another config (recorded -> given): config.align.alpha: 0.9 -> 0.5"),
         ("unknown item", "bad.jsonl, line 1: item 99999 of user 1 is not in the catalogue"),
     ],
 )
@@ -81,3 +102,45 @@ def test_a_killed_job_goes_on_to_the_same_file(small_run, tmp_path):
     assert started("killed.jsonl", 20).wait() == 0 and started("whole.jsonl", 20).wait() == 0
     assert (tmp_path / "killed.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.jsonl", "users.jsonl", "whole.jsonl"]
+
+
+MESHED = """
+import small
+
+def get_config():
+    config = small.get_config()
+    for model in (config.target, config.draft):
+        model.kv_heads = 2
+    config.mesh = dict(data=None, fsdp=2, tensor=2)
+    return config
+"""
+
+
+@pytest.mark.slow  # a whole small pipeline on four devices, then processes with one, two and eight
+def test_a_run_trained_on_a_mesh_is_served_on_any_number_of_devices(tmp_path):
+    (tmp_path / "meshed.py").write_text(MESHED)
+    (tmp_path / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in USERS))
+    run, users = tmp_path / "run", tmp_path / "users.jsonl"
+
+    def main(name, devices, *flags):
+        command = [sys.executable, "-m", f"launch.{name}", f"--workdir={run}", *flags]
+        done = subprocess.run(command, cwd=ROOT, env=environment(devices), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    main("pipeline", 4, f"--config={tmp_path / 'meshed.py'}")
+    said, lists = {}, {}
+    for devices in (1, 2, 8):
+        output = tmp_path / f"{devices}.jsonl"
+        said[devices] = main("recommend", devices, f"--input={users}", f"--output={output}", "--k=6")
+        lists[devices] = [json.loads(line) for line in output.read_text().splitlines()]
+    note = "note: the recorded mesh does not fit the {} devices here: MeshConfig(data=None, fsdp=2, tensor=2) -> {}"
+    assert note.format(1, "MeshConfig(data=None, fsdp=1, tensor=1)") in said[1]
+    assert note.format(2, "MeshConfig(data=None, fsdp=1, tensor=2)") in said[2]
+    assert "does not fit" not in said[8]
+    for other in (lists[2], lists[8]):
+        assert [line["items"] for line in other] == [line["items"] for line in lists[1]]
+        for line, alone in zip(other, lists[1], strict=True):
+            assert line["scores"] == pytest.approx(alone["scores"], abs=1e-4)
+    main("evaluate", 2, "--config.mesh.tensor=1", "--config.mesh.data=2")  # and a mesh of one's own
+    assert len(list((run / "evaluation").iterdir())) == 2  # times on other devices are others

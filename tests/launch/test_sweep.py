@@ -13,7 +13,7 @@ import small
 import small_sweep
 from atspeed_jax import assets
 from atspeed_jax.pipeline import Run
-from launch import results, sweep
+from launch import record, results, sweep
 from launch.backends import BackendError
 from launch.config import ConfigError
 from mains import QUICK, run_mains
@@ -140,6 +140,7 @@ def test_trials_here_one_after_another(call, capfd):
 def test_the_first_of_several_processes_marks_directories_and_all_see_them(call, monkeypatch):
     seen = []
     monkeypatch.setattr(sweep, "is_writer", lambda: False)
+    monkeypatch.setattr(record, "is_writer", lambda: False)
     monkeypatch.setattr(sweep, "check_same", lambda value, what: seen.append((what, call.workdir.exists())))
     monkeypatch.setattr(sweep, "check_shared", seen.append)
     monkeypatch.setattr(results, "find", lambda *_: None)

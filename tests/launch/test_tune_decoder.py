@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from mains import QUICK, SMALL, run_mains
+from mains import QUICK, run_mains
 
 
 def test_the_table_is_printed_written_and_used(small_run, tmp_path):
@@ -13,8 +13,8 @@ def test_the_table_is_printed_written_and_used(small_run, tmp_path):
     flags = ["--beams=4", "--batch_sizes=2", "--batches=2", "--repeats=1", "--drafters=popularity"]
     files = [f"--checkpoint={workdir}", f"--input={tmp_path / 'users.jsonl'}", "--drafter=tuned"]
     lists = [("recommend", None, None, [*files, f"--k={k}", f"--output={tmp_path / f'{k}.jsonl'}"], "") for k in (4, 5)]
-    cases = [("tune_decoder", workdir, SMALL, [*flags, "--widths=all;3"], "")]
-    wrong, tuned = run_mains([*cases, ("tune_decoder", workdir, SMALL, flags, "")], QUICK)
+    cases = [("tune_decoder", workdir, None, [*flags, "--widths=all;3"], "")]
+    wrong, tuned = run_mains([*cases, ("tune_decoder", workdir, None, flags, "")], QUICK)
     assert wrong.code == 1 and "widths 'all;3': expected ints or 'all'" in wrong.err.splitlines()[-1]
     assert tuned.code == 0, tuned.err
     table = json.loads((workdir / "tuned.json").read_text())

@@ -39,6 +39,23 @@ def test_a_mesh_larger_than_the_devices_is_refused():
         MeshConfig(tensor=0)
 
 
+@pytest.mark.parametrize(
+    ("config", "devices", "expected"),
+    [
+        (MeshConfig(fsdp=2, tensor=2), 1, MeshConfig()),
+        (MeshConfig(fsdp=2, tensor=2), 2, MeshConfig(tensor=2)),
+        (MeshConfig(fsdp=2, tensor=2), 8, MeshConfig(fsdp=2, tensor=2)),
+        (MeshConfig(fsdp=2, tensor=2), 6, MeshConfig(tensor=2)),
+        (MeshConfig(fsdp=4, tensor=2), 12, MeshConfig(fsdp=2, tensor=2)),
+        (MeshConfig(data=8), 3, MeshConfig()),
+        (MeshConfig(data=2), 3, MeshConfig(data=2)),
+    ],
+)
+def test_the_mesh_nearest_to_one_that_does_not_fit(monkeypatch, config, devices, expected):
+    monkeypatch.setattr(sharding.jax, "device_count", lambda: devices)
+    assert sharding.fitting_mesh(config) == expected
+
+
 def test_logical_names_become_mesh_axes():
     mesh = whole_mesh()
     assert sharding.sharding(mesh, "batch", None).spec == PartitionSpec(("data", "fsdp"), None)
