@@ -56,6 +56,7 @@ class ModelConfig:
     remat: bool
     rope_scaling: RopeScalingConfig | None = None
     remat_policy: Literal["nothing", "dots"] = "nothing"
+    precision: Literal["highest", "high", "default"] = "highest"
 
     def __post_init__(self):
         for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):

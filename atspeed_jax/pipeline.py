@@ -258,7 +258,8 @@ class Run(RunAssets):
             },
             "quality": quality,
             "decoding": rows,
-            "environment": environment(),
+            "environment": environment()
+            | {name: model.arithmetic for name, model in (("target", self.target_model), ("draft", self.draft_model))},
         }
         weights = {"target": {}, "draft_sft": {}, "draft": c.align.weights}
         curves = {

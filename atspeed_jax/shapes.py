@@ -45,6 +45,10 @@ class SlotMask(struct.PyTreeNode):
         causal = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None]
         return cls(causal, jnp.zeros((*valid.shape, 0), jnp.int32))
 
+    def sees_something(self) -> Bool[Array, "B T"]:
+        """False for padding: a real token sees at least itself."""
+        return self.prompt.any(-1) | (self.path >= 0).any(-1)
+
     def dense(self, slots: int) -> Bool[Array, "B T S"]:
         """The same as one bool per slot of a cache of `slots`."""
         behind = (self.path[..., None] == jnp.arange(slots)).any(-2)

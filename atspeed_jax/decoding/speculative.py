@@ -69,9 +69,10 @@ def speculative_beam_search(
     result says what was given up. Raises DecodeError if `config.widths` does not have L - 1 entries, or keys are
     missing. A level's slots hold max(K, W_l) nodes; invalid places of the result are flagged, never filled.
 
-    The same means: from the same logits. Those of one prefix are rounded otherwise in a call of another shape, in
-    float32 by about 1e-5, in a bfloat16 model by some hundredths; scores agree to that, and lists wherever no choice
-    between two prefixes or items hangs on less. Scores are summed in float32 whatever the model computes in.
+    The same means: from the same logits. Those of one prefix are rounded otherwise in a call of another shape, by about
+    1e-5 if the model multiplies in float32, by some hundredths in a bfloat16 model; scores agree to that, and lists
+    wherever no choice between two prefixes or items hangs on less. Scores are summed in float32 whatever the model
+    computes in.
     """
     check_keys(config.mode, prompt)
     length = trie.length

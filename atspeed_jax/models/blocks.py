@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+PRECISIONS = {name: jax.lax.Precision[name.upper()] for name in ("highest", "high", "default")}
 
 
 class RMSNorm(nn.Module):
@@ -19,23 +23,33 @@ class RMSNorm(nn.Module):
         return (normed * scale).astype(x.dtype)
 
 
-@jax.custom_vjp
-def project(x: Array, kernel: Array) -> Array:
-    """X [..., D] @ kernel [D, F], with the kernel's gradient written as x^T g.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def project(x: Array, kernel: Array, precision: jax.lax.Precision | None, dtype: jnp.dtype) -> Array:
+    """x @ kernel in one product, with the kernel's gradient written as x^T g.
 
     JAX's own rule writes g^T x, and XLA on CPU then recomputes g, strided, inside the transpose, which is slow.
+
+    Args:
+      x: [..., D]. kernel: [D, F].
+      precision: of this product and of both of its gradients (`LlamaConfig.products`).
+      dtype: of the result. A dtype wider than that of x keeps the sums as the product accumulated them.
+
+    Returns:
+      [..., F] in `dtype`. Gradients have the dtypes of x and kernel.
     """
-    return x @ kernel
+    return jnp.matmul(x, kernel, precision=precision, preferred_element_type=dtype)
 
 
-def _forward(x, kernel):
-    return x @ kernel, (x, kernel)
+def _forward(x, kernel, precision, dtype):
+    return project(x, kernel, precision, dtype), (x, kernel)
 
 
-def _backward(saved, g):
+def _backward(precision, dtype, saved, g):
     x, kernel = saved
+    g = g.astype(x.dtype)  # as narrow as the model computes, so that the two products below are as fast as the others
     leading = tuple(range(x.ndim - 1))
-    return g @ kernel.T, jax.lax.dot_general(x, g, ((leading, leading), ((), ())))
+    to_kernel = jax.lax.dot_general(x, g, ((leading, leading), ((), ())), precision)
+    return jnp.matmul(g, kernel.T, precision=precision), to_kernel
 
 
 project.defvjp(_forward, _backward)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from atspeed_jax.models.attention import attend
-from atspeed_jax.models.blocks import Dropout, RMSNorm, project
+from atspeed_jax.models.blocks import PRECISIONS, Dropout, RMSNorm, project
 from atspeed_jax.models.cache import Cache, Caches, init_cache, write
 from atspeed_jax.models.rotary import RopeScalingConfig, rotary_angles, rotary_rows, rotate
 from atspeed_jax.models.unroll import PREFIX
@@ -33,8 +33,11 @@ LOOKED_UP = ("vocab", None)  # of the table when rows are taken from it: whole r
 class LlamaConfig:
     """Sizes of one model.
 
-    dtype is that of activations and cache; parameters are created in float32. dropout acts on the embedding and on both
-    residual branches while training, in steps of 1/256; adapter_dropout on what an adapter's low-rank branches read.
+    dtype is that of activations, cache and matrix products. A float32 model multiplies in float32 on every device: with
+    precision "high" or "default" a GPU multiplies in TF32 and a TPU in bfloat16 instead (`jax.lax.Precision`). A
+    bfloat16 model has no use for precision; logits of attention and head leave their products in float32 there.
+    Parameters are created in float32. dropout acts on the embedding and on both residual branches while training, in
+    steps of 1/256; adapter_dropout on what an adapter's low-rank branches read.
     remat: a layer's activations are computed again in the backward pass; remat_policy: what is kept nevertheless,
     "nothing" or "dots", the results of its matrix products.
     Raises ValueError if heads do not divide or dropout is not in [0, 1).
@@ -56,6 +59,7 @@ class LlamaConfig:
     rope_scaling: RopeScalingConfig | None = None
     adapter_dropout: float = 0.0
     remat_policy: Literal["nothing", "dots"] = "nothing"
+    precision: Literal["highest", "high", "default"] = "highest"
 
     def __post_init__(self):
         if self.heads % self.kv_heads:
@@ -67,6 +71,25 @@ class LlamaConfig:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, use an even head_dim")
         if self.remat_policy not in KEPT:
             raise ValueError(f"remat_policy={self.remat_policy!r}: expected one of {', '.join(KEPT)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+
+    @property
+    def products(self) -> jax.lax.Precision | None:
+        """The precision of every matrix product; None where operands are narrower than float32."""
+        return PRECISIONS[self.precision] if self.wide == self.dtype else None
+
+    @property
+    def wide(self) -> jnp.dtype:
+        """The dtype of logits and of rotary angles: float32, or that of the model if it is wider."""
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+    @property
+    def arithmetic(self) -> str:
+        """The dtype and the precision of the products, in words for reports."""
+        if self.wide != self.dtype:
+            return f"{self.dtype}, logits in {self.wide}"
+        return self.dtype + ("" if self.precision == "highest" else f", products in {self.precision} precision")
 
 
 class Attention(nn.Module):
@@ -86,7 +109,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache = Cache(write(cache.keys, slots, key), write(cache.values, slots, value))
             key, value = cache.keys, cache.values
-        return Dense(c, c.hidden_size, name="output")(attend(query, key, value, mask)), cache
+        return Dense(c, c.hidden_size, name="output")(attend(query, key, value, mask, c.products)), cache
 
 
 class MLP(nn.Module):
@@ -122,6 +145,7 @@ class Llama(nn.Module):
     """tokens, positions [B, T] -> logits [B, n_out, V] of the last n_out tokens, in float32 or wider.
 
     With a cache, keys and values of the T tokens are written at slots [B, T] first; without one, slot t is token t.
+    A token that sees nothing is padding, whatever token it is.
     unrolled: layers have parameters and caches of their own (models/unroll.py), and the last of them computes the
     n_out tokens alone; positions must then lie below the cache's slots.
     """
@@ -136,11 +160,12 @@ class Llama(nn.Module):
     ):
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        wide = jnp.promote_types(dtype, jnp.float32)
         table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
-        x = Dropout(c.dropout, self.deterministic)(self._embed(table, tokens).astype(dtype))
+        # Masked keys and values are multiplied by 0, which is NaN if padding's own row of the table is not finite.
+        known = jnp.where(mask.sees_something()[..., None], self._embed(table, tokens), 0)
+        x = Dropout(c.dropout, self.deterministic)(known.astype(dtype))
         x = nn.with_logical_constraint(x, RESIDUAL)
-        turning = c.head_dim, c.rope_theta, c.rope_scaling, wide
+        turning = c.head_dim, c.rope_theta, c.rope_scaling, c.wide
         if self.unrolled:
             rotary = rotary_rows(cache[0].keys.shape[1], positions, *turning)
             x, cache = self._side_by_side(x, cache, rotary, mask, slots, n_out)
@@ -148,13 +173,13 @@ class Llama(nn.Module):
             x, cache = self._scanned(x, cache, rotary_angles(positions, *turning), mask, slots)
         x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
         if c.tied_embeddings:
-            logits = project(x, table.T.astype(dtype))
+            logits = project(x, table.T.astype(dtype), c.products, c.wide)
         else:
-            logits = Dense(c, c.vocab_size, name="head")(x)
+            logits = Dense(c, c.vocab_size, c.wide, name="head")(x)
         if self.has_variable("adapter", "item_head"):
-            own = project(x, self.get_variable("adapter", "item_head").astype(dtype))
+            own = project(x, self.get_variable("adapter", "item_head").astype(dtype), c.products, c.wide)
             logits = jnp.concatenate([logits, own], -1)
-        return logits.astype(wide), cache
+        return logits, cache
 
     def _scanned(self, x: Array, cache, rotary, mask: SlotMask, slots):
         c = self.config
@@ -193,20 +218,22 @@ def _last(tree, count: int | None):
 
 class Dense(nn.Module):
     """x @ kernel, and beside it the low-rank branch of an adapter where the collection "adapter" has one
-    (models/lora.py)."""
+    (models/lora.py). out: the result's dtype; None for that of the model."""
 
     config: LlamaConfig
     features: int
+    out: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        dtype = jnp.dtype(self.config.dtype)
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        out = dtype if self.out is None else self.out
         kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
-        y = project(x, kernel.astype(dtype))
+        y = project(x, kernel.astype(dtype), c.products, out)
         if self.has_variable("adapter", "a"):
             down, up = (self.get_variable("adapter", name).astype(dtype) for name in ("a", "b"))
-            dropped = Dropout(self.config.adapter_dropout, not self.has_rng("dropout"))(x)
-            y += project(project(dropped, down), up)
+            dropped = Dropout(c.adapter_dropout, not self.has_rng("dropout"))(x)
+            y += project(project(dropped, down, c.products, dtype), up, c.products, out)
         return y
 
 

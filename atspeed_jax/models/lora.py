@@ -150,7 +150,8 @@ def merge(params: Mapping, adapter: Mapping, lora: LoraConfig | None) -> dict[st
     for group, own in adapter["layers"].items():
         for name, ab in own.items():
             kernel = layers[group][name]["kernel"]
-            layers[group][name] = {"kernel": kernel + (lora.scale * ab["a"] @ ab["b"]).astype(kernel.dtype)}
+            branch = jnp.matmul(lora.scale * ab["a"], ab["b"], precision=jax.lax.Precision.HIGHEST)
+            layers[group][name] = {"kernel": kernel + branch.astype(kernel.dtype)}
     merged = dict(params) | {"layers": layers}
     if "item_embedding" in adapter:
         merged["embedding"] = _joined(params["embedding"], adapter["item_embedding"], 0)

@@ -25,8 +25,8 @@ from atspeed_jax.models.weights import load_weights, weight_files
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
     """directory: of a Hugging Face Llama. lora: what is trained of it beside the item rows; None for everything. dtype:
-    of activations, and with lora of the frozen weights. remat, remat_policy, dropout: see `LlamaConfig`. bos: the first
-    token of every prompt, where config.json names none that fits."""
+    of activations, and with lora of the frozen weights. remat, remat_policy, dropout, precision: see `LlamaConfig`.
+    bos: the first token of every prompt, where config.json names none that fits."""
 
     directory: str
     lora: LoraConfig | None
@@ -34,7 +34,9 @@ class PretrainedConfig:
     remat: bool = False
     remat_policy: Literal["nothing", "dots"] = "nothing"
     dropout: float = 0.0
-    bos: int | None = dataclasses.field(default=None, repr=False)  # so that older fingerprints stay
+    # Not in repr, so that older fingerprints stay.
+    bos: int | None = dataclasses.field(default=None, repr=False)
+    precision: Literal["highest", "high", "default"] = dataclasses.field(default="highest", repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,7 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
     files = weight_files(directory, found.model)
     known = dataclasses.replace(config, directory="", remat_policy="nothing")  # which changes no result
     own = "" if config.bos is None else f"bos={config.bos}"
+    own += "" if config.precision == "highest" else f"precision={config.precision}"
     digest = hashlib.sha256((repr(known) + own).encode())
     for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
         with path.open("rb") as file:
@@ -104,7 +107,7 @@ def described(config: PretrainedConfig) -> Pretrained:
             "the tokenizer's <s>"
         )
     training = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
-    training["remat_policy"] = config.remat_policy
+    training |= {"remat_policy": config.remat_policy, "precision": config.precision}
     return Pretrained(
         config,
         dataclasses.replace(model, **training),

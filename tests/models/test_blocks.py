@@ -30,7 +30,19 @@ def test_a_norm_has_unit_squares_in_float32_whatever_it_reads():
 def test_a_projection_has_the_gradients_of_a_product():
     rng = np.random.default_rng(1)
     x, kernel, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 3, 4), (4, 5), (2, 3, 5)))
-    value, pull = jax.vjp(project, x, kernel)
+    value, pull = jax.vjp(lambda x, kernel: project(x, kernel, None, jnp.float32), x, kernel)
     expected, pull_of_product = jax.vjp(jnp.matmul, x, kernel)
     np.testing.assert_array_equal(value, expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), pull(g), pull_of_product(g))
+
+
+def test_a_wider_result_keeps_what_the_product_summed():
+    """And its gradients are as narrow as what was read."""
+    rng = np.random.default_rng(1)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((3, 64), (64, 5)))
+    wide, pull = jax.vjp(lambda x, kernel: project(x, kernel, None, jnp.float32), x, kernel)
+    exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+    assert wide.dtype == jnp.float32
+    np.testing.assert_allclose(wide, exact, atol=1e-5)
+    assert np.abs(project(x, kernel, None, jnp.bfloat16).astype(jnp.float32) - exact).max() > 1e-2
+    assert [g.dtype for g in pull(wide)] == [jnp.bfloat16] * 2

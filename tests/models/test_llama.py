@@ -289,6 +289,7 @@ def test_parameters_are_float32_and_layers_are_stacked_and_differ():
         ({"kv_heads": 3}, "heads=4 is not a multiple of kv_heads=3"),
         ({"head_dim": 5}, "head_dim=5 is odd"),
         ({"dropout": 1.0}, "dropout=1.0"),
+        ({"precision": "tf32"}, "precision='tf32': expected one of highest, high, default"),
     ],
 )
 def test_impossible_sizes(change, message):
