@@ -1,10 +1,14 @@
-"""Files written whole or not at all, or line by line; where several processes run, by the first alone."""
+"""Files written whole or not at all, or line by line; where several processes run, by the first alone. Locks."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from atspeed_jax.processes import agreed, is_writer
 
@@ -59,3 +63,38 @@ def jsonable(value):
     if isinstance(value, list | tuple):
         return [jsonable(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Whether the lock of the file `path` is this process's own while the block runs; False: it is another's.
+
+    The file is made, and removed at the end. The lock belongs to the process, so it vanishes with it however it ends,
+    even where the file stays. Raises OSError if the file cannot be made.
+    """
+    lock = _locked_file(path)
+    if lock is None:
+        yield False
+        return
+    with lock:
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)  # before the lock is given up: whoever comes now makes another file
+
+
+def _locked_file(path: Path) -> IO | None:
+    while True:
+        lock = open(path, "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        except OSError as error:  # a file system that knows no locks, as some that hosts share
+            print(f"note: {path} cannot be locked ({error}): start no second run there", file=sys.stderr)
+            return lock
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                return lock
+        lock.close()  # its owner removed it between the two: this lock is one of no name

@@ -1,5 +1,9 @@
+import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +57,56 @@ def test_what_was_measured_is_remembered(tmp_path):
     assert files.remembered(path, lambda: {"value": 1}, said.append) == {"value": 1}
     assert files.remembered(path, lambda: pytest.fail("measured twice"), said.append) == {"value": 1}
     assert said == ["measuring row_w0.5"]
+
+
+TAKE = "import sys\nfrom pathlib import Path\nfrom atspeed_jax import files\n"
+TAKE += "with files.locked(Path(sys.argv[1])) as own: print(own, end='')"
+
+
+def test_a_lock_is_one_process_s_and_leaves_nothing(tmp_path):
+    path = tmp_path / "a.lock"
+    command = [sys.executable, "-c", TAKE, str(path)]
+    with files.locked(path) as own:
+        assert own and path.exists()
+        assert subprocess.run(command, capture_output=True, text=True).stdout == "False"
+        with files.locked(path) as again:  # nor twice in one process
+            assert not again
+        assert path.exists()
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "True"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_leaves_is_no_lock(tmp_path):
+    (tmp_path / "a.lock").write_text("")
+    with files.locked(tmp_path / "a.lock") as own:
+        assert own
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_of_a_file_that_is_gone_is_none(tmp_path, monkeypatch):
+    """Who opened the file before its owner removed it would hold a file that nobody else can see."""
+    path, flock, tries = tmp_path / "a.lock", fcntl.flock, []
+
+    def removed_meanwhile(file, how):
+        tries.append(how)
+        if len(tries) == 1:
+            path.unlink()
+        return flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with files.locked(path) as own:
+        assert own and len(tries) == 2 and path.exists()
+        with files.locked(path) as again:
+            assert not again
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_used_with_a_word(tmp_path, monkeypatch, capsys, number):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.locked(tmp_path / "a.lock") as own:
+        assert own
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "a.lock cannot be locked" in said and os.strerror(number) in said

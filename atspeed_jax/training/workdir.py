@@ -8,13 +8,11 @@ metadata.json   written last: its presence means "finished"
 """
 
 import contextlib
-import fcntl
 import json
 import os
-import sys
 from pathlib import Path
 
-from atspeed_jax.files import write_json
+from atspeed_jax.files import locked, write_json
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -72,20 +70,14 @@ def claimed_workdir(workdir: Path, name: str, fingerprint: str):
     cannot be made or written, is foreign, or has another fingerprint.
     """
     check_workdir(workdir, fingerprint)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / LOCK_FILE, "w")
-    except OSError as error:
-        raise WorkdirError(f"workdir {workdir} cannot be written ({error}); use another workdir") from error
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkdirError(
-                f"workdir {workdir} is in use by another process; wait for it, or use another workdir"
-            ) from error
-        except OSError as error:  # a file system that knows no locks, as some that hosts share
-            print(f"note: {workdir} cannot be locked ({error}): start no second run there", file=sys.stderr)
+            workdir.mkdir(parents=True, exist_ok=True)
+            own = stack.enter_context(locked(workdir / LOCK_FILE))
+        except OSError as error:
+            raise WorkdirError(f"workdir {workdir} cannot be written ({error}); use another workdir") from error
+        if not own:
+            raise WorkdirError(f"workdir {workdir} is in use by another process; wait for it, or use another workdir")
         check_workdir(workdir, fingerprint)  # again, now that nobody else can be writing here
         if not (workdir / RUN_FILE).exists():
             write_json(workdir / RUN_FILE, {"name": name, "fingerprint": fingerprint})

@@ -1,5 +1,3 @@
-import errno
-import fcntl
 import os
 import subprocess
 import sys
@@ -79,18 +77,6 @@ def test_two_processes_cannot_share_a_directory(tmp_path):
         assert other.returncode == 1
         assert "in use by another process" in other.stderr
     assert subprocess.run(command, capture_output=True, text=True).returncode == 0
-
-
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_used_with_a_word(tmp_path, monkeypatch, capsys, number):
-    def flock(file, how):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with claimed_workdir(tmp_path / "w", "toy", "f1"):
-        assert read_json(tmp_path / "w" / "run.json")["fingerprint"] == "f1"
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "w cannot be locked" in said and os.strerror(number) in said
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
