@@ -14,8 +14,9 @@ from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.decoders import plain, speculative
-from atspeed_jax.evaluation.recommend import RecommendError, lists_of, recommend
-from atspeed_jax.evaluation.user_file import User
+from atspeed_jax.evaluation.list_file import RecommendError, claimed_output
+from atspeed_jax.evaluation.recommend import lists_of, recommend
+from atspeed_jax.evaluation.user_file import User, UserFileError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -47,32 +48,37 @@ QUIET = tqdm(disable=True)
 USERS = [User(f"u{n}", np.arange(n % 5)) for n in range(11)]
 
 
+def write(users, lists, path, *, chunk=4, fingerprint="a", progress=QUIET) -> int:
+    with claimed_output(path) as output:
+        return recommend(users, lists, output, chunk=chunk, fingerprint=fingerprint, progress=progress)
+
+
 def read(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_one_line_per_user_in_order(tmp_path):
     with Told() as bar:
-        assert recommend(USERS, stand_in, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=bar) == 11
+        assert write(USERS, stand_in, tmp_path / "r.jsonl", progress=bar) == 11
     assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
     assert (bar.initial, bar.told) == (0, [0, 4, 4, 3]) and [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
 
 
 @pytest.mark.parametrize("chunk", [4, 11, 50])
 def test_parquet_holds_what_the_lines_hold(tmp_path, chunk):
-    how = {"chunk": chunk, "fingerprint": "a", "progress": QUIET}
-    assert recommend(USERS, stand_in, tmp_path / "r.parquet", **how) == 11
+    how = {"chunk": chunk}
+    assert write(USERS, stand_in, tmp_path / "r.parquet", **how) == 11
     assert pq.read_table(tmp_path / "r.parquet").to_pylist() == [line_of(user) for user in USERS]
-    assert recommend([], stand_in, tmp_path / "none.parquet", **how) == 0
+    assert write([], stand_in, tmp_path / "none.parquet", **how) == 0
     assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
     mixed = [User(1, np.arange(2)), User("x", np.arange(2))]
     with pytest.raises(
         RecommendError, match="m.parquet: these users cannot share a par.* take the lines from .*m.parquet.part"
     ):
-        recommend(mixed, stand_in, tmp_path / "m.parquet", **how)
+        write(mixed, stand_in, tmp_path / "m.parquet", **how)
     names = {path.name for path in tmp_path.iterdir()} - {".m.parquet.partial"}
     assert names == {"r.parquet", "none.parquet", "m.parquet.partial", "m.parquet.partial.json"}
-    assert recommend(mixed[:1], stand_in, tmp_path / "r.jsonl", **how) == 1
+    assert write(mixed[:1], stand_in, tmp_path / "r.jsonl") == 1
 
 
 @pytest.mark.parametrize("torn", ["", '{"user": "u4", "it', '{"user": "u4"}\n{"user": "u5", '])
@@ -86,12 +92,12 @@ def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
         return stand_in(users)
 
     with pytest.raises(KeyboardInterrupt):
-        recommend(USERS, dies, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=QUIET)
+        write(USERS, dies, tmp_path / "r.jsonl")
     assert not (tmp_path / "r.jsonl").exists()
     with open(tmp_path / "r.jsonl.partial", "a") as file:
         file.write(torn)  # what a kill in the middle of a write leaves
     with Told() as bar:
-        assert recommend(USERS, dies, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=bar) == 11
+        assert write(USERS, dies, tmp_path / "r.jsonl", progress=bar) == 11
     assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
     assert calls == [4, 4, 4, 3]  # nobody of the first chunk again
     assert (bar.initial, bar.told) == (4, [4, 4, 3])  # whose users say nothing of the time that is left
@@ -100,7 +106,7 @@ def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
 def test_nothing_is_mixed_or_overwritten(tmp_path):
     (tmp_path / "r.jsonl").write_text("precious")
     with pytest.raises(RecommendError, match="r.jsonl exists; choose another"):
-        recommend(USERS, stand_in, tmp_path / "r.jsonl", chunk=4, fingerprint="a", progress=QUIET)
+        write(USERS, stand_in, tmp_path / "r.jsonl")
 
     def dies(users):
         if len(users) < 4:
@@ -108,39 +114,55 @@ def test_nothing_is_mixed_or_overwritten(tmp_path):
         return stand_in(users)
 
     with pytest.raises(KeyboardInterrupt):
-        recommend(USERS, dies, tmp_path / "s.jsonl", chunk=4, fingerprint="a", progress=QUIET)
+        write(USERS, dies, tmp_path / "s.jsonl")
     with pytest.raises(RecommendError, match="begun with another model"):
-        recommend(USERS, stand_in, tmp_path / "s.jsonl", chunk=4, fingerprint="b", progress=QUIET)
+        write(USERS, stand_in, tmp_path / "s.jsonl", fingerprint="b")
     grown = [dataclasses.replace(USERS[0], items=np.arange(9)), *USERS[1:]]  # the same users, one with a newer history
     for other in (USERS[1:], USERS[:3], grown):
         with pytest.raises(RecommendError, match="lists of 8 users with whom, and whose histories, the inp"):
-            recommend(other, stand_in, tmp_path / "s.jsonl", chunk=4, fingerprint="a", progress=QUIET)
+            write(other, stand_in, tmp_path / "s.jsonl")
     assert (tmp_path / "r.jsonl").read_text() == "precious" and len(read(tmp_path / "s.jsonl.partial")) == 8
     lines = (tmp_path / "s.jsonl.partial").read_text().splitlines(keepends=True)
     (tmp_path / "s.jsonl.partial").write_text("".join(lines[:5]))
     with pytest.raises(RecommendError, match="s.jsonl.partial has 5 lines, where s.jsonl.partial.json counts 8"):
-        recommend(USERS, stand_in, tmp_path / "s.jsonl", chunk=4, fingerprint="a", progress=QUIET)
+        write(USERS, stand_in, tmp_path / "s.jsonl")
 
 
-@pytest.mark.parametrize("broken", ["atspeed_jax.files.append_text", "atspeed_jax.evaluation.recommend._finish"])
+@pytest.mark.parametrize("broken", ["atspeed_jax.files.append_text", "atspeed_jax.evaluation.recommend.finish"])
 def test_a_full_disk_ends_in_one_clear_error_and_the_next_run_goes_on(tmp_path, monkeypatch, broken):
-    how = {"chunk": 4, "fingerprint": "a", "progress": QUIET}
-
     def full(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
         disk.setattr(broken, full)
         with pytest.raises(RecommendError, match="cannot be written .*No space left.* run again, it goes on"):
-            recommend(USERS, stand_in, tmp_path / "r.jsonl", **how)
-    assert recommend(USERS, stand_in, tmp_path / "r.jsonl", **how) == 11
+            write(USERS, stand_in, tmp_path / "r.jsonl")
+    assert write(USERS, stand_in, tmp_path / "r.jsonl") == 11
     assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+
+
+def test_a_stream_that_is_refused_keeps_what_is_done_and_goes_on_when_it_is_given_again(tmp_path):
+    """A stream cannot be checked beforehand, nor asked how much of it was read."""
+
+    def refused_at(place):
+        yield from USERS[:place]
+        raise UserFileError("bad line")
+
+    for place, left in ((3, set()), (9, {"r.jsonl.partial", "r.jsonl.partial.json"})):  # of the first chunk, the third
+        with pytest.raises(UserFileError, match="bad line"):
+            write(refused_at(place), stand_in, tmp_path / "r.jsonl")
+        assert {path.name for path in tmp_path.iterdir()} == left
+    with pytest.raises(RecommendError, match="lists of 8 users with whom, and whose histories, the input does not"):
+        write(iter(USERS[1:]), stand_in, tmp_path / "r.jsonl")
+    asked = []
+    assert write(iter(USERS), lambda users: asked.extend(users) or stand_in(users), tmp_path / "r.jsonl") == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS] and len(asked) == 3
 
 
 def test_processes_wait_for_the_finished_file(tmp_path, monkeypatch):
     output, finished = tmp_path / "r.parquet", []
     monkeypatch.setattr("atspeed_jax.evaluation.recommend.barrier", lambda _: finished.append(output.exists()))
-    recommend(USERS, stand_in, output, chunk=4, fingerprint="a", progress=QUIET)
+    write(USERS, stand_in, output)
     assert finished == [False, True]
 
 

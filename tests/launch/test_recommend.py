@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from atspeed_jax.evaluation.list_file import claimed_output
 from devices import environment
 from mains import QUICK, ROOT, SMALL, run_mains
 
@@ -19,7 +20,8 @@ USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
 def ended(small_run, tmp_path_factory):
     place = tmp_path_factory.mktemp("recommend")
     (place / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in USERS))
-    (place / "bad.jsonl").write_text('{"user": 1, "items": [99999]}\n')
+    (place / "bad.jsonl").write_text('{"user": 1, "items": [0]}\n' * 9 + '{"user": 1, "items": [99999]}\n')
+    (place / "types.jsonl").write_text('{"user": 1, "items": []}\n{"user": "a", "items": []}\n')
 
     def case(checkpoint, *more, config=None, users="users.jsonl", output="recs.jsonl"):
         flags = [f"--checkpoint={checkpoint}", f"--input={place / users}", f"--output={place / output}", *more]
@@ -40,8 +42,12 @@ def ended(small_run, tmp_path_factory):
         "exactly": case(small_run.workdir, "--k=11", "--drafter=none", output="exactly.jsonl"),
         "trained otherwise": case(small_run.workdir, "--config.align.alpha=0.5", output="other.jsonl"),
         "unknown item": case(small_run.workdir, "--k=6", users="bad.jsonl", output="other.jsonl"),
+        "another is at it": case(small_run.workdir, "--k=6", output="held.jsonl"),
+        "unknown suffix": case(small_run.workdir, "--k=6", output="other.csv"),
+        "two types": case(small_run.workdir, "--k=6", users="types.jsonl", output="other.parquet"),
     }
-    return place, dict(zip(cases, run_mains(cases.values(), QUICK), strict=True))
+    with claimed_output(place / "held.jsonl"):
+        return place, dict(zip(cases, run_mains(cases.values(), QUICK), strict=True))
 
 
 def test_every_user_gets_a_list_without_what_was_seen(ended):
@@ -72,14 +78,18 @@ def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
         ("again", "recs.jsonl exists; choose another --output"),
         ("no checkpoint", "nothing (no experiment.json); give the directory of a run"),
         ("trained otherwise", "was trained with another config (recorded -> given): config.align.alpha: 0.9 -> 0.5"),
-        ("unknown item", "bad.jsonl, line 1: item 99999 of user 1 is not in the catalogue"),
+        ("another is at it", "held.jsonl is being written by another process; wait for it"),
+        ("unknown suffix", "other.csv: the name must end in .jsonl or .ndjson or"),
+        ("two types", "types.jsonl, line 2: user 'a' is no int64 as the users before"),
+        ("unknown item", "bad.jsonl, line 10: item 99999 of user 1 is not in the catalogue"),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(ended, case, message):
     place, results = ended
     assert results[case].code == 1 and "Traceback" not in results[case].err
     assert message in results[case].err.splitlines()[-1]
-    assert not (place / "other.jsonl").exists()
+    kept = {"users.jsonl", "bad.jsonl", "types.jsonl", "recs.jsonl", "given.jsonl", "served.jsonl", "exactly.jsonl"}
+    assert {path.name for path in place.iterdir()} == kept  # a refused input leaves nothing half made
 
 
 @pytest.mark.slow  # it waits for a real process to be at work
