@@ -17,9 +17,10 @@ from atspeed_jax import files
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.noise import user_keys
-from atspeed_jax.evaluation import baselines, benchmark, quality
+from atspeed_jax.evaluation import baselines, benchmark, precision, quality
 from atspeed_jax.evaluation.decode_users import Decoded, Keys, count_differences, decode_users, find_ids, without_seen
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.evaluation.lists import agreement
 from atspeed_jax.items.filters import unseen_items
 from atspeed_jax.programs import forget_programs
 
@@ -190,7 +191,6 @@ class Evaluation:
     def _row(self, setting: Setting, users: TestUsers) -> dict:
         decoded = self.decoded(setting, users)
         length = self.dataset.catalog.length
-        mismatched, near = self.differences(setting, users, decoded)
         speculated = decoded.reached is not None
         return {
             "method": setting.method,
@@ -206,12 +206,10 @@ class Evaluation:
             "one_call_share": float((decoded.calls == 1).mean()),
             "acceptance_by_level": decoded.acceptance_by_level if speculated else None,
             "coverage_by_level": decoded.coverage_by_level if speculated else None,
-            "mismatched_users": mismatched,
-            "near_tie_users": near,
             "batch_rounds_mean": decoded.batch_rounds / decoded.batches,
             "users_per_s": len(users.users) / decoded.seconds,
             "target_fingerprint": self.target_fingerprint,
-        }
+        } | self.equality(setting, users, decoded)
 
     def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         """Latency at batch 1 of settings of one K, interleaved with each other: {label: figures}."""
@@ -245,23 +243,33 @@ class Evaluation:
         """What the modes that draw need: one key per user, the same whoever is decoded with them."""
         return None if setting.mode == "strict" else user_keys(self.config.seed + seed, users.users)
 
-    def decoded(self, setting: Setting, users: TestUsers, seed: int = 0) -> Decoded:
+    def decoded(self, setting: Setting, users: TestUsers, seed: int = 0, batch_size: int | None = None) -> Decoded:
         """The users' lists; plain beam search, with which every other row is compared, is decoded once."""
-        key = (setting.label, len(users.users), seed)
+        key = (setting.label, len(users.users), seed, batch_size)
         if key not in self._decoded:
-            self.say(f"decoding {len(users.users)} users: {setting.label}" + (f", seed {seed}" if seed else ""))
+            seeded, batched = f", seed {seed}" if seed else "", f", batches of {batch_size}" if batch_size else ""
+            self.say(f"decoding {len(users.users)} users: {setting.label}{seeded}{batched}")
             forget_programs()  # no two settings share one
-            keys = self.keys(setting, users, seed)
-            decoded = decode_users(self.decoders.build(setting), self.batches(users), len(users.users), keys)
+            batches, keys = self.batches(users, batch_size), self.keys(setting, users, seed)
+            decoded = decode_users(self.decoders.build(setting), batches, len(users.users), keys)
             if setting.method != "beam_search":
                 return decoded
             self._decoded[key] = decoded
         return self._decoded[key]
 
-    def differences(self, setting: Setting, users: TestUsers, decoded: Decoded) -> tuple[int, int]:
-        """(mismatched, near-tie) users between these lists (seed 0) and the target's own, see `count_differences`."""
+    def equality(self, setting: Setting, users: TestUsers, decoded: Decoded) -> dict:
+        """{"mismatched_users", "near_tie_users"} between these lists (seed 0) and the target's own, see
+        `count_differences`; where the target computes below float32, speculation has its "agreement", see `precision`.
+        """
         alone, keys = self.decoded(setting.baseline, users), self.keys(setting, users)
-        return count_differences(self.decoders, setting, setting.baseline, decoded, alone, self.batches(users), keys)
+        compared = self.decoders, setting, setting.baseline, decoded, alone, self.batches(users), keys
+        counts = dict(zip(("mismatched_users", "near_tie_users"), count_differences(*compared), strict=True))
+        dtype, size = self.decoders.target.dtype, precision.other_batch_size(self.config.batch_size)
+        if setting.method == "beam_search" or not precision.is_low(dtype):
+            return counts
+        itself = agreement(self.decoded(setting.baseline, users, batch_size=size), alone)
+        how = {"batch_size": size, "samples": self.config.bootstrap_samples, "seed": self.config.seed}
+        return counts | {"agreement": precision.compare(agreement(decoded, alone), itself, dtype=dtype, **how)}
 
     def _remembered(self, name: str, measure: Callable[[], dict]) -> dict:
         return files.remembered(self.directory / f"{name}.json", measure, self.say)

@@ -32,10 +32,15 @@ def differing(a: HasLists, b: HasLists) -> np.ndarray:
     Codes are compared, not numbers of ids: codes that no item has share one number. Invalid places have neither codes
     nor scores. A score that is not a number equals nothing.
     """
+    close = np.abs(np.asarray(a.score) - np.asarray(b.score)) <= SCORE_TOLERANCE
+    return _other_codes(a, b) | (np.asarray(a.valid) & ~close).any(1)
+
+
+def _other_codes(a: HasLists, b: HasLists) -> np.ndarray:
+    """[N] bool: lists that differ in codes, order or invalid places, whatever their scores."""
     valid = np.asarray(a.valid)
     codes = (np.asarray(a.tokens) != np.asarray(b.tokens)).any(-1)
-    close = np.abs(np.asarray(a.score) - np.asarray(b.score)) <= SCORE_TOLERANCE
-    return ((valid != np.asarray(b.valid)) | valid & (codes | ~close)).any(1)
+    return ((valid != np.asarray(b.valid)) | valid & codes).any(1)
 
 
 def overlap(a: HasLists, b: HasLists) -> np.ndarray:
@@ -43,6 +48,32 @@ def overlap(a: HasLists, b: HasLists) -> np.ndarray:
     shared = (_place_in(a, b) >= 0).sum(1)
     longer = np.maximum(np.asarray(a.valid).sum(1), np.asarray(b.valid).sum(1))
     return np.where(longer, shared / np.maximum(longer, 1), 1.0)
+
+
+class Agreement(NamedTuple):
+    """How far the lists of N users are from others, per user: same_list [N] 0 or 1, the same codes in the same order;
+    items_shared [N], see `overlap`; score_gap and largest_gap [N], mean and largest difference of the scores of ids in
+    both lists, 0 where there are none."""
+
+    same_list: np.ndarray
+    items_shared: np.ndarray
+    score_gap: np.ndarray
+    largest_gap: np.ndarray
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Means over the users, and the largest gap of all."""
+        means = {name: float(getattr(self, name).mean()) for name in self._fields[:3]}
+        return means | {"largest_gap": float(self.largest_gap.max())}
+
+
+def agreement(a: HasLists, b: HasLists) -> Agreement:
+    """How far lists `a` are from lists `b` of the same users."""
+    place = _place_in(a, b)
+    other = np.take_along_axis(np.asarray(b.score, np.float64), np.maximum(place, 0), 1)
+    gap = np.where(place >= 0, np.abs(np.asarray(a.score, np.float64) - other), 0.0)
+    mean = gap.sum(1) / np.maximum((place >= 0).sum(1), 1)
+    return Agreement((~_other_codes(a, b)).astype(float), overlap(a, b), mean, gap.max(1))
 
 
 def _place_in(a: HasLists, b: HasLists) -> np.ndarray:

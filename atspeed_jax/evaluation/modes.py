@@ -15,7 +15,7 @@ import numpy as np
 
 from atspeed_jax import files
 from atspeed_jax.decoding.base import Mode, ScoreNorm
-from atspeed_jax.evaluation import metrics
+from atspeed_jax.evaluation import metrics, precision
 from atspeed_jax.evaluation.decode_users import Decoded
 from atspeed_jax.evaluation.decoders import (
     NO_ITEM,
@@ -144,7 +144,7 @@ class ModeTable:
             "near_tie_users": None,
         }
         if setting.mode in EXACT and not setting.tolerance:
-            row["mismatched_users"], row["near_tie_users"] = self.evaluation.differences(setting, users, own[0])
+            row |= self.evaluation.equality(setting, users, own[0])
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
         mine, theirs = self._quality(own, users, setting.beams), self._quality(alone, users, setting.beams)
         row["quality"] = metrics.summarize(mine, **sampling)
@@ -162,7 +162,8 @@ class ModeTable:
 def mode_table(rows: Sequence[dict]) -> Table:
     """The rows for people."""
     header = ["method", "mode", "norm", "K", "widths", "users", "target calls", "Recall@K", "NDCG@K", "overlap"]
-    header += ["given up", "short", "no item", "mismatched", "near ties", "NDCG@K minus its baseline's"]
+    header += ["given up", "short", "no item", "mismatched", "near ties", *precision.columns(rows)]
+    header += ["NDCG@K minus its baseline's"]
     cells = []
     for row in rows:
         k, quality, difference = row["K"], row["quality"], row["difference_to_baseline"]
@@ -182,6 +183,7 @@ def mode_table(rows: Sequence[dict]) -> Table:
             f"{row['short_lists']:.3f}",
             f"{row['places_without_item']:.3f}",
             *("–" if row[name] is None else str(row[name]) for name in ("mismatched_users", "near_tie_users")),
+            *(precision.cells(row, "–") if precision.columns(rows) else ()),
             f"{difference[f'ndcg@{k}']:+.4f} [{low:+.4f}, {high:+.4f}]",
         ])  # fmt: skip
     return Table("Modes of the decoder", header, cells)

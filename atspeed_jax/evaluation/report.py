@@ -17,12 +17,14 @@ import json
 import math
 import os
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from atspeed_jax.evaluation import precision, savings
 from atspeed_jax.evaluation.plots import draw_plots
 from atspeed_jax.evaluation.quality import BASELINES, HABITS
 from atspeed_jax.evaluation.tables import markdown, plain, report_tables
@@ -79,7 +81,8 @@ def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence
     body = [markdown(table) for table in report_tables(report)]
     title = f"# Speculative beam search on {report['dataset']['name']}\n"
     notes = "AS@K: accept steps, levels minus target calls. WS@K: speed-up in wall time at batch 1. –: not measured.\n"
-    write_text(directory / "report.md", "\n".join([title, *body, notes, *pictures]))
+    words = ["## In words\n", *(f"- {sentence}" for sentence in in_words(report)), ""]
+    write_text(directory / "report.md", "\n".join([title, *body, *words, notes, *pictures]))
     write_json(directory / "report.json", report)  # last: its presence means that the report is complete
 
 
@@ -94,10 +97,17 @@ def read_report(directory: Path) -> dict:
 
 
 def format_table(report: Mapping) -> str:
-    """The tables of the report as text for a terminal. Raises ReportError as validate_report does."""
+    """The tables of the report and what follows from them (`in_words`) as text for a terminal. Raises ReportError as
+    validate_report does."""
     report = to_plain(report)
     validate_report(report)
-    return "\n".join(plain(table) for table in report_tables(report))
+    words = (textwrap.fill(sentence, 118) for sentence in in_words(report))
+    return "\n".join([*(plain(table) for table in report_tables(report)), *words])
+
+
+def in_words(report: Mapping) -> list[str]:
+    """Sentences: what each drafter saves, and, below float32, whether speculation loses anything by it."""
+    return [*savings.in_words(report["decoding"]), *precision.in_words(report["decoding"])]
 
 
 def validate_report(report: Mapping) -> None:

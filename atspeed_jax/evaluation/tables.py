@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from atspeed_jax.evaluation import precision
 from atspeed_jax.evaluation.quality import HABITS
 
 ABSENT = "–"
@@ -127,7 +128,7 @@ _IDENTITY_HEADER = ["method", "K", "widths", "norm"]
 
 def _calls(rows: Sequence[Mapping]) -> Table:
     header = [*_IDENTITY_HEADER, "users", "target calls", "AS@K", "in one call"]
-    header += ["acceptance by level", "coverage by level", "mismatched", "near ties"]
+    header += ["acceptance by level", "coverage by level", "mismatched", "near ties", *precision.columns(rows)]
     cells = [
         [
             *_identity(row),
@@ -139,6 +140,7 @@ def _calls(rows: Sequence[Mapping]) -> Table:
             _levels(row["coverage_by_level"]),
             _number(row["mismatched_users"], 0),
             _number(row["near_tie_users"], 0),
+            *(precision.cells(row, ABSENT) if precision.columns(rows) else ()),
         ]
         for row in rows
     ]

@@ -30,6 +30,7 @@ CONFIG = EvaluateConfig(
     seed=0,
 )
 DECODE = DecodeConfig(widths=("all",), gamma=1, score_norm="vocab")
+FLOAT32 = SimpleNamespace(target=SimpleNamespace(dtype="float32"))  # decoders that decode nothing
 SPLITS = {
     "train": ([0, 1, 2, 3, 6], [], [3], [5, 5], [], [6]),
     "valid": ([4], [], [], [0], [], []),
@@ -141,7 +142,7 @@ def three_levels(toy):
 
 
 def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
-    evaluation = make(toy, tmp_path)
+    evaluation = make(toy, tmp_path, decoders=FLOAT32)
     evaluation.dataset = three_levels
     users = SimpleNamespace(users=np.arange(4))
     plain_lists = decoded(calls=np.full(4, 3), reached=None, accepted=None, coverage=None)
@@ -181,8 +182,37 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
     assert (baseline["target_calls_mean"], baseline["accept_steps_mean"], baseline["widths"]) == (3, 0, [])
 
 
+def test_below_float32_speculation_is_held_against_plain_beam_search_itself(toy, three_levels, tmp_path, monkeypatch):
+    """In the batch size of the config, and in another."""
+    low = SimpleNamespace(target=SimpleNamespace(dtype="bfloat16"))
+    evaluation = make(toy, tmp_path, decoders=low, batch_size=8)
+    evaluation.dataset, users, asked = three_levels, SimpleNamespace(users=np.arange(4)), []
+    tokens = np.arange(24).reshape(4, 2, 3)
+    score = np.zeros((4, 2))
+
+    def lists(setting, users, batch_size=None):
+        asked.append((setting.method, batch_size))
+        changed = {"speculative": 2, "beam_search": 0 if batch_size is None else 1}[setting.method]  # users whose ids
+        swapped = np.where(np.arange(4)[:, None, None] < changed, tokens[:, ::-1], tokens)
+        return decoded(tokens=swapped, score=score + changed / 4)
+
+    monkeypatch.setattr(evaluation, "decoded", lists)
+    monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
+    monkeypatch.setattr(module, "count_differences", lambda *arguments: (1, 2))
+    row = evaluation.row(speculative("draft", 2, DECODE), users)
+    found = row["agreement"]
+    assert (row["mismatched_users"], row["near_tie_users"]) == (1, 2) and ("beam_search", 2) in asked
+    assert (found["same_list"], found["items_shared"], found["score_gap"], found["largest_gap"]) == (0.5, 1, 0.5, 0.5)
+    assert found["itself"] == {"same_list": 0.75, "items_shared": 1, "score_gap": 0.25, "largest_gap": 0.25}
+    assert (found["dtype"], found["itself_batch_size"], found["loses_more"]) == ("bfloat16", 2, ["score_gap"])
+    assert "agreement" not in evaluation.row(plain(2, "vocab"), users)
+    exact = make(toy, tmp_path / "exact", decoders=FLOAT32)
+    exact.dataset, exact.decoded, exact.batches = three_levels, evaluation.decoded, evaluation.batches
+    assert "agreement" not in exact.row(speculative("draft", 2, DECODE), users)
+
+
 def test_a_level_nobody_reached_has_no_share(toy, three_levels, tmp_path, monkeypatch):
-    evaluation = make(toy, tmp_path)
+    evaluation = make(toy, tmp_path, decoders=FLOAT32)
     evaluation.dataset = three_levels
     nobody = decoded(reached=np.array([[1, 0]] * 4, bool), accepted=np.zeros((4, 2), bool))
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atspeed_jax.evaluation.lists import Lists, differing, overlap
+from atspeed_jax.evaluation.lists import Lists, agreement, differing, overlap
 
 
 def lists(*users) -> Lists:
@@ -53,3 +53,21 @@ def test_overlap(a, b, share):
     """Users are kept apart: the second has the lists the other way round."""
     first, second = ([(codes, -1.0) for codes in user] for user in (a, b))
     assert overlap(lists(first, second), lists(second, first)).tolist() == pytest.approx([share, share])
+
+
+def test_agreement():
+    """Items shared wherever they are, gaps of these alone, and the same list whatever its scores."""
+    same = [((4, 7), -1.5), ((2, 8), -2.0), (None, -3.0)]
+    moved = [((2, 8), -1.0), ((9, 9), -1.5), ((4, 7), -2.0)]
+    nothing = [((5, 5), -1.0), (None, 0.0), (None, 0.0)]
+    found = agreement(lists(same, moved, nothing), lists(ONE, ONE, ONE))
+    assert found.same_list.tolist() == [1, 0, 0]
+    assert found.items_shared.tolist() == pytest.approx([1, 2 / 3, 0])
+    assert found.score_gap.tolist() == [0.25, 1.0, 0]
+    assert found.largest_gap.tolist() == [0.5, 1.0, 0]
+    assert found.figures == {
+        "same_list": pytest.approx(1 / 3),
+        "items_shared": pytest.approx(5 / 9),
+        "score_gap": pytest.approx(1.25 / 3),
+        "largest_gap": 1.0,
+    }

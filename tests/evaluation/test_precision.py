@@ -1,0 +1,80 @@
+"""Speculation held against plain beam search itself, on made-up users."""
+
+import numpy as np
+import pytest
+
+from atspeed_jax.evaluation import precision
+from atspeed_jax.evaluation.lists import Agreement
+
+HOW = {"dtype": "bfloat16", "batch_size": 4, "samples": 200, "seed": 0}
+
+
+def agreement(same: float, shared: float, gap: float, users: int = 100) -> Agreement:
+    """So large a share of the users has the same list; all share items and gaps alike."""
+    every = np.ones(users)
+    return Agreement((np.arange(users) < same * users).astype(float), shared * every, gap * every, 2 * gap * every)
+
+
+def test_which_dtypes_are_low():
+    assert [precision.is_low(name) for name in ("bfloat16", "float16", "float32", "float64")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(("size", "other"), [(64, 16), (4, 1), (3, 4), (1, 4)])
+def test_the_other_batch_size_is_another(size, other):
+    assert precision.other_batch_size(size) == other
+
+
+@pytest.mark.parametrize(
+    ("own", "loses_more"),
+    [
+        ((0.70, 0.99, 0.01), []),
+        ((0.75, 1.0, 0.005), []),
+        ((0.50, 0.99, 0.01), ["same_list"]),
+        ((0.70, 0.98, 0.01), ["items_shared"]),
+        ((0.70, 0.99, 0.02), ["score_gap"]),
+    ],
+)
+def test_what_is_lost_beyond_what_plain_beam_search_loses_to_itself(own, loses_more):
+    found = precision.compare(agreement(*own), agreement(0.70, 0.99, 0.01), **HOW)
+    assert found["loses_more"] == loses_more
+    assert found["itself"] == agreement(0.70, 0.99, 0.01).figures
+    assert {name: found[name] for name in found["itself"]} == agreement(*own).figures
+
+
+def test_a_difference_within_chance_is_no_loss():
+    """One user of a hundred less has the same list."""
+    assert precision.compare(agreement(0.69, 0.99, 0.01), agreement(0.70, 0.99, 0.01), **HOW)["loses_more"] == []
+
+
+def rows(*owns) -> list[dict]:
+    measured = [precision.compare(agreement(*own), agreement(0.70, 0.99, 0.01), **HOW) for own in owns]
+    return [{"K": 20, "drafter": "draft", "agreement": one} for one in measured] + [{"K": 20, "drafter": "none"}]
+
+
+def test_cells_show_plain_beam_search_beside():
+    (own, alone) = rows((0.5, 1.0, 0.0))
+    assert precision.columns([own, alone]) == [
+        "same list (itself)",
+        "items shared (itself)",
+        "score gap (itself)",
+        "largest (itself)",
+    ]
+    assert precision.cells(own, "-") == ["0.500 (0.700)", "1.0000 (0.9900)", "0.00000 (0.01000)", "0.0000 (0.0200)"]
+    assert precision.cells(alone, "-") == ["-"] * 4 and precision.columns([alone]) == []
+
+
+def test_the_report_says_whether_more_is_lost():
+    beside = "plain beam search does against itself in batches of 4"
+    assert precision.in_words(rows((0.7, 0.99, 0.01), (0.9, 1.0, 0.0))) == [
+        f"In bfloat16 speculation loses no more against plain beam search than {beside}."
+    ]
+    assert precision.in_words(rows((0.7, 0.99, 0.01), (0.5, 0.9, 0.01))) == [
+        f"In bfloat16 speculation loses more against plain beam search than {beside} (K = 20, draft: same list, items "
+        "shared)."
+    ]
+    assert precision.in_words([{"K": 20, "drafter": "none"}]) == []
