@@ -264,12 +264,13 @@ class Evaluation:
         alone, keys = self.decoded(setting.baseline, users), self.keys(setting, users)
         compared = self.decoders, setting, setting.baseline, decoded, alone, self.batches(users), keys
         counts = dict(zip(("mismatched_users", "near_tie_users"), count_differences(*compared), strict=True))
-        dtype, size = self.decoders.target.dtype, precision.other_batch_size(self.config.batch_size)
-        if setting.method == "beam_search" or not precision.is_low(dtype):
+        model, size = self.decoders.target, precision.other_batch_size(self.config.batch_size)
+        if setting.method == "beam_search" or not precision.is_low(model):
             return counts
         itself = agreement(self.decoded(setting.baseline, users, batch_size=size), alone)
-        how = {"batch_size": size, "samples": self.config.bootstrap_samples, "seed": self.config.seed}
-        return counts | {"agreement": precision.compare(agreement(decoded, alone), itself, dtype=dtype, **how)}
+        how = {"arithmetic": model.arithmetic, "batch_size": size}
+        how |= {"samples": self.config.bootstrap_samples, "seed": self.config.seed}
+        return counts | {"agreement": precision.compare(agreement(decoded, alone), itself, **how)}
 
     def _remembered(self, name: str, measure: Callable[[], dict]) -> dict:
         return files.remembered(self.directory / f"{name}.json", measure, self.say)

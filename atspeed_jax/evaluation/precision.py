@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from atspeed_jax.evaluation.lists import Agreement
 from atspeed_jax.evaluation.metrics import paired_difference
+from atspeed_jax.models.llama import LlamaConfig
 
 # Key of a figure, its column, and its format; "(itself)" is plain beam search at another batch size.
 FIGURES = (
@@ -22,9 +23,9 @@ FIGURES = (
 )
 
 
-def is_low(dtype: str) -> bool:
-    """Whether a model of this dtype computes below float32."""
-    return jnp.finfo(dtype).bits < 32
+def is_low(model: LlamaConfig) -> bool:
+    """Whether a model computes below float32, by its dtype or by the precision of its products."""
+    return jnp.finfo(model.dtype).bits < 32 or model.precision != "highest"
 
 
 def other_batch_size(batch_size: int) -> int:
@@ -32,7 +33,7 @@ def other_batch_size(batch_size: int) -> int:
     return batch_size // 4 or 4
 
 
-def compare(own: Agreement, itself: Agreement, *, dtype: str, batch_size: int, samples: int, seed: int) -> dict:
+def compare(own: Agreement, itself: Agreement, *, arithmetic: str, batch_size: int, samples: int, seed: int) -> dict:
     """The "agreement" of a row: figures of `own`, of speculation with plain beam search; "itself", those of plain beam
     search with itself at `batch_size`; and "loses_more", the figures that are surely worse in `own`: beyond the 95 %
     interval of the difference, in pairs over the users."""
@@ -43,7 +44,12 @@ def compare(own: Agreement, itself: Agreement, *, dtype: str, batch_size: int, s
     }
     low = {name: paired_difference(each, 0 * each, samples=samples, seed=seed).low for name, each in lost.items()}
     loses_more = [name for name, bound in low.items() if bound > 0]
-    about = {"dtype": dtype, "itself": itself.figures, "itself_batch_size": batch_size, "loses_more": loses_more}
+    about = {
+        "arithmetic": arithmetic,
+        "itself": itself.figures,
+        "itself_batch_size": batch_size,
+        "loses_more": loses_more,
+    }
     return own.figures | about
 
 
@@ -71,7 +77,6 @@ def in_words(rows: Sequence[Mapping]) -> list[str]:
         for row in measured
         if row["agreement"]["loses_more"]
     ]
+    more = f"more against plain beam search ({'; '.join(worse)})" if worse else "no more against plain beam search"
     beside = f"plain beam search does against itself in batches of {about['itself_batch_size']}"
-    if not worse:
-        return [f"In {about['dtype']} speculation loses no more against plain beam search than {beside}."]
-    return [f"In {about['dtype']} speculation loses more against plain beam search than {beside} ({'; '.join(worse)})."]
+    return [f"Computing in {about['arithmetic']}, speculation loses {more} than {beside}."]

@@ -11,8 +11,8 @@ NOTICED = 0.005  # what the two digits of a figure show
 
 
 def in_words(rows: Sequence[Mapping]) -> list[str]:
-    """One sentence per drafter, at the widths it is measured with first: calls and time it saves at every K, and where
-    it saves nothing.
+    """One sentence per drafter, at the widths that each K is measured with first: calls and time it saves, and where it
+    saves nothing.
 
     A draft model saves calls if it saves more than the popularity prior at the same K and widths, which needs no model.
     Time is saved if a list comes sooner than by plain beam search at batch 1.
@@ -20,22 +20,24 @@ def in_words(rows: Sequence[Mapping]) -> list[str]:
     speculative = [row for row in rows if row["method"] == "speculative" and row["accept_steps_mean"] is not None]
     sentences = []
     for drafter in dict.fromkeys(row["drafter"] for row in speculative):
-        own = [row for row in speculative if row["drafter"] == drafter]
-        own = [row for row in own if _way(row) == _way(own[0])]
+        own = {row["K"]: row for row in reversed(speculative) if row["drafter"] == drafter}
+        own = [own[k] for k in dict.fromkeys(row["K"] for row in speculative) if k in own]
+        ways = [_way(row) for row in own]
         alike = [row for row in speculative if drafter == "draft" and row["drafter"] == "popularity"]
-        prior = {row["K"]: row["accept_steps_mean"] for row in alike if _way(row) == _way(own[0])}
+        prior = {row["K"]: row["accept_steps_mean"] for row in alike if _way(row) in ways}
         sentences.append(_sentence(drafter, own, prior))
     return sentences
 
 
 def _way(row: Mapping) -> tuple:
-    return tuple(row["widths"] or ()), row.get("budget"), row["mode"], row["score_norm"]
+    return row["K"], tuple(row["widths"] or ()), row.get("budget"), row["mode"], row["score_norm"]
 
 
 def _sentence(drafter: str, own: Sequence[Mapping], prior: Mapping[int, float]) -> str:
     """own: the drafter's rows, one per K; prior: calls that the popularity prior saves, by K."""
     whole = own[0]["target_calls_mean"] + own[0]["accept_steps_mean"]
-    text = f"{NAMES.get(drafter, drafter)} (widths {widths_label(own[0]['widths'], own[0].get('budget'))}) saves "
+    widths = list(dict.fromkeys(widths_label(row["widths"], row.get("budget")) for row in own))
+    text = f"{NAMES.get(drafter, drafter)} (widths {'; '.join(widths)}) saves "
     text += f"{_figures(row['accept_steps_mean'] for row in own)} of {whole:g} target calls per user"
     text += f" at K = {_join(row['K'] for row in own)}"
     if prior:

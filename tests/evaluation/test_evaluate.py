@@ -30,7 +30,10 @@ CONFIG = EvaluateConfig(
     seed=0,
 )
 DECODE = DecodeConfig(widths=("all",), gamma=1, score_norm="vocab")
-FLOAT32 = SimpleNamespace(target=SimpleNamespace(dtype="float32"))  # decoders that decode nothing
+FLOAT32, BFLOAT16 = (  # decoders that decode nothing
+    SimpleNamespace(target=SimpleNamespace(dtype=dtype, precision="highest", arithmetic=f"as {dtype}"))
+    for dtype in ("float32", "bfloat16")
+)
 SPLITS = {
     "train": ([0, 1, 2, 3, 6], [], [3], [5, 5], [], [6]),
     "valid": ([4], [], [], [0], [], []),
@@ -184,8 +187,7 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
 
 def test_below_float32_speculation_is_held_against_plain_beam_search_itself(toy, three_levels, tmp_path, monkeypatch):
     """In the batch size of the config, and in another."""
-    low = SimpleNamespace(target=SimpleNamespace(dtype="bfloat16"))
-    evaluation = make(toy, tmp_path, decoders=low, batch_size=8)
+    evaluation = make(toy, tmp_path, decoders=BFLOAT16, batch_size=8)
     evaluation.dataset, users, asked = three_levels, SimpleNamespace(users=np.arange(4)), []
     tokens = np.arange(24).reshape(4, 2, 3)
     score = np.zeros((4, 2))
@@ -204,7 +206,8 @@ def test_below_float32_speculation_is_held_against_plain_beam_search_itself(toy,
     assert (row["mismatched_users"], row["near_tie_users"]) == (1, 2) and ("beam_search", 2) in asked
     assert (found["same_list"], found["items_shared"], found["score_gap"], found["largest_gap"]) == (0.5, 1, 0.5, 0.5)
     assert found["itself"] == {"same_list": 0.75, "items_shared": 1, "score_gap": 0.25, "largest_gap": 0.25}
-    assert (found["dtype"], found["itself_batch_size"], found["loses_more"]) == ("bfloat16", 2, ["score_gap"])
+    assert found["arithmetic"] == "as bfloat16"
+    assert (found["itself_batch_size"], found["loses_more"]) == (2, ["score_gap"])
     assert "agreement" not in evaluation.row(plain(2, "vocab"), users)
     exact = make(toy, tmp_path / "exact", decoders=FLOAT32)
     exact.dataset, exact.decoded, exact.batches = three_levels, evaluation.decoded, evaluation.batches

@@ -123,6 +123,17 @@ def test_the_table_says_what_was_measured(made):
     assert tolerant[:5] == ["speculative, draft model", "strict, tolerance 0.3", "trie", "3", "all, 10"]
 
 
+def test_below_float32_the_table_shows_how_far_lists_are(made):
+    """Beside plain beam search and itself; a row without lists of the target's own has none."""
+    figures = {"same_list": 0.5, "items_shared": 0.75, "score_gap": 0.25, "largest_gap": 0.5}
+    _, rows = made
+    assert "same list (itself)" not in mode_table(rows).header
+    table = mode_table([rows[0] | {"agreement": figures | {"itself": figures}}, *rows[1:]])
+    shown = [dict(zip(table.header, cells, strict=True)) for cells in table.rows]
+    assert [cells["same list (itself)"] for cells in shown] == ["0.500 (0.500)", *["–"] * (len(rows) - 1)]
+    assert shown[0]["items shared (itself)"] == "0.7500 (0.7500)"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"seeds": 0}, "at least one seed"), ({"main_beams": (4,)}, "main_beams=.4,.: K 4 is not among beams=.3,.")],

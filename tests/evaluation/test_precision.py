@@ -1,12 +1,14 @@
 """Speculation held against plain beam search itself, on made-up users."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from atspeed_jax.evaluation import precision
 from atspeed_jax.evaluation.lists import Agreement
 
-HOW = {"dtype": "bfloat16", "batch_size": 4, "samples": 200, "seed": 0}
+HOW = {"arithmetic": "bfloat16, logits in float32", "batch_size": 4, "samples": 200, "seed": 0}
 
 
 def agreement(same: float, shared: float, gap: float, users: int = 100) -> Agreement:
@@ -15,13 +17,18 @@ def agreement(same: float, shared: float, gap: float, users: int = 100) -> Agree
     return Agreement((np.arange(users) < same * users).astype(float), shared * every, gap * every, 2 * gap * every)
 
 
-def test_which_dtypes_are_low():
-    assert [precision.is_low(name) for name in ("bfloat16", "float16", "float32", "float64")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+@pytest.mark.parametrize(
+    ("changes", "low"),
+    [
+        ({"dtype": "bfloat16"}, True),
+        ({"dtype": "float16"}, True),
+        ({"dtype": "float32"}, False),
+        ({"dtype": "float32", "precision": "high"}, True),
+        ({"dtype": "float64"}, False),
+    ],
+)
+def test_which_models_compute_below_float32(toy, changes, low):
+    assert precision.is_low(dataclasses.replace(toy.decoders.target, **changes)) is low
 
 
 @pytest.mark.parametrize(("size", "other"), [(64, 16), (4, 1), (3, 4), (1, 4)])
@@ -69,12 +76,11 @@ def test_cells_show_plain_beam_search_beside():
 
 
 def test_the_report_says_whether_more_is_lost():
-    beside = "plain beam search does against itself in batches of 4"
-    assert precision.in_words(rows((0.7, 0.99, 0.01), (0.9, 1.0, 0.0))) == [
-        f"In bfloat16 speculation loses no more against plain beam search than {beside}."
-    ]
-    assert precision.in_words(rows((0.7, 0.99, 0.01), (0.5, 0.9, 0.01))) == [
-        f"In bfloat16 speculation loses more against plain beam search than {beside} (K = 20, draft: same list, items "
-        "shared)."
-    ]
+    begin = "Computing in bfloat16, logits in float32, speculation loses"
+    end = "than plain beam search does against itself in batches of 4."
+    fine = rows((0.7, 0.99, 0.01), (0.9, 1.0, 0.0))
+    assert precision.in_words(fine) == [f"{begin} no more against plain beam search {end}"]
+    worse = rows((0.7, 0.99, 0.01), (0.5, 0.9, 0.01))
+    lost = "(K = 20, draft: same list, items shared)"
+    assert precision.in_words(worse) == [f"{begin} more against plain beam search {lost} {end}"]
     assert precision.in_words([{"K": 20, "drafter": "none"}]) == []

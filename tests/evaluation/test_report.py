@@ -67,14 +67,14 @@ def test_the_printed_table_shows_the_figures(report):
 def test_the_table_ends_with_sentences(tmp_path, report):
     """What each drafter saves; below float32 also whether it loses anything."""
     agreement = {"same_list": 0.7, "items_shared": 0.99, "score_gap": 0.001, "largest_gap": 0.01}
-    about = {"dtype": "bfloat16", "itself": agreement, "itself_batch_size": 4, "loses_more": []}
+    about = {"arithmetic": "bfloat16", "itself": agreement, "itself_batch_size": 4, "loses_more": []}
     report["decoding"][1]["agreement"] = agreement | about
     text, sentences = format_table(report), report_module.in_words(report)
     assert " ".join(text.split()).endswith(" ".join(sentences))
     draft, prior, low = sentences
     assert draft.startswith("The draft model (widths all, 64, 96) saves 2.62 and 2.94 of 4 target calls per user")
     assert prior.startswith("The popularity prior (widths all, 64, 96) saves 2.00 of 4 target calls")
-    assert low.startswith("In bfloat16 speculation loses no more") and "0.700 (0.700)" in text
+    assert low.startswith("Computing in bfloat16, speculation loses no more") and "0.700 (0.700)" in text
     write_report(tmp_path, report, {})
     written = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(f"\n- {sentence}\n" in written for sentence in (draft, prior, low))

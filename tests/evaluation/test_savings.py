@@ -71,6 +71,14 @@ def test_the_k_at_which_nothing_is_saved_are_named():
     assert sentence.endswith("0.50 times as fast as by plain beam search: this draft saves nothing here at K = 20.")
 
 
+def test_widths_that_a_larger_k_needs_are_named():
+    wider = {"widths": ["all", 100, 100]}
+    prior = [row("popularity", 20, 2.0, 0.5), row("popularity", 100, 1.0, 0.5, **wider)]
+    sentence, _ = words(row("draft", 20, 2.5, 0.5), row("draft", 100, 1.5, 0.5, **wider), *prior)
+    assert sentence.startswith("The draft model (widths all, 64, 96; all, 100, 100) saves 2.50 and 1.50 of 4 target")
+    assert "which needs no model, 2.00 and 1.00)" in sentence
+
+
 def test_nothing_measured_nothing_said():
     assert savings.in_words([]) == words(row("draft", 20, 1.0, 1.0, accept_steps_mean=None)) == []
 
