@@ -5,6 +5,7 @@ With one process, all of it does nothing.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import signal
@@ -18,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
+SRUN_SAYS = "SLURM_STEP_NODELIST"  # a variable of what srun starts; a job has SLURM_JOB_ID without it
 HEARTBEAT_S = 30  # after so long without a word a process counts as dead, and the others end
 
 
@@ -48,8 +50,15 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
         limits = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": 2 * HEARTBEAT_S}
         jax.distributed.initialize(coordinator, count, number, **limits)
     except (RuntimeError, ValueError, OSError, OverflowError) as error:
+        job = os.environ.get("SLURM_JOB_ID")
+        if coordinator is None and job is not None and SRUN_SAYS not in os.environ:
+            raise ProcessError(
+                f"this process is in SLURM job {job}, but srun did not start it, and srun says which of the processes "
+                "it is: put srun in front of the command, or submit it with launch/pods/slurm.sh"
+            ) from error
+        who = "this process" if number is None else f"process {number} of {count}"
         raise ProcessError(
-            f"process {number} of {count} did not join at {coordinator or 'the address the cluster gives'} ({error}): "
+            f"{who} did not join at {coordinator or 'the address the cluster gives'} ({error}): "
             "is its port free there, and was every process started?"
         ) from error
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():

@@ -147,6 +147,36 @@ def test_sigterm_in_one_of_them_stops_all_after_the_same_step(tmp_path):
     assert {int(re.search(r"saved at step (\d+)", one)[1]) for one in said} < set(range(int(saved) + 1, 60))
 
 
+@pytest.mark.parametrize(
+    ("variables", "coordinator", "message"),
+    [
+        (
+            {"SLURM_JOB_ID": "17"},
+            None,
+            "in SLURM job 17, but srun did not start it, .*: put srun in front of ",
+        ),
+        (
+            {"SLURM_JOB_ID": "17", "SLURM_STEP_NODELIST": "a,b"},
+            None,
+            "this process did not join at the address",
+        ),
+        ({"SLURM_JOB_ID": "17"}, "a:1", "process 1 of 2 did not join at a:1 .no such host.: is its port free"),
+        ({}, None, "this process did not join at the address the cluster gives"),
+    ],
+)
+def test_who_does_not_join_learns_why(monkeypatch, variables, coordinator, message):
+    def initialize(*_, **__):
+        raise ValueError("no such host")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    for name in ("SLURM_JOB_ID", "SLURM_STEP_NODELIST"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ProcessError, match=message):
+        processes.join(*((coordinator, 2, 1) if coordinator else (None, None, None)))
+
+
 @pytest.mark.slow
 def test_sigterm_ends_one_process_that_joined_nobody():
     with socket.socket() as free:

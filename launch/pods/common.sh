@@ -32,6 +32,7 @@ parse() {
   [[ " $mains " == *" $MAIN "* ]] || fail "there is no main $MAIN; expected one of $mains"
   NAME=${NAME:-${MAIN#launch.}}
   local text
+  no_urls
   for text in "$SETUP" "$PYTHON" ${FLAGS[@]+"${FLAGS[@]}"}; do
     [[ $text != *$'\n'* ]] || fail "a line break in ${text%%$'\n'*}...: a job's command is one line"
   done
@@ -61,14 +62,34 @@ word() {
   done
 }
 
-# Where there is no storage of that name on the job's hosts, what a relative path names is lost with them, or not found.
-absolute_paths() {
-  local previous='' flag names='workdir|data_dir|borrow|checkpoint|input|output|json'
+PATHS='workdir|data_dir|borrow|checkpoint|input|output|json|config'
+
+# Prints every flag of the main that is a path, as --flag=value.
+path_flags() {
+  local previous='' flag
   for flag in ${FLAGS[@]+"${FLAGS[@]}"}; do
-    [[ $previous =~ ^--?($names)$ ]] && flag=$previous=$flag
-    [[ ! $flag =~ ^--?($names)=[^/] ]] || fail "$flag: expected an absolute path, on storage that all hosts mount"
+    [[ $previous =~ ^--?($PATHS)$ ]] && flag=$previous=$flag
+    [[ ! $flag =~ ^--?($PATHS)= ]] || printf '%s\n' "$flag"
     previous=$flag
   done
+}
+
+# The mains read and write through the file system alone: gs://bucket/run would be a local directory "gs:".
+no_urls() {
+  local text
+  while read -r text; do
+    [[ ! $text =~ ^[^=]*=[A-Za-z][A-Za-z0-9+.-]*:// ]] ||
+      fail "$text: expected a path; mount the storage on every host and give the path where it is mounted"
+  done < <(path_flags; printf 'LOGS=%s\nCODE_DIR=%s\n' "${LOGS:-}" "${CODE_DIR:-}")
+}
+
+# Where there is no storage of that name on the job's hosts, what a relative path names is lost with them, or not found.
+absolute_paths() {
+  local flag
+  while read -r flag; do
+    [[ ! $flag =~ ^[^=]*=[^/] || $flag =~ ^--?config= ]] ||
+      fail "$flag: expected an absolute path, on storage that all hosts mount"
+  done < <(path_flags)
 }
 
 tool() { command -v "$1" >/dev/null || fail "$1 is not installed or not on PATH: $2"; }

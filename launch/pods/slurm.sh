@@ -10,7 +10,7 @@ set -euo pipefail
 
 NAME=${NAME:-}                       # of the job; the main's if empty
 NODES=${NODES:-1}
-GPUS_PER_NODE=${GPUS_PER_NODE:-0}    # 0: none is asked for
+GPUS_PER_NODE=${GPUS_PER_NODE:-0}    # such as 8, or a100:8 of that type; 0: none is asked for
 CPUS_PER_TASK=${CPUS_PER_TASK:-}     # empty: what the cluster gives
 TIME_LIMIT=${TIME_LIMIT:-}           # such as 24:00:00; empty: that of the partition
 PARTITION=${PARTITION:-}
@@ -26,18 +26,42 @@ EXTRA_FLAGS=${EXTRA_FLAGS:-}         # more options of sbatch, such as '--qos=hi
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 parse "$@"
 require NODES PYTHON LOGS
-whole NODES GPUS_PER_NODE GRACE MAX_RESTARTS
+whole NODES GRACE MAX_RESTARTS
 word NAME CPUS_PER_TASK TIME_LIMIT PARTITION ACCOUNT LOGS
 
+[[ $GPUS_PER_NODE =~ ^([A-Za-z0-9_.-]+:)?([0-9]+)$ ]] ||
+  fail "GPUS_PER_NODE=$GPUS_PER_NODE: expected a whole number, or TYPE:NUMBER such as a100:8"
+GPUS=${BASH_REMATCH[2]}
+read -ra extra <<<"$EXTRA_FLAGS"
+
+# In SLURM JAX gives a process one device unless it is told which: this script tells it of those that it asks for itself.
+gpus_asked_elsewhere() {
+  local name previous='' flag
+  for flag in ${extra[@]+"${extra[@]}"}; do
+    [[ $previous =~ ^(-G|--gpus|--gpus-per-(node|task|socket)|--gres|--tres-per-(node|task|job|socket))$ ]] &&
+      flag=$previous=$flag
+    case $flag in
+      -G?* | --gpus=* | --gpus-per-*=* | --gres=*gpu* | --tres-per-*=*gpu*) printf 'EXTRA_FLAGS=%s\n' "$flag" ;;
+    esac
+    previous=$flag
+  done
+  for name in SBATCH_GPUS SBATCH_GPUS_PER_NODE SBATCH_GPUS_PER_TASK SBATCH_GRES SBATCH_TRES_PER_TASK; do
+    flag=${!name:-}
+    [[ -z $flag || ( $name == SBATCH_*RES* && $flag != *gpu* ) ]] || printf '%s\n' "$name=$flag"
+  done
+}
+asked=$(gpus_asked_elsewhere)
+[[ -z $asked ]] ||
+  fail "${asked%%$'\n'*}: each process would use one of these devices; ask with GPUS_PER_NODE=NUMBER or TYPE:NUMBER instead"
+
 options=("--job-name=$NAME" "--nodes=$NODES" --ntasks-per-node=1)
-((GPUS_PER_NODE == 0)) || options+=("--gpus-per-node=$GPUS_PER_NODE")
+((GPUS == 0)) || options+=("--gpus-per-node=$GPUS_PER_NODE")
 [[ -z $CPUS_PER_TASK ]] || options+=("--cpus-per-task=$CPUS_PER_TASK")
 [[ -z $TIME_LIMIT ]] || options+=("--time=$TIME_LIMIT")
 [[ -z $PARTITION ]] || options+=("--partition=$PARTITION")
 [[ -z $ACCOUNT ]] || options+=("--account=$ACCOUNT")
 # Without "B:" the signal goes to srun's tasks, not to the shell below. A requeued job goes on in the same log.
 options+=("--output=$LOGS/%x-%j.log" --open-mode=append --requeue "--signal=TERM@$GRACE")
-read -ra extra <<<"$EXTRA_FLAGS"
 options+=(${extra[@]+"${extra[@]}"})
 
 # srun does not take --cpus-per-task over from the job (since SLURM 22.05). The first task that ends must not take the
@@ -50,8 +74,7 @@ batch_file() {
   echo 'trap : TERM  # if SLURM ends the whole job, this shell waits for its tasks to save'
   echo "cd $(quoted "$PWD") || exit"
   [[ -z $SETUP ]] || echo "$SETUP"
-  # In SLURM JAX gives a process one device unless it is told which.
-  ((GPUS_PER_NODE == 0)) || echo "export JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((GPUS_PER_NODE - 1)))"
+  ((GPUS == 0)) || echo "export JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((GPUS - 1)))"
   echo 'status=0'
   echo "$(quoted "${step[@]}") $(program) || status=\$?"
   # 143: SIGTERM itself, to a stage that needs no saving. A job that is cancelled is no longer RUNNING.

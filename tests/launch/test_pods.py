@@ -194,6 +194,21 @@ MISTAKES = {
     "another": ("tpu_vm", ["launch.pipeline", "--", "--workdir", "x"], {}, "--workdir=x: expected an absolute path"),
     "borrowed": ("xpk", ["launch.sweep", "--", "--borrow=/a", "--borrow=b"], {}, "--borrow=b: expected an absolute"),
     "an output": ("xpk", ["launch.recommend", "--", "-output", "b"], {}, "-output=b: expected an absolute path"),
+    "a bucket": ("slurm", ["launch.pipeline", "--", "--workdir=gs://b/r"], {}, "--workdir=gs://b/r: expected a path;"),
+    "a bucket apart": (
+        "xpk",
+        ["launch.sweep", "--", "--borrow", "s3://b"],
+        {},
+        "--borrow=s3://b: expected a path; mou",
+    ),
+    "a bucket of logs": ("slurm", ["launch.pipeline"], {"LOGS": "gs://b"}, "LOGS=gs://b: expected a path; mount"),
+    "a bucket of code": ("tpu_vm", ["launch.pipeline"], {"CODE_DIR": "gs://b"}, "CODE_DIR=gs://b: expected a path; mo"),
+    "GPUs": (
+        "slurm",
+        ["launch.pipeline"],
+        {"GPUS_PER_NODE": "many"},
+        "GPUS_PER_NODE=many: expected a whole number, or",
+    ),
     "no sbatch": ("slurm", ["launch.pipeline"], {}, "sbatch is not installed"),
     "no xpk": ("xpk", ["launch.pipeline"], {}, "xpk is not installed"),
     "no gcloud": ("tpu_vm", ["launch.pipeline"], {}, "gcloud is not installed"),
@@ -209,6 +224,45 @@ def test_a_mistake_ends_in_one_line_before_anything_is_submitted(place, mistake)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"launch/pods/{script}.sh: error: {message}") and done.stderr.count("\n") == 1
     assert not any(place.called(tool) for tool in TOOLS.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("--gres=gpu:4", None),
+        ("--qos=high --gres gpu:a100:4", "--gres=gpu:a100:4"),
+        ("--gres=gpu", None),
+        ("--gres=shard:1,gpu:2", None),
+        ("--gpus=4", None),
+        ("--gpus 4", "--gpus=4"),
+        ("-G 4", "-G=4"),
+        ("-G4", None),
+        ("--gpus-per-task=4", None),
+        ("--gpus-per-task 4", "--gpus-per-task=4"),
+        ("--gpus-per-node=a100:4", None),
+        ("--gpus-per-socket=2", None),
+        ("--tres-per-task=cpu:4,gres/gpu:2", None),
+        ("SBATCH_GRES=gpu:4", None),
+        ("SBATCH_GPUS=4", None),
+        ("SBATCH_GPUS_PER_TASK=4", None),
+    ],
+)
+def test_devices_that_no_process_would_use_are_refused(place, given, named):
+    """In SLURM JAX gives a process one device, unless the job says which it has."""
+    name, _, value = given.partition("=") if given.startswith("SBATCH") else ("EXTRA_FLAGS", "=", given)
+    done = place.run("slurm", "launch.pipeline", **{name: value})
+    told = given if name != "EXTRA_FLAGS" else f"EXTRA_FLAGS={named or given}"
+    assert done.returncode == 2 and not place.called("sbatch")
+    assert done.stderr.startswith(f"launch/pods/slurm.sh: error: {told}: each process would use one of")
+    assert "GPUS_PER_NODE=" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_devices_of_a_type(place):
+    given = GIVEN["slurm"] | {"GPUS_PER_NODE": "a100:2", "EXTRA_FLAGS": "--gres=nvme:1 --gpu-bind=none"}
+    assert place.run("slurm", "launch.pipeline", **given, SBATCH_GRES="nvme:1").returncode == 0
+    options = re.findall(r"^#SBATCH (.*)$", place.text("job"), re.MULTILINE)
+    assert {"--gpus-per-node=a100:2", "--gres=nvme:1", "--gpu-bind=none"} < set(options)
+    assert place.text("environment") == "a  b 0,1"
 
 
 def test_the_stubs_hide_the_schedulers_of_this_machine(place):
