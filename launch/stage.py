@@ -17,6 +17,7 @@ from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.sharding import fitting_mesh
 from atspeed_jax.training.train import TrainingDiverged
 from launch import command_line
+from launch.compilation_cache import keep_programs
 from launch.config import ConfigError, load
 from launch.record import check_writable, is_run, open_made, open_trained, recorded
 
@@ -122,6 +123,7 @@ def start(call, *, required: tuple[str, ...], several: bool = False, first=lambd
         try:
             first()
             join_others(several)
+            keep_programs()
             call()
         except Preempted as stop:
             print(stop, file=sys.stderr)

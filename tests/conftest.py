@@ -1,8 +1,10 @@
 """One run of the whole small pipeline, shared by the tests of everything that needs trained models."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 import small
@@ -16,6 +18,9 @@ from launch.record import record_config
 
 
 def pytest_configure(config):
+    # Nothing that a test starts writes into this user's cache; `mains.run_mains` names a temporary directory.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+    jax.config.update("jax_enable_compilation_cache", False)
     if not hasattr(config, "workerinput"):  # xdist's processes, begun later, inherit it
         emit_plainly()
 
