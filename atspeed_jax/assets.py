@@ -287,9 +287,8 @@ class RunAssets:
         barrier(f"borrow {stage}")
 
     def stage_fingerprint(self, stage: str) -> str:
-        """What "target", "teacher" or "draft_sft" depends on."""
-        names = {"target": "_target_fingerprint", "teacher": "_teacher_fingerprint", "draft_sft": "_sft_fingerprint"}
-        return getattr(self, names[stage])
+        """What a stage with a record ("target", "teacher", "draft_sft", "draft") depends on."""
+        return getattr(self, "_sft_fingerprint" if stage == "draft_sft" else f"_{stage}_fingerprint")
 
     def trained(self, name: str):
         """What the training of a model left: its parameters, or the adapter of a pretrained one."""

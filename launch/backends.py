@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from atspeed_jax import files
+from launch.foresight import Foresight
+from launch.outcomes import ROWS_FILE
 from launch.trials import Trial
 
 PODS = Path(__file__).parent / "pods"
@@ -43,25 +45,40 @@ def submit(backend: str, workdir: Path, todo: Sequence[Trial], again: Collection
             print(f"[{trial.name}] {_waiting(trial.name, earlier)}", flush=True)
             continue
         attempt = earlier["attempt"] + 1 if earlier else 1
-        record = _record(backend, job_name(f"{workdir.name}-{trial.name}", attempt), attempt)
+        record = _record(backend, _next_name(workdir, trial, earlier), attempt)
         if _claim(directory / RECORD_FILE, record):
             print(f"[{trial.name}] {backend}, {record['name']}", flush=True)
             _run(backend, trial.name, directory / RECORD_FILE, record)
 
 
-def preview(backend: str, workdir: Path, todo: Sequence[Trial], again: Collection[str]) -> None:
-    """Prints what would run; raises BackendError for a job that would be refused."""
-    for trial in todo:
-        earlier = read_record(workdir / trial.name)
-        if earlier and trial.name not in again:
+def preview(backend: str, workdir: Path, picked: Sequence[Trial], again: Collection[str], foresight: Foresight) -> None:
+    """Prints what would run, where, and what each of its stages would do.
+
+    Raises BackendError for a job or a trial that would be refused.
+    """
+    for trial in picked:
+        directory, earlier = workdir / trial.name, read_record(workdir / trial.name)
+        if foresight.done(trial):
+            print(f"[{trial.name}] done: {directory / ROWS_FILE}")
+            continue
+        if earlier and earlier["exit"] is None and trial.name not in again:
             print(f"[{trial.name}] {_waiting(trial.name, earlier)}")
-        elif backend == "local":
-            print(f"[{trial.name}] here")
-        else:
-            name = job_name(f"{workdir.name}-{trial.name}", earlier["attempt"] + 1 if earlier else 1)
-            print(f"[{trial.name}]", flush=True)
-            if subprocess.run(_command(backend, trial.name, "--dry_run"), env=os.environ | {"NAME": name}).returncode:
+            continue
+        where = "here" if backend == "local" else f"{backend} job {_next_name(workdir, trial, earlier)}"
+        print(f"[{trial.name}] {where}, in {directory}")
+        try:
+            stages = foresight.stages(trial)
+        except ValueError as error:
+            raise BackendError(f"{trial.name} would be refused: {error}") from error
+        print(*(f"  {stage}" for stage in stages), sep="\n", flush=True)
+        if backend != "local":
+            environment = os.environ | {"NAME": _next_name(workdir, trial, earlier)}
+            if subprocess.run(_command(backend, trial.name, "--dry_run"), env=environment).returncode:
                 raise BackendError(f"launch/pods/{backend}.sh would not submit {trial.name}")
+
+
+def _next_name(workdir: Path, trial: Trial, earlier: dict | None) -> str:
+    return job_name(f"{workdir.name}-{trial.name}", earlier["attempt"] + 1 if earlier else 1)
 
 
 def check_no_jobs(workdir: Path, todo: Sequence[Trial], again: Collection[str]) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
     print(plain(table(rows)), NOTE, sep="\n")
     if path:
         files.write_json(path, {"peak_gib_per_device": peak, "hbm_gib": limit, "steps": rows})
-    print(f"peak_gib_per_device={peak:.2f} of {limit:g}")
+    print(f"Largest peak of a device: {peak:.2f} GiB of {limit:g} GiB, {'too much' if peak > limit else 'which fits'}")
     if peak > limit:
         raise SystemExit(1)
 

@@ -171,7 +171,7 @@ def table(rows: list[dict]) -> Table:
         line("cache, GiB", lambda row: row["cache_gib"]),
         line("others that stay, GiB", lambda row: row["other_gib"]),
         line("temporaries as compiled, GiB", lambda row: row["temporaries_gib"]),
-        line("peak_gib_per_device as compiled", lambda row: row["peak_gib_per_device"]),
+        line("peak as compiled, GiB", lambda row: row["peak_gib_per_device"]),
         line("  activations, estimated, GiB", estimate("activations_gib")),
         line("  logits, estimated, GiB", estimate("logits_gib")),
         line("  gathered weights, estimated, GiB", estimate("gathered_gib")),
@@ -186,6 +186,6 @@ def table(rows: list[dict]) -> Table:
         line("GB over HBM, estimated", lambda row: row["estimate"]["hbm_bytes"] / 1e9),
         line("roofline, ms", lambda row: 1e3 * row["roofline_seconds"], "{:.1f}"),
         line("  bound by", lambda row: row["roofline_bound"], "{}"),
-        line("compiled in, s", lambda row: row["compile_seconds"], "{}"),
+        line("compiled (or loaded) in, s", lambda row: row["compile_seconds"], "{}"),
     ]
     return Table("Per device", ["", *(row["step"] for row in rows)], cells)

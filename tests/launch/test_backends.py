@@ -118,20 +118,30 @@ def test_xpk_gets_a_new_name_for_each_attempt(sweep):
 
 
 def test_a_preview_submits_and_writes_nothing(sweep, capfd, monkeypatch):
+    stages = SimpleNamespace(done=lambda trial: False, stages=lambda trial: ["data: complete", f"draft: {trial.name}"])
     for backend in ("slurm", "xpk", "tpu_vm"):
-        backends.preview(backend, sweep.workdir, sweep.made, ())
+        backends.preview(backend, sweep.workdir, sweep.made, (), stages)
         told = capfd.readouterr().out
-        assert "[kd_0]" in told and "--only=words_0" in told
-    backends.preview("local", sweep.workdir, sweep.made, ())
-    assert capfd.readouterr().out == "[kd_0] here\n[words_0] here\n"
+        job = f"[kd_0] {backend} job my-sweep-kd-0, in {sweep.workdir}/kd_0\n  data: complete\n  draft: kd_0\n"
+        assert told.startswith(job) and "--only=words_0" in told
+    backends.preview("local", sweep.workdir, sweep.made[:1], (), stages)
+    assert capfd.readouterr().out == f"[kd_0] here, in {sweep.workdir}/kd_0\n  data: complete\n  draft: kd_0\n"
     assert not any(map(sweep.called, ("sbatch", "xpk", "gcloud"))) and not (sweep.place / "logs").exists()
     assert not list(sweep.workdir.glob("*/*"))
     backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
-    backends.preview("slurm", sweep.workdir, sweep.made[:1], ())
+    backends.preview("slurm", sweep.workdir, sweep.made[:1], (), stages)
     assert "--resubmit=kd_0" in capfd.readouterr().out
+    backends.preview("slurm", sweep.workdir, sweep.made[:1], ["kd_0"], stages)
+    assert "[kd_0] slurm job my-sweep-kd-0-2, in " in capfd.readouterr().out
     monkeypatch.setenv("NODES", "two")
     with pytest.raises(BackendError, match="would not submit words_0"):
-        backends.preview("slurm", sweep.workdir, sweep.made, ())
+        backends.preview("slurm", sweep.workdir, sweep.made, (), stages)
+    capfd.readouterr()
+    stages.done = lambda trial: trial.name == "kd_0"
+    stages.stages = lambda trial: (_ for _ in ()).throw(ValueError("too wide"))
+    with pytest.raises(BackendError, match="words_0 would be refused: too wide"):
+        backends.preview("local", sweep.workdir, sweep.made, (), stages)
+    assert capfd.readouterr().out.startswith(f"[kd_0] done: {sweep.workdir}/kd_0/rows.json\n[words_0] here")
 
 
 def test_nothing_runs_here_where_a_job_may_be_at_work(sweep):

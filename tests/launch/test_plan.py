@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -32,7 +33,9 @@ def test_figures_are_printed_and_written(done):
     results, report = done
     assert results["fits"].code == 0, results["fits"].err
     out = results["fits"].out
-    assert "300 items with random ids" in out and "peak_gib_per_device=" in out and "Compiled for CPU devices" in out
+    assert "300 items with random ids" in out and "Compiled for CPU devices" in out
+    assert re.search(r"^Largest peak of a device: \d+\.\d\d GiB of 16 GiB, which fits$", out, re.MULTILINE)
+    assert not re.search(r"[a-z]_[a-z]", out[out.index("Per device") :]), "a table of words, not of field names"
     (row,) = report["steps"]
     assert (row["devices"], row["data"], row["fsdp"], row["tensor"], row["rows"]) == (16, 2, 4, 2, 16)
     assert report["peak_gib_per_device"] == row["peak_gib_per_device"] and report["hbm_gib"] == 16
@@ -45,7 +48,7 @@ def test_figures_are_printed_and_written(done):
 def test_what_does_not_fit_ends_with_one():
     flags = ["--devices=8", *ON_MESH, "--hbm_gib=0.001"]
     (result,) = run_mains([("plan", None, TINY, flags, "")], QUICK)
-    assert result.code == 1 and "of 0.001" in result.out and not result.err.count("error")
+    assert result.code == 1 and "of 0.001 GiB, too much" in result.out and not result.err.count("error")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import small
 import small_sweep
 from atspeed_jax import assets
 from atspeed_jax.pipeline import Run
-from launch import record, results, sweep
+from launch import outcomes, record, sweep
 from launch.backends import BackendError
 from launch.config import ConfigError
 from mains import QUICK, run_mains
@@ -102,7 +102,7 @@ def call(tmp_path, monkeypatch):
         words = [shlex.split(command.partition(" ||")[0]) for command in commands]
         return [[word for word in own[own.index("launch.sweep") + 1 :] if word != "--distributed"] for own in words]
 
-    monkeypatch.setattr(results, "rows_of", rows_of)
+    monkeypatch.setattr(outcomes, "rows_of", rows_of)
     call.jobs, call.ran, call.workdir = jobs, ran, workdir
     return call
 
@@ -143,7 +143,7 @@ def test_the_first_of_several_processes_marks_directories_and_all_see_them(call,
     monkeypatch.setattr(record, "is_writer", lambda: False)
     monkeypatch.setattr(sweep, "check_same", lambda value, what: seen.append((what, call.workdir.exists())))
     monkeypatch.setattr(sweep, "check_shared", seen.append)
-    monkeypatch.setattr(results, "find", lambda *_: None)
+    monkeypatch.setattr(outcomes, "find", lambda *_: None)
     call("--only=kd_0")
     assert seen == [("config or --only", False), call.workdir]
     assert not call.workdir.exists()
