@@ -11,6 +11,7 @@ from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.decoders import NO_ITEM, DecodeConfig, plain, speculative, strict
+from atspeed_jax.evaluation.lists import differing
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -48,7 +49,7 @@ def test_users_without_history_and_with_a_long_one(baseline):
 @pytest.mark.parametrize("drafter", ["draft", "popularity"])
 def test_speculative_lists_are_those_of_beam_search(toy, baseline, drafter):
     decoded = decode(toy, speculative(drafter, K, DECODE))
-    assert not decoded.differs(baseline).any()
+    assert not differing(decoded, baseline).any()
     assert decoded.calls.tolist() == [1, 1, 1, 1]  # "all" cannot miss
     assert decoded.accepted.all() and decoded.reached.all() and (decoded.coverage == 1).all()
 
@@ -58,7 +59,7 @@ def test_layers_side_by_side_give_the_same_lists(toy, baseline, drafter):
     apart = SimpleNamespace(catalog=toy.catalog, decoders=toy.decoders.unrolled())
     assert set(apart.decoders.target_params) == {"embedding", "norm", "layers_0"}
     decoded = decode(apart, strict(drafter, K, DECODE))
-    assert not decoded.differs(baseline).any()
+    assert not differing(decoded, baseline).any()
     assert decoded.calls.tolist() == [2 if drafter == "none" else 1] * 4
 
 
@@ -66,7 +67,7 @@ def test_layers_side_by_side_can_be_widened(toy, baseline):
     with jax.enable_x64(True):
         apart = SimpleNamespace(catalog=toy.catalog, decoders=toy.decoders.unrolled().in_float64())
         decoded = decode(apart, plain(K, "vocab"))
-    assert decoded.score.dtype == np.float64 and not decoded.differs(baseline).any()
+    assert decoded.score.dtype == np.float64 and not differing(decoded, baseline).any()
 
 
 def test_layers_side_by_side_without_a_draft(toy):
@@ -85,8 +86,8 @@ def test_any_code_of_a_level_may_follow_under_the_papers_constraint(toy):
     decoded = decode(toy, setting)
     assert (np.sort(decoded.ids) == [NO_ITEM] * 3 + list(range(6))).all()
     strict = dataclasses.replace(speculative("draft", 9, DECODE), constraint="levels")
-    assert not decode(toy, strict).differs(decoded).any()
-    assert decoded.differs(dataclasses.replace(decoded, score=decoded.score - (decoded.ids == NO_ITEM))).all()
+    assert not differing(decode(toy, strict), decoded).any()
+    assert differing(decoded, dataclasses.replace(decoded, score=decoded.score - (decoded.ids == NO_ITEM))).all()
     with pytest.raises(DecodeError, match="constraint='levels' with drafter='popularity'"):
         toy.decoders.build(dataclasses.replace(speculative("popularity", 9, DECODE), constraint="levels"))
 
