@@ -4,6 +4,7 @@ All run as children of one process (tests/helpers/mains.py), because starting Py
 """
 
 import contextlib
+import json
 import re
 import shutil
 import socket
@@ -130,7 +131,8 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def ended(place):
-    """Every case of BAD, a second run of a finished pipeline, and one that was asked to be talkative."""
+    """Every case of BAD, a second run of a finished pipeline, one that was asked to be talkative, and a right start of
+    the run whose first was refused for its widths."""
 
     def filled(text):
         return text.replace("{place}", str(place))
@@ -143,11 +145,17 @@ def ended(place):
     cases += [
         ("pipeline", place / "finished", None, [], ""),
         ("train_target", place / "finished", SMALL, ["--verbosity=0"], ""),
+        ("prepare_data", place / "widths", SMALL, [], ""),
     ]
-    *bad, again, talkative = run_mains(cases, QUICK)
+    *bad, again, talkative, rightly = run_mains(cases, QUICK)
     after = small.snapshot(place)
     return SimpleNamespace(
-        bad=dict(zip(BAD, bad, strict=True)), again=again, talkative=talkative, before=before, after=after
+        bad=dict(zip(BAD, bad, strict=True)),
+        again=again,
+        talkative=talkative,
+        rightly=rightly,
+        before=before,
+        after=after,
     )
 
 
@@ -170,8 +178,12 @@ def test_a_mistake_changes_nothing_that_was_there(ended):
     new = {name for name in ended.after if name not in ended.before}
     ours = ("foreign", "empty", "finished", "file", "prepared", "new3")
     assert not [name for name in new if name.startswith(ours)]
-    stages = {name.split("/")[1] for name in new if name.startswith("widths")}
-    assert stages == {"experiment.json"}  # refused before anything is stored
+
+
+def test_a_start_that_was_refused_leaves_neither_stage_nor_record_in_the_way(ended, place):
+    assert ended.rightly.code == 0 and "was trained with another config" not in ended.rightly.err, ended.rightly.err
+    assert json.loads((place / "widths" / "experiment.json").read_text())["decode"]["widths"] == ["all", 10]
+    assert {entry.name for entry in (place / "widths").iterdir()} == {"data", "experiment.json"}
 
 
 def test_a_finished_pipeline_prints_its_table_and_little_else(ended):
