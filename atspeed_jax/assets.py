@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,8 @@ class RunAssets:
     """One experiment in one working directory: its data, models and trained parameters, each loaded when first asked
     for, and the fingerprint of what each stage depends on.
 
-    config: what it is, or was, trained for; fingerprints are of that alone. serve: how its models decode (None: as
-    they are trained for), which also says that nothing more is trained.
+    config: what it is trained for; fingerprints are of that alone. serve: how its models decode, of a run where nothing
+    more is trained; None: as they are trained for.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class RunAssets:
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
         self.serve, self.is_trained = serve or ServeConfig.of(config), serve is not None
         self.profile_steps: tuple[int, int] | None = None  # of each training that is run, see `fit`
+        self.before_stages: Callable[[], object] = lambda: None  # called when all checks have passed
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -108,7 +109,7 @@ class RunAssets:
         return self.checked(dataset)
 
     def checked(self, dataset: Dataset) -> Dataset:
-        """The dataset as this run's models read it. Nothing is written.
+        """The dataset as this run's models read it. Writes nothing, but calls `before_stages` in the end.
 
         Raises, before any long work, DatasetError if it cannot be trained and measured on, and ValueError for settings
         that cannot work with it or with the devices.
@@ -129,6 +130,7 @@ class RunAssets:
             check_settings(self.config, dataset)
             check_batches(self.config, self.mesh)
         check_mesh({name: self._model(name, dataset) for name in ("target", "draft")}, self.mesh)
+        self.before_stages()
         return dataset
 
     def _with_prompt(self, catalog: Catalog) -> Catalog:

@@ -85,35 +85,40 @@ def open_trained(workdir: Path, given: ExperimentConfig) -> Opened:
 
 def open_made(workdir: Path, given: ExperimentConfig) -> Opened:
     """A run for a main that trains: it is begun, gone on with or, once its draft is finished, opened as by
-    `open_trained`. Makes the directory and the record.
+    `open_trained`. Writes nothing: a start that is refused makes no stage, so `record_config` is for later.
 
-    Until the draft is finished the record is the config of the latest start, since a start that is refused makes no
-    stage: what no stage was made with may still change. Raises WorkdirError, with nothing written, if the directory is
-    foreign or cannot be written, and naming the fields if a stage was made with others.
+    Raises WorkdirError as `check_record`.
     """
-    workdir = Path(workdir).absolute()
-    if workdir.exists() and not workdir.is_dir():
-        raise WorkdirError(f"workdir {workdir} is a file; give --workdir a directory")
-    if is_finished(workdir / "draft"):
+    if is_finished(Path(workdir) / "draft"):
         return open_trained(workdir, given)
-    record_config(workdir, given)
+    check_record(workdir, given)
     return Opened(given, None)
 
 
-def record_config(workdir: Path, given: ExperimentConfig) -> None:
-    """Makes `given` the record of a run that is new, or not finished; raises as `open_made`."""
-    new = not is_run(workdir)
-    if new:
+def check_record(workdir: Path, given: ExperimentConfig) -> bool:
+    """Whether `given` is to be made the record: until the draft is finished, what no stage was made with may change.
+
+    Raises WorkdirError if the directory is foreign or cannot be made or written, and naming the fields if a stage was
+    made with others.
+    """
+    workdir = Path(workdir).absolute()
+    _check_place(workdir)
+    if not is_run(workdir):
         _check_empty(workdir)
-    differences = [] if new else _differences(recorded(workdir), given)
+        return True
+    differences = _differences(recorded(workdir), given)
     _refuse([one for one in differences if _begun(workdir, made_with(one.path))], workdir)
-    if not is_writer():
+    return bool(differences) and not is_finished(workdir / "draft")
+
+
+def record_config(workdir: Path, given: ExperimentConfig) -> None:
+    """Makes `given` the record of a run that is new, or not finished; to be called before a stage is made, when nothing
+    more is to be refused. Of several processes the first does it. Raises WorkdirError as `check_record`."""
+    if not is_writer() or not check_record(workdir, given):
         return
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        check_writable(workdir)
-        if new or differences and not is_finished(workdir / "draft"):
-            write_json(workdir / MARKER_FILE, dataclasses.asdict(given))
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+        write_json(Path(workdir) / MARKER_FILE, dataclasses.asdict(given))
     except OSError as error:
         raise WorkdirError(f"workdir {workdir} cannot be made or written ({error.strerror}); choose another") from error
 
@@ -126,6 +131,16 @@ def check_writable(workdir: Path) -> None:
     """Raises WorkdirError if the directory may not be written to."""
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise WorkdirError(f"workdir {workdir} is not writable; change its permissions or choose another")
+
+
+def _check_place(workdir: Path) -> None:
+    """Raises WorkdirError if there can be no such directory, or it may not be written to."""
+    if workdir.exists() and not workdir.is_dir():
+        raise WorkdirError(f"workdir {workdir} is a file; give --workdir a directory")
+    above = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not above.is_dir():
+        raise WorkdirError(f"workdir {workdir} cannot be made or written ({above} is a file); choose another")
+    check_writable(above)
 
 
 def _check_empty(workdir: Path) -> None:

@@ -1,6 +1,7 @@
 """What every main shares: flags -> config -> frozen dataclasses -> one call."""
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from atspeed_jax.training.train import TrainingDiverged
 from launch import command_line
 from launch.compilation_cache import keep_programs
 from launch.config import ConfigError, load
-from launch.record import check_writable, is_run, open_made, open_trained, recorded
+from launch.record import check_writable, is_run, open_made, open_trained, record_config, recorded
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "To begin a run, such as configs/tiny.py; --config.x.y=... overrides."
@@ -49,7 +50,7 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
     Run(given, workdir, data_dir)  # its complaints, before anything is written
     as_recorded = is_run(workdir) and given.mesh == recorded(workdir).mesh
     config, serve, chosen = (open_made if trains else open_trained)(workdir, given)
-    if writes:
+    if writes and is_run(workdir):
         check_writable(workdir)
     for difference in chosen:
         say(f"note: served otherwise than recorded: {difference}")
@@ -58,6 +59,8 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
         config, serve = (one and dataclasses.replace(one, mesh=mesh) for one in (config, serve))
     run = Run(config, workdir, data_dir, serve=serve)
     run.profile_steps = steps
+    if serve is None:
+        run.before_stages = functools.partial(record_config, workdir, given)
     check_shared(run.workdir)
     return run
 

@@ -74,3 +74,17 @@ def test_stored_data_are_told_again_where_that_is_asked_for(small_config, data_o
     assert not capsys.readouterr().out
     Run(small_config, data_only, None).data(told=True)
     assert "data of synthetic" in capsys.readouterr().out
+
+
+def test_what_comes_before_the_stages_comes_after_all_checks(small_config, tmp_path):
+    """A run is recorded then: by a start that is not refused, and before its first stage is stored."""
+    seen = []
+    for widths in (("all", 9), ("all", 10)):
+        run = Run(small.changed(small_config, "decode.widths", widths), tmp_path / "run", None)
+        run.before_stages = lambda own=run: seen.append((own.config.decode.widths, own.workdir.exists()))
+        if widths[1] == 9:
+            with pytest.raises(ValueError, match="width 9 of level 2"):
+                run.data()
+        else:
+            run.data()
+    assert seen[0] == (("all", 10), False) and {widths for widths, _ in seen} == {("all", 10)}

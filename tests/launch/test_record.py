@@ -40,22 +40,34 @@ def run(small_config, tmp_path):
 
 def test_a_new_workdir_is_made_and_recorded(small_config, tmp_path):
     workdir = tmp_path / "runs" / "toy"
-    assert not is_run(workdir)
     assert open_made(workdir, small_config) == (small_config, None, ())
+    assert not workdir.parent.exists()  # nothing is written while it may still be refused
+    record_config(workdir, small_config)
     assert [path.name for path in workdir.iterdir()] == [MARKER_FILE] and is_run(workdir)
     fields = json.loads((workdir / MARKER_FILE).read_text(encoding="utf-8"))
     assert fields["decode"]["widths"] == ["all", 10] and fields["mesh"] == {"data": None, "fsdp": 1, "tensor": 1}
     assert recorded(workdir) == small_config
 
 
-def test_a_start_that_was_refused_is_not_what_is_recorded(small_config, run):
-    """It has made no stage: the next start records itself."""
+def test_what_no_stage_was_made_with_may_change(small_config, run):
+    """And only a start that was not refused by then is recorded."""
     for workdir in (run(), run("data", "target")):
         for path, value in (("decode.widths", ("all", 9)), ("evaluate.users", 3), ("align.alpha", 0.5)):
-            config = changed(small_config, path, value)
+            before, config = recorded(workdir), changed(small_config, path, value)
             assert open_made(workdir, config) == (config, None, ())
+            assert recorded(workdir) == before
+            record_config(workdir, config)
             assert recorded(workdir) == config
-        assert open_made(workdir, small_config).config == recorded(workdir) == small_config
+
+
+def test_two_starts_at_once_cannot_both_be_recorded(small_config, run):
+    other = changed(small_config, "train_target.seed", 1)
+    workdir = run("data")
+    assert open_made(workdir, other).config == other
+    (workdir / "target").mkdir()  # by the first one, meanwhile
+    with pytest.raises(WorkdirError, match="train_target.seed: 0 -> 1"):
+        record_config(workdir, other)
+    assert recorded(workdir) == small_config
 
 
 @pytest.mark.parametrize(
@@ -75,6 +87,8 @@ def test_what_a_begun_stage_was_made_with_stays(small_config, run, stages, path,
     message = f"{workdir} was trained with another config (recorded -> given): {told}; --workdir={workdir} without"
     with pytest.raises(WorkdirError, match=re.escape(message)):
         open_made(workdir, changed(small_config, path, value))
+    with pytest.raises(WorkdirError):
+        record_config(workdir, changed(small_config, path, value))
     assert recorded(workdir) == small_config
 
 
@@ -152,7 +166,7 @@ def test_a_record_of_another_version_is_refused(small_config, run):
 def test_a_difference_of_fields_that_come_and_go(small_config, run):
     workdir = run()
     other = changed(changed(small_config, "data.source", "atspeed"), "data.synthetic", None)
-    open_made(workdir, other)
+    record_config(workdir, other)
     (workdir / "data").mkdir()
     with pytest.raises(
         WorkdirError, match="config.data.source: atspeed -> synthetic, config.data.synthetic: None -> {"
@@ -171,7 +185,7 @@ def test_a_foreign_directory_is_left_alone(small_config, tmp_path):
 
 def test_a_run_killed_while_recording_starts_again(small_config, tmp_path):
     (tmp_path / f".{MARKER_FILE}.partial").write_text('{"na')
-    open_made(tmp_path, small_config)
+    record_config(tmp_path, small_config)
     assert [path.name for path in tmp_path.iterdir()] == [MARKER_FILE]
 
 
@@ -197,15 +211,16 @@ def test_a_file_is_no_workdir(small_config, tmp_path):
 
 def test_an_unwritable_workdir(small_config, tmp_path, monkeypatch):
     """By a stand-in for the permissions, which root is not bound by."""
-    open_made(tmp_path, small_config)
+    record_config(tmp_path, small_config)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(WorkdirError, match="is not writable"):
-        open_made(tmp_path, small_config)
+    for workdir in (tmp_path, tmp_path / "new"):
+        with pytest.raises(WorkdirError, match=f"workdir {tmp_path} is not writable"):
+            open_made(workdir, small_config)
     assert open_trained(tmp_path, small_config).config == small_config
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_parent(small_config, tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(WorkdirError, match="cannot be made or written"):
+    with pytest.raises(WorkdirError, match="is not writable"):
         open_made(tmp_path / "new", small_config)

@@ -178,9 +178,10 @@ def test_a_mistake_changes_nothing_that_was_there(ended):
     new = {name for name in ended.after if name not in ended.before}
     ours = ("foreign", "empty", "finished", "file", "prepared", "new3")
     assert not [name for name in new if name.startswith(ours)]
+    assert {name.partition("/")[0] for name in new} <= {"widths"}  # a start that was refused leaves nothing
 
 
-def test_a_start_that_was_refused_leaves_neither_stage_nor_record_in_the_way(ended, place):
+def test_a_right_start_after_one_that_was_refused_makes_its_own_record(ended, place):
     assert ended.rightly.code == 0 and "was trained with another config" not in ended.rightly.err, ended.rightly.err
     assert json.loads((place / "widths" / "experiment.json").read_text())["decode"]["widths"] == ["all", 10]
     assert {entry.name for entry in (place / "widths").iterdir()} == {"data", "experiment.json"}
