@@ -48,14 +48,14 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
     check_same(fingerprint(given), "config")
     data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
     Run(given, workdir, data_dir)  # its complaints, before anything is written
-    as_recorded = is_run(workdir) and given.mesh == recorded(workdir).mesh
+    known = is_run(workdir)
     config, serve, chosen = (open_made if trains else open_trained)(workdir, given)
-    if writes and is_run(workdir):
+    if writes and known:
         check_writable(workdir)
-    for difference in chosen:
-        say(f"note: served otherwise than recorded: {difference}")
-    if as_recorded and (mesh := fitting_mesh(given.mesh)) != given.mesh:
-        say(f"note: the recorded mesh does not fit the {jax.device_count()} devices here: {given.mesh} -> {mesh}")
+    if chosen:
+        say(f"note: served otherwise than recorded: {', '.join(map(str, chosen))}")
+    if known and (mesh := fitting_mesh(given.mesh)) != given.mesh:  # whoever begins a run is told instead
+        say(f"note: the run's mesh does not fit the {jax.device_count()} devices here: {given.mesh} -> {mesh}")
         config, serve = (one and dataclasses.replace(one, mesh=mesh) for one in (config, serve))
     run = Run(config, workdir, data_dir, serve=serve)
     run.profile_steps = steps

@@ -64,7 +64,8 @@ def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
     place, results = ended
     assert results["served otherwise"].code == results["exactly"].code == 0, results["served otherwise"].err
     assert "raised to what K=11 needs: widths ('all', 9) -> ('all', 11)" in results["served otherwise"].out
-    assert "served otherwise than recorded: config.evaluate.batch_size: 1 -> 3" in results["served otherwise"].out
+    changes = "config.decode.widths: ['all', 10] -> ['all', 9], config.evaluate.batch_size: 1 -> 3"
+    assert f"note: served otherwise than recorded: {changes}\n" in results["served otherwise"].out
     served, exactly = ((place / f"{name}.jsonl").read_text().splitlines() for name in ("served", "exactly"))
     assert len(served) == len(exactly) == 5
     for line, other in zip(map(json.loads, served), map(json.loads, exactly), strict=True):
@@ -144,7 +145,7 @@ def test_a_run_trained_on_a_mesh_is_served_on_any_number_of_devices(tmp_path):
         output = tmp_path / f"{devices}.jsonl"
         said[devices] = main("recommend", devices, f"--input={users}", f"--output={output}", "--k=6")
         lists[devices] = [json.loads(line) for line in output.read_text().splitlines()]
-    note = "note: the recorded mesh does not fit the {} devices here: MeshConfig(data=None, fsdp=2, tensor=2) -> {}"
+    note = "note: the run's mesh does not fit the {} devices here: MeshConfig(data=None, fsdp=2, tensor=2) -> {}"
     assert note.format(1, "MeshConfig(data=None, fsdp=1, tensor=1)") in said[1]
     assert note.format(2, "MeshConfig(data=None, fsdp=1, tensor=2)") in said[2]
     assert "does not fit" not in said[8]
@@ -152,5 +153,6 @@ def test_a_run_trained_on_a_mesh_is_served_on_any_number_of_devices(tmp_path):
         assert [line["items"] for line in other] == [line["items"] for line in lists[1]]
         for line, alone in zip(other, lists[1], strict=True):
             assert line["scores"] == pytest.approx(alone["scores"], abs=1e-4)
-    main("evaluate", 2, "--config.mesh.tensor=1", "--config.mesh.data=2")  # and a mesh of one's own
+    told = main("evaluate", 2, "--config.mesh.tensor=1", "--config.mesh.fsdp=1")  # and a mesh of one's own
+    assert "config.mesh.fsdp: 2 -> 1, config.mesh.tensor: 2 -> 1" in told and "does not fit" not in told
     assert len(list((run / "evaluation").iterdir())) == 2  # times on other devices are others
