@@ -19,7 +19,7 @@ from atspeed_jax.training.checkpoint import is_finished
 from launch.config import ConfigError, load
 
 MARKER_FILE = "experiment.json"
-SHOWN = 3  # differences that an error names
+SHOWN, LONG = 3, 60  # differences that an error names, and characters of their values
 
 
 class WorkdirError(ValueError):
@@ -38,7 +38,8 @@ class Difference(NamedTuple):
         return self.path.partition(".")[0] in SERVED
 
     def __str__(self):
-        return f"config.{self.path}: {self.old} -> {self.new}"
+        old, new = (text if len(text := str(one)) <= LONG else f"{text[:LONG]}..." for one in (self.old, self.new))
+        return f"config.{self.path}: {old} -> {new}"
 
 
 class Opened(NamedTuple):

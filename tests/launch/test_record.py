@@ -172,7 +172,8 @@ def test_a_difference_of_fields_that_come_and_go(small_config, run):
         WorkdirError, match="config.data.source: atspeed -> synthetic, config.data.synthetic: None -> {"
     ):
         open_made(workdir, small_config)
-    assert str(Difference("a.b", "absent", 1)) == "config.a.b: absent -> 1"
+    assert str(Difference("a.b", "absent", 60 * "x")) == f"config.a.b: absent -> {60 * 'x'}"
+    assert str(Difference("a.b", 61 * "x", 1)) == f"config.a.b: {60 * 'x'}... -> 1"
 
 
 def test_a_foreign_directory_is_left_alone(small_config, tmp_path):
