@@ -164,7 +164,7 @@ def test_what_is_too_small_for_k_is_raised_to_what_k_needs(toy, setting, widths,
 
 
 def test_raised_widths_keep_to_the_levels_of_the_constraint(toy):
-    setting = dataclasses.replace(speculative("draft", 9, DecodeConfig((1,), 1, "vocab")), constraint="levels")
+    setting = dataclasses.replace(speculative("draft", 9, DecodeConfig((1,), 1, "trie")), constraint="levels")
     assert toy.decoders.fitted(setting, print).widths == (3,)
     with pytest.raises(DecodeError, match="has 2 entries; ids of length 2 need 1"):
         toy.decoders.fitted(dataclasses.replace(setting, widths=(3, 3)), print)
