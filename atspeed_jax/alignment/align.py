@@ -181,7 +181,12 @@ def _next_item_loss(tree: TeacherTree, logits: list):
 
 
 def _missed(config, context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int, key):
-    """`losses.coverage` summed over the drafted levels, mean over the users; key: of the noise of draws."""
+    """`losses.coverage` summed over the drafted levels, mean over the users; key: of the noise of draws.
+
+    Ids of one code have no drafted level, so nothing is missed: their tree is a root that is the target's own choice.
+    """
+    if context.trie.length == 1:
+        return jnp.zeros(())
     teacher = path_scores(context, tree.levels, [p for p, _, _ in found])
     student = path_scores(context, tree.levels, [q for _, q, _ in found])
     total = 0.0
