@@ -1,12 +1,13 @@
 """Files written whole or not at all, or line by line; where several processes run, by the first alone. Locks."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -18,18 +19,45 @@ def write_bytes(path: Path, content: bytes) -> None:
     if not is_writer():
         return
     partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with naming(partial), open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk it would take the place that is left
+        raise
     os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of what is done in it names the file, as one of writing does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def full_disk(error: BaseException) -> str | None:
+    """What is said of a full disk, or an exhausted quota, in an error or those it came from; None if nothing is.
+
+    Libraries have their own errors for it: tensorstore a ValueError, TFDS a RuntimeError, safetensors its own.
+    """
+    words = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
+    for cause in reversed(list(chain_of(error))):
+        if any(word in str(cause) for word in words):
+            return " ".join(str(cause).split())
+    return None
 
 
 def append_text(path: Path, text: str) -> None:
     """Adds `text` in UTF-8 at the end of a file; it is on the disk when this returns."""
     if not is_writer():
         return
-    with open(path, "a", encoding="utf-8") as file:
+    with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -45,25 +73,53 @@ def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def check_writable(flag: str, path: Path) -> None:
-    """Raises ValueError naming the flag that gave `path`, before any long work, if no file can be written there."""
-    if path.is_dir():
-        raise ValueError(f"{flag}={path}: this is a directory; give the name of a file in it")
-    if not path.parent.is_dir():
-        raise ValueError(f"{flag}={path}: there is no directory {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ValueError(f"{flag}={path}: the directory {path.parent} is not writable; give another")
+def read_json(path: Path, remedy: str):
+    """The content of a JSON file of ours. Raises ValueError with the remedy if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def remembered(path: Path, measure: Callable[[], dict], say: Callable[[str], None]) -> dict:
-    """The content of the JSON file `path`, measured and written first if there is none; `say` is told so."""
+    """The content of the JSON file `path`, measured and written first if there is none; `say` is told so.
+
+    Raises ValueError for a damaged file.
+    """
     if agreed(path.exists):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, "delete it, and it is measured again")
     say(f"measuring {path.stem}")
     value = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, value)
     return value
+
+
+def sizes_of(directory: Path) -> dict[str, int]:
+    """Bytes of every file below `directory`, by its path there."""
+    return {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def first_damaged(directory: Path, sizes: Mapping[str, int]) -> str | None:
+    """What is wrong with the first file below `directory` that is not as `sizes_of` found it, None if all are."""
+    for name, size in sizes.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != size:
+            return f"{path} has {path.stat().st_size} bytes, not the {size} it was written with"
+    return None
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came from, the first cause last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def jsonable(value):

@@ -16,10 +16,10 @@ from atspeed_jax.pipeline import Run
 from atspeed_jax.processes import ProcessError, check_same, check_shared, is_writer, join
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.sharding import fitting_mesh
-from atspeed_jax.training.train import TrainingDiverged
 from launch import command_line
 from launch.compilation_cache import keep_programs
 from launch.config import ConfigError, load
+from launch.errors import NotOfOrbax, one_line
 from launch.record import check_writable, is_run, open_made, open_trained, record_config, recorded
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -31,9 +31,7 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it; items count from 1 there."
-)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it.")
 
 
 def open_run(*, trains: bool = False, writes: bool = True) -> Run:
@@ -124,7 +122,8 @@ def start(call, *, required: tuple[str, ...], several: bool = False, first=lambd
 
     def body(_):
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # orbax tells of every file it touches
+            logging.set_verbosity(logging.WARNING)
+            logging.get_absl_logger().addFilter(NotOfOrbax())
         try:
             first()
             join_others(several)
@@ -133,15 +132,11 @@ def start(call, *, required: tuple[str, ...], several: bool = False, first=lambd
         except Preempted as stop:
             print(stop, file=sys.stderr)
             raise SystemExit(RESTART) from stop
-        except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
+        except Exception as error:
+            line = one_line(error)
+            if line is None:
                 raise
-            raise SystemExit(
-                f"error: process {jax.process_index()} lost the others ({' '.join(str(error).split())[:300]}); one of "
-                "them ended, see what it said; then start all of them again, which goes on from the last checkpoint"
-            ) from error
-        except (ValueError, TrainingDiverged) as error:  # every error of ours for bad input is a ValueError
             logging.debug("the error came from here", exc_info=True)
-            raise SystemExit("error: " + " ".join(str(error).split())) from error
+            raise SystemExit(line) from error
 
     app.run(body, flags_parser=command_line.parser(required))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors import SafetensorError
 
 from atspeed_jax import files
 
@@ -50,30 +51,6 @@ def test_jsonable_has_none_for_what_json_cannot_hold(tmp_path):
     value = files.jsonable({"a": [float("nan"), 1.5, (float("inf"),)], "b": "x"})
     assert value == {"a": [None, 1.5, [None]], "b": "x"}
     files.write_json(tmp_path / "a.json", value)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("no/a.json", "--json=.*no/a.json: there is no directory .*no; make it first"),
-        ("", "--json=.*: this is a directory; give the name of a file in it"),
-        ("file/a.json", "--json=.*file/a.json: there is no directory .*file"),
-    ],
-)
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, message):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=message):
-        files.check_writable("--json", tmp_path / name)
-    files.check_writable("--json", tmp_path / "a.json")
-    files.check_writable("--json", tmp_path / "file")  # there already, to be replaced
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_that_is_read_only_is_refused_before_the_work(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(ValueError, match="--json=.*: the directory .* is not writable"):
-        files.check_writable("--json", tmp_path / "a.json")
 
 
 def test_what_was_measured_is_remembered(tmp_path):
@@ -134,3 +111,49 @@ def test_a_file_system_without_locks_is_used_with_a_word(tmp_path, monkeypatch, 
         assert own
     (said,) = capsys.readouterr().err.splitlines()
     assert "a.lock cannot be locked" in said and os.strerror(number) in said
+
+
+def test_what_was_measured_and_is_damaged_is_named(tmp_path):
+    (tmp_path / "row.json").write_text('{"calls": ')
+    with pytest.raises(ValueError, match=f"{tmp_path}/row.json is damaged .*; delete it, and it is measured again"):
+        files.remembered(tmp_path / "row.json", pytest.fail, pytest.fail)
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_no_partial(tmp_path):
+    (tmp_path / ".row.json.partial").symlink_to("/dev/full")
+    (tmp_path / "lines").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/.row.json.partial'"):
+        files.write_bytes(tmp_path / "row.json", b"{}")
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/lines'"):
+        files.append_text(tmp_path / "lines", "one\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["lines"]
+
+
+# As the libraries told it on a file system of one MiB.
+TENSORSTORE = ValueError(
+    'RESOURCE_EXHAUSTED: Failed writing: "/disk/3/params.orbax-checkpoint-tmp/d/0c": Failed to write 234943 bytes to '
+    "file 38: No space left on device [os_error_code='28']"
+)
+ARRAY_RECORD = RuntimeError(
+    'Failed to finalize writing of split "users": write() failed: No space left on device; writing /disk/users.00'
+)
+PYARROW = OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+SAFETENSORS = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+QUOTA = OSError(122, "Disk quota exceeded", "/home/x")
+
+
+@pytest.mark.parametrize("error", [TENSORSTORE, ARRAY_RECORD, PYARROW, SAFETENSORS, QUOTA])
+def test_a_full_disk_is_recognised_whoever_tells_it(error):
+    assert files.full_disk(error) == str(error)
+    try:
+        try:
+            raise error
+        except Exception as cause:
+            raise ValueError("cannot be written") from cause
+    except ValueError as outer:
+        assert files.full_disk(outer) == str(error)
+
+
+@pytest.mark.parametrize("error", [ValueError("RESOURCE_EXHAUSTED: Out of memory"), OSError(13, "Permission denied")])
+def test_other_errors_are_no_full_disk(error):
+    assert files.full_disk(error) is None

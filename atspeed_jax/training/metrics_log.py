@@ -6,10 +6,14 @@ import shutil
 import time
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 
-from atspeed_jax.files import jsonable, write_text
+from atspeed_jax.files import jsonable, naming, write_text
 from atspeed_jax.training.workdir import WorkdirError
+
+FLUSH_S = 60  # seconds after which TensorBoard sees what is new
 
 
 def read_metrics(path) -> list[dict]:
@@ -45,29 +49,42 @@ class MetricsLog:
         path = directory / "metrics.jsonl"
         kept = [record for record in read_metrics(path) if record["step"] <= step]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = open(path, "a", encoding="utf-8")
-        shutil.rmtree(directory / "tensorboard", ignore_errors=True)
-        self._tensorboard = SummaryWriter(str(directory / "tensorboard"))
+        self._path, self._events_in = path, directory / "tensorboard"
+        shutil.rmtree(self._events_in, ignore_errors=True)
+        with naming(self._events_in):
+            self._events_in.mkdir()
+            # Not SummaryWriter, which writes in a thread: that dies of a full disk, and then every scalar waits for it.
+            self._events, self._flushed = EventsWriter(str(self._events_in / "events")), time.monotonic()
         for record in kept:
             self._add_scalars(record)
+        self._file = open(path, "a", encoding="utf-8")
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Append one record; it is in the file, safe from a kill, when this returns. Non-finite values become null."""
         record = jsonable({"step": step, "split": split, "time": round(time.time(), 3), **metrics})
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
         self._add_scalars(record)
 
     def _add_scalars(self, record: dict) -> None:
-        for name, value in record.items():
-            if name not in ("step", "split", "time") and value is not None:
-                self._tensorboard.add_scalar(
-                    f"{record['split']}/{name}", value, record["step"], walltime=record.get("time")
-                )
+        values = [
+            scalar(f"{record['split']}/{name}", value)
+            for name, value in record.items()
+            if name not in ("step", "split", "time") and value is not None
+        ]
+        with naming(self._events_in):
+            for value in values:
+                self._events.write_event(Event(step=record["step"], wall_time=record.get("time"), summary=value))
+            if time.monotonic() - self._flushed > FLUSH_S:  # it waits for the disk
+                self._flushed = time.monotonic()
+                self._events.flush()
 
     def close(self) -> None:
-        self._file.close()
-        self._tensorboard.close()
+        with naming(self._path):
+            self._file.close()
+        with naming(self._events_in):
+            self._events.close()
 
     def __enter__(self):
         return self

@@ -1,8 +1,10 @@
+import os
 import struct
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from atspeed_jax.training import metrics_log
 from atspeed_jax.training.metrics_log import MetricsLog, read_metrics
 from atspeed_jax.training.workdir import WorkdirError
 
@@ -66,3 +68,20 @@ def test_a_broken_line_is_named_and_nothing_is_lost(tmp_path, line):
     with pytest.raises(WorkdirError, match="metrics.jsonl line 2: .*remove this line"):
         MetricsLog(tmp_path, 5)
     assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_a_full_disk_is_told_where_it_happens(tmp_path, monkeypatch):
+    """By the very call that writes: a writer in a thread would die, and the next scalars would wait for it forever."""
+    monkeypatch.setattr(metrics_log, "FLUSH_S", -1.0)
+    log = MetricsLog(tmp_path, 0)
+    log.write(1, "train", {"loss": 0.5})
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, log._events._py_recordio_writer._writer.fileno())
+    os.close(full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/tensorboard'"):
+        for step in range(2, 40):
+            log.write(step, "train", {"loss": 0.5})
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/tensorboard'"):
+        log.close()
+    with pytest.raises(OSError, match="No space left on device"):
+        log._events._py_recordio_writer.close()  # or Python would complain of an open file
