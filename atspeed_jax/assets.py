@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from atspeed_jax.data.sources import Source, read_atspeed, synthesize
 from atspeed_jax.decoding.base import prefixes_by_norm
 from atspeed_jax.evaluation.decoders import Decoders
 from atspeed_jax.experiment import ExperimentConfig, ServeConfig
+from atspeed_jax.files import read_json
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie, popularity_prior
@@ -71,7 +71,7 @@ def recorded_fingerprint(directory: Path) -> str | None:
     """That of the complete output of a stage, None if it is not complete."""
     for name in (METADATA_FILE, COMPLETE):
         if (directory / name).exists():
-            return json.loads((directory / name).read_text(encoding="utf-8"))["fingerprint"]
+            return read_json(directory / name, f"delete {directory} to make it again")["fingerprint"]
     return None
 
 
@@ -125,7 +125,7 @@ class RunAssets:
             check_positions(self.pretrained.values(), catalog, self.config.data.history)
             dataset = dataclasses.replace(dataset, catalog=catalog)
         if self.is_trained:
-            check_serving(self.serve, dataset)
+            check_serving(self.serve, self.config.data.history, dataset)
         else:
             check_settings(self.config, dataset)
             check_batches(self.config, self.mesh)

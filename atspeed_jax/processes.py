@@ -87,9 +87,14 @@ def agreed(look: Callable[[], bool]) -> bool:
 
     The others do not look: a file system that hosts share may go on telling them that a name was not there.
     """
+    return bool(first_says(look))
+
+
+def first_says(look: Callable[[], int]) -> int:
+    """A whole number that the first process finds, for all; see `agreed`."""
     if jax.process_count() == 1:
         return look()
-    return bool(multihost_utils.broadcast_one_to_all(np.bool_(is_writer() and look())))
+    return int(multihost_utils.broadcast_one_to_all(np.int64(look() if is_writer() else 0)))
 
 
 def gather(tree):

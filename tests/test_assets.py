@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from atspeed_jax.assets import RunAssets, fingerprint
+from atspeed_jax.assets import RunAssets, fingerprint, recorded_fingerprint
 from atspeed_jax.experiment import PretrainedConfig, made_with
 from atspeed_jax.items.catalog import BOS, FIRST_CODE
 from atspeed_jax.items.tokenizer import TokenizerError
@@ -136,3 +136,10 @@ def test_the_stages_made_with_a_field_are_those_whose_fingerprint_it_changes(sma
         assert changed_stages == made_with(path), path
         seen.add(changed_stages)
     assert len(seen) >= 7 and () in seen  # every row of the table was asked for
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "complete.json"])
+def test_a_stage_whose_record_is_damaged_is_named(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(ValueError, match=f"{tmp_path}/{name} is damaged .*; delete {tmp_path} to make it again"):
+        recorded_fingerprint(tmp_path)

@@ -12,7 +12,6 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
 
 import grain
 import jax
@@ -36,7 +35,6 @@ from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.processes import agreed, barrier, gather
-from atspeed_jax.ranges import BatchSize, Beams, Items, Range, check_increasing, check_ranges
 
 COMPLETE = "complete.json"
 BATCHES_PER_PART = 16
@@ -50,15 +48,15 @@ class TeacherConfig:
     beams' children too, so that alignment never runs the target; pays from two epochs on.
     """
 
-    beams: Beams
-    prompts: Annotated[int, Range(1, 1_000)]
-    batch_size: BatchSize
-    buckets: tuple[Items, ...]
+    beams: int
+    prompts: int
+    batch_size: int
+    buckets: tuple[int, ...]
     log_probs: bool
 
     def __post_init__(self):
-        check_ranges(self)
-        check_increasing(self, "buckets")
+        if self.prompts < 1:
+            raise ValueError(f"prompts={self.prompts}: expected at least 1 per training user")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,19 +173,19 @@ def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] 
     """Beams of every example, with the log-probabilities of their children if they were stored.
 
     fingerprint, about: see `make_teacher`. Raises TeacherError if they are incomplete or of another target, data or
-    setting.
+    setting, or damaged.
     """
     if not (directory / COMPLETE).exists():
         raise TeacherError(
             f"{directory} holds no complete teacher data: run launch.make_teacher with the same --config and --workdir"
         )
     _check_fingerprint(directory, fingerprint, about or {})
-    expected = json.loads((directory / COMPLETE).read_text(encoding="utf-8"))
-    paths = [_part_file(directory, number) for number in range(expected["parts"])]
     again = f"delete {directory} and run launch.make_teacher again"
+    expected = _read(directory / COMPLETE, lambda path: json.loads(path.read_text(encoding="utf-8")), again)
+    paths = [_part_file(directory, number) for number in range(expected["parts"])]
     if missing := [path.name for path in paths if not path.exists()]:
         raise TeacherError(f"{directory} lacks {', '.join(missing[:3])} of its {len(paths)} parts: {again}")
-    table = pa.concat_tables([pq.read_table(path) for path in paths])
+    table = pa.concat_tables([_read(path, pq.read_table, again) for path in paths])
     if table.num_rows != expected["prompts"]:  # rows are found by number: with one missing, all later ones are others'
         raise TeacherError(f"{directory} holds {table.num_rows} prompts of {expected['prompts']}: {again}")
     levels, beams = (int(x) for x in table.schema.metadata[b"shape"].split())
@@ -199,6 +197,13 @@ def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] 
     return TeacherData(
         nodes[order], stored.flatten().to_numpy(), np.asarray(stored.offsets) - stored.offsets[0].as_py()
     )
+
+
+def _read(path: Path, read: Callable, remedy: str):
+    try:
+        return read(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise TeacherError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def alignment_batches(

@@ -13,7 +13,6 @@ form, by name.
 A value that was not measured is None. Further keys are welcome everywhere.
 """
 
-import json
 import math
 import os
 import subprocess
@@ -28,7 +27,7 @@ from atspeed_jax.evaluation import precision, savings
 from atspeed_jax.evaluation.plots import draw_plots
 from atspeed_jax.evaluation.quality import BASELINES, HABITS
 from atspeed_jax.evaluation.tables import markdown, plain, report_tables
-from atspeed_jax.files import write_bytes, write_json, write_text
+from atspeed_jax.files import read_json, write_bytes, write_json, write_text
 
 DATASET_KEYS = ("name", "users", "items", "distinct_ids", "collisions")
 QUALITY_METHODS = ("target", *BASELINES)
@@ -87,11 +86,11 @@ def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence
 
 
 def read_report(directory: Path) -> dict:
-    """The report of a run. Raises ReportError if there is none, or as validate_report does."""
+    """The report of a run. Raises ReportError if there is none, ValueError if it is damaged, or as validate_report."""
     path = Path(directory) / "report.json"
     if not path.is_file():
         raise ReportError(f"there is no {path}; make it with python -m launch.evaluate")
-    report = json.loads(path.read_text(encoding="utf-8"))
+    report = read_json(path, "make it again with python -m launch.evaluate, which measures nothing twice")
     validate_report(report)
     return report
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
@@ -22,8 +20,8 @@ from atspeed_jax.evaluation.decode_users import decode_users
 from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
 from atspeed_jax.evaluation.evaluate import EvaluateConfig, users_with_items
 from atspeed_jax.evaluation.tables import ABSENT, Table, method_label, widths_label
+from atspeed_jax.files import read_json
 from atspeed_jax.programs import forget_programs
-from atspeed_jax.ranges import BatchSize, Beams, Nodes, Range, Repeats, Samples, Seed, Users, check_ranges
 
 SAFE = 0.97  # the lower bound of the ratio to plain beam search that a choice needs
 NEAR = 0.03  # a choice that is slower than the fastest setting by a larger share is timed again beside it
@@ -41,24 +39,29 @@ class TuneConfig:
     so many times the best one's time in a first pass is timed no more. repeats: timings of a batch of which the median
     counts. samples: of the bootstrap over batches."""
 
-    beams: tuple[Beams, ...]
-    batch_sizes: tuple[BatchSize, ...]
+    beams: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
     widths: tuple[Widths, ...]
     drafters: tuple[DrafterName, ...]
-    budgets: tuple[Nodes | None, ...]
-    row_shares: tuple[BatchSize, ...] = (SearchConfig.row_share,)
-    batches: Annotated[int, Range(1, 1_000_000)] = 10
-    users: Users = 100
-    hopeless: Annotated[float, Range(1, 1e9)] = 1.5
-    repeats: Repeats = 3
-    samples: Samples = 2000
-    seed: Seed = 0
+    budgets: tuple[int | None, ...]
+    row_shares: tuple[int, ...] = (SearchConfig.row_share,)
+    batches: int = 10
+    users: int = 100
+    hopeless: float = 1.5
+    repeats: int = 3
+    samples: int = 2000
+    seed: int = 0
 
     def __post_init__(self):
-        check_ranges(self)
         for name in ("beams", "batch_sizes", "widths", "drafters", "budgets", "row_shares"):
             if not getattr(self, name):
                 raise TuneError(f"{name} is empty: name at least one")
+        for name in ("beams", "batch_sizes", "row_shares"):
+            if min(getattr(self, name)) < 1:
+                raise TuneError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("batches", "users", "repeats", "samples"):
+            if getattr(self, name) < 1:
+                raise TuneError(f"{name}={getattr(self, name)}: expected at least 1")
         if stray := set(self.drafters) - {"draft", "popularity"}:
             raise TuneError(f"drafter {min(stray)!r}: expected 'draft' or 'popularity'; beam search is always measured")
 
@@ -195,7 +198,7 @@ def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm
     path = directory / "tuned.json"
     if not path.is_file():
         raise TuneError(f"there is no {path}; make it with python -m launch.tune_decoder")
-    table = json.loads(path.read_text(encoding="utf-8"))
+    table = read_json(path, "delete it and tune again")
     if table["score_norm"] != score_norm:
         raise TuneError(f"{path} was made for score_norm={table['score_norm']!r}, not {score_norm!r}; tune again")
     rows = [row for row in table["rows"] if row["K"] == beams]

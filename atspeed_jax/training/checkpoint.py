@@ -1,13 +1,15 @@
-"""Checkpoints: the state of a run while it trains, and the parameters of a finished model. Orbax, no pickle."""
+"""The parameters of a finished model, and what is the same of all that orbax reads. No pickle."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from atspeed_jax.files import jsonable, write_json
+from atspeed_jax.files import chain_of, first_damaged, jsonable, naming, sizes_of, write_json
 from atspeed_jax.processes import agreed, barrier, gather
 from atspeed_jax.training.workdir import WorkdirError, read_json
 
@@ -17,6 +19,14 @@ PARAMS_DIR = "params"
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, incomplete, or of another model."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint that cannot be read. damage: what is wrong, without the remedy."""
+
+    def __init__(self, damage: str, remedy: str):
+        super().__init__(f"{damage}; {remedy}")
+        self.damage = damage
 
 
 def path_name(path) -> str:
@@ -38,85 +48,24 @@ def fingerprint_of(params) -> str:
     return digest.hexdigest()
 
 
-class _LatestAndBest:
-    """Preservation policy: the newest checkpoint, and the one of the best evaluation the newest knows of."""
-
-    def __init__(self, best_step: int | None):
-        self.best_step = best_step
-
-    def should_preserve(self, checkpoints, *, context):
-        newest = max((checkpoint.step for checkpoint in checkpoints), default=None)
-        return [checkpoint.step in (newest, self.best_step) for checkpoint in checkpoints]
-
-
-class TrainCheckpoints:
-    """Training states by step, written in the background; keeps the newest and the best.
-
-    Each save is a directory that appears under its final name only when complete, and an older one is deleted only
-    after that, so a kill at any moment leaves the newest complete state and the best state it names.
-    """
-
-    def __init__(self, directory):
-        self._directory = Path(directory).absolute()
-        self._policy = _LatestAndBest(None)
-        self._saving = None
-        self._checkpointer = ocp.training.Checkpointer(
-            self._directory, preservation_policy=self._policy, cleanup_tmp_directories=True
-        )
-
-    def latest(self) -> tuple[int, dict] | None:
-        """(step, progress) of the newest complete checkpoint, or None."""
-        latest = self._checkpointer.latest
-        if latest is None:
-            return None
-        return latest.step, self._checkpointer.checkpointables_metadata(latest.step).custom_metadata
-
-    def save(self, step: int, state: dict, progress: dict, best_step: int | None) -> None:
-        """Start saving {"params", ...} and the JSON dict `progress`; waits only for the save before to finish.
-
-        best_step (which may be `step`) names the checkpoint to keep beside the newest.
-        """
-        self._policy.best_step = best_step
-        rest = {name: value for name, value in state.items() if name != "params"}
-        self._saving = self._checkpointer.save_checkpointables_async(
-            step, {"params": state["params"], "rest": rest}, force=True, custom_metadata=progress
-        )
-
-    def restore(self, step: int, abstract: dict) -> dict:
-        """The state saved at `step`, with the structure and shardings of `abstract`.
-
-        Raises CheckpointError if its parameters are those of another model.
-        """
-        stored = self._checkpointer.checkpointables_metadata(step).metadata["params"]
-        _check_same_tree(self._directory / str(step), stored, abstract["params"])
-        rest = {name: value for name, value in abstract.items() if name != "params"}
-        loaded = self._checkpointer.load_checkpointables(step, {"params": abstract["params"], "rest": rest})
-        return {"params": loaded["params"], **loaded["rest"]}
-
-    def restore_params(self, step: int, abstract):
-        """The parameters alone of the state saved at `step`; waits for a save under way, which may be that one."""
-        if self._saving is not None:
-            self._saving.result()
-        return self._checkpointer.load_checkpointables(step, {"params": abstract})["params"]
-
-    def close(self) -> None:
-        """Wait for a save under way and release the checkpointer."""
-        self._checkpointer.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
 def is_finished(directory) -> bool:
     """Whether the directory holds the parameters of a finished model."""
     return (Path(directory) / METADATA_FILE).is_file()
 
 
+def check_never_finished(directory: Path) -> None:
+    """Raise CheckpointError for finished parameters that have lost their metadata.json, where no training state is
+    left: training again would replace them."""
+    if agreed((directory / PARAMS_DIR).exists):
+        raise CheckpointError(
+            f"{directory / METADATA_FILE} is missing beside the parameters of a finished model; put it back, or delete "
+            f"{directory} to train again"
+        )
+
+
 def save_params(directory, params, metadata: dict) -> None:
-    """Save a finished model: DIR/params by orbax, then `metadata` as DIR/metadata.json, whose presence says "complete".
+    """Save a finished model: DIR/params by orbax, then `metadata` as DIR/metadata.json, whose presence says "complete"
+    and whose "files" are the sizes of what lies in DIR/params.
 
     Raises WorkdirError if the directory already holds a finished model or cannot be written.
     """
@@ -125,8 +74,9 @@ def save_params(directory, params, metadata: dict) -> None:
         raise WorkdirError(f"{directory} already holds a finished model; use another directory, or delete it")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        ocp.save(directory / PARAMS_DIR, params, overwrite=True)
-        write_json(directory / METADATA_FILE, jsonable(metadata))
+        with naming(directory / PARAMS_DIR):
+            ocp.save(directory / PARAMS_DIR, params, overwrite=True)
+        write_json(directory / METADATA_FILE, jsonable(metadata) | {"files": sizes_of(directory / PARAMS_DIR)})
         barrier(f"{directory} is finished")
     except OSError as error:
         raise WorkdirError(f"{directory} cannot be written ({error}); use another directory") from error
@@ -138,7 +88,7 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
     abstract is a tree of arrays or jax.ShapeDtypeStruct, as jax.eval_shape gives it; leaves go to its shardings, or to
     the first device where it has none. If `fingerprint` is given, the stored one must equal it.
 
-    Raises CheckpointError if the directory is missing or incomplete, or the model is of another configuration.
+    Raises CheckpointError if the directory is missing, incomplete or damaged, or the model is of another configuration.
     """
     directory = Path(directory).absolute()
     if not directory.is_dir():
@@ -155,34 +105,49 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
             f"{metadata.get('fingerprint')!r}, expected {fingerprint!r}; give the configuration it was trained with, "
             "or train again in another directory"
         )
-    return _load_tree(directory / PARAMS_DIR, abstract), metadata
+    remedy = f"delete {directory} and train again"
+    if damage := first_damaged(directory / PARAMS_DIR, metadata.get("files", {})):
+        raise DamagedCheckpoint(damage, remedy)
+    return _load_tree(directory / PARAMS_DIR, abstract, remedy), metadata
 
 
-def _load_tree(path: Path, abstract):
+def _load_tree(path: Path, abstract, remedy: str):
     """Load a tree of arrays; CheckpointError if it is missing, damaged, or another tree."""
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first),
         abstract,
     )
-    try:
+    with reading(path, remedy):
         stored = ocp.metadata(path).metadata
-        if not jax.tree.leaves(stored):  # what orbax makes of a lost index
-            raise ValueError("it lists no arrays")
-    except (ocp.errors.InvalidLayoutError, OSError, ValueError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
-    _check_same_tree(path, stored, abstract)
-    try:
+        check_listed(stored)
+    check_same_tree(path, stored, abstract)
+    with reading(path, remedy):
         return ocp.load(path, target)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is missing or damaged ({str(error)[:300]}); delete {path.parent} and train again"
+@contextlib.contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Whatever orbax makes of lost or damaged files below `path` becomes a DamagedCheckpoint with the remedy.
+
+    Orbax raises anything there, Exception itself included; only what a device says is no damage.
+    """
+    try:
+        yield
+    except Exception as error:
+        causes = list(chain_of(error))
+        if any(isinstance(cause, jax.errors.JaxRuntimeError | MemoryError) for cause in causes):
+            raise
+        raise DamagedCheckpoint(f"{path} is missing or damaged ({str(causes[-1])[:300]})", remedy) from error
 
 
-def _check_same_tree(path: Path, stored, abstract) -> None:
+def check_listed(stored) -> None:
+    """Raise ValueError for the empty tree that orbax makes of a lost index."""
+    if not jax.tree.leaves(stored):
+        raise ValueError("it lists no arrays")
+
+
+def check_same_tree(path: Path, stored, abstract) -> None:
     """Raise CheckpointError naming the first few leaves in which two trees of arrays differ."""
 
     def described(tree) -> dict[str, str]:

@@ -18,17 +18,18 @@ from tqdm import tqdm
 from atspeed_jax.processes import agreed, is_writer
 from atspeed_jax.training import sharding
 from atspeed_jax.training.checkpoint import (
-    TrainCheckpoints,
+    check_never_finished,
     fingerprint_of,
     is_finished,
     load_params,
     save_params,
 )
 from atspeed_jax.training.fit_config import FitConfig, FitConfigError
-from atspeed_jax.training.metrics_log import MetricsLog, NoLog
+from atspeed_jax.training.metrics_log import MetricsLog, NoLog, read_metrics
 from atspeed_jax.training.preemption import Preempted, sigterm_asks
 from atspeed_jax.training.speed import Profile, StepTimes, flops_per_token
 from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.training.train_checkpoints import TrainCheckpoints
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
 
 
@@ -106,13 +107,14 @@ def fit(
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
-    deterministic, XLA_FLAGS=--xla_gpu_deterministic_ops=true). A finished workdir is read back without work: it holds
-    params/ and metadata.json, see workdir.py. fingerprint identifies configuration and data. The wall time in
-    metadata.json counts compilation and evaluation, not what a kill made to be done again.
+    deterministic, XLA_FLAGS=--xla_gpu_deterministic_ops=true). A damaged checkpoint is passed over for the one before,
+    which is said; where none is whole, that is an error, never a new start. A finished workdir is read back without
+    work: it holds params/ and metadata.json, see workdir.py. fingerprint identifies configuration and data. The wall
+    time in metadata.json counts compilation and evaluation, not what a kill made to be done again.
 
-    Raises WorkdirError (unwritable, foreign, in use, or of another fingerprint), ShardingError (batch not divisible
-    over the devices), FitConfigError, TrainingDiverged (non-finite loss or gradient; its batch is saved in workdir),
-    Preempted (SIGTERM came: the state is saved).
+    Raises WorkdirError (unwritable, foreign, in use, or of another fingerprint), CheckpointError (damaged),
+    ShardingError (batch not divisible over the devices), FitConfigError, TrainingDiverged (non-finite loss or gradient;
+    its batch is saved in workdir), Preempted (SIGTERM came: the state is saved).
     """
     if mode not in ("min", "max"):
         raise FitConfigError(f"mode = {mode!r}, expected 'min' or 'max'")
@@ -135,12 +137,14 @@ def fit(
 def _train(run: _Run, init, abstract) -> None:
     """Train from the newest checkpoint, or from the start, to the end; leaves the best parameters in the workdir."""
     with TrainCheckpoints(run.workdir / "checkpoints") as checkpoints:
-        latest = checkpoints.latest()
-        if latest is None:
+        found = checkpoints.resume(abstract, functools.partial(_say, run))
+        if found is None:
+            check_never_finished(run.workdir)
             step, progress, state = 0, Progress(), init()
+            if logged := read_metrics(run.workdir / "metrics.jsonl"):
+                _say(run, f"no checkpoint is left of {logged[-1]['step']} steps; beginning at step 0")
         else:
-            step, progress = latest[0], Progress(**latest[1])
-            state = checkpoints.restore(step, abstract)
+            step, progress, state = found[0], Progress(**found[1]), found[2]
         make_log = MetricsLog if is_writer() else NoLog
         logs = make_log(run.workdir, step), make_log(run.workdir / "speed", step)
         with logs[0], logs[1], sigterm_asks() as stops:
@@ -206,6 +210,11 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
         progress.seconds = time.monotonic() - began
     run.profile.stop()
     return step
+
+
+def _say(run: _Run, text: str) -> None:
+    if is_writer():
+        print(f"{run.name}: {text}", file=sys.stderr)
 
 
 def _exhausted(config: FitConfig, progress: Progress) -> bool:

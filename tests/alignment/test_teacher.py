@@ -153,6 +153,16 @@ def test_beams_that_are_not_all_there_are_refused(tmp_path, world, monkeypatch):
         load(tmp_path / "t")
 
 
+@pytest.mark.parametrize("keep", [0, 0.5])
+@pytest.mark.parametrize("name", ["part-00000.parquet", "complete.json"])
+def test_a_damaged_file_is_named(tmp_path, world, name, keep):
+    run(tmp_path / "t", world)
+    path = tmp_path / "t" / name
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    with pytest.raises(TeacherError, match=f"{path} is damaged .*: delete {tmp_path}/t and run launch.make_teacher"):
+        load(tmp_path / "t")
+
+
 def test_prompts_out_of_range_are_refused():
     with pytest.raises(ValueError, match="prompts=0"):
         dataclasses.replace(SETTINGS, prompts=0)

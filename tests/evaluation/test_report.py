@@ -175,3 +175,9 @@ def test_git_revision(tmp_path, monkeypatch):
 def test_no_git_program_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert report_module.git_revision(tmp_path) is None
+
+
+def test_a_damaged_report_is_named(tmp_path):
+    (tmp_path / "report.json").write_text('{"quality": ')
+    with pytest.raises(ValueError, match=f"{tmp_path}/report.json is damaged .*launch.evaluate"):
+        report_module.read_report(tmp_path)

@@ -179,7 +179,10 @@ def test_a_table_without_what_is_asked_for(content, beams, message, tmp_path):
     ("change", "message"),
     [
         ({"beams": ()}, "beams is empty"),
+        ({"batch_sizes": (0,)}, "batch_sizes=.*at least 1"),
+        ({"row_shares": (2, 0)}, "row_shares=.*at least 1"),
         ({"drafters": ("none",)}, "drafter 'none'"),
+        ({"repeats": 0}, "repeats=0"),
     ],
 )
 def test_settings_that_cannot_be_tuned(change, message):
@@ -191,3 +194,9 @@ def test_parse_widths():
     assert T.parse_widths("all,64,96") == ("all", 64, 96) and T.parse_widths("20") == (20,)
     with pytest.raises(T.TuneError, match="widths 'all;64'"):
         T.parse_widths("all;64")
+
+
+def test_a_damaged_table_is_named(tmp_path):
+    (tmp_path / "tuned.json").write_text('{"rows": ')
+    with pytest.raises(ValueError, match=f"{tmp_path}/tuned.json is damaged .*; delete it and tune again"):
+        T.tuned_setting(tmp_path, 20, 1, "vocab")

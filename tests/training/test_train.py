@@ -9,11 +9,12 @@ import optax
 import pytest
 
 from atspeed_jax.training import train
-from atspeed_jax.training.checkpoint import TrainCheckpoints, fingerprint_of
+from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.fit_config import FitConfigError
 from atspeed_jax.training.metrics_log import MetricsLog, read_metrics
 from atspeed_jax.training.optim import make_optimizer
 from atspeed_jax.training.train import TrainingDiverged
+from atspeed_jax.training.train_checkpoints import TrainCheckpoints
 from tests.training import toy
 
 
@@ -58,7 +59,7 @@ def test_the_metadata_tells_what_was_trained(uninterrupted):
     metadata = json.loads((workdir / "metadata.json").read_text())
     seconds = metadata.pop("seconds")
     assert 0 < seconds < 600
-    assert metadata.pop("metrics").keys() == {"mse", "negative"}
+    assert metadata.pop("metrics").keys() == {"mse", "negative"} and metadata.pop("files")
     assert metadata.pop("step") in (10, 20, 30)
     assert metadata == {
         "name": "toy",
@@ -134,7 +135,7 @@ def test_divergence_names_step_and_batch_and_spares_the_last_good_checkpoint(tmp
         np.testing.assert_array_equal(saved["x"], toy.ToyBatches()[13]["x"])
         assert np.isinf(saved["y"]).all()
     with TrainCheckpoints(workdir / "checkpoints") as checkpoints:
-        assert checkpoints.latest()[0] == 12
+        assert checkpoints.steps()[-1] == 12
     # With the batch mended, the run goes on from there as if nothing had happened.
     params = toy.fit_toy(workdir, toy.toy_config())
     assert fingerprint_of(params) == fingerprint_of(uninterrupted[1])
@@ -149,7 +150,7 @@ def test_a_gradient_that_is_not_finite_stops_too_even_right_before_a_checkpoint(
     with pytest.raises(TrainingDiverged, match="grad_norm = (nan|inf) at step 2, on batch 1"):
         toy.fit_toy(tmp_path / "run", toy.toy_config(checkpoint_every=2), loss=loss)
     with TrainCheckpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-        assert checkpoints.latest() is None
+        assert checkpoints.steps() == []
 
 
 def test_a_figure_that_is_not_finite_stops(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from atspeed_jax.training.checkpoint import CheckpointError, fingerprint_of, load_params
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.preemption import Preempted
+from atspeed_jax.training.train_checkpoints import TrainCheckpoints
 from atspeed_jax.training.workdir import WorkdirError, claimed_workdir
 from tests.training import toy
 
@@ -91,6 +93,13 @@ def test_a_finished_run_is_read_back_without_work(uninterrupted):
     assert contents(workdir) == before
 
 
+def test_a_finished_run_that_lost_its_metadata_is_not_trained_again(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (tmp_path / "run" / "metadata.json").unlink()
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/run/metadata.json is missing .*delete {tmp_path}/run to tr"):
+        toy.fit_toy(tmp_path / "run", toy.toy_config())
+
+
 def test_a_run_of_another_fingerprint_is_refused_and_nothing_changes(uninterrupted):
     workdir, _ = uninterrupted
     before = contents(workdir)
@@ -142,11 +151,60 @@ def test_sigterm_saves_stops_and_the_run_ends_with_the_same_bits(tmp_path, unint
     with pytest.raises(Preempted, match="toy: SIGTERM came, saved at step 8; run the same command"):
         toy.fit_toy(workdir, config, batches=toy.ToyBatches(on_batch))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["8"]
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["8", "files.json"]
     drawn = []
     params = toy.fit_toy(workdir, config, batches=toy.ToyBatches(drawn.append))
     assert drawn[0] == 8, "no step is done twice"
     assert fingerprint_of(params) == fingerprint_of(uninterrupted[1])
+
+
+def interrupted_at(workdir, stop, config):
+    def on_batch(step):
+        if step == stop:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        toy.fit_toy(workdir, config, batches=toy.ToyBatches(on_batch))
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_ends_with_the_same_bits(tmp_path, uninterrupted, capsys):
+    workdir = tmp_path / "run"
+    interrupted_at(workdir, 14, toy.toy_config())  # 10 is the best so far, 12 the newest
+    (workdir / "checkpoints" / "12" / "rest" / "_METADATA").unlink()
+    drawn = []
+    params = toy.fit_toy(workdir, toy.toy_config(), batches=toy.ToyBatches(drawn.append))
+    assert drawn[0] == 10 and fingerprint_of(params) == fingerprint_of(uninterrupted[1])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("toy: the")]
+    assert said == [
+        f"toy: the checkpoint of step 12 is damaged ({workdir}/checkpoints/12/rest/_METADATA is missing); "
+        "going on from step 10"
+    ]
+
+
+def test_a_run_whose_save_found_the_disk_full_goes_on_from_the_one_before(tmp_path, uninterrupted, monkeypatch):
+    workdir, save = tmp_path / "run", TrainCheckpoints.save
+
+    def full(self, step, *rest):
+        if step == 12:
+            (workdir / "checkpoints" / "12.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
+            raise ValueError("RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']")
+        save(self, step, *rest)
+
+    monkeypatch.setattr(TrainCheckpoints, "save", full)
+    with pytest.raises(ValueError, match="No space left"):
+        toy.fit_toy(workdir, toy.toy_config())
+    monkeypatch.undo()
+    drawn = []
+    params = toy.fit_toy(workdir, toy.toy_config(), batches=toy.ToyBatches(drawn.append))
+    assert drawn[0] == 10 and fingerprint_of(params) == fingerprint_of(uninterrupted[1])
+
+
+def test_a_new_start_after_lost_checkpoints_is_said(tmp_path, capsys):
+    config = toy.toy_config(steps=8, eval_every=8)
+    interrupted_at(tmp_path / "run", 7, config)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    toy.fit_toy(tmp_path / "run", config)
+    assert "toy: no checkpoint is left of 6 steps; beginning at step 0" in capsys.readouterr().err
 
 
 def test_early_stopping_and_the_clock_survive_a_restart(tmp_path):
