@@ -68,7 +68,6 @@ MODEL = dict(
     dtype="float32",
     remat=False,
     remat_policy="nothing",
-    precision="highest",
 )
 
 

@@ -35,7 +35,6 @@ MODEL = dict(
     dtype="float32",
     remat=False,
     remat_policy="nothing",
-    precision="highest",
 )
 SYNTHETIC = dict(
     users=600,
