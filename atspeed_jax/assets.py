@@ -125,7 +125,7 @@ class RunAssets:
             check_positions(self.pretrained.values(), catalog, self.config.data.history)
             dataset = dataclasses.replace(dataset, catalog=catalog)
         if self.is_trained:
-            check_serving(self.serve, self.config.data.history, dataset)
+            check_serving(self.serve, dataset)
         else:
             check_settings(self.config, dataset)
             check_batches(self.config, self.mesh)

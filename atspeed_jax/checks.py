@@ -10,16 +10,16 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from atspeed_jax.data.batches import bucket_lengths
 from atspeed_jax.data.dataset import Dataset, DatasetError
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
+from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained
-from atspeed_jax.training.sharding import ShardingError, check_batch, check_model
+from atspeed_jax.training.sharding import check_batch, check_model
 
 
 def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
@@ -43,8 +43,7 @@ def check_splits(dataset: Dataset) -> None:
 
 
 def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Of a run to be trained: raises DecodeError for widths or a budget that cannot hold the beams, ValueError for
-    buckets that are none."""
+    """Of a run to be trained: raises DecodeError for widths or a budget that cannot hold the beams."""
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[config.decode.score_norm]
     measured = (*config.evaluate.beams, *config.evaluate.grid_beams)
     _check_widths("config.decode.widths", config.decode.widths, prefixes, (config.teacher.beams, *measured))
@@ -53,24 +52,14 @@ def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
         raise DecodeError(f"config.decode.budget={budget}: expected at least the largest K decoded, {most}, or None")
     for number, widths in enumerate(config.evaluate.grid_widths):
         _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, measured)
-    for name in ("train_target", "train_draft", "train_align", "teacher", "evaluate"):
-        _check_buckets(name, getattr(config, name).buckets, config.data.history)
 
 
-def check_serving(serve: ServeConfig, history: int, dataset: Dataset) -> None:
+def check_serving(serve: ServeConfig, dataset: Dataset) -> None:
     """The same of a trained run, where widths and budget too small for K are raised (`Decoders.fitted`)."""
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[serve.decode.score_norm]
     _check_widths("config.decode.widths", serve.decode.widths, prefixes, (1,))
     for number, widths in enumerate(serve.evaluate.grid_widths):
         _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, (1,))
-    _check_buckets("evaluate", serve.evaluate.buckets, history)
-
-
-def _check_buckets(name: str, buckets: tuple[int, ...], history: int) -> None:
-    try:
-        bucket_lengths(buckets, history)
-    except ValueError as error:
-        raise ValueError(f"config.{name}: {error}") from error
 
 
 def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[int, ...]) -> None:
@@ -79,6 +68,15 @@ def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[in
             resolve_widths(widths, prefixes, beams)
         except DecodeError as error:
             raise DecodeError(f"{name}: {error}") from error
+
+
+def check_modes(measures: Iterable[ModesConfig], dataset: Dataset) -> None:
+    """Of what is measured after training: raises DecodeError for another number of widths than ids have levels to
+    draft."""
+    prefixes = prefixes_by_norm(dataset.catalog.id_tokens)["vocab"]
+    for number, measure in enumerate(measures):
+        for widths in measure.widths:
+            _check_widths(f"config.measure[{number}].widths", widths, prefixes, (1,))
 
 
 def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:
@@ -113,8 +111,4 @@ def check_batches(config: ExperimentConfig, mesh: Mesh) -> None:
         check_batch(mesh, getattr(config, name).batch_size, f"config.{name}.batch_size")
     for name in ("train_target", "train_draft", "train_align"):
         train = getattr(config, name)
-        if train.batch_size % train.accumulate:
-            raise ShardingError(
-                f"config.{name}.batch_size={train.batch_size} is not a multiple of accumulate={train.accumulate}"
-            )
         check_batch(mesh, train.batch_size // train.accumulate, f"config.{name}.batch_size / accumulate")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Literal
+from typing import Annotated, Literal
 
+from atspeed_jax import ranges as R
 from atspeed_jax.alignment.align import AlignConfig
 from atspeed_jax.alignment.teacher import TeacherConfig
 from atspeed_jax.data.instructions import PromptConfig
@@ -27,31 +27,30 @@ class DataConfig:
     """
 
     source: Literal["synthetic", "atspeed"]
-    history: int
+    history: R.Items
     synthetic: SyntheticConfig | None
     prompt: PromptConfig = PromptConfig()
 
     def __post_init__(self):
+        R.check_ranges(self)
         if self.source == "synthetic" and self.synthetic is None:
             raise ValueError("source is 'synthetic' but synthetic is None: give its sizes")
-        if self.history < 1:
-            raise ValueError(f"history={self.history}: a model must see at least 1 item")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Sizes of a Llama whose vocabulary the catalogue decides (see `LlamaConfig`)."""
 
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rope_theta: float
-    norm_eps: float
+    hidden_size: R.HiddenSize
+    intermediate_size: R.IntermediateSize
+    layers: R.Layers
+    heads: R.Heads
+    kv_heads: R.Heads
+    head_dim: R.HeadDim
+    rope_theta: R.RopeTheta
+    norm_eps: R.NormEps
     tied_embeddings: bool
-    dropout: float
+    dropout: R.PartialShare
     dtype: Literal["float32", "bfloat16"]
     remat: bool
     rope_scaling: RopeScalingConfig | None = None
@@ -59,9 +58,7 @@ class ModelConfig:
     precision: Literal["highest", "high", "default"] = "highest"
 
     def __post_init__(self):
-        for name in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        R.check_ranges(self)
         self.llama(1)  # its complaints now, not when the model's turn comes
 
     def llama(self, vocab_size: int) -> LlamaConfig:
@@ -78,36 +75,30 @@ class TrainConfig:
     come in random order, in next-item training. accumulate: see `FitConfig`.
     """
 
-    epochs: float
-    batch_size: int
-    buckets: tuple[int, ...]
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    b1: float
-    b2: float
-    average: float
-    shuffle: float
-    evaluations: int
-    patience: int
-    checkpoint_every: int
-    log_every: int
-    valid_users: int
-    seed: int
-    accumulate: int = 1
+    epochs: Annotated[float, R.Range(0, 100_000, "(]")]
+    batch_size: R.BatchSize
+    buckets: tuple[R.Items, ...]
+    learning_rate: R.LearningRate
+    warmup_steps: R.Warmup
+    weight_decay: R.WeightDecay
+    clip_norm: R.ClipNorm
+    b1: R.PartialShare
+    b2: R.PartialShare
+    average: R.PartialShare
+    shuffle: R.Share
+    evaluations: Annotated[int, R.Range(1, 1_000_000)]
+    patience: R.Patience
+    checkpoint_every: R.Updates
+    log_every: R.Updates
+    valid_users: R.Users
+    seed: R.Seed
+    accumulate: R.BatchSize = 1
 
     def __post_init__(self):
-        for name in ("batch_size", "evaluations", "valid_users"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if not 0 < self.epochs < math.inf:
-            raise ValueError(f"epochs={self.epochs}: expected a positive number")
-        if not 0 <= self.shuffle <= 1:
-            raise ValueError(f"shuffle={self.shuffle}: expected a share in [0, 1]")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps={self.warmup_steps}: expected 0 or more")
-        self.fit(1)  # the complaints of OptimConfig and FitConfig now, not when the run's turn comes
+        R.check_ranges(self)
+        R.check_increasing(self, "buckets")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
 
     def fit(self, steps_per_epoch: int) -> FitConfig:
         """The loop's settings.

@@ -249,14 +249,21 @@ def _appearing(directory: Path) -> Iterator[Path]:
     _check_new(directory)
     partial = directory.with_name(f".{directory.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        os.replace(partial, directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(directory.with_name(f".{directory.name}.lock")) as own:
+            if not own:
+                raise ExportError(
+                    f"{directory} is being written by another process; wait for it, or give another directory"
+                )
+            try:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                yield partial
+                os.replace(partial, directory)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)  # what a full disk has of it would keep the disk full
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # what a full disk has of it would keep the disk full
 
 
 def _write_tokenizer(directory: Path, tokenizer: Tokenizer | None, settings: Mapping) -> str:

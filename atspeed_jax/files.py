@@ -73,6 +73,16 @@ def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def check_writable(flag: str, path: Path) -> None:
+    """Raises ValueError naming the flag that gave `path`, before any long work, if no file can be written there."""
+    if path.is_dir():
+        raise ValueError(f"{flag}={path}: this is a directory; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"{flag}={path}: there is no directory {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{flag}={path}: the directory {path.parent} is not writable; give another")
+
+
 def read_json(path: Path, remedy: str):
     """The content of a JSON file of ours. Raises ValueError with the remedy if it is damaged."""
     try:

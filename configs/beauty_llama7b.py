@@ -21,7 +21,7 @@ from atspeed_jax.data.instructions import SEPARATOR, TEMPLATE
 from configs import atspeed_s
 
 # bos: <s> of Llama's tokenizer; llama-68m's and old llama-7b's config.json say 0, which is <unk>.
-BASE = dict(dtype="bfloat16", remat=True, remat_policy="nothing", dropout=0.0, bos=1)
+BASE = dict(dtype="bfloat16", remat=True, remat_policy="nothing", precision="highest", dropout=0.0, bos=1)
 
 
 def get_config(prompt: str = "instruction") -> ml_collections.ConfigDict:

@@ -68,6 +68,7 @@ MODEL = dict(
     dtype="float32",
     remat=False,
     remat_policy="nothing",
+    precision="highest",
 )
 
 

@@ -35,6 +35,7 @@ MODEL = dict(
     dtype="float32",
     remat=False,
     remat_policy="nothing",
+    precision="highest",
 )
 SYNTHETIC = dict(
     users=600,

@@ -32,8 +32,7 @@ _JSON = flags.DEFINE_string("json", None, "File to write the rows to.")
 
 def benchmark() -> None:
     path = Path(_JSON.value)
-    if not path.parent.is_dir():
-        raise ValueError(f"--json={path}: there is no directory {path.parent}; make it first")
+    files.check_writable("--json", path)
     suites = {"trie": trie_rows, "overhead": overhead_rows, "alignment": alignment_rows, "input": input_rows}
     rows = (suites | {"peers": peers_rows, "lora": lora_rows})[_SUITE.value](path)
     files.write_json(path, rows)

@@ -10,6 +10,8 @@ from typing import Literal, TypeVar, Union
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import RequiredValueError
 
+from atspeed_jax.ranges import RangeError
+
 T = TypeVar("T")
 
 
@@ -63,6 +65,8 @@ def _dataclass(value, kind: type, path: str):
             raise ConfigError(f"{path}.{name} is missing; expected {_expected(hints[name])}")
     try:
         return kind(**arguments)
+    except RangeError as error:
+        raise ConfigError(f"{path}.{error}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from atspeed_jax import files
 from atspeed_jax.assets import fingerprint
+from atspeed_jax.checks import check_modes
 from atspeed_jax.evaluation.modes import ModeTable
 from atspeed_jax.evaluation.plots import sweep_plot
 from atspeed_jax.evaluation.sweep_table import pairs_table, sweep_row, sweep_table
@@ -45,6 +46,8 @@ def rows_of(trial: Trial, settings: SweepConfig, run: Run, others: Sequence[Path
         print(f"[{trial.name}] {stage}", flush=True)
         run.borrow(stage, others)
         getattr(run, stage)()
+        if stage == "data":
+            check_modes(settings.measure, run.dataset)  # now, not when everything is trained
     evaluation = run.measurements()
     found = [row for measure in settings.measure for row in ModeTable(evaluation, measure).rows()]
     about = trial.run, trial.config.align.objective, trial.seed, evaluation.target_fingerprint

@@ -12,7 +12,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -22,12 +22,13 @@ from atspeed_jax import files
 from atspeed_jax.decoding.base import prefixes_by_norm
 from atspeed_jax.evaluation.benchmark import run_once
 from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain, speculative
+from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, Widths, plain, speculative
 from atspeed_jax.evaluation.lists import differing
 from atspeed_jax.evaluation.plots import peers_plot
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
+from atspeed_jax.ranges import BatchSize, Beams, Range, Seed, check_ranges
 from launch.command_line import define_numbers
 from launch.hugging_face import HuggingFace, Peers, in_both_worlds, same_lists
 
@@ -43,13 +44,16 @@ class PeersConfig:
     repeats: timed rounds; a cell whose rounds take longer than `seconds` stops after three of them."""
 
     models: tuple[str, ...]
-    batches: tuple[int, ...]
-    beams: tuple[int, ...]
-    prompts: tuple[int, ...]
-    widths: tuple[int | str, ...]
-    repeats: int
-    seconds: float
-    seed: int = 0
+    batches: tuple[BatchSize, ...]
+    beams: tuple[Beams, ...]
+    prompts: tuple[Annotated[int, Range(1, 100_000)], ...]
+    widths: Widths
+    repeats: Annotated[int, Range(3, 10_000)]
+    seconds: Annotated[float, Range(0, 1e6)]
+    seed: Seed = 0
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 def random_config(name: str, vocab_size: int) -> LlamaConfig:

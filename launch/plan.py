@@ -40,8 +40,8 @@ def on_cpu() -> None:
 
 def main() -> None:
     path = Path(_JSON.value) if _JSON.value else None
-    if path and not path.parent.is_dir():
-        raise ValueError(f"--json={path}: there is no directory {path.parent}; make it first")
+    if path:
+        files.check_writable("--json", path)
     config, chip, data = given_config(), chip_of(_CHIP.value), flags.FLAGS.data_dir
     catalog = Catalog.from_codes(read_atspeed(data).codes) if data else random_catalog(_ITEMS.value)
     print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))

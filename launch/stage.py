@@ -31,7 +31,9 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it; items count from 1 there."
+)
 
 
 def open_run(*, trains: bool = False, writes: bool = True) -> Run:

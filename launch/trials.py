@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.experiment import ExperimentConfig
+from atspeed_jax.ranges import Seed, check_ranges
 from launch.config import ConfigError, load
 from launch.overrides import run_config
 
@@ -23,10 +24,13 @@ class SweepConfig:
     """
 
     base: str
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
     seeded: tuple[str, ...]
     reference: str
     measure: tuple[ModesConfig, ...]
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 class Trial(NamedTuple):

@@ -1,7 +1,7 @@
 """The house rules, read off the syntax tree of every file: who may import whom, sizes, and what a library never does.
 
 launch -> pipeline, planning -> training, evaluation, export -> alignment -> decoding, models, data -> items -> shapes,
-files, programs, processes
+files, programs, processes, ranges
 """
 
 import ast
@@ -15,7 +15,7 @@ PACKAGE = "atspeed_jax"
 
 # What each room may import besides itself. Arrows point down; sideways only alignment -> decoding, models, data and
 # training -> evaluation, alignment.
-GROUND = {"shapes", "files", "programs", "processes"}
+GROUND = {"shapes", "files", "programs", "processes", "ranges"}
 BELOW_ALIGNMENT = {"decoding", "models", "data", "items"} | GROUND
 BELOW_TRAINING = BELOW_ALIGNMENT | {"alignment"}
 MAY_IMPORT = {
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "files": {"processes"},
     "programs": set(),
     "processes": set(),
+    "ranges": set(),
     "items": GROUND,
     "data": GROUND | {"items"},
     "models": GROUND | {"items"},
@@ -97,8 +98,8 @@ def arrow_offences(path: Path, name: str, where: str) -> list[str]:
         return [f"{path}: room {room!r} is unknown; give it a place in MAY_IMPORT"]
     if len(parts) == 1 or parts[1] != room and parts[1] not in MAY_IMPORT[room]:
         return [f"{where}: {room} may import only {', '.join(sorted(MAY_IMPORT[room])) or 'nothing of the package'}"]
-    if room == "experiment" and not parts[-1].endswith("Config"):
-        return [f"{where}: experiment imports config dataclasses only (names that end in Config)"]
+    if room == "experiment" and parts[1] != "ranges" and not parts[-1].endswith("Config"):
+        return [f"{where}: experiment imports config dataclasses only (names that end in Config), and their ranges"]
     return []
 
 

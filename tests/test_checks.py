@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import small
+from atspeed_jax.checks import check_modes
+from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.pipeline import Run
+
+MODES = ModesConfig(
+    beams=(5,), main_beams=(), widths=((4, 10),), drafter="draft", norms=("vocab",), tolerances=(), budgets=(),
+    temperature=1.0, seeds=1,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -21,8 +28,6 @@ from atspeed_jax.pipeline import Run
         ("evaluate.grid_beams", (11,), r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
         ("evaluate.grid_widths", ((4, 10), (4, 9)), r"config.evaluate.grid_widths\[1\]: width 9 of level 2"),
         ("decode.budget", 9, r"config.decode.budget=9: expected at least the largest K decoded, 10, or None"),
-        ("train_align.buckets", (4, 2), r"config.train_align: buckets are \(4, 2\); expected increasing"),
-        ("evaluate.buckets", (), r"config.evaluate: buckets are \(\); expected increasing"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_training(small_config, data_only, path, value, message):
@@ -88,3 +93,11 @@ def test_what_comes_before_the_stages_comes_after_all_checks(small_config, tmp_p
         else:
             run.data()
     assert seen[0] == (("all", 10), False) and {widths for widths, _ in seen} == {("all", 10)}
+
+
+def test_widths_of_what_a_sweep_measures_are_checked_when_its_data_are_there(small_config, data_only):
+    dataset = Run(small_config, data_only, None).dataset
+    check_modes([MODES], dataset)
+    wrong = dataclasses.replace(MODES, widths=((4, 10), (1, 2, 3)))
+    with pytest.raises(ValueError, match=r"config.measure\[1\].widths: widths=\(1, 2, 3\) has 3 entries; ids of len"):
+        check_modes([MODES, wrong], dataset)

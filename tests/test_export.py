@@ -81,6 +81,20 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, error):
     assert not list(tmp_path.iterdir())
 
 
+def test_two_exports_cannot_make_one_directory(tmp_path, monkeypatch):
+    refused = []
+
+    def second(path, *_, **__):
+        with pytest.raises(ExportError, match="target is being written by another process; wait for it, or give anoth"):
+            with export_module._appearing(tmp_path / "target"):
+                pass
+        refused.append(path.is_dir())  # and what the first has written is left alone
+
+    monkeypatch.setattr(export_module, "save_weights", second)
+    exported(tmp_path / "target")
+    assert refused == [True] and [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
 def test_an_export_that_was_cut_off_is_made_again(tmp_path):
     (tmp_path / ".target.partial").mkdir()
     (tmp_path / ".target.partial" / "model.safetensors").write_bytes(b"half")

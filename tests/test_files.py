@@ -53,6 +53,30 @@ def test_jsonable_has_none_for_what_json_cannot_hold(tmp_path):
     files.write_json(tmp_path / "a.json", value)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/a.json", "--json=.*no/a.json: there is no directory .*no; make it first"),
+        ("", "--json=.*: this is a directory; give the name of a file in it"),
+        ("file/a.json", "--json=.*file/a.json: there is no directory .*file"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, message):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=message):
+        files.check_writable("--json", tmp_path / name)
+    files.check_writable("--json", tmp_path / "a.json")
+    files.check_writable("--json", tmp_path / "file")  # there already, to be replaced
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_is_read_only_is_refused_before_the_work(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match="--json=.*: the directory .* is not writable"):
+        files.check_writable("--json", tmp_path / "a.json")
+
+
 def test_what_was_measured_is_remembered(tmp_path):
     path, said = tmp_path / "deep" / "row_w0.5.json", []
     assert files.remembered(path, lambda: {"value": 1}, said.append) == {"value": 1}

@@ -4,8 +4,8 @@ node."""
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,9 @@ from atspeed_jax.alignment.tree import (
 )
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.ranges import Beams, Range, Share, Warmup, check_ranges
+
+LossWeight = Annotated[float, Range(0, 1e6)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,37 +46,23 @@ class AlignConfig:
     """
 
     objective: losses.Objective
-    alpha: float
-    temperature: float
-    top_k: int
-    density_weight: float
-    coverage_weight: float
+    alpha: Share
+    temperature: Annotated[float, Range(0.1, 1e3, why="below 0.1 gradients vanish (ALGORITHM section 7); use 1.0")]
+    top_k: Beams
+    density_weight: LossWeight
+    coverage_weight: LossWeight
     score_norm: ScoreNorm
-    on_policy: float = 0.0
-    alpha_warmup: int = 0
+    on_policy: Share = 0.0
+    alpha_warmup: Warmup = 0
 
     def __post_init__(self):
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha}: expected a weight in [0, 1]")
-        if self.alpha_warmup < 0:
-            raise ValueError(f"alpha_warmup={self.alpha_warmup}: expected 0 or more updates")
-        if self.temperature < 0.1:
-            raise ValueError(
-                f"temperature={self.temperature}: below 0.1 gradients vanish (ALGORITHM section 7); use 1.0"
-            )
+        check_ranges(self)
         if self.objective == "reference_tv":
             warnings.warn(
                 "objective='reference_tv': at temperature 0.001 its gradient is zero almost everywhere, so the draft "
                 "learns nothing from the teacher (ALGORITHM section 7); use 'atspeed_r'",
                 stacklevel=2,
             )
-        if self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k}: expected at least 1")
-        for name in ("density_weight", "coverage_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
-        if not 0 <= self.on_policy <= 1:
-            raise ValueError(f"on_policy={self.on_policy}: expected a share in [0, 1]")
         if self.on_policy and self.objective in (*losses.ON_HISTORIES, "seq_kd"):
             raise ValueError(
                 f"on_policy={self.on_policy} with objective={self.objective!r}, which asks no teacher about beams: "
@@ -192,7 +181,12 @@ def _next_item_loss(tree: TeacherTree, logits: list):
 
 
 def _missed(config, context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int, key):
-    """`losses.coverage` summed over the drafted levels, mean over the users; key: of the noise of draws."""
+    """`losses.coverage` summed over the drafted levels, mean over the users; key: of the noise of draws.
+
+    Ids of one code have no drafted level, so nothing is missed: their tree is a root that is the target's own choice.
+    """
+    if context.trie.length == 1:
+        return jnp.zeros(())
     teacher = path_scores(context, tree.levels, [p for p, _, _ in found])
     student = path_scores(context, tree.levels, [q for _, q, _ in found])
     total = 0.0

@@ -12,6 +12,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import grain
 import jax
@@ -35,6 +36,7 @@ from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.processes import agreed, barrier, gather
+from atspeed_jax.ranges import BatchSize, Beams, Items, Range, check_increasing, check_ranges
 
 COMPLETE = "complete.json"
 BATCHES_PER_PART = 16
@@ -48,15 +50,15 @@ class TeacherConfig:
     beams' children too, so that alignment never runs the target; pays from two epochs on.
     """
 
-    beams: int
-    prompts: int
-    batch_size: int
-    buckets: tuple[int, ...]
+    beams: Beams
+    prompts: Annotated[int, Range(1, 1_000)]
+    batch_size: BatchSize
+    buckets: tuple[Items, ...]
     log_probs: bool
 
     def __post_init__(self):
-        if self.prompts < 1:
-            raise ValueError(f"prompts={self.prompts}: expected at least 1 per training user")
+        check_ranges(self)
+        check_increasing(self, "buckets")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -194,9 +196,8 @@ def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] 
     if "log_probs" not in table.column_names:
         return TeacherData(nodes[order], None, None)
     stored = table["log_probs"].combine_chunks().take(pa.array(order))
-    return TeacherData(
-        nodes[order], stored.flatten().to_numpy(), np.asarray(stored.offsets) - stored.offsets[0].as_py()
-    )
+    starts = np.asarray(stored.offsets) - stored.offsets[0].as_py()
+    return TeacherData(nodes[order], stored.flatten().to_numpy(), starts)
 
 
 def _read(path: Path, read: Callable, remedy: str):

@@ -136,10 +136,7 @@ def build_dataset(source: Source, directory) -> None:
     """
     directory = Path(directory).absolute()
     stored = Dataset.of(source)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise DatasetError(
-            f"{directory}: something is already there; it is kept. Give another directory or remove it yourself."
-        )
+    _check_free(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         building = _temporary_sibling(directory)
@@ -156,6 +153,7 @@ def build_dataset(source: Source, directory) -> None:
             "codes": stored.catalog.codes.tolist(),
         }
         (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
+        _check_free(directory)  # again: another build may have ended first
         os.rename(building, directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -207,6 +205,13 @@ def _check_interactions(source: Source, items: int) -> None:
                     f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; "
                     f"the catalogue has {items} items."
                 )
+
+
+def _check_free(directory: Path) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise DatasetError(
+            f"{directory}: something is already there; it is kept. Give another directory or remove it yourself."
+        )
 
 
 def _temporary_sibling(directory: Path) -> Path:

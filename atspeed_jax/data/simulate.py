@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from atspeed_jax.data.split import Interactions
 from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH
+from atspeed_jax.ranges import Range, Seed, Share, check_ranges
 
+MOST_EVENTS = 100_000_000
 _SUCCESSORS = 2  # clusters an interest can drift to from each cluster
 _RATINGS = np.arange(1, 6)
 _LIKED = np.array([0.01, 0.03, 0.06, 0.3, 0.6])  # ratings of items of the current interest
@@ -38,68 +41,47 @@ class SyntheticConfig:
       seed: of everything.
 
     Raises:
-      ValueError: a value out of range, naming it.
+      RangeError: a number outside its range. ValueError: numbers that do not go together.
     """
 
-    users: int
-    item_count: int
-    clusters: int
-    dimensions: int
-    spread: float
-    twins: int
-    levels: int
-    codes_per_level: int
-    kmeans_iterations: int
-    zipf: float
-    events: float
-    drift: float
-    noise: float
-    days: int
-    active_share: float
-    min_rating: int
-    core: int
-    valid_share: float
-    test_share: float
-    seed: int
+    users: Annotated[int, Range(1, 1_000_000)]
+    item_count: Annotated[int, Range(1, 1_000_000)]
+    clusters: Annotated[int, Range(1, 1_000_000)]
+    dimensions: Annotated[int, Range(1, 1_000)]
+    spread: Annotated[float, Range(0, 1_000)]
+    twins: Annotated[int, Range(0, 500_000)]
+    levels: Annotated[int, Range(1, MAX_LENGTH)]
+    codes_per_level: Annotated[int, Range(1, MAX_CODES)]
+    kmeans_iterations: Annotated[int, Range(1, 10_000)]
+    zipf: Annotated[float, Range(0, 10)]
+    events: Annotated[float, Range(0, 10_000, "(]")]
+    drift: Share
+    noise: Share
+    days: Annotated[int, Range(1, 36_500)]
+    active_share: Share
+    min_rating: Annotated[int, Range(0, 5)]
+    core: Annotated[int, Range(0, 10_000)]
+    valid_share: Annotated[float, Range(0, 1, "()")]
+    test_share: Annotated[float, Range(0, 1, "()")]
+    seed: Seed
 
     def __post_init__(self):
-        for name in (
-            "users",
-            "item_count",
-            "clusters",
-            "dimensions",
-            "levels",
-            "codes_per_level",
-            "kmeans_iterations",
-            "days",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"synthetic source: {name} is {getattr(self, name)}; expected 1 or more.")
-        for name in ("drift", "noise", "active_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"synthetic source: {name} is {getattr(self, name)}; expected a number from 0 to 1.")
-        for name in ("spread", "zipf", "core", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"synthetic source: {name} is {getattr(self, name)}; expected 0 or more.")
+        check_ranges(self)
         if self.clusters > self.item_count:
-            raise ValueError(
-                f"synthetic source: {self.clusters} clusters for {self.item_count} items; expected at most as many."
-            )
-        if not 0 <= 2 * self.twins <= self.item_count:
+            raise ValueError(f"clusters={self.clusters} for item_count={self.item_count}: expected at most as many")
+        if 2 * self.twins > self.item_count:
             most = self.item_count // 2
-            raise ValueError(f"synthetic source: twins is {self.twins}; expected 0 to item_count / 2 = {most}.")
-        if self.levels > MAX_LENGTH or self.codes_per_level > MAX_CODES:
+            raise ValueError(f"twins={self.twins}: expected at most half of the items, {most} (item_count / 2)")
+        if self.users * self.events > MOST_EVENTS:
             raise ValueError(
-                f"synthetic source: {self.levels} levels of {self.codes_per_level} codes; expected at most "
-                f"{MAX_LENGTH} levels (levels) of {MAX_CODES} codes (codes_per_level)."
+                f"users={self.users} with events={self.events}: expected at most {MOST_EVENTS} events in all, to fit "
+                "in memory"
             )
-        if not (self.valid_share > 0 and self.test_share > 0 and self.valid_share + self.test_share < 1):
+        if self.valid_share + self.test_share >= 1:
             raise ValueError(
-                f"synthetic source: valid_share is {self.valid_share} and test_share {self.test_share}; expected both "
-                "above 0 and a sum below 1."
+                f"valid_share={self.valid_share} and test_share={self.test_share}: expected a sum below 1, or nothing "
+                "is left to train on"
             )
-        if not self.events > 0:
-            raise ValueError(f"synthetic source: events is {self.events}; expected a positive mean number per user.")
 
 
 def simulate(config: SyntheticConfig) -> tuple[Interactions, np.ndarray]:

@@ -7,7 +7,7 @@ one); tests inject a lookup table in its place.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
+from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.trie import prefix_counts
+from atspeed_jax.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
 from atspeed_jax.shapes import Logits, RowBool, RowInt, SlotMask, Tokens
 
 ScoreNorm = Literal["vocab", "trie"]
@@ -62,34 +64,27 @@ class SearchConfig:
     divides the logits of target and draft; 1 in strict mode. All but strict need `Prompt.keys`.
     """
 
-    beams: int
-    widths: tuple[int, ...]
-    gamma: int
+    beams: Beams
+    widths: tuple[Width, ...]
+    gamma: Annotated[int, Range(1, MAX_LENGTH)]
     score_norm: ScoreNorm
-    tolerance: float = 0.0
+    tolerance: PartialShare = 0.0
     mode: Mode = "strict"
-    temperature: float = 1.0
-    budget: int | None = None
-    row_share: int = 4
+    temperature: Temperature = 1.0
+    budget: Nodes | None = None
+    row_share: BatchSize = 4
 
     def __post_init__(self):
+        if "all" in self.widths:
+            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (resolve_widths)")
+        check_ranges(self)
         check_mode(self.mode, self.temperature, self.score_norm)
         if self.tolerance and self.mode != "strict":
             raise DecodeError(f"tolerance={self.tolerance} with mode={self.mode!r}: only strict mode can give up beams")
-        if not 0 <= self.tolerance < 1:
-            raise DecodeError(f"tolerance={self.tolerance}: expected a share in [0, 1); 0 gives up nothing")
         if self.budget is not None and self.budget < self.beams:
             raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
         if self.budget is not None and self.mode.startswith("relaxed"):
             raise DecodeError(f"budget={self.budget} with mode={self.mode!r}: leaving out draws would change the law")
-        if self.row_share < 1:
-            raise DecodeError(f"row_share={self.row_share}: expected 1, the whole batch in every round, or more")
-        if self.beams < 1:
-            raise DecodeError(f"beams={self.beams}: keep at least one beam")
-        if not all(isinstance(width, int) for width in self.widths):
-            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (resolve_widths)")
-        if self.gamma < 1:
-            raise DecodeError(f"gamma={self.gamma}: draft at least one level, or use beam_search")
         if self.score_norm not in ("vocab", "trie"):
             raise DecodeError(f"score_norm={self.score_norm!r}: expected 'vocab' or 'trie'")
 

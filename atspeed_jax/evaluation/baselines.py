@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import scipy.sparse as sparse
 
 from atspeed_jax.items.filters import first_unknown
+from atspeed_jax.ranges import Items, Range, check_ranges
 
 _USERS_AT_ONCE = 4096  # rows of the score matrix held in memory at a time
 
@@ -20,16 +22,15 @@ class CovisitationConfig:
     """window: farthest distance of two items counted as visited together; history: newest items of a user that vote;
     decay: weight of an item's vote relative to that of the next newer one, above 0 and at most 1.
 
-    Raises BaselineError on a value outside its range.
+    Raises RangeError on a value outside its range.
     """
 
-    window: int
-    history: int
-    decay: float
+    window: Items
+    history: Items
+    decay: Annotated[float, Range(0, 1, "(]")]
 
     def __post_init__(self):
-        if self.window < 1 or self.history < 1 or not 0 < self.decay <= 1:
-            raise BaselineError(f"{self}: expected window >= 1, history >= 1 and 0 < decay <= 1")
+        check_ranges(self)
 
 
 # Of 54 symmetric variants tried (weight 1 or 1/d, three normalisations, nine decays), this one gives Beauty's reference

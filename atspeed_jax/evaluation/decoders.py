@@ -7,7 +7,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,16 @@ from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.sharded import decode_on_mesh
 from atspeed_jax.decoding.speculative import speculative_beam_search
+from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.levels import LevelTrie, level_trie
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.unroll import unroll
+from atspeed_jax.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
 
 Method = Literal["beam_search", "speculative"]
 DrafterName = Literal["none", "draft", "popularity"]
-Widths = tuple[int | Literal["all"], ...]
+Widths = tuple[Width | Literal["all"], ...]
 Constraint = Literal["trie", "levels"]
 NO_ITEM = -2  # id of codes that no item has
 
@@ -48,10 +50,13 @@ class DecodeConfig:
     """
 
     widths: Widths
-    gamma: int
+    gamma: Annotated[int, Range(1, MAX_LENGTH)]
     score_norm: ScoreNorm
-    budget: int | None = None
+    budget: Nodes | None = None
     unroll: bool = False
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +70,19 @@ class Setting:
 
     method: Method
     drafter: DrafterName
-    beams: int
+    beams: Beams
     widths: Widths
-    gamma: int
+    gamma: Annotated[int, Range(0, MAX_LENGTH)]
     score_norm: ScoreNorm
     mode: Mode = "strict"
-    tolerance: float = 0.0
-    temperature: float = 1.0
-    budget: int | None = None
+    tolerance: PartialShare = 0.0
+    temperature: Temperature = 1.0
+    budget: Nodes | None = None
     constraint: Constraint = "trie"
-    row_share: int = SearchConfig.row_share
+    row_share: BatchSize = SearchConfig.row_share
+
+    def __post_init__(self):
+        check_ranges(self)
 
     @property
     def label(self) -> str:

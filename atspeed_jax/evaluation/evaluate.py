@@ -10,10 +10,12 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from atspeed_jax import files
+from atspeed_jax import ranges as R
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.noise import user_keys
@@ -36,32 +38,28 @@ class EvaluateConfig:
     bootstrap_samples: of the 95 % intervals. Raises ValueError for what cannot be measured or reported.
     """
 
-    list_size: int
-    beams: tuple[int, ...]
-    grid_beams: tuple[int, ...]
+    list_size: Annotated[int, R.Range(10, 10_000, why="the report shows Recall@10")]
+    beams: tuple[R.Beams, ...]
+    grid_beams: tuple[R.Beams, ...]
     grid_widths: tuple[Widths, ...]
-    grid_users: int
+    grid_users: R.Users
     drafters: tuple[DrafterName, ...]
-    users: int | None
-    batch_size: int
-    buckets: tuple[int, ...]
-    latency_users: int
-    latency_repeats: int
-    bootstrap_samples: int
-    seed: int
+    users: R.Users | None
+    batch_size: R.BatchSize
+    buckets: tuple[R.Items, ...]
+    latency_users: R.Users
+    latency_repeats: R.Repeats
+    bootstrap_samples: R.Samples
+    seed: R.Seed
 
     def __post_init__(self):
-        counts = ("grid_users", "batch_size", "latency_users", "latency_repeats")
-        for name in (*counts, "bootstrap_samples", *(() if self.users is None else ("users",))):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if self.list_size < 10:
-            raise ValueError(f"list_size={self.list_size}: the report shows Recall@10, give 10 or more")
+        R.check_ranges(self)
+        R.check_increasing(self, "buckets")
         every = (*self.beams, *self.grid_beams)
-        if not self.beams or min(every) < 1 or len(set(every)) != len(every):
+        if not self.beams or len(set(every)) != len(every):
             raise ValueError(
-                f"beams={self.beams}, grid_beams={self.grid_beams}: expected one or more K for all users, each K at "
-                "least 1 and named once"
+                f"beams={self.beams}, grid_beams={self.grid_beams}: expected one or more K for all users, each K named "
+                "once"
             )
         if "none" in self.drafters:
             raise ValueError("drafters holds 'none', which is plain beam search; it is always measured, leave it out")

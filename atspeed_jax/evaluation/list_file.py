@@ -98,7 +98,7 @@ def resume(output: Output, fingerprint: str) -> None:
             files.write_json(claim, {"fingerprint": fingerprint} | nobody)
             partial.write_bytes(b"")
             return
-        made_from = json.loads(claim.read_text("utf-8")) if claim.exists() else {}
+        made_from = _read(claim)
         if made_from.get("fingerprint") != fingerprint:
             raise RecommendError(
                 f"{partial} was begun with another model, list size or decoder; delete it, or choose another --output"
@@ -113,6 +113,17 @@ def resume(output: Output, fingerprint: str) -> None:
             file.truncate(file.tell())
     except OSError as error:
         raise RecommendError(f"{partial} cannot be written ({error}); choose another --output") from error
+
+
+def _read(claim: Path) -> dict:
+    """What a partial file was made from; nothing if that is not known."""
+    try:
+        made_from = json.loads(claim.read_text("utf-8")) if claim.exists() else {}
+    except ValueError as error:
+        raise RecommendError(
+            f"{claim} cannot be read ({error}); delete it and {claim.stem}, or choose another --output"
+        ) from error
+    return made_from if isinstance(made_from, dict) else {}
 
 
 def finish(output: Output, chunk: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
 from atspeed_jax.evaluation.lists import overlap
 from atspeed_jax.evaluation.tables import Table, method_label, widths_label
 from atspeed_jax.items.catalog import expand_ids
+from atspeed_jax.ranges import Beams, Nodes, Range, Repeats, Temperature, check_ranges
 
 EXACT = ("strict", "stochastic", "coupled")  # modes whose lists are those of the target alone
 
@@ -42,25 +43,30 @@ class ModesConfig:
     measured on all users, the others on the evaluation's fixed few. tuned: {K: a setting shown beside those of
     `widths`}; plain beam search, which it may be, is shown anyway."""
 
-    beams: tuple[int, ...]
-    main_beams: tuple[int, ...]
+    beams: tuple[Beams, ...]
+    main_beams: tuple[Beams, ...]
     widths: tuple[Widths, ...]
     drafter: DrafterName
     norms: tuple[ScoreNorm, ...]
-    tolerances: tuple[float, ...]
-    budgets: tuple[int, ...]
-    temperature: float
-    seeds: int
+    tolerances: tuple[Annotated[float, Range(0, 1, "()", "0 is strict itself, which is measured anyway")], ...]
+    budgets: tuple[Nodes, ...]
+    temperature: Temperature
+    seeds: Repeats
     constraints: tuple[Constraint, ...] = ("trie",)
     modes: tuple[Mode, ...] = get_args(Mode)
     tuned: Mapping[int, Setting] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.seeds < 1 or not self.beams or not (self.widths or self.tuned) or not self.norms or not self.modes:
-            raise ValueError(f"{self}: expected at least one seed, K, widths, norm and mode")
+        check_ranges(self)
+        if not self.beams or not (self.widths or self.tuned) or not self.norms or not self.modes:
+            raise ValueError(f"{self}: expected at least one K, widths, norm and mode")
         for name, known in (("mode", Mode), ("norm", ScoreNorm), ("constraint", Constraint)):
             if stray := set(getattr(self, f"{name}s")) - set(get_args(known)):
                 raise ValueError(f"{name} {min(stray)!r}: expected some of {', '.join(get_args(known))}")
+        if self.drafter == "popularity" and "levels" in self.constraints:
+            raise ValueError(
+                "constraints holds 'levels' with drafter='popularity', which knows real ids alone: use drafter='draft'"
+            )
         if stray := set(self.main_beams) - set(self.beams):
             raise ValueError(f"main_beams={self.main_beams}: K {min(stray)} is not among beams={self.beams}")
         if self.tuned and (missing := set(self.beams) - set(self.tuned)):

@@ -17,12 +17,15 @@ from tqdm import tqdm
 from atspeed_jax import files
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.numbering import count_from_one
 from atspeed_jax.evaluation.decode_users import find_ids, without_seen
 from atspeed_jax.evaluation.decoders import Decoders, Setting
 from atspeed_jax.evaluation.list_file import Output, RecommendError, finish, resume, written
-from atspeed_jax.evaluation.user_file import User
+from atspeed_jax.evaluation.user_file import FROM_ZERO, User
 from atspeed_jax.items.filters import unseen_items
 from atspeed_jax.processes import barrier, is_writer
+
+NUMBERED = 1000  # users by whom it is judged whether items are numbered from 0
 
 Lists = Callable[[list[User]], tuple[np.ndarray, np.ndarray]]
 
@@ -41,12 +44,18 @@ def lists_of(
 
     exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`). Raises
     DecodeError for a setting that cannot work, and naming the user, from the lists where scores are not finite.
+    It is said if the first users' items seem to be numbered from 1.
     """
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
     decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
+    asked = False
 
     def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal asked
+        if not asked and is_writer() and count_from_one(dataset, [user.items for user in users[:NUMBERED]]):
+            tqdm.write(f"note: these are histories of {dataset.name} with each number one too high: {FROM_ZERO}")
+        asked = True
         histories, names = [user.items for user in users], np.array([user.user for user in users], object)
         batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
         seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]

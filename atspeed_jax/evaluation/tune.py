@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from atspeed_jax.evaluation.evaluate import EvaluateConfig, users_with_items
 from atspeed_jax.evaluation.tables import ABSENT, Table, method_label, widths_label
 from atspeed_jax.files import read_json
 from atspeed_jax.programs import forget_programs
+from atspeed_jax.ranges import BatchSize, Beams, Nodes, Range, Repeats, Samples, Seed, Users, check_ranges
 
 SAFE = 0.97  # the lower bound of the ratio to plain beam search that a choice needs
 NEAR = 0.03  # a choice that is slower than the fastest setting by a larger share is timed again beside it
@@ -39,29 +41,24 @@ class TuneConfig:
     so many times the best one's time in a first pass is timed no more. repeats: timings of a batch of which the median
     counts. samples: of the bootstrap over batches."""
 
-    beams: tuple[int, ...]
-    batch_sizes: tuple[int, ...]
+    beams: tuple[Beams, ...]
+    batch_sizes: tuple[BatchSize, ...]
     widths: tuple[Widths, ...]
     drafters: tuple[DrafterName, ...]
-    budgets: tuple[int | None, ...]
-    row_shares: tuple[int, ...] = (SearchConfig.row_share,)
-    batches: int = 10
-    users: int = 100
-    hopeless: float = 1.5
-    repeats: int = 3
-    samples: int = 2000
-    seed: int = 0
+    budgets: tuple[Nodes | None, ...]
+    row_shares: tuple[BatchSize, ...] = (SearchConfig.row_share,)
+    batches: Annotated[int, Range(1, 1_000_000)] = 10
+    users: Users = 100
+    hopeless: Annotated[float, Range(1, 1e9)] = 1.5
+    repeats: Repeats = 3
+    samples: Samples = 2000
+    seed: Seed = 0
 
     def __post_init__(self):
+        check_ranges(self)
         for name in ("beams", "batch_sizes", "widths", "drafters", "budgets", "row_shares"):
             if not getattr(self, name):
                 raise TuneError(f"{name} is empty: name at least one")
-        for name in ("beams", "batch_sizes", "row_shares"):
-            if min(getattr(self, name)) < 1:
-                raise TuneError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("batches", "users", "repeats", "samples"):
-            if getattr(self, name) < 1:
-                raise TuneError(f"{name}={getattr(self, name)}: expected at least 1")
         if stray := set(self.drafters) - {"draft", "popularity"}:
             raise TuneError(f"drafter {min(stray)!r}: expected 'draft' or 'popularity'; beam search is always measured")
 

@@ -9,13 +9,14 @@ Layers are stacked and scanned, so compile time does not grow with depth; to dec
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from atspeed_jax import ranges as R
 from atspeed_jax.models.attention import attend
 from atspeed_jax.models.blocks import PRECISIONS, Dropout, RMSNorm, project
 from atspeed_jax.models.cache import Cache, Caches, init_cache, write
@@ -40,33 +41,31 @@ class LlamaConfig:
     steps of 1/256; adapter_dropout on what an adapter's low-rank branches read.
     remat: a layer's activations are computed again in the backward pass; remat_policy: what is kept nevertheless,
     "nothing" or "dots", the results of its matrix products.
-    Raises ValueError if heads do not divide or dropout is not in [0, 1).
+    Raises RangeError on a number outside its range, ValueError if heads do not divide.
     """
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rope_theta: float
-    norm_eps: float
+    vocab_size: Annotated[int, R.Range(1, 2**31 - 1)]
+    hidden_size: R.HiddenSize
+    intermediate_size: R.IntermediateSize
+    layers: R.Layers
+    heads: R.Heads
+    kv_heads: R.Heads
+    head_dim: R.HeadDim
+    rope_theta: R.RopeTheta
+    norm_eps: R.NormEps
     tied_embeddings: bool
-    dropout: float
+    dropout: R.PartialShare
     dtype: Literal["float32", "bfloat16", "float64"]
     remat: bool
     rope_scaling: RopeScalingConfig | None = None
-    adapter_dropout: float = 0.0
+    adapter_dropout: R.PartialShare = 0.0
     remat_policy: Literal["nothing", "dots"] = "nothing"
     precision: Literal["highest", "high", "default"] = "highest"
 
     def __post_init__(self):
+        R.check_ranges(self)
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
-        for name in ("dropout", "adapter_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a share in [0, 1)")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, use an even head_dim")
         if self.remat_policy not in KEPT:

@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from atspeed_jax.files import write_json
 from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.ranges import PartialShare, Range, RangeError, check_ranges
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # Their name of a matrix -> ours, and where it lies in their modules.
@@ -73,24 +74,20 @@ class LoraConfig:
     """rank: r. alpha: the branch is scaled by alpha / r. dropout: on what the branches read. targets: adapted matrices,
     by their names in Hugging Face (TARGETS).
 
-    Raises LoraError for a target that no module has, or a number out of range.
+    Raises LoraError for a target that no module has, RangeError on a number outside its range.
     """
 
-    rank: int
-    alpha: float
-    dropout: float
+    rank: Annotated[int, Range(1, 65_536)]
+    alpha: Annotated[float, Range(0, 1e6, "(]")]
+    dropout: PartialShare
     targets: tuple[str, ...]
 
     def __post_init__(self):
+        check_ranges(self)
         if stray := [name for name in self.targets if name not in TARGETS]:
             raise LoraError(f"target {stray[0]!r} matches no module; expected some of {', '.join(TARGETS)}")
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise LoraError(f"targets={self.targets}: name at least one module, each once")
-        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
-            raise LoraError(
-                f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}: expected rank >= 1, alpha > 0, "
-                "dropout in [0, 1)"
-            )
 
     @property
     def scale(self) -> float:
@@ -284,6 +281,8 @@ def _read_config(directory: Path) -> LoraConfig:
         raise LoraError(
             f"{path} lacks or spoils a field ({error!r}); expected r, lora_alpha, target_modules"
         ) from error
+    except RangeError as error:
+        raise LoraError(f"{path}: {error}") from error
     except ValueError as error:
         raise LoraError(f"{path}: {error}; known modules are {', '.join(TARGETS)}") from error
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 
@@ -20,23 +20,28 @@ from atspeed_jax.models.hf_config import CONFIG_FILE, HFConfigError, read_hf_con
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig, init_adapter, item_rows, merge
 from atspeed_jax.models.weights import load_weights, weight_files
+from atspeed_jax.ranges import PartialShare, Range, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
     """directory: of a Hugging Face Llama. lora: what is trained of it beside the item rows; None for everything. dtype:
     of activations, and with lora of the frozen weights. remat, remat_policy, dropout, precision: see `LlamaConfig`.
-    bos: the first token of every prompt, where config.json names none that fits."""
+    bos: the first token of every prompt, where config.json names none that fits. Raises RangeError on a number outside
+    its range."""
 
     directory: str
     lora: LoraConfig | None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     remat_policy: Literal["nothing", "dots"] = "nothing"
-    dropout: float = 0.0
+    dropout: PartialShare = 0.0
     # Not in repr, so that older fingerprints stay.
-    bos: int | None = dataclasses.field(default=None, repr=False)
+    bos: Annotated[int, Range(PAD + 1, 2**31 - 1)] | None = dataclasses.field(default=None, repr=False)
     precision: Literal["highest", "high", "default"] = dataclasses.field(default="highest", repr=False)
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)

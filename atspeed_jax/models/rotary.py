@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from atspeed_jax.ranges import Range, check_ranges
 from atspeed_jax.shapes import Tokens
 
 
@@ -22,21 +23,17 @@ class RopeScalingConfig:
     """
 
     kind: Literal["linear", "llama3"]
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_positions: int = 8192
+    factor: Annotated[float, Range(1, 1e6)]
+    low_freq_factor: Annotated[float, Range(0, 1e6, "(]")] = 1.0
+    high_freq_factor: Annotated[float, Range(0, 1e6, "(]")] = 4.0
+    original_positions: Annotated[int, Range(1, 2**31 - 1)] = 8192
 
     def __post_init__(self):
-        if self.factor < 1:
-            raise ValueError(f"rope scaling factor={self.factor}: expected at least 1")
-        if not 0 < self.low_freq_factor < self.high_freq_factor:
+        check_ranges(self)
+        if self.low_freq_factor >= self.high_freq_factor:
             raise ValueError(
-                f"low_freq_factor={self.low_freq_factor}, high_freq_factor={self.high_freq_factor}: "
-                "expected 0 < low < high"
+                f"low_freq_factor={self.low_freq_factor}, high_freq_factor={self.high_freq_factor}: expected low < high"
             )
-        if self.original_positions < 1:
-            raise ValueError(f"original_positions={self.original_positions}: expected at least 1")
 
     def scale(self, frequency: Array) -> Array:
         """The scaled frequencies, radians per position."""

@@ -33,7 +33,7 @@ def shuffle_items(batch, length: int, rate: float, key):
     """
     which, order = jax.random.split(key)
     rows, width = batch["tokens"].shape
-    items = batch["tokens"][:, 1:].reshape(rows, width // length, length)
+    items = batch["tokens"][:, 1:].reshape(rows, (width - 1) // length, length)
     is_item = batch["predict"][:, 1:].reshape(items.shape).all(-1)
     shuffled = jax.random.bernoulli(which, rate, (rows, 1))
     place = jnp.where(is_item, shuffled * jax.random.uniform(order, is_item.shape), -1.0)  # what is no item stays

@@ -1,15 +1,24 @@
 """AdamW with linear warm-up, cosine decay and gradient clipping; the moving average of the parameters."""
 
-import math
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from atspeed_jax.ranges import (
+    ClipNorm,
+    LearningRate,
+    PartialShare,
+    Updates,
+    Warmup,
+    WeightDecay,
+    check_ranges,
+)
+
 
 class OptimConfigError(ValueError):
-    """An optimizer setting outside its range."""
+    """Optimizer settings that do not go together."""
 
 
 @dataclass(frozen=True)
@@ -20,32 +29,24 @@ class OptimConfig:
     learning rate is 0. clip_norm bounds the global norm of the gradient. b1, b2 are AdamW's decay rates. average is the
     decay of the moving average of the parameters (`moving_average`), 0 for none.
 
-    Raises OptimConfigError on a value outside its range.
+    Raises RangeError on a value outside its range, OptimConfigError for a warm-up as long as the schedule.
     """
 
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    clip_norm: float
-    b1: float
-    b2: float
-    average: float
-    steps: int
+    learning_rate: LearningRate
+    warmup_steps: Warmup
+    weight_decay: WeightDecay
+    clip_norm: ClipNorm
+    b1: PartialShare
+    b2: PartialShare
+    average: PartialShare
+    steps: Updates
 
     def __post_init__(self):
-        allowed = {
-            "learning_rate": (0 < self.learning_rate < math.inf, "a positive number"),
-            "steps": (self.steps >= 1, "at least 1"),
-            "warmup_steps": (0 <= self.warmup_steps < self.steps, f"from 0 to steps - 1 = {self.steps - 1}"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or a positive number"),
-            "clip_norm": (self.clip_norm > 0, "a positive number (math.inf: never clip)"),
-            "b1": (0 <= self.b1 < 1, "in [0, 1)"),
-            "b2": (0 <= self.b2 < 1, "in [0, 1)"),
-            "average": (0 <= self.average < 1, "in [0, 1), 0 for no moving average"),
-        }
-        for name, (fine, expected) in allowed.items():
-            if not fine:
-                raise OptimConfigError(f"OptimConfig.{name} = {getattr(self, name)!r}, expected {expected}")
+        check_ranges(self)
+        if self.warmup_steps >= self.steps:
+            raise OptimConfigError(
+                f"OptimConfig.warmup_steps = {self.warmup_steps}, expected less than steps = {self.steps}"
+            )
 
 
 def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -20,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from atspeed_jax.models.axes import logical_axes
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.processes import place
+from atspeed_jax.ranges import Range, check_ranges
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -35,6 +37,9 @@ RULES = {
 WHOLE_IF_UNEVEN = ("vocab",)  # the catalogue decides how long it is, nobody can change it
 
 
+Devices = Annotated[int, Range(1, 1_000_000)]
+
+
 class ShardingError(ValueError):
     """A mesh that cannot be made, or what cannot be split over it."""
 
@@ -43,15 +48,12 @@ class ShardingError(ValueError):
 class MeshConfig:
     """Devices along each axis; data=None: all that fsdp and tensor leave."""
 
-    data: int | None = None
-    fsdp: int = 1
-    tensor: int = 1
+    data: Devices | None = None
+    fsdp: Devices = 1
+    tensor: Devices = 1
 
     def __post_init__(self):
-        for axis in AXES:
-            size = getattr(self, axis)
-            if size is not None and size < 1:
-                raise ShardingError(f"{axis}={size}: expected at least 1 device along a mesh axis")
+        check_ranges(self)
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

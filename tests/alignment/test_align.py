@@ -193,6 +193,20 @@ def test_objectives_on_histories_have_no_loss_on_a_tree(world, objective):
         align_loss(config, MODEL, MODEL, world[1], world[1], world[0], world[2], None)
 
 
+@pytest.mark.parametrize("objective", losses.COVERAGE)
+def test_ids_of_one_code_have_nothing_to_cover(world, objective):
+    """Their tree is the root alone, where no width is told: the objective is TreeKD of it."""
+    ids = np.arange(2, 9)[:, None]
+    context = tree_context(build_trie(ids), ids)
+    rows = {"beams": jnp.zeros((6, 0, 4), jnp.int32), "list": jnp.zeros((6, 4), jnp.int32)}
+    own = context, world[1], world[2] | rows
+    draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
+    loss, parts = loss_of(dataclasses.replace(CONFIG, objective=objective), own, draft)
+    assert parts["coverage_loss"] == 0
+    np.testing.assert_allclose(loss, loss_of(CONFIG, own, draft)[0], rtol=1e-6)
+    assert loss > 0.01
+
+
 def test_coverage_needs_a_width_for_every_drafted_level(world):
     config = dataclasses.replace(CONFIG, objective="coverage")
     with pytest.raises(ValueError, match="zip"):

@@ -198,6 +198,21 @@ def test_nothing_is_overwritten(tmp_path):
         build_dataset(make_source(), tmp_path / "file" / "below")
 
 
+def test_what_another_build_stored_meanwhile_is_kept(tmp_path, monkeypatch):
+    target, prepare = tmp_path / "shop", dataset_module.Interactions.download_and_prepare
+
+    def overtaken(self):
+        monkeypatch.undo()
+        build_dataset(make_source(seed=1), target)
+        return prepare(self)
+
+    monkeypatch.setattr(dataset_module.Interactions, "download_and_prepare", overtaken)
+    with pytest.raises(DatasetError, match="shop: something is already there; it is kept"):
+        build_dataset(make_source(), target)
+    assert_holds(load_dataset(target), make_source(seed=1))
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_bad_source(tmp_path):
     source = make_source()
     train = (*source.train[:7], np.array([0, 30], np.int32), *source.train[8:])

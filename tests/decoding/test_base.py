@@ -50,11 +50,7 @@ def test_ids_of_one_code_have_no_widths():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((0, (4,), 1, "vocab"), "beams=0"),
-        ((4, (4,), 1, "vocab", 1.0), "tolerance=1.0: expected a share"),
         ((1, ("all", 4), 1, "vocab"), "widths=.*resolve_widths"),
-        ((4, (4,), 0, "vocab"), "gamma=0: draft at least one level, or use beam_search"),
-        ((4, (4,), 1, "vocab", 0.0, "strict", 1.0, None, 0), "row_share=0: expected 1, the whole batch"),
         ((4, (4,), 1, "softmax"), "score_norm='softmax': expected 'vocab' or 'trie'"),
     ],
 )

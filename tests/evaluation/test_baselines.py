@@ -112,8 +112,6 @@ def test_block_size_changes_nothing(monkeypatch):
 
 
 def test_bad_settings():
-    with pytest.raises(BaselineError, match="decay=0.0"):
-        CovisitationConfig(window=5, history=20, decay=0.0)
     with pytest.raises(BaselineError, match="k = 0"):
         popularity_lists(POPULARITY, [np.array([1])], k=0, remove_seen=True)
 

@@ -73,6 +73,23 @@ def test_nothing_is_left_where_no_list_was_written(tmp_path, error):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ("{", "r.jsonl.partial.json cannot be read .*; delete it and r.jsonl.partial, or"),
+        ("[]", "r.jsonl.partial was begun with another model"),
+        (None, "r.jsonl.partial was begun with another model"),
+    ],
+)
+def test_lines_of_which_nothing_is_known_are_not_gone_on_with(tmp_path, claim, message):
+    (tmp_path / "r.jsonl.partial").write_text("1\n")
+    if claim:
+        (tmp_path / "r.jsonl.partial.json").write_text(claim)
+    with claimed_output(tmp_path / "r.jsonl") as output, pytest.raises(RecommendError, match=message):
+        resume(output, "a")
+    assert (tmp_path / "r.jsonl.partial").read_text() == "1\n"
+
+
 def test_compressed_lines(tmp_path):
     with claimed_output(tmp_path / "r.jsonl.gz") as output:
         resume(output, "a")

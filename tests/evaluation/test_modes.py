@@ -136,7 +136,11 @@ def test_below_float32_the_table_shows_how_far_lists_are(made):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"seeds": 0}, "at least one seed"), ({"main_beams": (4,)}, "main_beams=.4,.: K 4 is not among beams=.3,.")],
+    [
+        ({"beams": ()}, "expected at least one K, widths, norm and mode"),
+        ({"main_beams": (4,)}, "main_beams=.4,.: K 4 is not among beams=.3,."),
+        ({"constraints": ("levels",), "drafter": "popularity"}, "constraints holds 'levels' with drafter='popularity'"),
+    ],
 )
 def test_tables_that_cannot_be(change, message):
     with pytest.raises(ValueError, match=message):

@@ -168,7 +168,7 @@ def test_processes_wait_for_the_finished_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("exclude_seen", [False, True])
 @pytest.mark.parametrize("drafter", ["none", "draft"])
-def test_lists_are_those_of_the_decoder(small_run, drafter, exclude_seen):
+def test_lists_are_those_of_the_decoder(small_run, capsys, drafter, exclude_seen):
     run, dataset = small_run.run, small_run.run.dataset
     config, catalog = run.config, run.dataset.catalog
     beams = 6
@@ -177,7 +177,9 @@ def test_lists_are_those_of_the_decoder(small_run, drafter, exclude_seen):
     decoders = run.decoders(run.draft_params)
     histories = [dataset.history(user, "test") for user in range(13)] + [np.zeros(0, np.int64)]
     users = [User(f"u{row}", items) for row, items in enumerate(histories)]
-    items, scores = lists_of(decoders, setting, dataset, **shapes, exclude_seen=exclude_seen)(users)
+    lists = lists_of(decoders, setting, dataset, **shapes, exclude_seen=exclude_seen)
+    items, scores = lists(users)
+    assert not capsys.readouterr().out
     assert items.shape == scores.shape == (14, beams)
     whole = plain(len(catalog.ids), "vocab")  # every id there is, with its score
     every = decode_users(decoders.build(whole), prompt_batches(catalog, histories, **shapes), len(histories))
@@ -187,6 +189,18 @@ def test_lists_are_those_of_the_decoder(small_run, drafter, exclude_seen):
             assert value == pytest.approx(score[catalog.id_of_item[item]], abs=1e-4)
         assert len(set(items[row].tolist())) == beams and (np.diff(scores[row]) <= 1e-5).all()
         assert not exclude_seen or not set(items[row]) & set(history.tolist())
+
+
+def test_numbers_that_count_from_one_are_noticed(small_run, capsys):
+    run = small_run.run
+    shapes = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": 8}
+    lists = lists_of(run.decoders(None), plain(6, "vocab"), run.dataset, **shapes, exclude_seen=False)
+    last = run.dataset.catalog.items - 1
+    users = [User(user, np.minimum(run.dataset.history(user, "test") + 1, last)) for user in range(13)]
+    for said in ("note: these are histories of synthetic with each number one too high: item numbers count from 0", ""):
+        lists(users)  # once, not for every part
+        out = capsys.readouterr().out
+        assert out.startswith(said) and bool(out) == bool(said)
 
 
 def test_scores_that_are_no_numbers_name_the_user(small_run):

@@ -179,10 +179,7 @@ def test_a_table_without_what_is_asked_for(content, beams, message, tmp_path):
     ("change", "message"),
     [
         ({"beams": ()}, "beams is empty"),
-        ({"batch_sizes": (0,)}, "batch_sizes=.*at least 1"),
-        ({"row_shares": (2, 0)}, "row_shares=.*at least 1"),
         ({"drafters": ("none",)}, "drafter 'none'"),
-        ({"repeats": 0}, "repeats=0"),
     ],
 )
 def test_settings_that_cannot_be_tuned(change, message):

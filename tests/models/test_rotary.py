@@ -43,7 +43,7 @@ def test_slower_turns(scaling):
     ("arguments", "message"),
     [
         (("linear", 0.5), "factor=0.5"),
-        (("llama3", 8.0, 4.0, 4.0), "0 < low < high"),
+        (("llama3", 8.0, 4.0, 4.0), "low_freq_factor=4.0, high_freq_factor=4.0: expected low < high"),
         (("llama3", 8.0, 1.0, 4.0, 0), "original_positions=0"),
     ],
 )

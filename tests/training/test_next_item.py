@@ -157,8 +157,9 @@ def shuffled_items(batch, length: int, rate: float) -> np.ndarray:
     return np.asarray(shuffled["tokens"])
 
 
-def test_shuffled_rows_hold_the_same_whole_items():
-    batch, length = rows_of_items(np.random.default_rng(0), 400, 3, 6), 3
+@pytest.mark.parametrize("length", [1, 3])
+def test_shuffled_rows_hold_the_same_whole_items(length):
+    batch = rows_of_items(np.random.default_rng(0), 400, length, 6)
     moved = 0
     for before, after in zip(batch["tokens"], shuffled_items(batch, length, 0.5), strict=True):
         before, after = items_of(before, length), items_of(after, length)

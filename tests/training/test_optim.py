@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from atspeed_jax.ranges import RangeError
 from atspeed_jax.training import optim
 
 CONFIG = optim.OptimConfig(
@@ -83,7 +84,7 @@ def test_the_moving_average_forgets_the_first_parameters_then_decays_as_told():
     [
         ("learning_rate", 0.0),
         ("learning_rate", math.nan),
-        ("warmup_steps", 20),
+        ("learning_rate", math.inf),
         ("warmup_steps", -1),
         ("weight_decay", -0.1),
         ("clip_norm", 0.0),
@@ -94,5 +95,10 @@ def test_the_moving_average_forgets_the_first_parameters_then_decays_as_told():
     ],
 )
 def test_settings_outside_their_range_are_named(name, value):
-    with pytest.raises(optim.OptimConfigError, match=f"OptimConfig.{name} = .*expected"):
+    with pytest.raises(RangeError, match=f"^{name}={value}: expected a "):
         dataclasses.replace(CONFIG, **{name: value})
+
+
+def test_a_warm_up_as_long_as_the_schedule_is_refused():
+    with pytest.raises(optim.OptimConfigError, match="OptimConfig.warmup_steps = 20, expected less than steps = 20"):
+        dataclasses.replace(CONFIG, warmup_steps=20)
