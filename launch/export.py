@@ -23,7 +23,7 @@ _MODEL = flags.DEFINE_enum("model", "target", ["target", "draft"], "Which of the
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to make; it must be new or empty.")
 _FORMAT = flags.DEFINE_enum("format", "hf", ["hf", "peft", "decoder", "figures", "lists"], "What is written.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of the stored tensors, in hf.")
-_K = flags.DEFINE_integer("k", 20, "Items per list, in decoder and lists.", lower_bound=1)
+_K = flags.DEFINE_integer("k", 20, "Items per list, in decoder and lists.", lower_bound=1, upper_bound=10_000)
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "none: plain beam search.")
 _BATCH = flags.DEFINE_integer("batch", 1, "Users per call, in decoder.", lower_bound=1)
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"Of {', '.join(made.PLATFORMS)}: where it runs.")

@@ -23,7 +23,7 @@ from launch.stage import open_run, say, start
 flags.DEFINE_alias("checkpoint", "workdir")
 _INPUT = flags.DEFINE_string("input", None, INPUT_HELP)
 _OUTPUT = flags.DEFINE_string("output", None, OUTPUT_HELP)
-_K = flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1)
+_K = flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1, upper_bound=10_000)
 _DRAFTERS = ["draft", "popularity", "none", "tuned"]
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", _DRAFTERS, "none: plain beam search. tuned: see launch.tune_decoder.")
 _EXCLUDE_SEEN = flags.DEFINE_bool("exclude_seen", False, "Never recommend an item of the user's history.")

@@ -16,7 +16,7 @@ from launch.stage import open_run
 
 _SIZES = define_numbers("sizes", "10000,100000,1000000,10000000", "Items of each trie.")
 _CODES = flags.DEFINE_integer("codes", 2048, "Codes per level.", lower_bound=2)
-_BEAMS = flags.DEFINE_integer("beams", 20, "K of the overhead suite.", lower_bound=1)
+_BEAMS = flags.DEFINE_integer("beams", 20, "K of the overhead suite.", lower_bound=1, upper_bound=10_000)
 _USERS = flags.DEFINE_integer("users", 100, "Validation users of the overhead suite.", lower_bound=1)
 
 
