@@ -51,10 +51,11 @@ class SearchConfig:
     gamma: most levels drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary,
     "trie" over allowed children; there a prefix with one item left is finished: its remaining codes have probability 1,
     so it is neither drafted nor fed to a model, and widths count the open prefixes alone. tolerance: share of the K
-    beams' probability that a level may give up to be accepted with some of them not drafted; 0 gives the list of plain
-    beam search (ALGORITHM section 6). budget: M, drafted nodes that a target call reads, the best of all levels
-    (`decoding.budget`); None for all that the widths allow. row_share: rounds after the first read the unfinished rows
-    alone, 1/row_share of the batch at a time (`decoding.unfinished`); 1 reads the whole batch.
+    beams' probability that a level may give up to be accepted with some of them not drafted, as long as the list loses
+    no place by that; 0 gives the list of plain beam search (ALGORITHM section 6). budget: M, drafted nodes that a
+    target call reads, the best of all levels (`decoding.budget`); None for all that the widths allow. row_share: rounds
+    after the first read the unfinished rows alone, 1/row_share of the batch at a time (`decoding.unfinished`); 1 reads
+    the whole batch.
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
@@ -192,9 +193,9 @@ class Result(struct.PyTreeNode):
     K]: False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each
     user, the prompt's included. given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way, 0
     where the list is that of plain beam search. faulty [B]: the first level, from 1, at which a beam's score is not a
-    finite number, since the target's logits were not; 0 for none (see `check_finite`). rounds []: forwards of the
-    batch, as many as its slowest row needs, or more but smaller ones, where later rounds read a part of it
-    (`SearchConfig.row_share`). round_one: None for plain beam search. perturbed [B, K]: in stochastic mode the
+    finite number, since the target's logits that it needs were not; 0 for none (see `check_finite`). rounds []:
+    forwards of the batch, as many as its slowest row needs, or more but smaller ones, where later rounds read a part of
+    it (`SearchConfig.row_share`). round_one: None for plain beam search. perturbed [B, K]: in stochastic mode the
     perturbed log-probability, by which the list is sorted; else None.
     """
 

@@ -17,7 +17,7 @@ from atspeed_jax.decoding import noise, relaxed
 from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, SearchConfig, StepModel, select_rows
 from atspeed_jax.decoding.budget import squeeze
 from atspeed_jax.items.trie import Trie
-from atspeed_jax.shapes import Logits, NodeBool, RowInt
+from atspeed_jax.shapes import Logits, NodeBool, RowBool, RowInt
 
 Family = tuple[B.Beams, B.Children]  # nodes of a level and their children
 
@@ -74,9 +74,10 @@ def accept(
     A row starts at its level `at` [B] with its settled beams; the K children that the *target* keeps (`choose`) are the
     settled beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on;
     else it stops. A missing place counts as drafted. A row whose beams are all finished has its items at once. Under
-    `config.tolerance` it also goes on, without the beams that were not drafted, if these have no more than that share
-    of the K beams' probability. -> (settled beams, their level, share of probability kept, first level whose scores are
-    not finite or 0, what happened at each level 1..L-1). Source: ALGORITHM sections 5 and 6.
+    `config.tolerance` it also goes on without the beams that were not drafted, if these have no more than that share
+    of the K beams' probability and the others `still_fill` the list. -> (settled beams, their level, share of
+    probability kept, first level whose scores are not finite or 0, what happened at each level 1..L-1). Source:
+    ALGORITHM sections 5 and 6.
     """
     settled, begun = settled.resize(config.beams), at
     alive = jnp.zeros(at.shape, bool)
@@ -105,8 +106,9 @@ def accept(
             reached, alive = alive, alive & covered.all(1)
             if config.tolerance and level + 1 in nodes:
                 share = given_up(found, covered)
-                alive = reached & (share <= config.tolerance)
-                kept = jnp.where(alive, kept * (1 - share), kept)
+                without = reached & (share <= config.tolerance)
+                without &= still_fill(trie, level + 1, found, covered, config.beams)
+                alive, kept = alive | without, jnp.where(without, kept * (1 - share), kept)
             record = RoundOne(
                 record.reached.at[:, level].set(reached),
                 record.accepted.at[:, level].set(alive),
@@ -165,6 +167,19 @@ def choose(
         config.beams,
         reference=config.mode == "relaxed_reference",
     )
+
+
+def still_fill(trie: Trie, level: int, found: B.Beams, covered: NodeBool, beams: int) -> RowBool:
+    """Rows whose covered beams of `level` alone lead to as many items as all of them, at most K = `beams`.
+
+    Beam search fills as many places as there are ids below its beams. A level of which no node was drafted in this
+    round never passes while a beam is not covered: those that are, are finished, with one id each, and the other has
+    more.
+    """
+    below = jnp.minimum(trie.ids_below(level, found.node), beams)  # enough of each, and the sum stays small
+    of_all = jnp.where(found.valid, below, 0).sum(1)
+    staying = jnp.where(found.valid & covered, below, 0).sum(1)
+    return staying >= jnp.minimum(of_all, beams)
 
 
 def given_up(found: B.Beams, covered: NodeBool) -> Float[Array, " B"]:

@@ -45,8 +45,8 @@ class LevelTrie(struct.PyTreeNode):
         return self.code[level][edge % self.row_width[level]]
 
     def ids_below(self, level: int, node: Array) -> Array:
-        """As `Trie.ids_below`, but at most 2: one is left below a whole id alone, or where levels have one code."""
-        return jnp.full_like(node, 1 if math.prod(self.row_width[level:]) == 1 else 2)
+        """As `Trie.ids_below`, but no more than an int32 can tell."""
+        return jnp.full_like(node, min(math.prod(self.row_width[level:]), np.iinfo(np.int32).max))
 
     def take_rows(self, rows: Array) -> LevelTrie:
         """As `Trie.take_rows`."""

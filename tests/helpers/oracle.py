@@ -177,11 +177,16 @@ class Tolerated:
     margin: float
 
 
+def places(ids, kept, beams: int) -> int:
+    """Places of the list that can be filled from the (prefix, score) beams `kept`."""
+    return min(beams, sum(item[: len(prefix)] == prefix for item in ids for prefix, _ in kept))
+
+
 def tolerant_search(
     ids, prompt, target: LogitsOf, propose: Callable, beams: int, widths, gamma: int, norm: str, tolerance: float
 ) -> Tolerated:
-    """Strict speculation that also accepts a level whose beams not drafted have at most `tolerance` of the beams'
-    probability, and goes on without them."""
+    """Strict speculation that also accepts a level that was drafted in this round, whose beams not drafted have at most
+    `tolerance` of the beams' probability, and goes on without them if it loses no place of the list by that."""
     trie, length = dict_trie(ids), len(next(iter(ids)))
     settled, at, calls, kept, margin = [((), 0.0)], 0, 0, 1.0, math.inf
     while at < length:
@@ -192,16 +197,19 @@ def tolerant_search(
         while walking:
             settled, gap = cut(expand(trie, prompt, walking, target, norm), beams)
             at, margin, walking = at + 1, min(margin, gap), []
-            if at < length and at not in tree and all(finished(trie, p, norm) for p, _ in settled):
+            if at == length:
+                break
+            drafted = tree.get(at, set())
+            present = [beam for beam in settled if beam[0] in drafted or finished(trie, beam[0], norm)]
+            if len(present) == len(settled):
                 walking = settled
-            elif at < length and at in tree:
-                present = [beam for beam in settled if beam[0] in tree[at] or finished(trie, beam[0], norm)]
+            elif drafted and places(ids, present, beams) == places(ids, settled, beams):
                 top = settled[0][1]
                 share = 1 - math.fsum(math.exp(s - top) for _, s in present) / math.fsum(
                     math.exp(s - top) for _, s in settled
                 )
                 margin = min(margin, abs(share - tolerance))
-                if len(present) == len(settled) or share <= tolerance:
+                if share <= tolerance:
                     kept, walking = kept * (1 - share), present
     return Tolerated(settled, 1 - kept, calls, min(margin, _gaps(settled)))
 

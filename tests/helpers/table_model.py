@@ -83,6 +83,23 @@ class CountingStep(TableStep):
 COUNTED = CountingStep(Calls())  # one object, so that all tests of a shape share its compilation
 
 
+@dataclasses.dataclass(frozen=True)
+class BigramStep:
+    """The step contract with logits that hang on the last token alone: params is a table [V, V] (`bigram_logits`)."""
+
+    def init_cache(self, batch, slots):
+        return jnp.zeros((batch, slots))
+
+    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
+        return params[tokens[:, -n_out:]], cache
+
+
+def bigram_logits(table):
+    """`BigramStep` for the oracle."""
+    table = np.asarray(table, np.float64)
+    return lambda sequence: table[sequence[-1]]
+
+
 def _number(tokens, positions):
     mixed = tokens.astype(jnp.uint32) * jnp.uint32(0x9E3779B1) ^ (positions.astype(jnp.uint32) + 1) * jnp.uint32(
         0x85EBCA77

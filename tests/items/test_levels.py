@@ -32,9 +32,9 @@ def test_children_are_all_codes_of_a_level():
         prefixes = below
 
 
-def test_ids_below_tell_whether_a_prefix_is_finished():
+def test_ids_below_count_the_codes_of_later_levels():
     trie = level_trie(build_trie(np.array([[2, 4, 6], [3, 5, 6]])))  # one code at the last level
-    assert [trie.ids_below(level, jnp.zeros(1, int)).tolist() for level in range(4)] == [[2], [2], [1], [1]]
+    assert [trie.ids_below(level, jnp.zeros(1, int)).tolist() for level in range(4)] == [[4], [2], [1], [1]]
 
 
 @pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 6])
@@ -75,3 +75,4 @@ def test_more_prefixes_than_can_be_numbered():
         level_trie(wide)
     few = level_trie(Trie(wide.row_start[:3], wide.token[:3], wide.row_width[:3]))  # whole ids need no number
     assert isinstance(few, LevelTrie)
+    assert few.ids_below(0, jnp.zeros(1, jnp.int32)).tolist() == [np.iinfo(np.int32).max]
