@@ -114,6 +114,11 @@ def beam_log_probs(model: LlamaConfig, params, context: TreeContext, prompt: Pro
     return jax.tree.map(lambda *levels: jnp.concatenate([_widened(x, width) for x in levels], 1), *rows)
 
 
+def to_float16(log_probs: np.ndarray) -> np.ndarray:
+    """Log-probabilities as they are stored: a masked code's is cut to the least float16, and never becomes -inf."""
+    return np.maximum(log_probs, np.finfo(np.float16).min).astype(np.float16)
+
+
 def _widened(x: Array, width: int) -> Array:
     return jnp.pad(x, ((0, 0), (0, 0), (0, width - x.shape[-1])))
 
@@ -165,7 +170,7 @@ def make_teacher(
             if config.log_probs:
                 values, exists = beam_log_probs(model, params, context, prompt, aligned_beams(found))
                 values, exists = (x[real] for x in gather((values, exists)))
-                log_probs += [row[there].astype(np.float16) for row, there in zip(values, exists, strict=True)]
+                log_probs += [to_float16(row[there]) for row, there in zip(values, exists, strict=True)]
         _write_part(path, np.concatenate(rows), np.concatenate(nodes), log_probs)
     files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "prompts": len(histories), "parts": len(parts)})
     barrier("teacher")

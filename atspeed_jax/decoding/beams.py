@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax import Array
+from jaxtyping import Bool, Float
 
 from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, RoundOne, ScoreNorm
 from atspeed_jax.items.trie import Trie
@@ -29,7 +32,7 @@ from atspeed_jax.shapes import (
 )
 
 UNPLACED = -1  # path entry of a level that has no slot yet
-LOWEST = -1e30  # score of an invalid node; validity itself is always the bool
+LOWEST = float(np.finfo(np.float32).min)  # the least score, whatever is summed; validity itself is always the bool
 
 
 class Beams(struct.PyTreeNode):
@@ -78,8 +81,8 @@ class Children(struct.PyTreeNode):
     perturbed: ChildFloat | None = None
 
     def total(self, beams: Beams) -> ChildFloat:
-        """Cumulative scores, given the parents' own."""
-        return jnp.where(self.exists, beams.score[..., None] + self.log_prob, LOWEST)
+        """Cumulative scores, given the parents' own; a sum below `LOWEST` is that."""
+        return jnp.where(self.exists, jnp.maximum(beams.score[..., None] + self.log_prob, LOWEST), LOWEST)
 
 
 class StepInput(struct.PyTreeNode):
@@ -115,28 +118,41 @@ def children_of(
 ) -> Children:
     """Reads each node's trie children and scores them: log-softmax over the vocabulary, or over the children alone.
 
-    A score that is not finite becomes NaN.
+    Finite logits of any size give finite scores. A logit that is not, or normalising by one, gives NaN. The one child
+    of a `finished` node has probability 1, whatever the logits are.
     """
-    logits = logits if temperature == 1 else logits / temperature
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
     token = jnp.where(exists, trie.child_token(level, edge), 0)
     logit = jnp.take_along_axis(logits, token, -1)  # NaN for a token that the vocabulary lacks
-    if norm == "vocab":
-        total = jax.nn.logsumexp(logits, -1, keepdims=True)
-    else:
-        total = jax.nn.logsumexp(jnp.where(exists, logit, LOWEST), -1, keepdims=True)
-    log_prob = logit - total
-    log_prob = jnp.where(jnp.isfinite(log_prob), log_prob, jnp.nan)  # seen by not_finite
+    rivals = logits if norm == "vocab" else jnp.where(exists, logit, -jnp.inf)
+    top = jax.lax.stop_gradient(rivals.max(-1, keepdims=True))
+    total = jnp.log(jnp.exp((rivals - top) / temperature).sum(-1, keepdims=True))
+    log_prob = jnp.maximum((logit - top) / temperature - total, LOWEST)
+    log_prob = jnp.where(jnp.isfinite(logit) & jnp.isfinite(top), log_prob, jnp.nan)  # seen by not_finite
+    if norm == "trie":
+        log_prob = jnp.where(finished(trie, level, beams, norm)[..., None], 0.0, log_prob)
     return Children(edge, token, jnp.where(exists, log_prob, LOWEST), exists)
 
 
 def best(trie: Trie, level: int, beams: Beams, children: Children, count: int) -> Beams:
     """The `count` best children of nodes of `level` by cumulative (or perturbed) score, in trie order, invalid last."""
     key = children.total(beams) if children.perturbed is None else children.perturbed
-    value, index = jax.lax.top_k(key.reshape(key.shape[0], -1), min(count, key[0].size))
-    found = ~(value <= LOWEST)  # so NaN, which `not_finite` tells, is found
+    index, found = largest(*(x.reshape(x.shape[0], -1) for x in (key, children.exists)), count)
     return take_children(trie, level, beams, children, index, found).resize(count)
+
+
+def largest(score: Float[Array, "B M"], valid: Bool[Array, "B M"], count: int) -> tuple[NodeInt, NodeBool]:
+    """Where the `count` largest of M scores are, or all M, largest first, the first of equals before the others; and
+    which of these are valid.
+
+    A place that is not ranks below every one that is, whatever its finite score. NaN, which `not_finite` tells, ranks
+    first.
+    """
+    rank = jnp.where(valid, jnp.maximum(score, LOWEST), -jnp.inf)
+    value, index = jax.lax.top_k(rank, min(count, rank.shape[1]))
+    return index, value != -jnp.inf
 
 
 def take_children(trie: Trie, level: int, beams: Beams, children: Children, index: NodeInt, found: NodeBool) -> Beams:
@@ -192,9 +208,7 @@ def open_children(trie: Trie, level: int, children: Children, norm: ScoreNorm) -
     """The children of nodes of `level` that may be drafted: those that are not finished."""
     if norm == "vocab":
         return children
-    exists = children.exists & (trie.ids_below(level + 1, children.edge) > 1)
-    perturbed = None if children.perturbed is None else jnp.where(exists, children.perturbed, LOWEST)
-    return children.replace(exists=exists, perturbed=perturbed)
+    return children.replace(exists=children.exists & (trie.ids_below(level + 1, children.edge) > 1))
 
 
 def only_children(trie: Trie, level: int, beams: Beams) -> Children:

@@ -7,7 +7,6 @@ are and only changes the number of calls.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from atspeed_jax.decoding import beams as B
@@ -26,11 +25,11 @@ def within_budget(nodes: dict[int, B.Beams], at: RowInt, layout: Layout, config:
         return nodes
     drafted = [beams.valid & (at < level)[:, None] for level, beams in nodes.items()]
     scores = [beams.score if beams.perturbed is None else beams.perturbed for beams in nodes.values()]
-    key = jnp.concatenate([jnp.where(d, s, B.LOWEST) for d, s in zip(drafted, scores, strict=True)], 1)
-    _, index = jax.lax.top_k(key, config.budget)
-    rows = jnp.arange(key.shape[0])[:, None]
-    best = jnp.zeros(key.shape, bool).at[rows, index].set(True)
-    read = jnp.ones((key.shape[0], layout.slots), bool)  # by slot; what earlier rounds read stays
+    scores, valid = (jnp.concatenate(part, 1) for part in (scores, drafted))
+    index, found = B.largest(scores, valid, config.budget)
+    rows = jnp.arange(valid.shape[0])[:, None]
+    best = jnp.zeros(valid.shape, bool).at[rows, index].set(found)
+    read = jnp.ones((valid.shape[0], layout.slots), bool)  # by slot; what earlier rounds read stays
     kept, start = {}, 0
     for (level, beams), mine in zip(nodes.items(), drafted, strict=True):
         chosen, start = best[:, start : start + beams.count], start + beams.count

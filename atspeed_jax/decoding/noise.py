@@ -107,7 +107,7 @@ def _conditional(beams: B.Beams, children: B.Children, noise: ChildFloat) -> B.C
     below = jnp.where(children.exists, jnp.minimum(free - top, 0.0), -1.0)  # 0 at the maximum, which takes `own`
     own = beams.perturbed[..., None]
     gap = own - free + jnp.where(below < 0, _log1mexp(below), -jnp.inf)
-    value = own - jnp.logaddexp(0.0, gap)
+    value = jnp.maximum(own - jnp.logaddexp(0.0, gap), B.LOWEST)
     return children.replace(perturbed=jnp.where(children.exists, value, B.LOWEST))
 
 

@@ -61,17 +61,15 @@ def choose(
     exists = target.exists & survivors.valid[..., None]
     batch = exists.shape[0]
     totals = target.total(survivors), proposed.total(proposed_from)
-    p, q = (jnp.where(exists, total, B.LOWEST).reshape(batch, -1) for total in totals)
+    p, q = (total.reshape(batch, -1) for total in totals)
     noises = [
         noise.of_children(keys, survivors, target, level, purpose).reshape(batch, -1)
         for purpose in (Purpose.RESIDUAL, Purpose.TARGET)
     ]
     exists = exists.reshape(batch, -1)
     draws = _draws(keys, level, drafted, target.edge.reshape(batch, -1), exists)
-    if reference:
-        chosen = _as_reference(p, q, draws, noises, count)
-    else:
-        chosen = _exactly(p, q, draws, noises, count)
+    rule = _as_reference if reference else _exactly
+    chosen = rule(p, q, exists, draws, noises, count)
     kept, index = jax.lax.top_k((chosen & exists).astype(jnp.int32), min(count, exists.shape[1]))
     return noise.forget(B.take_children(trie, level, survivors, target, index, kept > 0).resize(count))
 
@@ -88,7 +86,7 @@ def _draws(keys, level, drafted: B.Beams | None, edge, exists) -> Draws:
     return Draws(*(jnp.take_along_axis(x, order, 1) for x in (same.argmax(-1), found, uniform)))
 
 
-def _exactly(p, q, draws: Draws, noises, count: int) -> Bool[Array, "B M"]:
+def _exactly(p, q, exists, draws: Draws, noises, count: int) -> Bool[Array, "B M"]:
     """Recursive rejection without replacement.
 
     Every acceptance starts the next choice from p without the chosen; every rejection takes q's share out of what is
@@ -98,56 +96,63 @@ def _exactly(p, q, draws: Draws, noises, count: int) -> Bool[Array, "B M"]:
 
     def test(state, draw):
         chosen, tried, left = state
-        at, exists, uniform = draw
-        proposal = _softmax(q, tried)
+        at, drawn, uniform = draw
+        proposal = _softmax(q, exists & ~tried)
         p_at, q_at = (jnp.take_along_axis(x, at[:, None], 1)[:, 0] for x in (left, proposal))
-        tests = exists & (chosen.sum(1) < count)
+        tests = drawn & (chosen.sum(1) < count)
         accepted = tests & (uniform * q_at < p_at)
         here = at[:, None] == jnp.arange(p.shape[1])
         now = chosen | here & accepted[:, None]
-        rejected = _normalise(jnp.maximum(left - proposal, 0.0), _softmax(p, chosen))
-        left = select_rows(accepted, _softmax(p, now), select_rows(tests, rejected, left))
+        rejected = _normalise(jnp.maximum(left - proposal, 0.0), _softmax(p, exists & ~chosen))
+        left = select_rows(accepted, _softmax(p, exists & ~now), select_rows(tests, rejected, left))
         return (now, tried | here & tests[:, None], left), None
 
-    (chosen, _, left), _ = jax.lax.scan(test, (none, none, _softmax(p, none)), tuple(x.swapaxes(0, 1) for x in draws))
-    return _fill(p, chosen, left, noises, count)
+    begin = none, none, _softmax(p, exists)
+    (chosen, _, left), _ = jax.lax.scan(test, begin, tuple(x.swapaxes(0, 1) for x in draws))
+    return _fill(p, exists, chosen, left, noises, count)
 
 
-def _fill(p, chosen, left, noises, count: int) -> Bool[Array, "B M"]:
+def _fill(p, exists, chosen, left, noises, count: int) -> Bool[Array, "B M"]:
     """Chosen, and what is missing: one draw from what the last rejection left, the others from p without the chosen."""
-    first = jnp.argmax(jnp.where(left > 0, jnp.log(jnp.maximum(left, 1e-38)), B.LOWEST) + noises[0], 1)
-    missing = count - chosen.sum(1)
-    chosen = chosen | (first[:, None] == jnp.arange(p.shape[1])) & (missing > 0)[:, None]
-    return _add(chosen, jnp.where(chosen, B.LOWEST, p + noises[1]), count)
+    first, found = B.largest(_log(left) + noises[0], left > 0, 1)
+    wanted = found & (chosen.sum(1, keepdims=True) < count)
+    chosen |= wanted & (first == jnp.arange(p.shape[1]))
+    return _add(chosen, p + noises[1], exists & ~chosen, count)
 
 
-def _as_reference(p, q, draws: Draws, noises, count: int) -> Bool[Array, "B M"]:
+def _as_reference(p, q, exists, draws: Draws, noises, count: int) -> Bool[Array, "B M"]:
     """Each draw tested alone against the same p and q; too many accepted: a uniform subset; too few: filled up from the
     positive part of p - q.
 
     Two faults: draws without replacement are not independent, and a uniform subset is not p's.
     """
-    none = jnp.zeros(p.shape, bool)
-    p, q = _softmax(p, none), _softmax(q, none)
+    p, q = _softmax(p, exists), _softmax(q, exists)
     p_at, q_at = (jnp.take_along_axis(x, draws.at, 1) for x in (p, q))
     accepted = draws.exists & (draws.uniform * q_at < p_at)
     hit = ((draws.at[..., None] == jnp.arange(p.shape[1])) & accepted[..., None]).any(1)
-    hit = _add(none, jnp.where(hit, noises[1], B.LOWEST), count)
+    hit = _add(jnp.zeros(p.shape, bool), noises[1], hit, count)
     rest = jnp.maximum(p - q, 0.0)
-    return _add(hit, jnp.where((rest > 0) & ~hit, jnp.log(jnp.maximum(rest, 1e-38)) + noises[0], B.LOWEST), count)
+    return _add(hit, _log(rest) + noises[0], (rest > 0) & ~hit, count)
 
 
-def _add(chosen, key, count: int):
-    """Chosen and the largest keys above `LOWEST`, until there are `count`."""
+def _add(chosen, key, free, count: int):
+    """Chosen and, of the free ones, those of the largest keys, until there are `count`."""
     missing = count - chosen.sum(1, keepdims=True)
-    value, index = jax.lax.top_k(key, min(count, key.shape[1]))
-    wanted = (jnp.arange(index.shape[1]) < missing) & (value > B.LOWEST / 2)
+    index, found = B.largest(key, free, count)
+    wanted = (jnp.arange(index.shape[1]) < missing) & found
     rows = jnp.arange(chosen.shape[0])[:, None]
     return chosen.at[rows, jnp.where(wanted, index, chosen.shape[1])].set(True, mode="drop")
 
 
-def _softmax(score, gone):
-    return jax.nn.softmax(jnp.where(gone, B.LOWEST, score), -1)
+def _log(weight):
+    return jnp.log(jnp.maximum(weight, 1e-38))
+
+
+def _softmax(score, among):
+    """Over those `among` which the choice is; 0 for the others, whatever their score."""
+    top = jnp.where(among, score, B.LOWEST).max(-1, keepdims=True)
+    weight = jnp.where(among, jnp.exp(score - top), 0.0)
+    return weight / jnp.maximum(weight.sum(-1, keepdims=True), 1.0)  # the largest has weight 1
 
 
 def _normalise(weight, otherwise):

@@ -106,6 +106,16 @@ def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
                     assert kept.path[user, place].tolist() == [2, 3 + parent, 10 + parent]
 
 
+def test_the_largest_are_the_valid_ones_whatever_their_score():
+    """The least score there is, one below it, and NaN, which comes first; equals in their order."""
+    scores = jnp.array([[5.0, B.LOWEST, -1.0, 2 * B.LOWEST, B.LOWEST, jnp.nan, -1.0]])
+    valid = jnp.array([[False, True, True, True, False, True, True]])
+    for count in (1, 3, 5, 6, 7, 9):
+        index, found = B.largest(scores, valid, count)
+        assert index[0, :5].tolist() == [5, 2, 6, 1, 3][:count]
+        assert found.tolist() == [([True] * 5 + [False] * 2)[:count]]
+
+
 def test_place_gives_the_first_slots_of_the_level():
     layout = Layout(3, (1, 4, 5))
     placed = B.place(level_two([0, 3], [0.0, 0.0]), 2, layout)

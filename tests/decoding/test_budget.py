@@ -81,6 +81,11 @@ def test_invalid_nodes_are_not_made_valid():
     assert kept(nodes, 2) == {1: [True, False, False]}
 
 
+def test_invalid_nodes_take_no_place_of_valid_ones_whatever_their_score():
+    nodes = {1: level(1, [9.0, B.LOWEST, B.LOWEST, B.LOWEST], [0, 0, 0, 0], [False, False, True, True])}
+    assert kept(nodes, 2) == {1: [False, False, True, True]}
+
+
 def test_squeezed_nodes_are_found_again():
     valid = jnp.array([[False, True, False, True, True], [True, False, False, False, False]])
     numbers = jnp.arange(10).reshape(2, 5)
