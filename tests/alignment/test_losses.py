@@ -70,6 +70,16 @@ def test_atspeed_s_with_fewer_children_than_k_has_no_density_term():
     np.testing.assert_allclose(with_density, kl, atol=1e-5)
 
 
+def test_atspeed_s_with_exactly_k_children_has_the_density_term():
+    p, q = np.array([0.2, 0.3, 0.5]), np.array([0.5, 0.4, 0.1])
+    exists = jnp.array([[[True, True, True, False]]])
+    padded = [jnp.log(jnp.array([[[*x, 0.9]]])) for x in (p, q)]
+    value = losses.atspeed_s(*padded, exists, top_k=3, density_weight=2.0)
+    # S is all there is, and the third of it, which the teacher gives 0.5, has the density.
+    expected = (q * np.log(q / p)).sum() + 2.0 * 0.5 * -(q * np.log(q)).sum()
+    np.testing.assert_allclose(value, [[expected]], rtol=1e-5)
+
+
 def test_atspeed_r_by_hand():
     p, q = (jnp.log(jnp.array([[row]])) for row in ([0.5, 0.3, 0.2, 0.9], [0.2, 0.3, 0.5, 0.1]))
     exists = jnp.array([[[True, True, True, False]]])

@@ -108,7 +108,7 @@ def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
 
 def test_the_largest_are_the_valid_ones_whatever_their_score():
     """The least score there is, one below it, and NaN, which comes first; equals in their order."""
-    scores = jnp.array([[5.0, B.LOWEST, -1.0, 2 * B.LOWEST, B.LOWEST, jnp.nan, -1.0]])
+    scores = jnp.array([[5.0, B.LOWEST, -1.0, -jnp.inf, B.LOWEST, jnp.nan, -1.0]])
     valid = jnp.array([[False, True, True, True, False, True, True]])
     for count in (1, 3, 5, 6, 7, 9):
         index, found = B.largest(scores, valid, count)

@@ -82,8 +82,8 @@ def test_invalid_nodes_are_not_made_valid():
 
 
 def test_invalid_nodes_take_no_place_of_valid_ones_whatever_their_score():
-    nodes = {1: level(1, [9.0, B.LOWEST, B.LOWEST, B.LOWEST], [0, 0, 0, 0], [False, False, True, True])}
-    assert kept(nodes, 2) == {1: [False, False, True, True]}
+    nodes = {1: level(1, [9.0, B.LOWEST, B.LOWEST], [0, 0, 0], [False, False, True])}
+    assert kept(nodes, 2) == {1: [False, False, True]}
 
 
 def test_squeezed_nodes_are_found_again():

@@ -1,6 +1,7 @@
 """The law of relaxed decoding, by enumeration, for drafts good and bad; and that the reference's rule fails it."""
 
 import collections
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 LEVELS_2 = Shape((4, 3), 2, (3,), 1, "vocab", batch=4)
 LEVELS_3 = Shape((3, 2, 2), 2, (2, 4), 2, "trie", batch=4)
 ONE_BY_ONE = Shape((3, 2, 2), 3, (3, 5), 1, "vocab", batch=4)
+SEVERAL = Shape((6, 2), 3, (3,), 1, "vocab", batch=4)  # two places and more are left to be filled after a rejection
 
 
 def a_batch(shape, draft, trie="full", seed=1):
@@ -43,8 +45,11 @@ def draws_of(decode, batch, row=1):
     return draws, calls
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-@pytest.mark.parametrize("shape", [LEVELS_2, LEVELS_3, ONE_BY_ONE], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "draft"),
+    [*itertools.product((LEVELS_2, LEVELS_3, ONE_BY_ONE), DRAFTS), (SEVERAL, "random"), (SEVERAL, "adversarial")],
+    ids=str,
+)
 def test_lists_have_the_law_of_the_targets_own_sampler(shape, draft):
     batch = a_batch(shape, draft)
     draws, calls = draws_of(lambda *a: batch.speculative(*a, mode="relaxed"), batch)

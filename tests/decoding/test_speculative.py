@@ -1,5 +1,4 @@
 import collections
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +6,14 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding.base import DecodeError, Prompt, SearchConfig, check_finite
+from atspeed_jax.decoding.base import DecodeError, Prompt, SearchConfig
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.draft import ModelDrafter
-from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.trie import build_trie
 from cases import MORE_SHAPES, SHAPES, STEP, TRIES, Shape, batches, make_batch, make_ids
 from compilation import compile_quickly
-from properties import ROUNDING, check_batch, check_user
+from properties import ROUNDING, check_batch
 from table_model import COUNTED, table_logits
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -108,71 +106,18 @@ def test_reported_calls_are_executed_calls():
     assert different
 
 
-def test_finished_prefixes_need_no_call():
-    """Ids that part at the first code: under trie norm the prompt's call is all, for both decoders."""
-    shape = Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, "trie")
+@pytest.mark.parametrize(("beams", "gamma"), [(4, 3), (12, 1)])
+def test_finished_prefixes_need_no_call(beams, gamma):
+    """Ids that part at the first code: under trie norm the prompt's call is all, for both decoders, also where places
+    are missing and the draft does not reach the last level."""
+    shape = Shape((5, 3, 3, 3), beams, (5, 15, 45), gamma, "trie")
     batch = make_batch(shape, np.random.default_rng(11), trie="chains", table="ladder", draft="adversarial")
     for decode in (batch.plain, batch.speculative):
         COUNTED.calls.forget()
         result = decode()
-        assert result.target_calls.tolist() == [1] * shape.batch and result.valid.all()
+        assert result.target_calls.tolist() == [1] * shape.batch
+        assert result.valid.sum(1).tolist() == [min(beams, 5)] * shape.batch
         assert COUNTED.calls.take() == (1, [1] * shape.batch)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1]], ids=str)
-def test_logits_that_are_not_finite_are_told_with_user_and_level(shape, value):
-    rng, levels = np.random.default_rng(7), set()
-    for _ in range(6):
-        batch = make_batch(shape, rng, trie="full", table="ladder", draft="random")
-        rows = np.arange(len(batch.table))
-        bad, row_of, expected = rng.integers(len(rows)), table_logits(rows), []
-        poisoned = dataclasses.replace(batch, table=np.where(rows[:, None] == bad, value, batch.table))
-        for prompt in batch.sequences():
-            found = oracle.beam_search(batch.ids, prompt, table_logits(batch.table), shape.beams, shape.norm)
-            read = [[()], *([prefix for prefix, _ in level] for level in found.levels[:-1])]
-            hit = [any(row_of((*prompt, *prefix)) == bad for prefix in prefixes) for prefixes in read]
-            expected.append(1 + hit.index(True) if any(hit) else 0)
-        levels |= set(expected)
-        for decode in (poisoned.plain, poisoned.speculative):
-            result = decode()
-            assert result.faulty.tolist() == expected
-            users = np.arange(shape.batch) + 100
-            if any(expected):
-                first = next(user for user, level in enumerate(expected) if level)
-                with pytest.raises(DecodeError, match=f"user {100 + first}: scores of level {expected[first]} are not"):
-                    check_finite(result.faulty, users)
-            else:
-                check_finite(result.faulty, users)
-    assert len(levels) >= 3
-
-
-@pytest.mark.parametrize("mode", ["stochastic", "relaxed", "coupled", "relaxed_reference"])
-def test_logits_that_are_not_finite_are_told_in_modes_that_draw(mode):
-    """K beyond the catalogue: the target reads every prefix, whatever is drawn (but under relaxed_reference, which may
-    leave places empty)."""
-    shape, rng, levels = SHAPES[6], np.random.default_rng(7), collections.Counter()
-    for number in range(4):
-        batch = make_batch(shape, rng, trie="full", table="smooth", draft="random")
-        prompt = batch.prompt.replace(keys=user_keys(number, np.arange(shape.batch)))
-        rows = np.arange(len(batch.table))
-        bad, row_of = rng.integers(len(rows)), table_logits(rows)
-        table = np.where(rows[:, None] == bad, np.nan, batch.table)
-        poisoned = dataclasses.replace(batch, table=table)
-        prefixes = sorted({item[:depth] for item in batch.ids for depth in range(3)}, key=len)
-        expected = [
-            next((1 + len(prefix) for prefix in prefixes if row_of((*user, *prefix)) == bad), 0)
-            for user in batch.sequences()
-        ]
-        levels.update(expected)
-        alone = poisoned.plain(STEP, prompt, mode=mode.removesuffix("_reference"))
-        assert alone.faulty.tolist() == expected
-        found = poisoned.speculative(STEP, prompt, mode=mode).faulty.tolist()
-        if mode == "relaxed_reference":
-            assert [level == 1 for level in found] == [level == 1 for level in expected]
-        else:
-            assert found == expected
-    assert set(levels) == {0, 1, 2, 3}
 
 
 def test_order_of_the_batch_is_the_order_of_the_output():
@@ -230,30 +175,6 @@ def test_another_catalogue_and_other_parameters_do_not_recompile():
         )
         assert set(result.ids[result.valid].tolist()) <= set(range(len(ids)))
     assert speculative_beam_search._cache_size() - before == 1
-
-
-@pytest.mark.parametrize("number", [0, 2, 7])
-def test_tolerance_gives_up_what_the_oracle_gives_up(number):
-    """Lists, calls and the share given up, on tables whose scores differ by little, so that much would be lost."""
-    shape, tolerance = SHAPES[number], 0.23
-    compared, gave_up = 0, 0
-    for batch in batches(shape, 2 * BATCHES, seed=6):
-        if batch.exact:
-            continue
-        smooth = dataclasses.replace(batch, table=batch.table / 2)
-        result = smooth.speculative(STEP, tolerance=tolerance)
-        for row, prompt in enumerate(batch.sequences()):
-            expected = oracle.tolerant_search(
-                batch.ids, prompt, table_logits(smooth.table), batch.propose(), shape.beams, shape.widths, shape.gamma,
-                shape.norm, tolerance,
-            )  # fmt: skip
-            if expected.margin < ROUNDING:
-                continue
-            check_user(batch, result, row, expected.items)
-            assert result.target_calls[row] == expected.calls
-            assert result.given_up[row] == pytest.approx(expected.given_up, abs=1e-5)
-            compared, gave_up = compared + 1, gave_up + (expected.given_up > 1e-3)
-    assert compared >= 60 and gave_up >= 10
 
 
 @pytest.mark.parametrize("widths", [(), (4,), (4, 4, 4, 4)])

@@ -38,12 +38,13 @@ def test_equals_the_targets_own_draw(shape):
     assert compared >= 60 and more_than_one >= 10
 
 
-@pytest.mark.parametrize("norm", ["vocab", "trie"])
-def test_a_draft_that_is_the_target_never_misses(norm):
-    """With no more room than beams: both draw with one noise."""
+@pytest.mark.parametrize(("norm", "temperature"), [("vocab", 2.5), ("trie", 1.0)])
+def test_a_draft_that_is_the_target_never_misses(norm, temperature):
+    """With no more room than beams: both draw with one noise, at one temperature."""
     shape = Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, norm)
     rng = np.random.default_rng(3)
     for number in range(12):
         batch = smooth(make_batch(shape, rng, trie="some", table="smooth", draft="perfect"))
         prompt = batch.prompt.replace(keys=user_keys(number, np.arange(shape.batch)))
-        assert batch.speculative(STEP, prompt, mode="coupled").target_calls.tolist() == [1] * shape.batch
+        found = batch.speculative(STEP, prompt, mode="coupled", temperature=temperature)
+        assert found.target_calls.tolist() == [1] * shape.batch

@@ -40,7 +40,8 @@ def check_list(result, row, expected: int) -> None:
     valid = result.valid[row]
     assert valid.tolist() == [True] * expected + [False] * (len(valid) - expected)
     assert len(set(result.ids[row][valid].tolist())) == expected
-    assert np.isfinite(result.score[row]).all() and (np.diff(result.score[row][valid]) <= 0).all()
+    key = result.score if result.perturbed is None else result.perturbed
+    assert np.isfinite(result.score[row]).all() and (np.diff(key[row][valid]) <= 0).all()
 
 
 @pytest.mark.parametrize(("mode", "temperature"), MODES)

@@ -27,7 +27,15 @@ SAME_DRAW = "test_equals_stochastic_beam_search_and_the_oracle"
 STOCHASTIC = f"tests/decoding/test_speculative_stochastic.py::{SAME_DRAW}[L3_K3_W4-5_gamma1_trie_model]"
 OWN_DRAW, NEVER = "test_equals_the_targets_own_draw", "test_a_draft_that_is_the_target_never_misses"
 COUPLED = f"tests/decoding/test_speculative_coupled.py::{OWN_DRAW}[L4_K4_W4-6-8_gamma3_vocab_model]"
-COUPLED_PERFECT = f"tests/decoding/test_speculative_coupled.py::{NEVER}[vocab]"
+COUPLED_PERFECT = f"tests/decoding/test_speculative_coupled.py::{NEVER}[vocab-2.5]"
+STOCHASTIC_PERFECT = f"tests/decoding/test_speculative_stochastic.py::{NEVER}"
+BELOW_K = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W2-3-2_gamma2_vocab_model]"
+NO_CALL = "test_finished_prefixes_need_no_call"
+FAULT = "test_user_and_level_of_the_first_fault"
+FAULTS = f"tests/decoding/test_speculative_faults.py::{FAULT}[L4_K4_W5-15-45_gamma3_trie_model-strict"
+UNDRAFTED = "test_a_level_that_nobody_drafted_is_not_passed"
+MASKED = "test_both_decoders_find_the_same_where_beams_are_few"
+EXACTLY_K = "test_atspeed_s_with_exactly_k_children_has_the_density_term"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +117,8 @@ MUTANTS = [
            "jnp.ones((*slots.shape, layout.prompt), bool)",
            PLAIN, "check_user"),
     Mutant("trie scores over the whole vocabulary", "decoding/beams.py",
-           'if norm == "vocab":\n        total =',
-           "if norm:\n        total =",
+           'logits if norm == "vocab" else jnp.where(exists, logit, -jnp.inf)',
+           "logits",
            TRIE_NORM, "check_user"),
     Mutant("missing places block a level", "decoding/verify.py",
            "covered = ~found.valid | B.finished(trie, level + 1, found, config.score_norm)",
@@ -150,28 +158,28 @@ MUTANTS = [
            "jnp.maximum(jnp.cumsum(valid, 1) - 2, 0)",
            BUDGET, "check_user"),
     Mutant("the budget reads the worst nodes", "decoding/budget.py",
-           "jnp.where(d, s, B.LOWEST)",
-           "jnp.where(d, -s, B.LOWEST)",
+           "B.largest(scores, valid, config.budget)",
+           "B.largest(-scores, valid, config.budget)",
            BUDGET, "check_walk"),
     Mutant("a rejection takes nothing from what is left", "decoding/relaxed.py",
-           "rejected = _normalise(jnp.maximum(left - proposal, 0.0), _softmax(p, chosen))",
+           "rejected = _normalise(jnp.maximum(left - proposal, 0.0), _softmax(p, exists & ~chosen))",
            "rejected = left",
            RELAXED, LAW),
     Mutant("the first draw after a rejection is from all of p", "decoding/relaxed.py",
-           "return _fill(p, chosen, left, noises, count)",
-           "return _fill(p, chosen, _softmax(p, chosen), noises, count)",
+           "return _fill(p, exists, chosen, left, noises, count)",
+           "return _fill(p, exists, chosen, _softmax(p, exists & ~chosen), noises, count)",
            RELAXED, LAW),
     Mutant("an acceptance keeps what the last rejection left", "decoding/relaxed.py",
-           "left = select_rows(accepted, _softmax(p, now), select_rows(tests, rejected, left))",
+           "left = select_rows(accepted, _softmax(p, exists & ~now), select_rows(tests, rejected, left))",
            "left = jnp.where(here, 0.0, select_rows(tests & ~accepted, rejected, left))\n"
-           "        left = _normalise(left, _softmax(p, now))",
+           "        left = _normalise(left, _softmax(p, exists & ~now))",
            RELAXED.replace("random", "adversarial"), LAW),
     Mutant("noise by place among the siblings, not by code", "decoding/noise.py",
            "_fold_in(parents[..., None], children.token)",
            "_fold_in(parents[..., None], jnp.broadcast_to(jnp.arange(children.token.shape[2]), children.token.shape))",
            STOCHASTIC, SAME_DRAW),
     Mutant("perturbed scores not conditioned on the parent", "decoding/noise.py",
-           "value = own - jnp.logaddexp(0.0, gap)",
+           "value = jnp.maximum(own - jnp.logaddexp(0.0, gap), B.LOWEST)",
            "value = free",
            STOCHASTIC, SAME_DRAW),
     Mutant("coupled mode accepts and rejects what the draft drew", "decoding/verify.py",
@@ -186,6 +194,47 @@ MUTANTS = [
            "        purpose = Purpose.TARGET\n",
            "        pass\n",
            COUPLED_PERFECT, NEVER),
+    Mutant("a level has no room for the settled beams", "decoding/speculative.py",
+           "max(config.beams, w) for w in config.widths",
+           "w for w in config.widths",
+           BELOW_K, "check_user"),
+    Mutant("the last fault of a round is told", "decoding/verify.py",
+           "alive & (faulty == 0) & B.not_finite(children)",
+           "alive & B.not_finite(children)",
+           f"{FAULTS}-nan]", FAULT),
+    Mutant("missing places keep rows from being finished", "decoding/verify.py",
+           "(B.finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)",
+           "B.finished(trie, level, settled, config.score_norm).all(1)",
+           f"tests/decoding/test_speculative.py::{NO_CALL}[12-1]", NO_CALL),
+    Mutant("minus infinity is a score", "decoding/beams.py",
+           "jnp.where(jnp.isfinite(logit) & jnp.isfinite(top), log_prob, jnp.nan)",
+           "log_prob",
+           f"{FAULTS}--inf]", FAULT),
+    Mutant("logits of finished prefixes are looked at", "decoding/beams.py",
+           "jnp.where(finished(trie, level, beams, norm)[..., None], 0.0, log_prob)",
+           "log_prob",
+           f"{FAULTS}-nan]", FAULT),
+    Mutant("the draft forgets the temperature", "decoding/draft.py",
+           "B.children_of(trie, level, nodes, logits, config.score_norm, config.temperature)",
+           "B.children_of(trie, level, nodes, logits, config.score_norm)",
+           STOCHASTIC_PERFECT, NEVER),
+    Mutant("tolerance loses places of the list", "decoding/verify.py",
+           "without &= still_fill(trie, level + 1, found, covered, config.beams)",
+           "pass",
+           f"tests/decoding/test_speculative_tolerance.py::{UNDRAFTED}[widths1-3]", UNDRAFTED),
+    Mutant("sums of masked scores are infinite", "decoding/beams.py",
+           "jnp.maximum(beams.score[..., None] + self.log_prob, LOWEST)",
+           "beams.score[..., None] + self.log_prob",
+           f"tests/decoding/test_speculative_masked.py::{MASKED}[L4_K4_W4-4-4_gamma3_vocab_model]", "check_list"),
+    Mutant("invalid places rank with the least scores", "decoding/beams.py",
+           "jnp.where(valid, jnp.maximum(score, LOWEST), -jnp.inf)",
+           "jnp.where(valid, jnp.maximum(score, LOWEST), LOWEST)",
+           "tests/decoding/test_beams.py::test_the_largest_are_the_valid_ones_whatever_their_score",
+           "test_the_largest_are_the_valid_ones_whatever_their_score"),
+    Mutant("AtSpeed-S has no density where there are exactly K children", "alignment/losses.py",
+           "exists.sum(-1) >= top_k",
+           "exists.sum(-1) > top_k",
+           f"tests/alignment/test_losses.py::{EXACTLY_K}", EXACTLY_K),
 ]  # fmt: skip
 
 
@@ -198,7 +247,7 @@ def run(copy: Path, *tests: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def copy(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("atspeed_jax", "launch", "tests/decoding", "tests/helpers"):
+    for folder in ("atspeed_jax", "launch", "tests/alignment", "tests/decoding", "tests/helpers"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     for file in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / file, tmp_path / file)

@@ -64,7 +64,7 @@ class Shape:
         return TABLES if self.norm == "vocab" else ("ladder", "smooth")
 
 
-# The least widths allowed, all prefixes, in between; K of 1, beyond a width, beyond the catalogue; ids of 1 to 4 codes.
+# Widths of K, all prefixes, in between, below K; K of 1, beyond the catalogue; ids of 1 to 4 codes.
 SHAPES = (
     Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, "vocab", row_share=2),
     Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, "trie"),
@@ -78,6 +78,7 @@ SHAPES = (
     Shape((5, 4), 3, (3,), 3, "trie", "popularity"),
     Shape((9,), 4, (), 1, "vocab"),
     Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12, row_share=2),
+    Shape((5, 3, 3, 3), 4, (2, 3, 2), 2, "vocab"),
 )
 MORE_SHAPES = (  # for the slow suite
     Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie", row_share=4),
