@@ -25,7 +25,7 @@ from jaxtyping import Int
 
 from atspeed_jax import files
 from atspeed_jax.alignment.examples import teacher_examples
-from atspeed_jax.alignment.tree import TreeContext, teacher_tree, tree_logits
+from atspeed_jax.alignment.tree import TreeContext, teacher_tree, to_float16, tree_logits
 from atspeed_jax.data.batches import bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_rows
@@ -112,11 +112,6 @@ def beam_log_probs(model: LlamaConfig, params, context: TreeContext, prompt: Pro
     ]
     width = max(row.shape[-1] for row, _ in rows)
     return jax.tree.map(lambda *levels: jnp.concatenate([_widened(x, width) for x in levels], 1), *rows)
-
-
-def to_float16(log_probs: np.ndarray) -> np.ndarray:
-    """Log-probabilities as they are stored: a masked code's is cut to the least float16, and never becomes -inf."""
-    return np.maximum(log_probs, np.finfo(np.float16).min).astype(np.float16)
 
 
 def _widened(x: Array, width: int) -> Array:

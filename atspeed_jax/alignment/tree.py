@@ -199,6 +199,11 @@ def constrained(
     return jnp.concatenate([log_prob, rest], -1), jnp.concatenate([exists, valid[..., None]], -1)
 
 
+def to_float16(log_probs: np.ndarray) -> np.ndarray:
+    """Log-probabilities as they are stored: a masked code's is cut to the least float16, and never becomes -inf."""
+    return np.maximum(log_probs, np.finfo(np.float16).min).astype(np.float16)
+
+
 def stored_log_probs(
     context: TreeContext, levels: Sequence[B.Beams], stored: Float[Array, "B M R"], norm: ScoreNorm
 ) -> list[tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atspeed_jax.alignment import losses, teacher
+from atspeed_jax.alignment import losses, teacher, tree
 from atspeed_jax.alignment.align import AlignConfig, align_loss
 from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.teacher import (
@@ -63,7 +63,7 @@ def run(directory, world, fingerprint="a", progress=lambda parts: parts, setting
 def test_masked_codes_are_stored_as_finite_numbers():
     """-inf times the probability 0 would be NaN in a divergence."""
     values = np.array([0.0, np.finfo(np.float32).min, -3.5], np.float32)
-    stored = teacher.to_float16(values)
+    stored = tree.to_float16(values)
     assert stored.dtype == np.float16 and stored.tolist() == [0.0, np.finfo(np.float16).min, -3.5]
     p, q = (jnp.asarray(x, jnp.float32)[None, None] for x in (stored, [-1.0, -1.0, -2.0]))
     np.testing.assert_allclose(losses.tree_kd(p, q, jnp.ones(p.shape, bool)), [[1 + np.exp(-3.5) * -1.5]], rtol=1e-3)
