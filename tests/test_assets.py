@@ -108,6 +108,7 @@ def with_other(config, path):
     name, _, rest = path.partition(".")
     value, made = getattr(config, name), copy.copy(config)
     others = {bool: lambda: not value, int: lambda: value + 1, float: lambda: value + 0.5, tuple: lambda: (*value, 9)}
+    others[type(None)] = lambda: 7
     other = with_other(value, rest) if rest else others.get(type(value), lambda: f"other than {value}")()
     object.__setattr__(made, name, other)
     return made
