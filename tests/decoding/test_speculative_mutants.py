@@ -29,6 +29,7 @@ OWN_DRAW, NEVER = "test_equals_the_targets_own_draw", "test_a_draft_that_is_the_
 COUPLED = f"tests/decoding/test_speculative_coupled.py::{OWN_DRAW}[L4_K4_W4-6-8_gamma3_vocab_model]"
 COUPLED_PERFECT = f"tests/decoding/test_speculative_coupled.py::{NEVER}[vocab-2.5]"
 STOCHASTIC_PERFECT = f"tests/decoding/test_speculative_stochastic.py::{NEVER}"
+FILLED = "test_places_left_after_a_rejection_are_filled_by_the_law"
 BELOW_K = "tests/decoding/test_speculative.py::test_equals_plain_and_oracle[L4_K4_W2-3-2_gamma2_vocab_model]"
 NO_CALL = "test_finished_prefixes_need_no_call"
 FAULT = "test_user_and_level_of_the_first_fault"
@@ -194,6 +195,10 @@ MUTANTS = [
            "        purpose = Purpose.TARGET\n",
            "        pass\n",
            COUPLED_PERFECT, NEVER),
+    Mutant("the first draw after a rejection shares the noise of the others", "decoding/noise.py",
+           "RESIDUAL = 3",
+           "RESIDUAL = 4",
+           f"tests/decoding/test_relaxed.py::{FILLED}", FILLED),
     Mutant("a level has no room for the settled beams", "decoding/speculative.py",
            "max(config.beams, w) for w in config.widths",
            "w for w in config.widths",
