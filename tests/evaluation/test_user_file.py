@@ -174,6 +174,7 @@ def test_gzipped_lines_are_read_whatever_their_name(tmp_path, name):
         ('{"user": 1, "items": []}'.encode("utf-16"), "text in UTF-16"),
         (gzip.compress(b"PAR1...."), "parquet, which is read from a file that is not compressed"),
     ],
+    ids=["zstd", "bzip2", "xz", "zip", "UTF-16", "gzipped parquet"],  # not the bytes: gzip writes the time among them
 )
 def test_what_cannot_be_read_is_named(tmp_path, content, what):
     path = tmp_path / "u.jsonl"
