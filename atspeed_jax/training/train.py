@@ -108,7 +108,8 @@ def fit(
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
     deterministic, XLA_FLAGS=--xla_gpu_deterministic_ops=true). A damaged checkpoint is passed over for the one before,
-    which is said; where none is whole, that is an error, never a new start. A finished workdir is read back without
+    which is said; where none is whole, that is an error, never a new start. Where training began and there is no
+    checkpoint at all, it begins at step 0, which is said. A finished workdir is read back without
     work: it holds params/ and metadata.json, see workdir.py. fingerprint identifies configuration and data. The wall
     time in metadata.json counts compilation and evaluation, not what a kill made to be done again.
 
@@ -141,8 +142,7 @@ def _train(run: _Run, init, abstract) -> None:
         if found is None:
             check_never_finished(run.workdir)
             step, progress, state = 0, Progress(), init()
-            if logged := read_metrics(run.workdir / "metrics.jsonl"):
-                _say(run, f"no checkpoint is left of {logged[-1]['step']} steps; beginning at step 0")
+            _say_if_begun(run)
         else:
             step, progress, state = found[0], Progress(**found[1]), found[2]
         make_log = MetricsLog if is_writer() else NoLog
@@ -215,6 +215,16 @@ def _loop(run: _Run, state, step, progress: Progress, checkpoints: TrainCheckpoi
 def _say(run: _Run, text: str) -> None:
     if is_writer():
         print(f"{run.name}: {text}", file=sys.stderr)
+
+
+def _say_if_begun(run: _Run) -> None:
+    """Says that the steps of an earlier start are lost: it saved no checkpoint, or they were removed."""
+    log = run.workdir / "metrics.jsonl"  # made when training begins, before the first record
+    if log.exists():
+        records = read_metrics(log)
+        logged = f"{records[-1]['step']} steps were logged" if records else "no step was logged"
+        where = run.workdir / "checkpoints"
+        _say(run, f"training began before ({logged}) but {where} holds no checkpoint; beginning at step 0")
 
 
 def _exhausted(config: FitConfig, progress: Progress) -> bool:

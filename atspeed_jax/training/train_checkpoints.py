@@ -16,7 +16,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from atspeed_jax.files import first_damaged, naming, sizes_of, write_json
-from atspeed_jax.processes import barrier, first_says, is_writer
+from atspeed_jax.processes import agreed, barrier, first_says, is_writer
 from atspeed_jax.training.checkpoint import CheckpointError, DamagedCheckpoint, check_listed, check_same_tree, reading
 
 FILES_FILE = "files.json"
@@ -63,8 +63,14 @@ class TrainCheckpoints:
 
         abstract: structure and shardings of the state. A damaged one is set aside, and `say` is told.
 
-        Raises CheckpointError if every state is damaged, or the parameters are those of another model.
+        Raises CheckpointError if every state is damaged, the parameters are those of another model, or something that
+        is no directory is in the way.
         """
+        if agreed(lambda: os.path.lexists(self._directory) and not self._directory.is_dir()):
+            raise CheckpointError(
+                f"{self._directory} is no directory; put the directory of the checkpoints back, or remove "
+                f"{self._directory} to train from the start"
+            )
         damaged: dict[int, str] = {}
         while (step := first_says(lambda: self._newest(damaged))) >= 0:
             try:

@@ -96,6 +96,15 @@ def test_with_no_whole_state_nothing_begins_again_silently(tmp_path):
     assert steps_in(tmp_path / "one") == [1]
 
 
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_what_is_no_directory_is_refused_before_the_first_step(tmp_path, kind):
+    """The first save would fail on it, after the steps before."""
+    path = tmp_path / "states"
+    path.write_text("") if kind == "file" else path.symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=f"{path} is no directory; put the directory .*, or remove {path} to tr"):
+        resumed(path)
+
+
 def test_a_state_whose_best_parameters_are_damaged_is_refused_before_more_steps(best_and_newest, tmp_path):
     shutil.copytree(best_and_newest, tmp_path / "states")
     damage(tmp_path / "states" / "1" / "params" / "manifest.ocdbt", "cut")

@@ -199,12 +199,17 @@ def test_a_run_whose_save_found_the_disk_full_goes_on_from_the_one_before(tmp_pa
     assert drawn[0] == 10 and fingerprint_of(params) == fingerprint_of(uninterrupted[1])
 
 
-def test_a_new_start_after_lost_checkpoints_is_said(tmp_path, capsys):
-    config = toy.toy_config(steps=8, eval_every=8)
+@pytest.mark.parametrize(("log_every", "logged"), [(1, "6 steps were logged"), (100, "no step was logged")])
+def test_a_new_start_after_lost_checkpoints_is_said(tmp_path, capsys, log_every, logged):
+    config = toy.toy_config(steps=8, eval_every=8, log_every=log_every)
+    toy.fit_toy(tmp_path / "new", config)
+    assert "beginning" not in capsys.readouterr().err
     interrupted_at(tmp_path / "run", 7, config)
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     toy.fit_toy(tmp_path / "run", config)
-    assert "toy: no checkpoint is left of 6 steps; beginning at step 0" in capsys.readouterr().err
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("toy: training")]
+    where = f"{tmp_path}/run/checkpoints"
+    assert said == f"toy: training began before ({logged}) but {where} holds no checkpoint; beginning at step 0"
 
 
 def test_early_stopping_and_the_clock_survive_a_restart(tmp_path):
