@@ -14,6 +14,7 @@ from atspeed_jax.data.dataset import Dataset, DatasetError
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
+from atspeed_jax.evaluation.decoders import Widths
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.items.catalog import Catalog
@@ -73,10 +74,15 @@ def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[in
 def check_modes(measures: Iterable[ModesConfig], dataset: Dataset) -> None:
     """Of what is measured after training: raises DecodeError for another number of widths than ids have levels to
     draft."""
-    prefixes = prefixes_by_norm(dataset.catalog.id_tokens)["vocab"]
     for number, measure in enumerate(measures):
-        for widths in measure.widths:
-            _check_widths(f"config.measure[{number}].widths", widths, prefixes, (1,))
+        check_grid(f"config.measure[{number}].widths", measure.widths, dataset)
+
+
+def check_grid(name: str, grid: Iterable[Widths], dataset: Dataset) -> None:
+    """The same of widths that the field or flag `name` gave."""
+    prefixes = prefixes_by_norm(dataset.catalog.id_tokens)["vocab"]
+    for widths in grid:
+        _check_widths(name, widths, prefixes, (1,))
 
 
 def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:

@@ -46,6 +46,15 @@ def _short(number: float) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
 
 
+def shown(value, most: int = 120) -> str:
+    """A value for a message: its repr, of a long text that of its first `most` characters, of anything else long the
+    first `most` characters of its repr, and three dots."""
+    if isinstance(value, str | bytes):
+        return repr(value[:most]) + "..." * (len(value) > most)
+    text = repr(value)
+    return text[:most] + "..." * (len(text) > most)
+
+
 # Shared by several configs.
 Share = Annotated[float, Range(0, 1)]
 PartialShare = Annotated[float, Range(0, 1, "[)")]
@@ -88,7 +97,16 @@ def check_increasing(config: Any, name: str) -> None:
     """Raises RangeError unless the field `name`, a tuple of numbers, holds one or more, each larger than the last."""
     value = getattr(config, name)
     if not value or list(value) != sorted(set(value)):
-        raise RangeError(f"{name}={value}: expected one or more increasing numbers, such as (5, 10, 20)")
+        raise RangeError(f"{name}={shown(value)}: expected one or more increasing numbers, such as (5, 10, 20)")
+
+
+def check_each_once(config: Any, *names: str, least: Literal[0, 1] = 1) -> None:
+    """Raises RangeError for the first of these fields, tuples, that holds fewer than `least` entries, or one twice."""
+    for name in names:
+        value = getattr(config, name)
+        if len(value) < least or len(set(value)) < len(value):
+            many = "one" if least else "none"
+            raise RangeError(f"{name}={shown(value)}: expected {many} or more entries, each once")
 
 
 @functools.cache
@@ -115,7 +133,7 @@ def _check_number(value, kind: type, allowed: Range, path: str) -> None:
     fits = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
     if not (fits and allowed.holds(value)):
         number = "whole number" if kind is int else "number"
-        raise RangeError(f"{path}={value!r}: expected a {number}, {allowed}")
+        raise RangeError(f"{path}={shown(value)}: expected a {number}, {allowed}")
 
 
 def _is_plain(value, member) -> bool:

@@ -5,10 +5,12 @@ another module defines. The flags of a main are those of launch/ alone.
 """
 
 import difflib
+import math
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, get_args, get_origin
 
 from absl import flags
 
@@ -19,7 +21,7 @@ from launch.record import WorkdirError
 HELP = ("help", "h", "?", "helpshort")
 SHARED = "launch.stage"  # whose flags every main has
 WIDTH, COLUMN = 110, 28  # characters of a line of help, and before what a flag is for
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+URL = re.compile(r"[A-Za-z](://|[A-Za-z0-9+.-]+:/)")  # with one slash too, as Path writes it; C:/x is none
 METAVARS = {"int": "N", "float": "X"}
 # What absl adds to a help text that `_usage` shows in its own way.
 ABSL_NOTES = re.compile(r"^<[^>]*>: |;\s+repeat this option to specify a list of values$")
@@ -33,22 +35,39 @@ class CommandLineError(ValueError):
 
 
 class _NumbersParser(flags.ListParser):
-    """Each part of a list parsed; ValueError, which absl gives the flag's name, otherwise."""
+    """Each part of a list parsed; ValueError, which absl gives the flag's name, otherwise. kind: see define_numbers."""
 
-    def __init__(self, parse, expected: str):
+    def __init__(self, kind, may_be_empty: bool):
         super().__init__()
-        self._parse, self._expected = parse, expected
+        self.may_be_empty = may_be_empty
+        self._or_none = get_origin(kind) is not Annotated
+        self._type, self._range = get_args(get_args(kind)[0] if self._or_none else kind)
 
     def parse(self, argument):
         try:
-            return [self._parse(part) for part in super().parse(argument)]
+            return [self._number(part) for part in super().parse(argument)]
         except ValueError:
-            raise ValueError(f"expected {self._expected} with commas between") from None
+            numbers = ("whole numbers" if self._type is int else "numbers") + (" or none" if self._or_none else "")
+            raise ValueError(f"expected {numbers}, each {self._range}, with commas between") from None
+
+    def _number(self, text: str):
+        if self._or_none and text == "none":
+            return None
+        if not self._range.holds(number := self._type(text)):
+            raise ValueError
+        return number
 
 
-def define_numbers(name: str, default: str, help: str, parse=int, expected="whole numbers") -> flags.FlagHolder:
-    """A flag that is a list of numbers, such as --beams=20,5; a mistake ends the program before any work."""
-    return flags.DEFINE(_NumbersParser(parse, expected), name, default, help, serializer=flags.ListSerializer(","))
+def define_numbers(
+    name: str, default: str, kind, help: str, *, may_be_empty: bool = False, flag_values: flags.FlagValues = flags.FLAGS
+) -> flags.FlagHolder:
+    """A flag that is a list of numbers, such as --beams=20,5; a mistake ends the program before any work.
+
+    kind: a number with its range, as `atspeed_jax.ranges` has them, or that and None.
+    """
+    list_parser = _NumbersParser(kind, may_be_empty)
+    serializer = flags.ListSerializer(",")
+    return flags.DEFINE(list_parser, name, default, help, flag_values=flag_values, serializer=serializer)
 
 
 def parser(required: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
@@ -83,6 +102,23 @@ def check(rest: Sequence[str], required: Iterable[str]) -> None:
     for flag in (flag for own in own_flags() for flag in own if flag.name != "config"):
         for value in flag.value if isinstance(flag.value, list) else [flag.value]:
             check_local(flag.name, value)
+            if isinstance(value, float) and math.isnan(value):  # which lies outside no bound
+                raise CommandLineError(f"--{flag.name}=nan: expected a number")
+        check_list(flag)
+
+
+def check_list(flag: flags.Flag) -> None:
+    """Raises CommandLineError for a list that was given and is empty, or holds an empty value or one twice."""
+    if not (flag.present and isinstance(flag.value, list)):
+        return
+    values = ["none" if value is None else str(value) for value in flag.value]
+    given = f"--{flag.name}={','.join(values)}"
+    if not values and not getattr(flag.parser, "may_be_empty", False):
+        raise CommandLineError(f"{given} is empty: expected one value or more")
+    if "" in values:
+        raise CommandLineError(f"{given}: a value is empty; expected values that are not")
+    if twice := [value for number, value in enumerate(values) if value in values[:number]]:
+        raise CommandLineError(f"{given}: {twice[0]} is given twice; expected each value once")
 
 
 def check_local(name: str, value) -> None:

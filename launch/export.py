@@ -25,7 +25,7 @@ _FORMAT = flags.DEFINE_enum("format", "hf", ["hf", "peft", "decoder", "figures",
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of the stored tensors, in hf.")
 _K = flags.DEFINE_integer("k", 20, "Items per list, in decoder and lists.", lower_bound=1, upper_bound=10_000)
 _DRAFTER = flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "none: plain beam search.")
-_BATCH = flags.DEFINE_integer("batch", 1, "Users per call, in decoder.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 1, "Users per call, in decoder.", lower_bound=1, upper_bound=65_536)
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"Of {', '.join(made.PLATFORMS)}: where it runs.")
 
 

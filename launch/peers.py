@@ -32,6 +32,7 @@ from atspeed_jax.ranges import BatchSize, Beams, Range, Seed, check_ranges
 from launch.command_line import define_numbers
 from launch.hugging_face import HuggingFace, Peers, in_both_worlds, same_lists
 
+PromptTokens = Annotated[int, Range(1, 100_000)]
 CODES = (91, 256, 256, 256)  # of the random catalogue: levels as wide as Beauty's
 ITEMS = 12_000
 # Name -> (hidden, intermediate, layers): about 4, 25 and 110 million parameters with the vocabulary above.
@@ -46,7 +47,7 @@ class PeersConfig:
     models: tuple[str, ...]
     batches: tuple[BatchSize, ...]
     beams: tuple[Beams, ...]
-    prompts: tuple[Annotated[int, Range(1, 100_000)], ...]
+    prompts: tuple[PromptTokens, ...]
     widths: Widths
     repeats: Annotated[int, Range(3, 10_000)]
     seconds: Annotated[float, Range(0, 1e6)]
@@ -203,11 +204,11 @@ def interleaved(runs: Mapping[str, Callable[[], float]], repeats: int, seconds: 
 
 
 _MODELS = flags.DEFINE_list("models", list(SIZES), "Of the peers suite: sizes of the targets.")
-_BATCHES = define_numbers("batches", "1,8", "Of the peers suite: users at once (110M: 1 alone).")
-_KS = define_numbers("ks", "1,5,20", "Of the peers suite: K.")
-_PROMPTS = define_numbers("prompts", "80,300", "Of the peers suite: tokens per prompt, BOS apart.")
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Of the peers suite: timed rounds of each cell.", lower_bound=3)
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "Of the peers suite: a slower cell stops after three rounds.", 0.0)
+_BATCHES = define_numbers("batches", "1,8", BatchSize, "Of the peers suite: users at once (110M: 1 alone).")
+_KS = define_numbers("ks", "1,5,20", Beams, "Of the peers suite: K.")
+_PROMPTS = define_numbers("prompts", "80,300", PromptTokens, "Of the peers suite: tokens per prompt, BOS apart.")
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Of the peers suite: timed rounds of each cell.", 3, 10_000)
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "Of the peers suite: a slower cell stops after three rounds.", 0.0, 1e6)
 
 
 def peers_rows(path: Path) -> list[dict]:

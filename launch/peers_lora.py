@@ -27,7 +27,7 @@ from launch.peers import interleaved, random_catalog, random_config, random_para
 _DTYPES = flags.DEFINE_multi_enum(
     "dtypes", ["float32", "bfloat16"], ["float32", "bfloat16"], "Of the lora suite (--dtypes=float32 for that alone)."
 )
-_ROWS = flags.DEFINE_integer("rows", 8, "Of the lora suite: rows per step.", lower_bound=1)
+_ROWS = flags.DEFINE_integer("rows", 8, "Of the lora suite: rows per step.", lower_bound=1, upper_bound=65_536)
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=("q_proj", "v_proj"))
 OPTIM = OptimConfig(
     learning_rate=1e-4, warmup_steps=0, weight_decay=0.01, clip_norm=1.0, b1=0.9, b2=0.999, average=0.0, steps=1000

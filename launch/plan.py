@@ -21,13 +21,13 @@ from atspeed_jax.planning.plan import NOTE, STEPS, plan, random_catalog, table
 from atspeed_jax.training.chips import CHIPS, chip_of
 from launch.stage import given_config, start
 
-_DEVICES = flags.DEFINE_integer("devices", None, "Devices to plan for.", lower_bound=1)
+_DEVICES = flags.DEFINE_integer("devices", None, "Devices to plan for.", lower_bound=1, upper_bound=100_000)
 _CHIP = flags.DEFINE_string("chip", "v5e", f"Of the roofline: {', '.join(CHIPS)}.")
-_HBM = flags.DEFINE_float("hbm_gib", None, "Memory of a device; the chip's, if not given.", lower_bound=0)
+_HBM = flags.DEFINE_float("hbm_gib", None, "Memory of a device; the chip's, if not given.", 1e-3, 1e6)
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
-_ROWS = flags.DEFINE_integer("batch_per_device", None, "Rows per device, for the config's batch sizes.", lower_bound=1)
+_ROWS = flags.DEFINE_integer("batch_per_device", None, "Rows per device, for the config's batch sizes.", 1, 65_536)
 _STEPS = flags.DEFINE_list("steps", list(STEPS), "Which steps are compiled.")
-_ITEMS = flags.DEFINE_integer("items", 12_000, "Items with random ids of 4 codes of 256, without data.", lower_bound=1)
+_ITEMS = flags.DEFINE_integer("items", 12_000, "Items with random ids of 4 codes of 256, without data.", 1, 100_000_000)
 
 
 def on_cpu() -> None:

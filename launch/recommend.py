@@ -29,7 +29,7 @@ _DRAFTER = flags.DEFINE_enum("drafter", "draft", _DRAFTERS, "none: plain beam se
 _EXCLUDE_SEEN = flags.DEFINE_bool("exclude_seen", False, "Never recommend an item of the user's history.")
 _ON_BAD = flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What a line that is no user does.")
 _ON_UNKNOWN = flags.DEFINE_enum("on_unknown", "error", ["error", "skip"], "What an unknown item of a history does.")
-_CHUNK = flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a time.", lower_bound=1)
+_CHUNK = flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a time.", 1, 1_000_000)
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run, opened by i
 _PROFILE = flags.DEFINE_string("profile_steps", None, "FIRST:LAST steps of training to trace, in STAGE/profile.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes; SLURM, GKE, a TPU VM say which.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", 1, 1_000_000)
+_PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", 0, 999_999)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it; items count from 1 there."
 )

@@ -4,6 +4,7 @@ import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Annotated
 
 from absl import flags
 
@@ -11,13 +12,16 @@ from atspeed_jax.evaluation.alignment_benchmark import alignment_steps
 from atspeed_jax.evaluation.overhead_benchmark import overhead_of_modes
 from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure_build, measure_steps
 from atspeed_jax.pipeline import Run
+from atspeed_jax.ranges import Range
 from launch.command_line import define_numbers
 from launch.stage import open_run
 
-_SIZES = define_numbers("sizes", "10000,100000,1000000,10000000", "Items of each trie.")
-_CODES = flags.DEFINE_integer("codes", 2048, "Codes per level.", lower_bound=2)
+_SIZES = define_numbers(
+    "sizes", "10000,100000,1000000,10000000", Annotated[int, Range(1, 1_000_000_000)], "Items of each trie."
+)
+_CODES = flags.DEFINE_integer("codes", 2048, "Codes per level.", lower_bound=2, upper_bound=1_000_000)
 _BEAMS = flags.DEFINE_integer("beams", 20, "K of the overhead suite.", lower_bound=1, upper_bound=10_000)
-_USERS = flags.DEFINE_integer("users", 100, "Validation users of the overhead suite.", lower_bound=1)
+_USERS = flags.DEFINE_integer("users", 100, "Validation users of the overhead suite.", 1, 1_000_000_000)
 
 
 def trie_rows(_: Path) -> list[dict]:

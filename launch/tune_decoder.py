@@ -10,27 +10,25 @@ Measures on validation users of a trained run, with nothing else running; writes
 from absl import flags
 
 from atspeed_jax import files
+from atspeed_jax.checks import check_grid
 from atspeed_jax.evaluation.report import environment
 from atspeed_jax.evaluation.tables import markdown, plain
 from atspeed_jax.evaluation.tune import TuneConfig, parse_widths, tune, tune_table
+from atspeed_jax.ranges import BatchSize, Beams, Nodes
 from launch.command_line import define_numbers
 from launch.stage import main
 
-_BEAMS = define_numbers("beams", "20,5,1", "K.")
-_BATCH_SIZES = define_numbers("batch_sizes", "1,64", "Users decoded at once.")
+_BEAMS = define_numbers("beams", "20,5,1", Beams, "K.")
+_BATCH_SIZES = define_numbers("batch_sizes", "1,64", BatchSize, "Users decoded at once.")
 _WIDTHS = flags.DEFINE_multi_string("widths", [], "More widths, such as --widths=20,20,20 (may be repeated).")
 _DRAFTERS = flags.DEFINE_list("drafters", ["draft", "popularity"], "Who proposes.")
-_BUDGETS = define_numbers(
-    "budgets",
-    "none",
-    "Drafted nodes that a target call reads; none: all.",
-    lambda text: None if text == "none" else int(text),
-    "whole numbers or none",
+_BUDGETS = define_numbers("budgets", "none", Nodes | None, "Drafted nodes that a target call reads; none: all.")
+_SHARES = define_numbers("row_shares", "4", BatchSize, "SearchConfig.row_share; 1: later rounds read the whole batch.")
+_BATCHES = flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1, upper_bound=1_000_000)
+_HOPELESS = flags.DEFINE_float(
+    "hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0, 1e9
 )
-_SHARES = define_numbers("row_shares", "4", "SearchConfig.row_share; 1: later rounds read the whole batch.")
-_BATCHES = flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1)
-_HOPELESS = flags.DEFINE_float("hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", 1, 10_000)
 
 
 def tune_decoder(run) -> None:
@@ -46,6 +44,7 @@ def tune_decoder(run) -> None:
         hopeless=_HOPELESS.value,
         repeats=_REPEATS.value,
     )
+    check_grid("--widths", config.widths, run.dataset)
     decode, evaluate = run.serve.decode, run.serve.evaluate
     draft_params = run.draft_params if "draft" in config.drafters else None
     shared = {"history": run.config.data.history, "say": lambda text: print(f"[tune] {text}", flush=True)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import small
-from atspeed_jax.checks import check_modes
+from atspeed_jax.checks import check_grid, check_modes
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.pipeline import Run
 
@@ -98,6 +98,9 @@ def test_what_comes_before_the_stages_comes_after_all_checks(small_config, tmp_p
 def test_widths_of_what_a_sweep_measures_are_checked_when_its_data_are_there(small_config, data_only):
     dataset = Run(small_config, data_only, None).dataset
     check_modes([MODES], dataset)
+    check_grid("--widths", [(4, 10), ("all", 1)], dataset)
+    with pytest.raises(ValueError, match=r"--widths: widths=\('all',\) has 1 entries; ids of length 3 need 2"):
+        check_grid("--widths", [(4, 10), ("all",)], dataset)
     wrong = dataclasses.replace(MODES, widths=((4, 10), (1, 2, 3)))
     with pytest.raises(ValueError, match=r"config.measure\[1\].widths: widths=\(1, 2, 3\) has 3 entries; ids of len"):
         check_modes([MODES, wrong], dataset)

@@ -238,3 +238,17 @@ def test_numbers_of_numpy_are_numbers():
     assert dataclasses.replace(MODES, seeds=value).seeds == 3
     with pytest.raises(R.RangeError, match="seeds=True: expected a whole number"):
         dataclasses.replace(MODES, seeds=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("a'b", '"a\'b"'), ("a" * 130, f"'{'a' * 120}'..."), (10**130, f"1{'0' * 119}..."), (3, "3"), (b"ab", "b'ab'")],
+)
+def test_a_long_value_is_cut_for_a_message(value, expected):
+    assert R.shown(value) == expected
+
+
+def test_a_number_with_many_digits_is_cut_in_the_message():
+    with pytest.raises(R.RangeError, match=r"beams\[0\]=70+\.\.\.: expected a whole number") as told:
+        dataclasses.replace(MODES, beams=(7 * 10**4000,))
+    assert len(str(told.value)) < 300

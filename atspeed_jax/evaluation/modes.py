@@ -31,8 +31,9 @@ from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
 from atspeed_jax.evaluation.lists import overlap
 from atspeed_jax.evaluation.tables import Table, method_label, widths_label
 from atspeed_jax.items.catalog import expand_ids
-from atspeed_jax.ranges import Beams, Nodes, Range, Repeats, Temperature, check_ranges
+from atspeed_jax.ranges import Beams, Nodes, Range, Repeats, Temperature, check_each_once, check_ranges
 
+Tolerance = Annotated[float, Range(0, 1, "()", "0 is strict itself, which is measured anyway")]
 EXACT = ("strict", "stochastic", "coupled")  # modes whose lists are those of the target alone
 
 
@@ -48,7 +49,7 @@ class ModesConfig:
     widths: tuple[Widths, ...]
     drafter: DrafterName
     norms: tuple[ScoreNorm, ...]
-    tolerances: tuple[Annotated[float, Range(0, 1, "()", "0 is strict itself, which is measured anyway")], ...]
+    tolerances: tuple[Tolerance, ...]
     budgets: tuple[Nodes, ...]
     temperature: Temperature
     seeds: Repeats
@@ -58,8 +59,9 @@ class ModesConfig:
 
     def __post_init__(self):
         check_ranges(self)
-        if not self.beams or not (self.widths or self.tuned) or not self.norms or not self.modes:
-            raise ValueError(f"{self}: expected at least one K, widths, norm and mode")
+        check_each_once(self, "beams", "norms", "constraints", "modes")
+        check_each_once(self, "widths", least=0 if self.tuned else 1)
+        check_each_once(self, "main_beams", "tolerances", "budgets", least=0)
         for name, known in (("mode", Mode), ("norm", ScoreNorm), ("constraint", Constraint)):
             if stray := set(getattr(self, f"{name}s")) - set(get_args(known)):
                 raise ValueError(f"{name} {min(stray)!r}: expected some of {', '.join(get_args(known))}")

@@ -23,7 +23,18 @@ from atspeed_jax.evaluation.evaluate import EvaluateConfig, users_with_items
 from atspeed_jax.evaluation.tables import ABSENT, Table, method_label, widths_label
 from atspeed_jax.files import read_json
 from atspeed_jax.programs import forget_programs
-from atspeed_jax.ranges import BatchSize, Beams, Nodes, Range, Repeats, Samples, Seed, Users, check_ranges
+from atspeed_jax.ranges import (
+    BatchSize,
+    Beams,
+    Nodes,
+    Range,
+    Repeats,
+    Samples,
+    Seed,
+    Users,
+    check_each_once,
+    check_ranges,
+)
 
 SAFE = 0.97  # the lower bound of the ratio to plain beam search that a choice needs
 NEAR = 0.03  # a choice that is slower than the fastest setting by a larger share is timed again beside it
@@ -56,9 +67,7 @@ class TuneConfig:
 
     def __post_init__(self):
         check_ranges(self)
-        for name in ("beams", "batch_sizes", "widths", "drafters", "budgets", "row_shares"):
-            if not getattr(self, name):
-                raise TuneError(f"{name} is empty: name at least one")
+        check_each_once(self, "beams", "batch_sizes", "widths", "drafters", "budgets", "row_shares")
         if stray := set(self.drafters) - {"draft", "popularity"}:
             raise TuneError(f"drafter {min(stray)!r}: expected 'draft' or 'popularity'; beam search is always measured")
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atspeed_jax.items.filters import known_items
+from atspeed_jax.ranges import shown
 
 OnMistake = Literal["error", "skip"]
 STANDARD_INPUT = Path("-")
@@ -94,30 +95,31 @@ class UserFile:
         lines = items_left_out = of_users = 0
         first_type = None
         for number, line in _rows(self.path):
-            shown = f"{self.path}, line {number}"
+            place = f"{self.path}, line {number}"
             try:
                 user = _user_of(line)
             except (ValueError, RecursionError) as error:  # RecursionError: of lists in lists in lists
                 text = line.decode("utf-8", "replace") if isinstance(line, bytes) else json.dumps(line, default=str)
-                message = f"{shown}: {error}; it reads {text.strip()[:120]!r}"
+                message = f"{place}: {error}; it reads {shown(text.strip())}"
                 if self.on_bad == "error":
                     raise UserFileError(f"{message}; correct it, or leave such lines out with --on_bad=skip") from error
                 report(f"left out: {message}")
                 lines += 1
                 continue
             if self.one_type:
-                own_type = _column_type(user, shown)
+                own_type = _column_type(user, place)
                 first_type = first_type or own_type
                 if own_type != first_type:
                     raise UserFileError(
-                        f"{shown}: user {user.user!r} is no {first_type} as the users before, and a parquet column has "
-                        "one type; correct it, or give an --output that ends in .jsonl"
+                        f"{place}: user {shown(user.user)} is no {first_type} as the users before, and a parquet "
+                        "column has one type; correct it, or give an --output that ends in .jsonl"
                     )
             known, unknown = known_items(user.items, self.items)
             if len(unknown) and self.on_unknown == "error":
                 raise UserFileError(
-                    f"{shown}: item {unknown[0]} of user {user.user!r} is not in the catalogue, whose items are 0 to "
-                    f"{self.items - 1}; {FROM_ZERO}; correct it, or leave such items out with --on_unknown=skip"
+                    f"{place}: item {shown(int(unknown[0]))} of user {shown(user.user)} is not in the catalogue, "
+                    f"whose items are 0 to {self.items - 1}; {FROM_ZERO}; correct it, or leave such items out with "
+                    "--on_unknown=skip"
                 )
             items_left_out += len(unknown)
             of_users += len(unknown) > 0
@@ -180,7 +182,7 @@ def _user_of(line: bytes | dict) -> User:
         raise ValueError('expected {"user": ..., "items": [...]}')
     user = value["user"]
     if not isinstance(user, str | int | float) or isinstance(user, float) and not math.isfinite(user):
-        raise ValueError(f"user {user!r} ({type(user).__name__}) is not a string, finite number or bool")
+        raise ValueError(f"user {shown(user)} ({type(user).__name__}) is not a string, finite number or bool")
     return User(user, np.array([_number(item) for item in value["items"]]))
 
 
@@ -190,14 +192,14 @@ def _number(item) -> int:
         return item
     if isinstance(item, float) and item.is_integer() or isinstance(item, str) and _DIGITS.fullmatch(item):
         return int(item)
-    raise ValueError(f"item {item!r} is not the number of an item")
+    raise ValueError(f"item {shown(item)} is not the number of an item")
 
 
-def _column_type(user: User, shown: str) -> pa.DataType:
+def _column_type(user: User, place: str) -> pa.DataType:
     try:
         return pa.scalar(user.user).type
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
         raise UserFileError(
-            f"{shown}: user {user.user!r} does not fit a parquet column ({error}); correct it, or give an --output "
-            "that ends in .jsonl"
+            f"{place}: user {shown(user.user)} does not fit a parquet column ({error}); correct it, or give an "
+            "--output that ends in .jsonl"
         ) from error

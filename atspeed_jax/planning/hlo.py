@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from atspeed_jax.ranges import shown
+
 FLOPS, LOOPS = "flops", "loops of unknown length"
 # Bytes a device receives, of an array of `size` bytes (the result) and a group of n devices, in ring algorithms.
 COLLECTIVES: dict[str, Callable[[float, int], float]] = {
@@ -103,7 +105,7 @@ class Program(NamedTuple):
             return math.prod(int(part or sizes[axis]) for axis, part in named)
         if text.startswith("{}") or not text:
             return self.devices
-        raise HloError(f"replica_groups={text[:60]!r} are written in a way that is not known")
+        raise HloError(f"replica_groups={shown(text, 60)} are written in a way that is not known")
 
 
 def read_program(text: str) -> Program:

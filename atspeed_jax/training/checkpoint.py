@@ -15,6 +15,7 @@ from atspeed_jax.training.workdir import WorkdirError, read_json
 
 METADATA_FILE = "metadata.json"
 PARAMS_DIR = "params"
+CHECKPOINTS_DIR = "checkpoints"  # of an unfinished training: one directory for each step
 
 
 class CheckpointError(ValueError):
@@ -57,10 +58,14 @@ def check_never_finished(directory: Path) -> None:
     """Raise CheckpointError for finished parameters that have lost their metadata.json, where no training state is
     left: training again would replace them."""
     if agreed((directory / PARAMS_DIR).exists):
-        raise CheckpointError(
-            f"{directory / METADATA_FILE} is missing beside the parameters of a finished model; put it back, or delete "
-            f"{directory} to train again"
-        )
+        raise _lost_metadata(directory)
+
+
+def _lost_metadata(directory: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{directory / METADATA_FILE} is missing beside the parameters of a finished model; put it back, or delete "
+        f"{directory} to train again"
+    )
 
 
 def save_params(directory, params, metadata: dict) -> None:
@@ -94,6 +99,8 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
     if not directory.is_dir():
         raise CheckpointError(f"{directory} does not exist; expected the directory of a finished model: train it first")
     if not is_finished(directory):
+        if (directory / PARAMS_DIR).exists() and not any((directory / CHECKPOINTS_DIR).glob("[0-9]*")):
+            raise _lost_metadata(directory)  # training would refuse, so it is no advice
         raise CheckpointError(
             f"{directory} holds no finished model ({METADATA_FILE} is missing); "
             "run its training again, which resumes and finishes it"

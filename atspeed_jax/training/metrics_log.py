@@ -11,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
 from atspeed_jax.files import jsonable, naming, write_text
+from atspeed_jax.ranges import shown
 from atspeed_jax.training.workdir import WorkdirError
 
 FLUSH_S = 60  # seconds after which TensorBoard sees what is new
@@ -29,7 +30,7 @@ def read_metrics(path) -> list[dict]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise WorkdirError(f"{path} line {number}: not JSON ({line[:60]!r}); remove this line") from error
+            raise WorkdirError(f"{path} line {number}: not JSON ({shown(line, 60)}); remove this line") from error
         if not isinstance(record, dict) or "step" not in record or "split" not in record:
             raise WorkdirError(f"{path} line {number}: expected an object with step and split; remove this line")
         records.append(record)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from atspeed_jax.processes import agreed, is_writer
 from atspeed_jax.training import sharding
 from atspeed_jax.training.checkpoint import (
+    CHECKPOINTS_DIR,
     check_never_finished,
     fingerprint_of,
     is_finished,
@@ -131,13 +132,13 @@ def fit(
                 run = _Run(*what, frozen, frozen_flops, Profile(workdir, profile_steps))
                 _train(run, init, abstract)
     if is_writer():
-        shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+        shutil.rmtree(workdir / CHECKPOINTS_DIR, ignore_errors=True)
     return load_params(workdir, abstract["params"], fingerprint=fingerprint)[0]
 
 
 def _train(run: _Run, init, abstract) -> None:
     """Train from the newest checkpoint, or from the start, to the end; leaves the best parameters in the workdir."""
-    with TrainCheckpoints(run.workdir / "checkpoints") as checkpoints:
+    with TrainCheckpoints(run.workdir / CHECKPOINTS_DIR) as checkpoints:
         found = checkpoints.resume(abstract, functools.partial(_say, run))
         if found is None:
             check_never_finished(run.workdir)

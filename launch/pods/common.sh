@@ -78,7 +78,7 @@ path_flags() {
 no_urls() {
   local text
   while read -r text; do
-    [[ ! $text =~ ^[^=]*=[A-Za-z][A-Za-z0-9+.-]*:// ]] ||
+    [[ ! $text =~ ^[^=]*=[A-Za-z](://|[A-Za-z0-9+.-]+:/) ]] ||
       fail "$text: expected a path; mount the storage on every host and give the path where it is mounted"
   done < <(path_flags; printf 'LOGS=%s\nCODE_DIR=%s\n' "${LOGS:-}" "${CODE_DIR:-}")
 }

@@ -137,7 +137,15 @@ def test_below_float32_the_table_shows_how_far_lists_are(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"beams": ()}, "expected at least one K, widths, norm and mode"),
+        ({"beams": ()}, r"^beams=\(\): expected one or more entries, each once$"),
+        ({"norms": ()}, r"^norms=\(\): expected one or more"),
+        ({"constraints": ()}, r"^constraints=\(\): expected one or more"),
+        ({"widths": ()}, r"^widths=\(\): expected one or more"),
+        ({"modes": ("strict", "strict")}, r"^modes=\('strict', 'strict'\): expected one or more entries, each once$"),
+        ({"beams": (3, 5, 3)}, r"^beams=\(3, 5, 3\): expected one or more entries, each once"),
+        ({"widths": ((4, 5), (4, 5))}, r"^widths=\(\(4, 5\), \(4, 5\)\): expected one or more"),
+        ({"tolerances": (0.3, 0.3)}, r"^tolerances=\(0.3, 0.3\): expected none or more entries, each once"),
+        ({"budgets": (6, 6)}, r"^budgets=\(6, 6\): expected none or more"),
         ({"main_beams": (4,)}, "main_beams=.4,.: K 4 is not among beams=.3,."),
         ({"constraints": ("levels",), "drafter": "popularity"}, "constraints holds 'levels' with drafter='popularity'"),
     ],

@@ -228,3 +228,23 @@ def test_users_that_cannot_share_a_column_are_refused_before_any_work(tmp_path, 
     else:
         with pytest.raises(UserFileError, match=message):
             UserFile(path, 4, one_type=True).check()
+
+
+@pytest.mark.parametrize(
+    ("line", "how"),
+    [
+        (f'{{"user": 1, "items": [{"7" * 4000}]}}', {}),
+        ('{"user": 1, "items": [1e300]}', {}),
+        (f'{{"user": {"7" * 4000}, "items": [9]}}', {}),
+        (f'{{"user": "{"u" * 4000}", "items": [9]}}', {}),
+        (f'{{"user": ["{"u" * 4000}"], "items": [1]}}', {}),
+        (f'{{"user": 1, "items": ["{"u" * 4000}"]}}', {}),
+        (f'{{"user": {"7" * 4000}, "items": [1]}}', {"one_type": True}),
+    ],
+    ids=range(7),
+)
+def test_a_long_value_is_cut_in_the_message(tmp_path, line, how):
+    (tmp_path / "u.jsonl").write_text(line + "\n")
+    with pytest.raises(UserFileError, match="line 1: .*; ") as told:
+        read(tmp_path / "u.jsonl", **how)
+    assert len(str(told.value)) < 640 + len(str(tmp_path)) and "..." in str(told.value)

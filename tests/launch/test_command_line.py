@@ -1,11 +1,13 @@
 """The command line of every main: its help, and what it refuses. All run as children of one process."""
 
+import ast
 import re
 from types import SimpleNamespace
 
 import pytest
 from absl import flags
 
+from atspeed_jax.ranges import Beams, Nodes, PartialShare
 from launch import command_line
 from mains import ALL, QUICK, ROOT, run_mains
 
@@ -74,6 +76,8 @@ def main(monkeypatch):
     flags.DEFINE_enum("drafter", "draft", ["draft", "none"], "Who.", **how)
     flags.DEFINE_multi_string("borrow", [], "From whom.", **how)
     flags.DEFINE_list("names", ["a", "b"], "Which.", **how)
+    flags.DEFINE_list("only", [], "No others.", **how)
+    flags.DEFINE_float("share", 1.0, "Of all.", upper_bound=2.0, **how)
     flags.DEFINE_bool("full", False, "All of it.", **how)
     flags.DEFINE_integer("verbosity", -1, "absl's", flag_values=values, module_name="absl.logging")
     flags.DEFINE_string("workdirs_of_grain", None, "Another library's.", flag_values=values, module_name="grain")
@@ -99,6 +103,16 @@ def main(monkeypatch):
         (["--workdir", "S3+x://b"], "--workdir=S3\\+x://b: expected a path"),
         (["--workdir=x", "--borrow=a", "--borrow=file:///b"], "--borrow=file:///b: expected a path"),
         (["--workdir=x", "--names=a,gs://b"], "--names=gs://b: expected a path"),
+        (["--workdir=gs:/b/run"], "--workdir=gs:/b/run: expected a path"),  # what Path("gs://b/run") turns into
+        (["--config=s3:/b/c.py", "--workdir=x"], "--config=s3:/b/c.py: expected a path"),
+        (["--workdir=x", "--names=a,b,a"], "--names=a,b,a: a is given twice"),
+        (["--workdir=x", "--borrow=r", "--borrow=r"], "--borrow=r,r: r is given twice"),
+        (["--workdir=x", "--names="], "--names= is empty: expected one value or more"),
+        (["--workdir=x", "--only="], "--only= is empty: expected one value or more"),
+        (["--workdir=x", "--names=a,"], "--names=a,: a value is empty"),
+        (["--workdir=x", "--borrow="], "--borrow=: a value is empty"),
+        (["--workdir=x", "--share=nan"], "--share=nan: expected a number"),
+        (["--workdir=x", "--share=inf"], "--share=inf: inf is not number <= 2.0"),
     ],
 )
 def test_what_is_refused(main, arguments, message):
@@ -110,6 +124,58 @@ def test_what_is_refused(main, arguments, message):
 def test_what_is_taken(main):
     assert main.parse("--workdir=runs/a:b", "--full", "--names=a//b,c") == ["some"]
     assert main.values.workdir == "runs/a:b" and main.values.full
+
+
+@pytest.mark.parametrize("path", ["a:b", "C:/runs", "C:\\runs", "./gs:/b", "runs/gs:/b", "gs:", "12:/b"])
+def test_what_is_no_url_is_taken(main, path):
+    main.parse(f"--workdir={path}")
+    assert main.values.workdir == path
+
+
+def test_every_number_has_an_upper_bound():
+    """Whatever is larger would end in an overflow or an impossible allocation, long after the command line."""
+    bounded = 0
+    for file in sorted((ROOT / "launch").glob("*.py")):
+        for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            if name in ("DEFINE_integer", "DEFINE_float", "DEFINE_multi_integer", "DEFINE_multi_float"):
+                given = {keyword.arg for keyword in call.keywords}
+                assert len(call.args) + len(given & {"lower_bound", "upper_bound"}) == 5, (
+                    f"{file.name}: --{call.args[0].value}"
+                )
+                bounded += 1
+    assert bounded > 15
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1,x", "expected whole numbers, each at least 1 and at most 10000, with commas between"),
+        ("20,99999999999999999999", "expected whole numbers, each at least 1 and at most 10000, with"),
+        ("20,0", "expected whole numbers, each at least 1"),
+        ("none", "expected whole numbers"),
+    ],
+)
+def test_numbers_of_a_list_are_held_to_their_range(value, message):
+    values = flags.FlagValues()
+    command_line.define_numbers("beams", "20,5", Beams, "K.", flag_values=values)
+    with pytest.raises(flags.IllegalFlagValueError, match=f"flag --beams={value}: {message}"):
+        values(["some", f"--beams={value}"])
+    values(["some", "--beams=7,3"])
+    assert values.beams == [7, 3]
+
+
+def test_numbers_may_be_none_or_left_out_where_the_main_says_so():
+    values = flags.FlagValues()
+    command_line.define_numbers("budgets", "none", Nodes | None, "Nodes.", flag_values=values)
+    values(["some", "--budgets=none,8"])
+    assert values.budgets == [None, 8]
+    command_line.define_numbers("shares", "0.5", PartialShare, "Of all.", may_be_empty=True, flag_values=values)
+    with pytest.raises(flags.IllegalFlagValueError, match="flag --shares=nan: expected numbers, each at least 0 and"):
+        values(["some", "--shares=nan"])
+    values(["some", "--shares="])
+    assert values.shares == []
+    command_line.check_list(values["shares"])
 
 
 @pytest.mark.parametrize("asked", ["--help", "-help", "-h", "-?", "--helpshort"])

@@ -11,11 +11,14 @@ def test_the_table_is_printed_and_written(small_run, tmp_path):
     shutil.copytree(small_run.workdir, workdir)
     flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=", "--budgets=6", "--drafter=popularity"]
     flags += ["--widths=all,8", "--modes=strict,relaxed_reference"]
-    mistakes = [["--beams=20,x"], ["--beams=4", "--widths=tuned"]]
+    mistakes = [["--beams=20,x"], ["--beams=4", "--widths=tuned"], ["--widths=all"], ["--modes=strict,strict"]]
     calls = [("compare_modes", workdir, None, own, "") for own in (flags, *mistakes)]
-    result, no_number, not_tuned = run_mains(calls, QUICK)
-    assert no_number.code == 1 and "flag --beams=20,x: expected whole numbers with commas between" in no_number.err
+    result, no_number, not_tuned, too_few, twice = run_mains(calls, QUICK)
+    assert no_number.code == 1 and "flag --beams=20,x: expected whole numbers, each at least 1 and" in no_number.err
     assert not_tuned.code == 1 and "there is no " in not_tuned.err and "launch.tune_decoder" in not_tuned.err
+    assert too_few.code == 1 and "--widths: widths=('all',) has 1 entries; ids of length 3 need 2" in too_few.err
+    assert "measuring" not in too_few.out
+    assert twice.code == 1 and "error: --modes=strict,strict: strict is given twice" in twice.err
     assert result.code == 0, result.err
     rows = json.loads((workdir / "modes.json").read_text())
     assert len(rows) == 1 + 3 and {row["K"] for row in rows} == {4}

@@ -201,6 +201,7 @@ MISTAKES = {
         {},
         "--borrow=s3://b: expected a path; mou",
     ),
+    "one slash": ("slurm", ["launch.pipeline", "--", "--workdir=gs:/b/r"], {}, "--workdir=gs:/b/r: expected a path;"),
     "a bucket of logs": ("slurm", ["launch.pipeline"], {"LOGS": "gs://b"}, "LOGS=gs://b: expected a path; mount"),
     "a bucket of code": ("tpu_vm", ["launch.pipeline"], {"CODE_DIR": "gs://b"}, "CODE_DIR=gs://b: expected a path; mo"),
     "GPUs": (

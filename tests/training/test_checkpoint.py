@@ -77,12 +77,28 @@ def test_a_missing_directory_is_named(tmp_path):
 def test_a_model_without_its_last_file_is_incomplete(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "model")
     (tmp_path / "model" / checkpoint.METADATA_FILE).unlink()
-    with pytest.raises(CheckpointError, match="metadata.json is missing.*run its training again"):
+    (tmp_path / "model" / "checkpoints" / "7").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="metadata.json is missing.*run its training again, which resumes"):
         load_params(tmp_path / "model", abstract_of(params_of()))
     # ... and is completed by saving it again.
     save_params(tmp_path / "model", params_of(3.0), {"step": 1})
     loaded, _ = load_params(tmp_path / "model", abstract_of(params_of()))
     assert fingerprint_of(loaded) == fingerprint_of(params_of(3.0))
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_model_that_lost_its_last_file_is_told_what_training_says_of_it(finished, tmp_path, emptied):
+    model = tmp_path / "model"
+    shutil.copytree(finished, model)
+    (model / checkpoint.METADATA_FILE).unlink()
+    if emptied:
+        (model / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError) as trained:
+        checkpoint.check_never_finished(model)
+    with pytest.raises(CheckpointError) as loaded:
+        load_params(model, abstract_of(params_of()))
+    assert str(loaded.value) == str(trained.value)
+    assert str(loaded.value).endswith(f"put it back, or delete {model} to train again")
 
 
 DAMAGES = {"deleted": None, "emptied": 0, "cut": -1}
