@@ -224,7 +224,7 @@ def _say_if_begun(run: _Run) -> None:
     if log.exists():
         records = read_metrics(log)
         logged = f"{records[-1]['step']} steps were logged" if records else "no step was logged"
-        where = run.workdir / "checkpoints"
+        where = run.workdir / CHECKPOINTS_DIR
         _say(run, f"training began before ({logged}) but {where} holds no checkpoint; beginning at step 0")
 
 
