@@ -94,7 +94,7 @@ class RunAssets:
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
         self.serve, self.is_trained = serve or ServeConfig.of(config), serve is not None
         self.profile_steps: tuple[int, int] | None = None  # of each training that is run, see `fit`
-        self.before_stages: Callable[[], object] = lambda: None  # called when all checks have passed
+        self.begins: Callable[[str], object] = lambda stage: None  # called when a stage is begun, and not refused
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -109,7 +109,7 @@ class RunAssets:
         return self.checked(dataset)
 
     def checked(self, dataset: Dataset) -> Dataset:
-        """The dataset as this run's models read it. Writes nothing, but calls `before_stages` in the end.
+        """The dataset as this run's models read it. Writes nothing.
 
         Raises, before any long work, DatasetError if it cannot be trained and measured on, and ValueError for settings
         that cannot work with it or with the devices.
@@ -130,7 +130,6 @@ class RunAssets:
             check_settings(self.config, dataset)
             check_batches(self.config, self.mesh)
         check_mesh({name: self._model(name, dataset) for name in ("target", "draft")}, self.mesh)
-        self.before_stages()
         return dataset
 
     def _with_prompt(self, catalog: Catalog) -> Catalog:

@@ -6,6 +6,7 @@ Each skips what is complete and resumes what is not. WORKDIR/ data target teache
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from tqdm import tqdm
 
@@ -55,6 +56,7 @@ class Run(RunAssets):
                     "and one *.json index"
                 )
             self.checked(Dataset.of(self.source))  # all complaints first: what is stored would be in the way later
+            self.begins("data")
             if is_writer():
                 build_dataset(self.source, directory)
         barrier("data")
@@ -88,6 +90,7 @@ class Run(RunAssets):
             fingerprint=self._teacher_fingerprint,
             about=self._teacher_about,
             place=self._place,
+            begins=functools.partial(self.begins, "teacher"),
             progress=lambda parts: until_sigterm(tqdm(parts, desc="teacher", unit="part"), "teacher"),
         )
 
@@ -102,8 +105,10 @@ class Run(RunAssets):
     def draft(self) -> None:
         """Trains the draft: next items first (SFT), then alignment; the step with fewest target calls on validation
         users is kept."""
-        c, sft = self.config, self.draft_sft()
+        c = self.config
+        # The teacher first: what is wrong with it is said before the long training of the start.
         loss, batches, epoch = self._on_histories() if c.align.objective in ON_HISTORIES else self._on_beams()
+        sft = self.draft_sft()
         setting = speculative("draft", c.teacher.beams, c.decode)
 
         def decoder(params):
@@ -123,6 +128,7 @@ class Run(RunAssets):
             mesh=self.mesh,
             profile_steps=self.profile_steps,
             frozen={"sft": sft, "target": self.target_params, "context": self.tree_context},
+            begins=functools.partial(self.begins, "draft"),
         )
 
     def _on_beams(self):
@@ -201,6 +207,7 @@ class Run(RunAssets):
             frozen=start.frozen,
             # An adapter's base has no gradient of its own; one that is trained whole is but where it began.
             frozen_flops=0.0 if start.lora is None else 4.0,
+            begins=functools.partial(self.begins, directory),
         )
 
     def input_speed(self, *, batches: int, steps: int) -> dict[str, float]:

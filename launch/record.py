@@ -8,7 +8,7 @@ recorded, unless --config.decode, --config.evaluate or --config.mesh say otherwi
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,9 +96,10 @@ def open_made(workdir: Path, given: ExperimentConfig) -> Opened:
     return Opened(given, None)
 
 
-def check_record(workdir: Path, given: ExperimentConfig) -> bool:
+def check_record(workdir: Path, given: ExperimentConfig, begins: str | None = None) -> bool:
     """Whether `given` is to be made the record: until the draft is finished, what no stage was made with may change.
 
+    begins: the stage that is just begun, whose directory is there and holds nothing of another config.
     Raises WorkdirError if the directory is foreign or cannot be made or written, and naming the fields if a stage was
     made with others.
     """
@@ -108,14 +109,15 @@ def check_record(workdir: Path, given: ExperimentConfig) -> bool:
         _check_empty(workdir)
         return True
     differences = _differences(recorded(workdir), given)
-    _refuse([one for one in differences if _begun(workdir, made_with(one.path))], workdir)
+    _refuse([one for one in differences if _begun(workdir, {*made_with(one.path)} - {begins})], workdir)
     return bool(differences) and not is_finished(workdir / "draft")
 
 
-def record_config(workdir: Path, given: ExperimentConfig) -> None:
-    """Makes `given` the record of a run that is new, or not finished; to be called before a stage is made, when nothing
-    more is to be refused. Of several processes the first does it. Raises WorkdirError as `check_record`."""
-    if not is_writer() or not check_record(workdir, given):
+def record_config(workdir: Path, given: ExperimentConfig, stage: str | None = None) -> None:
+    """Makes `given` the record of a run that is new, or not finished; to be called when `stage` is begun, and nothing
+    more is to be refused: a start that is refused leaves the record as it was. Of several processes the first does it.
+    Raises WorkdirError as `check_record`."""
+    if not is_writer() or not check_record(workdir, given, stage):
         return
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,7 @@ def record_config(workdir: Path, given: ExperimentConfig) -> None:
         raise WorkdirError(f"workdir {workdir} cannot be made or written ({error.strerror}); choose another") from error
 
 
-def _begun(workdir: Path, stages: Sequence[str]) -> bool:
+def _begun(workdir: Path, stages: Iterable[str]) -> bool:
     return any(os.path.lexists(workdir / stage) for stage in stages)
 
 

@@ -62,7 +62,7 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
     run = Run(config, workdir, data_dir, serve=serve)
     run.profile_steps = steps
     if serve is None:
-        run.before_stages = functools.partial(record_config, workdir, given)
+        run.begins = functools.partial(record_config, workdir, given)
     check_shared(run.workdir)
     return run
 

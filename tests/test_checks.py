@@ -1,14 +1,17 @@
 """What is refused before any long work, asked for the way a run does."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 import small
+from atspeed_jax.alignment.teacher import TeacherError
 from atspeed_jax.checks import check_grid, check_modes
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.pipeline import Run
+from atspeed_jax.training.workdir import WorkdirError, claimed_workdir
 
 MODES = ModesConfig(
     beams=(5,), main_beams=(), widths=((4, 10),), drafter="draft", norms=("vocab",), tolerances=(), budgets=(),
@@ -81,18 +84,48 @@ def test_stored_data_are_told_again_where_that_is_asked_for(small_config, data_o
     assert "data of synthetic" in capsys.readouterr().out
 
 
-def test_what_comes_before_the_stages_comes_after_all_checks(small_config, tmp_path):
-    """A run is recorded then: by a start that is not refused, and before its first stage is stored."""
+def begun(run):
+    """The stages that a run says it begins, each with whether the workdir is there by then."""
     seen = []
-    for widths in (("all", 9), ("all", 10)):
-        run = Run(small.changed(small_config, "decode.widths", widths), tmp_path / "run", None)
-        run.before_stages = lambda own=run: seen.append((own.config.decode.widths, own.workdir.exists()))
-        if widths[1] == 9:
-            with pytest.raises(ValueError, match="width 9 of level 2"):
-                run.data()
-        else:
-            run.data()
-    assert seen[0] == (("all", 10), False) and {widths for widths, _ in seen} == {("all", 10)}
+    run.begins = lambda stage: seen.append((stage, run.workdir.exists()))
+    return seen
+
+
+def test_a_stage_begins_after_all_checks(small_config, tmp_path):
+    """A run is recorded then: by a start that is not refused, and before its first stage is stored."""
+    refused = Run(small.changed(small_config, "decode.widths", ("all", 9)), tmp_path / "run", None)
+    seen = begun(refused)
+    with pytest.raises(ValueError, match="width 9 of level 2"):
+        refused.data()
+    assert seen == []
+    run = Run(small_config, tmp_path / "run", None)
+    seen = begun(run)
+    run.data()
+    run.data()
+    assert seen == [("data", False)]
+
+
+def test_a_stage_that_another_process_makes_does_not_begin(small_config, data_only, tmp_path):
+    workdir = shutil.copytree(data_only, tmp_path / "run")
+    run = Run(small_config, workdir, None)
+    seen = begun(run)
+    with claimed_workdir(workdir / "target", "target", run.stage_fingerprint("target")):
+        with pytest.raises(WorkdirError, match="is in use by another process"):
+            run.target()
+    assert seen == []
+
+
+def test_a_draft_without_its_teacher_begins_nothing(small_config, small_run, tmp_path):
+    """Its start would be trained in vain."""
+    workdir = tmp_path / "run"
+    for stage in ("data", "target"):
+        shutil.copytree(small_run.workdir / stage, workdir / stage)
+    run = Run(small_config, workdir, None)
+    seen = begun(run)
+    run.target()
+    with pytest.raises(TeacherError, match="holds no complete teacher data"):
+        run.draft()
+    assert seen == [] and not (workdir / "draft_sft").exists()
 
 
 def test_widths_of_what_a_sweep_measures_are_checked_when_its_data_are_there(small_config, data_only):

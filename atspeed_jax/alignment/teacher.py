@@ -131,28 +131,29 @@ def make_teacher(
     fingerprint: str,
     about: Mapping[str, str],
     place: Callable[[dict], dict],
+    begins: Callable[[], object],
     progress: Callable,
 ) -> None:
     """Decodes the training users' prompts and stores the beams; skips parts that are already there.
 
     fingerprint says what the beams come from (target, data, settings), `about` the same by name, for messages. place:
-    puts a host batch where params lie. progress wraps the loop over parts (tqdm). Raises TeacherError if
-    `directory` holds teacher data of another fingerprint.
+    puts a host batch where params lie. begins: called before the first part. progress wraps the loop over parts (tqdm).
+    Raises TeacherError if `directory` holds teacher data of another fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _check_fingerprint(directory, fingerprint, about)
     if agreed((directory / COMPLETE).exists):
         return
+    begins()
     histories, _ = teacher_examples(dataset, config.prompts)
-    batches = prompt_batches(
-        dataset.catalog, histories, history=history, buckets=config.buckets, batch_size=config.batch_size
-    )
+    rows = {"history": history, "buckets": config.buckets, "batch_size": config.batch_size}
+    batches = prompt_batches(dataset.catalog, histories, **rows)
     parts = [batches[start : start + BATCHES_PER_PART] for start in range(0, len(batches), BATCHES_PER_PART)]
     for number, part in enumerate(progress(parts)):
         path = _part_file(directory, number)
         if agreed(path.exists):
             continue
-        rows, nodes, log_probs = [], [], []
+        numbers, nodes, log_probs = [], [], []
         for batch in part:
             placed = place(batch)
             prompt = Prompt(placed["tokens"], placed["valid"])
@@ -160,13 +161,13 @@ def make_teacher(
                 LlamaStep(model), params, context.trie, prompt, beams=config.beams, score_norm=score_norm
             )
             real = batch["row"] >= 0
-            rows.append(batch["row"][real])
+            numbers.append(batch["row"][real])
             nodes.append(gather(found)[real])
             if config.log_probs:
                 values, exists = beam_log_probs(model, params, context, prompt, aligned_beams(found))
                 values, exists = (x[real] for x in gather((values, exists)))
                 log_probs += [to_float16(row[there]) for row, there in zip(values, exists, strict=True)]
-        _write_part(path, np.concatenate(rows), np.concatenate(nodes), log_probs)
+        _write_part(path, np.concatenate(numbers), np.concatenate(nodes), log_probs)
     files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "prompts": len(histories), "parts": len(parts)})
     barrier("teacher")
 
@@ -178,9 +179,8 @@ def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] 
     setting, or damaged.
     """
     if not (directory / COMPLETE).exists():
-        raise TeacherError(
-            f"{directory} holds no complete teacher data: run launch.make_teacher with the same --config and --workdir"
-        )
+        make = f"launch.make_teacher --workdir={directory.parent}"
+        raise TeacherError(f"{directory} holds no complete teacher data: run {make}")
     _check_fingerprint(directory, fingerprint, about or {})
     again = f"delete {directory} and run launch.make_teacher again"
     expected = _read(directory / COMPLETE, lambda path: json.loads(path.read_text(encoding="utf-8")), again)

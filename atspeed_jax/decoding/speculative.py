@@ -33,20 +33,20 @@ from atspeed_jax.decoding.base import (
 from atspeed_jax.decoding.budget import room_for, within_budget
 from atspeed_jax.decoding.draft import Drafter, draft_tree
 from atspeed_jax.decoding.unfinished import batch_axes, most_passes, on_unfinished, rows_at_a_time
-from atspeed_jax.decoding.verify import accept, verify_tree
+from atspeed_jax.decoding.verify import accept, also_given_up, verify_tree
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import RowInt
 
 
 class State(struct.PyTreeNode):
     """Between rounds: K settled beams per row, the level they stand at [B], target calls so far [B], the share of
-    probability kept so far [B] (1 unless `tolerance` gave some up), the first level with faulty scores [B] (0: none),
-    and both caches."""
+    probability given up so far [B] (0 without `tolerance`), the first level with faulty scores [B] (0: none), and both
+    caches."""
 
     settled: B.Beams
     level: RowInt
     calls: RowInt
-    kept: Float[Array, " B"]
+    lost: Float[Array, " B"]
     faulty: RowInt
     target_cache: Any
     draft_cache: Any
@@ -90,12 +90,12 @@ def speculative_beam_search(
         logits, target_cache = verify_tree(
             target, target_params, prompt, layout, nodes, state.level, state.target_cache, room_for(config, levels)
         )
-        settled, level, kept, faulty, record = accept(
+        settled, level, lost, faulty, record = accept(
             trie, nodes, proposed, logits, prompt.keys, state.settled, state.level, config
         )
-        calls = state.calls + (state.level < length)
+        calls, lost = state.calls + (state.level < length), also_given_up(state.lost, lost)
         faulty = jnp.where(state.faulty == 0, faulty, state.faulty)
-        return State(settled, level, calls, state.kept * kept, faulty, target_cache, draft_cache), record
+        return State(settled, level, calls, lost, faulty, target_cache, draft_cache), record
 
     def later_round(state: State, trie: Trie, prompt: Prompt) -> State:
         return one_round(state, trie, prompt, range(1, length))[0]
@@ -112,7 +112,7 @@ def speculative_beam_search(
     if length > 1:  # ids of one code are settled by round 1, and a later round would have no level to read
         state, ran = jax.lax.scan(next_round, state, None, length=most_passes(batch, size, length - 1))
         rounds += ran.sum(dtype=jnp.int32)
-    return B.finalise(state.settled, state.calls, 1 - state.kept, state.faulty, rounds, round_one)
+    return B.finalise(state.settled, state.calls, state.lost, state.faulty, rounds, round_one)
 
 
 def _begin(target: StepModel, drafter: Drafter, prompt: Prompt, layout: Layout, length: int, mode: Mode):
@@ -120,7 +120,7 @@ def _begin(target: StepModel, drafter: Drafter, prompt: Prompt, layout: Layout, 
     batch = prompt.tokens.shape[0]
     zeros = jnp.zeros((batch,), jnp.int32)
     caches = target.init_cache(batch, layout.slots), drafter.init_cache(batch, layout.slots)
-    state = State(B.root(prompt, length, mode), zeros, zeros, jnp.ones((batch,)), zeros, *caches)
+    state = State(B.root(prompt, length, mode), zeros, zeros, jnp.zeros((batch,)), zeros, *caches)
     axes = jax.tree.map(lambda _: 0, state).replace(
         target_cache=batch_axes(target.init_cache, layout.slots),
         draft_cache=batch_axes(drafter.init_cache, layout.slots),

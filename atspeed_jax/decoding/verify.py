@@ -76,12 +76,12 @@ def accept(
     else it stops. A missing place counts as drafted. A row whose beams are all finished has its items at once. Under
     `config.tolerance` it also goes on without the beams that were not drafted, if these have no more than that share
     of the K beams' probability and the others `still_fill` the list. -> (settled beams, their level, share of
-    probability kept, first level whose scores are not finite or 0, what happened at each level 1..L-1). Source:
+    probability given up, first level whose scores are not finite or 0, what happened at each level 1..L-1). Source:
     ALGORITHM sections 5 and 6.
     """
     settled, begun = settled.resize(config.beams), at
     alive = jnp.zeros(at.shape, bool)
-    kept, faulty = jnp.ones(at.shape), jnp.zeros(at.shape, jnp.int32)
+    lost, faulty = jnp.zeros(at.shape), jnp.zeros(at.shape, jnp.int32)
     verified = None  # this level's nodes with the target's scores, for rows that walked here
     no = jnp.zeros((at.shape[0], trie.length - 1), bool)
     record = RoundOne(no, no, no.astype(jnp.float32))
@@ -108,14 +108,14 @@ def accept(
                 share = given_up(found, covered)
                 without = reached & (share <= config.tolerance)
                 without &= still_fill(trie, level + 1, found, covered, config.beams)
-                alive, kept = alive | without, jnp.where(without, kept * (1 - share), kept)
+                alive, lost = alive | without, jnp.where(without, also_given_up(lost, share), lost)
             record = RoundOne(
                 record.reached.at[:, level].set(reached),
                 record.accepted.at[:, level].set(alive),
                 record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)),
             )
     settled, at = finish(trie, settled, at, config)
-    return settled, at, kept, faulty, record
+    return settled, at, lost, faulty, record
 
 
 def with_finished(trie: Trie, level: int, carried: B.Beams, target: Family, proposal: Family) -> tuple[Family, Family]:
@@ -182,9 +182,17 @@ def still_fill(trie: Trie, level: int, found: B.Beams, covered: NodeBool, beams:
     return staying >= jnp.minimum(of_all, beams)
 
 
+def also_given_up(lost: Float[Array, " B"], share: Float[Array, " B"]) -> Float[Array, " B"]:
+    """Share of probability given up in all, when `share` of what was left is given up too: 1 - (1 - lost)(1 - share),
+    without taking a small share from 1, where it would vanish."""
+    return lost + share - lost * share
+
+
 def given_up(found: B.Beams, covered: NodeBool) -> Float[Array, " B"]:
-    """Share of the K beams' probability, by their cumulative scores, that is in beams not covered."""
-    mass = jnp.where(found.valid, jnp.exp(found.score - found.score.max(1, keepdims=True)), 0.0)
+    """Share of the K beams' probability, by their cumulative scores, that is in beams not covered; above 0 if one
+    is not."""
+    weight = jnp.maximum(jnp.exp(found.score - found.score.max(1, keepdims=True)), 1e-30)  # above 0, however small
+    mass = jnp.where(found.valid, weight, 0.0)
     return jnp.where(covered, 0.0, mass).sum(1) / jnp.maximum(mass.sum(1), 1.0)  # the best beam alone has mass 1
 
 

@@ -90,11 +90,11 @@ def fit(
     frozen=None,
     frozen_flops: float | None = None,
     profile_steps: tuple[int, int] | None = None,
+    begins: Callable[[], object] = lambda: None,
 ):
     """Train, and return the parameters of the best evaluation, placed on the mesh as `sharding.tree_shardings` says.
 
     With config.optim.average the parameters evaluated, kept and returned are the moving average of the trained ones.
-
     name labels the progress bar. init_params(key) gives the parameters (traced under jit). loss(params, batch, key)
     gives the scalar to minimise and a flat dict of scalars to log; it is traced once per batch shape, its key is
     fold_in(key of the seed, updates done), and the batch it gets has one more entry, "step", the updates done.
@@ -104,15 +104,15 @@ def fit(
     that are read but not trained; where there are any, init_params and loss take them as one more argument.
     frozen_flops: of a frozen array's entry per token, 4 for an adapter's base; None where that is no measure of the
     work, and MFU is left out of the log. profile_steps: first and last step, from 1, of which a trace is kept in
-    workdir/profile. How fast it trains is logged in workdir/speed.
+    workdir/profile. How fast it trains is logged in workdir/speed. begins: see `claimed_workdir`.
 
     The run can be killed at any moment and called again with the same arguments: it resumes from its last checkpoint
     and ends with the same bits (same machine and device count; on a GPU the operations themselves must be
     deterministic, XLA_FLAGS=--xla_gpu_deterministic_ops=true). A damaged checkpoint is passed over for the one before,
     which is said; where none is whole, that is an error, never a new start. Where training began and there is no
-    checkpoint at all, it begins at step 0, which is said. A finished workdir is read back without
-    work: it holds params/ and metadata.json, see workdir.py. fingerprint identifies configuration and data. The wall
-    time in metadata.json counts compilation and evaluation, not what a kill made to be done again.
+    checkpoint at all, it begins at step 0, which is said. A finished workdir is read back without work: it holds
+    params/ and metadata.json, see workdir.py. fingerprint identifies configuration and data. The wall time in
+    metadata.json counts compilation and evaluation, not what a kill made to be done again.
 
     Raises WorkdirError (unwritable, foreign, in use, or of another fingerprint), CheckpointError (damaged),
     ShardingError (batch not divisible over the devices), FitConfigError, TrainingDiverged (non-finite loss or gradient;
@@ -126,7 +126,7 @@ def fit(
     abstract = sharding.abstract_on(jax.eval_shape(init), mesh)
     finished = functools.partial(is_finished, workdir)
     if not agreed(finished):
-        with claimed_workdir(workdir, name, fingerprint) if is_writer() else contextlib.nullcontext():
+        with claimed_workdir(workdir, name, fingerprint, begins) if is_writer() else contextlib.nullcontext():
             if not agreed(finished):  # another process may have finished it in between
                 what = name, workdir, config, fingerprint, loss, batches, evaluate, monitor, mode, mesh
                 run = _Run(*what, frozen, frozen_flops, Profile(workdir, profile_steps))

@@ -10,6 +10,7 @@ metadata.json   written last: its presence means "finished"
 import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from atspeed_jax.files import locked, write_json
@@ -63,9 +64,12 @@ def _check_owner(workdir: Path, fingerprint: str) -> None:
 
 
 @contextlib.contextmanager
-def claimed_workdir(workdir: Path, name: str, fingerprint: str):
+def claimed_workdir(
+    workdir: Path, name: str, fingerprint: str, begins: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """Make the directory this run's own while the block runs; another process that tries gets WorkdirError.
 
+    begins: called when nothing more is to be refused, before anything is written.
     The lock belongs to the process, so it vanishes with it however it ends. Raises WorkdirError if the directory
     cannot be made or written, is foreign, or has another fingerprint.
     """
@@ -79,6 +83,7 @@ def claimed_workdir(workdir: Path, name: str, fingerprint: str):
         if not own:
             raise WorkdirError(f"workdir {workdir} is in use by another process; wait for it, or use another workdir")
         check_workdir(workdir, fingerprint)  # again, now that nobody else can be writing here
+        begins()
         if not (workdir / RUN_FILE).exists():
             write_json(workdir / RUN_FILE, {"name": name, "fingerprint": fingerprint})
         yield

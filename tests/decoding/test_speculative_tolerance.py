@@ -95,3 +95,14 @@ def test_one_prefix_of_the_per_level_constraint_can_fill_the_list():
     result = decode(trie, target, target, 3, (1,), "trie", 0.2)
     assert result.tokens[0].tolist() == [[2, 5], [2, 6], [2, 7]] and result.target_calls.tolist() == [1]
     np.testing.assert_allclose(result.given_up, [0.1], atol=1e-6)
+
+
+@pytest.mark.parametrize("better", [20.0, 60.0, 1000.0])
+def test_a_beam_given_up_is_told_however_improbable_it_is(better):
+    """The list is another one then, and 1 minus its share is 1 in float32. Code 3 is worse, its items are better."""
+    ids = np.array([(2, 4), (2, 5), (3, 4), (3, 5)])
+    logits = np.full((6, 6), -9000.0, np.float32)
+    logits[1, [2, 3]], logits[2, [0, 4, 5]], logits[3, [4, 5]] = (0.0, -better), (0.0, -3 * better, -3 * better), 0.0
+    result = decode(build_trie(ids), logits, logits, 2, (1,), "vocab", 0.01)
+    assert result.tokens[0].tolist() == [[2, 4], [2, 5]] and result.target_calls.tolist() == [1]
+    assert 0 < result.given_up[0] < 1e-8

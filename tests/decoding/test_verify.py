@@ -93,9 +93,9 @@ def walk(ids, drafted, beams, at=0, level_one=None, tolerance=0.0):
     logits = {0: logits_of({2: -2.0, 3: -1.0}), 1: level_one}
     settled = root if at == 0 else level.resize(beams)
     result = accept(build_trie(ids), {0: root, 1: level}, {}, logits, None, settled, jnp.array([at]), config)
-    settled, at, kept, faulty, record = result
+    settled, at, lost, faulty, record = result
     assert not faulty.any()
-    return settled, at, kept, record
+    return settled, at, lost, record
 
 
 def test_accepts_a_level_when_every_beam_was_drafted():
@@ -131,8 +131,8 @@ def test_rows_start_at_their_own_level_and_finished_rows_stay(at, after):
 @pytest.mark.parametrize(("tolerance", "goes_on"), [(0.26, False), (0.27, True)])
 def test_tolerance_goes_on_without_a_beam_of_little_probability(tolerance, goes_on):
     """Code 2 has e^-2 / (e^-2 + e^-1) = 0.2689 of the two beams' probability, and was not drafted."""
-    settled, at, kept, record = walk(IDS, [1], 2, level_one=logits_of({4: -3.0, 5: -1.0}), tolerance=tolerance)
+    settled, at, lost, record = walk(IDS, [1], 2, level_one=logits_of({4: -3.0, 5: -1.0}), tolerance=tolerance)
     assert at.tolist() == [1 + goes_on] and record.accepted.tolist() == [[goes_on]]
     assert record.reached.tolist() == [[True]] and record.coverage.tolist() == [[0.5]]
-    np.testing.assert_allclose(kept, [1 - 0.26894 * goes_on], atol=1e-5)
+    np.testing.assert_allclose(lost, [0.26894 * goes_on], atol=1e-5)
     assert settled.node.tolist() == ([[2, 3]] if goes_on else [[0, 1]])  # (3, 4) and (3, 5): code 2 is given up

@@ -70,6 +70,16 @@ def test_two_starts_at_once_cannot_both_be_recorded(small_config, run):
     assert recorded(workdir) == small_config
 
 
+def test_the_directory_of_the_stage_that_begins_is_not_in_its_way(small_config, run):
+    """The stage has locked it, and its own record says that nothing of another config is in it."""
+    other = changed(small_config, "train_target.seed", 1)
+    workdir = run("data", "target")
+    record_config(workdir, other, "target")
+    assert recorded(workdir) == other
+    with pytest.raises(WorkdirError, match="train_target.seed: 1 -> 0"):
+        record_config(workdir, small_config, "draft_sft")
+
+
 @pytest.mark.parametrize(
     ("stages", "path", "value", "told"),
     [
