@@ -85,10 +85,12 @@ def test_of_several_processes_all_work_and_one_writes(sweep, tmp_path, monkeypat
     run = SimpleNamespace(workdir=tmp_path / trial.name, borrow=lambda stage, others: done.append(f"borrow {stage}"))
     for stage in stages:
         setattr(run, stage, lambda stage=stage: done.append(stage))
-    run.measurements = lambda: SimpleNamespace(target_fingerprint="abc")
+    run.dataset, run.measurements = "stored", lambda: SimpleNamespace(target_fingerprint="abc")
+    monkeypatch.setattr(outcomes, "check_modes", lambda measures, dataset: done.append(f"check {dataset}"))
     monkeypatch.setattr(outcomes, "Run", lambda *_: run)
     monkeypatch.setattr(outcomes, "ModeTable", lambda *_: SimpleNamespace(rows=lambda: []))
     monkeypatch.setattr(files, "is_writer", lambda: process == 0)
     outcomes.find(tmp_path, trial, settings, None, [])
-    assert done == [step for stage in stages for step in (f"borrow {stage}", stage)]
+    steps = [step for stage in stages for step in (f"borrow {stage}", stage)]
+    assert done == [*steps[:2], "check stored", *steps[2:]]
     assert (run.workdir / "rows.json").exists() == (process == 0)
