@@ -71,7 +71,8 @@ def recorded_fingerprint(directory: Path) -> str | None:
     """That of the complete output of a stage, None if it is not complete."""
     for name in (METADATA_FILE, COMPLETE):
         if (directory / name).exists():
-            return read_json(directory / name, f"delete {directory} to make it again")["fingerprint"]
+            remedy = f"delete {directory} to make it again"
+            return read_json(directory / name, remedy, {"fingerprint": str})["fingerprint"]
     return None
 
 

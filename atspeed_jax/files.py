@@ -83,21 +83,42 @@ def check_writable(flag: str, path: Path) -> None:
         raise ValueError(f"{flag}={path}: the directory {path.parent} is not writable; give another")
 
 
-def read_json(path: Path, remedy: str):
-    """The content of a JSON file of ours. Raises ValueError with the remedy if it is damaged."""
+def read_json(
+    path: Path, remedy: str, fields: Mapping[str, type] | None = None, *, error: type[Exception] = ValueError
+) -> dict:
+    """The JSON object in a file of ours.
+
+    fields: what the object must have, by name, and the type of each; it may have more. Raises `error`, which names the
+    file and the remedy, for any other content.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as cause:  # RecursionError: of lists in lists in lists
+        raise error(f"{path} is damaged ({cause}); {remedy}") from cause
+    if damage := _no_object_with(fields or {}, value):
+        raise error(f"{path} is damaged ({damage}); {remedy}")
+    return value
 
 
-def remembered(path: Path, measure: Callable[[], dict], say: Callable[[str], None]) -> dict:
+def _no_object_with(fields: Mapping[str, type], value) -> str | None:
+    """What is wrong with the content of a JSON file, None if nothing is."""
+    if not isinstance(value, dict):
+        return f"it holds a {type(value).__name__}, expected a JSON object"
+    for name, kind in fields.items():
+        if name not in value:
+            return f"it lacks {name}"
+        if not isinstance(value[name], kind):
+            return f"{name} is a {type(value[name]).__name__}, expected a {kind.__name__}"
+    return None
+
+
+def remembered(path: Path, measure: Callable[[], dict], say: Callable[[str], None], fields: Mapping[str, type]) -> dict:
     """The content of the JSON file `path`, measured and written first if there is none; `say` is told so.
 
-    Raises ValueError for a damaged file.
+    fields: see `read_json`. Raises ValueError for a damaged file.
     """
     if agreed(path.exists):
-        return read_json(path, "delete it, and it is measured again")
+        return read_json(path, "delete it, and it is measured again", fields)
     say(f"measuring {path.stem}")
     value = measure()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,8 +79,8 @@ def test_a_directory_that_is_read_only_is_refused_before_the_work(tmp_path):
 
 def test_what_was_measured_is_remembered(tmp_path):
     path, said = tmp_path / "deep" / "row_w0.5.json", []
-    assert files.remembered(path, lambda: {"value": 1}, said.append) == {"value": 1}
-    assert files.remembered(path, lambda: pytest.fail("measured twice"), said.append) == {"value": 1}
+    assert files.remembered(path, lambda: {"value": 1}, said.append, {"value": int}) == {"value": 1}
+    assert files.remembered(path, lambda: pytest.fail("measured twice"), said.append, {"value": int}) == {"value": 1}
     assert said == ["measuring row_w0.5"]
 
 
@@ -140,7 +140,33 @@ def test_a_file_system_without_locks_is_used_with_a_word(tmp_path, monkeypatch, 
 def test_what_was_measured_and_is_damaged_is_named(tmp_path):
     (tmp_path / "row.json").write_text('{"calls": ')
     with pytest.raises(ValueError, match=f"{tmp_path}/row.json is damaged .*; delete it, and it is measured again"):
-        files.remembered(tmp_path / "row.json", pytest.fail, pytest.fail)
+        files.remembered(tmp_path / "row.json", pytest.fail, pytest.fail, {"calls": int})
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'{"calls": ', "Expecting value"),
+        (b"\xff", "can't decode byte 0xff"),
+        (b"[" * 100_000, "recursion"),
+        (b"9" * 5000, "limit .4300 digits"),
+        (b"[]", "it holds a list, expected a JSON object"),
+        (b"3", "it holds a int, expected a JSON object"),
+        (b"{}", "it lacks calls"),
+        (b'{"calls": "2"}', "calls is a str, expected a int"),
+    ],
+    ids=["cut", "not UTF-8", "deep", "long number", "list", "number", "empty", "text"],
+)
+def test_a_json_file_of_other_content_is_named_with_the_remedy(tmp_path, content, what):
+    path, fields = tmp_path / "row.json", {"calls": int}
+    path.write_bytes(content)
+    message = f"{path} is damaged .*{what}.*; delete it"
+    with pytest.raises(ValueError, match=message):
+        files.read_json(path, "delete it", fields)
+    with pytest.raises(OverflowError, match=message):
+        files.read_json(path, "delete it", fields, error=OverflowError)
+    with pytest.raises(ValueError, match=f"{message}, and it is measured again"):
+        files.remembered(path, pytest.fail, pytest.fail, fields)
 
 
 def test_a_full_disk_is_told_with_the_file_and_leaves_no_partial(tmp_path):

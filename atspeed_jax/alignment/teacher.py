@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -19,12 +18,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jax import Array
 from jaxtyping import Int
 
 from atspeed_jax import files
 from atspeed_jax.alignment.examples import teacher_examples
+from atspeed_jax.alignment.teacher_files import (
+    COMPLETE,
+    TeacherError,
+    check_claim,
+    part_file,
+    read_complete,
+    read_part,
+    remedy_of,
+    write_part,
+)
 from atspeed_jax.alignment.tree import TreeContext, teacher_tree, to_float16, tree_logits
 from atspeed_jax.data.batches import bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
@@ -38,7 +46,6 @@ from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.processes import agreed, barrier, gather
 from atspeed_jax.ranges import BatchSize, Beams, Items, Range, check_increasing, check_ranges
 
-COMPLETE = "complete.json"
 BATCHES_PER_PART = 16
 
 
@@ -72,10 +79,6 @@ class TeacherData:
     beams: np.ndarray
     log_probs: np.ndarray | None
     start: np.ndarray | None
-
-
-class TeacherError(ValueError):
-    """Teacher data that is missing or was made from something else."""
 
 
 @functools.partial(jax.jit, static_argnames=("model", "beams", "score_norm"))
@@ -141,8 +144,9 @@ def make_teacher(
     Raises TeacherError if `directory` holds teacher data of another fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _check_fingerprint(directory, fingerprint, about)
+    check_claim(directory, fingerprint, about)
     if agreed((directory / COMPLETE).exists):
+        read_complete(directory)
         return
     begins()
     histories, _ = teacher_examples(dataset, config.prompts)
@@ -150,7 +154,7 @@ def make_teacher(
     batches = prompt_batches(dataset.catalog, histories, **rows)
     parts = [batches[start : start + BATCHES_PER_PART] for start in range(0, len(batches), BATCHES_PER_PART)]
     for number, part in enumerate(progress(parts)):
-        path = _part_file(directory, number)
+        path = part_file(directory, number)
         if agreed(path.exists):
             continue
         numbers, nodes, log_probs = [], [], []
@@ -167,7 +171,7 @@ def make_teacher(
                 values, exists = beam_log_probs(model, params, context, prompt, aligned_beams(found))
                 values, exists = (x[real] for x in gather((values, exists)))
                 log_probs += [to_float16(row[there]) for row, there in zip(values, exists, strict=True)]
-        _write_part(path, np.concatenate(numbers), np.concatenate(nodes), log_probs)
+        write_part(path, np.concatenate(numbers), np.concatenate(nodes), log_probs)
     files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "prompts": len(histories), "parts": len(parts)})
     barrier("teacher")
 
@@ -181,13 +185,12 @@ def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] 
     if not (directory / COMPLETE).exists():
         make = f"launch.make_teacher --workdir={directory.parent}"
         raise TeacherError(f"{directory} holds no complete teacher data: run {make}")
-    _check_fingerprint(directory, fingerprint, about or {})
-    again = f"delete {directory} and run launch.make_teacher again"
-    expected = _read(directory / COMPLETE, lambda path: json.loads(path.read_text(encoding="utf-8")), again)
-    paths = [_part_file(directory, number) for number in range(expected["parts"])]
+    check_claim(directory, fingerprint, about or {})
+    expected, again = read_complete(directory), remedy_of(directory)
+    paths = [part_file(directory, number) for number in range(expected["parts"])]
     if missing := [path.name for path in paths if not path.exists()]:
         raise TeacherError(f"{directory} lacks {', '.join(missing[:3])} of its {len(paths)} parts: {again}")
-    table = pa.concat_tables([_read(path, pq.read_table, again) for path in paths])
+    table = pa.concat_tables([read_part(path, again) for path in paths])
     if table.num_rows != expected["prompts"]:  # rows are found by number: with one missing, all later ones are others'
         raise TeacherError(f"{directory} holds {table.num_rows} prompts of {expected['prompts']}: {again}")
     levels, beams = (int(x) for x in table.schema.metadata[b"shape"].split())
@@ -198,13 +201,6 @@ def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] 
     stored = table["log_probs"].combine_chunks().take(pa.array(order))
     starts = np.asarray(stored.offsets) - stored.offsets[0].as_py()
     return TeacherData(nodes[order], stored.flatten().to_numpy(), starts)
-
-
-def _read(path: Path, read: Callable, remedy: str):
-    try:
-        return read(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise TeacherError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def alignment_batches(
@@ -264,37 +260,3 @@ def _rows_of(teacher: TeacherData, children: list[np.ndarray], examples: list[in
         [teacher.log_probs[teacher.start[i] : teacher.start[i + 1]] for i in examples]
     )
     return rows
-
-
-def _part_file(directory: Path, number: int) -> Path:
-    return directory / f"part-{number:05d}.parquet"
-
-
-def _write_part(path: Path, examples: np.ndarray, nodes: np.ndarray, log_probs: list[np.ndarray]) -> None:
-    flat = pa.array(nodes.reshape(-1).astype(np.int32))
-    columns = {
-        "example": pa.array(examples, pa.int32()),
-        "nodes": pa.FixedSizeListArray.from_arrays(flat, nodes[0].size),
-    }
-    if log_probs:
-        offsets = np.cumsum([0] + [len(values) for values in log_probs])
-        columns["log_probs"] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), np.concatenate(log_probs))
-    table = pa.table(columns).replace_schema_metadata({"shape": f"{nodes.shape[1]} {nodes.shape[2]}"})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    files.write_bytes(path, sink.getvalue().to_pybytes())
-
-
-def _check_fingerprint(directory: Path, fingerprint: str, about: Mapping[str, str]) -> None:
-    """Claims an empty directory for the fingerprint, or makes sure that it is the one claimed before."""
-    claim, names = directory / "fingerprint.txt", directory / "made_from.json"
-    if not claim.exists():
-        files.write_json(names, dict(about))
-        files.write_text(claim, fingerprint + "\n")
-    elif (found := claim.read_text(encoding="utf-8").strip()) != fingerprint:
-        stored = json.loads(names.read_text(encoding="utf-8")) if names.exists() else {}  # older data tells no names
-        differs = [f"{name}: {stored[name]} -> {now}" for name, now in about.items() if stored.get(name, now) != now]
-        raise TeacherError(
-            f"{directory} holds beams of another target, data or setting "
-            f"({', '.join(differs) or f'{found}, now {fingerprint}'}): delete it, or use another --workdir"
-        )

@@ -179,7 +179,7 @@ def load_dataset(directory) -> Dataset:
         entries = json.loads(file.read_text(encoding="utf-8"))
         name, fingerprint = str(entries["name"]), entries["fingerprint"]
         catalog = Catalog(np.array(entries["codes"]), tuple(entries["level_sizes"]))
-    except (ValueError, KeyError, TypeError) as error:  # CatalogError is a ValueError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # CatalogError is a ValueError
         raise DatasetError(f"{file}: damaged ({error}); remove {directory} and build it again. {_REMEDY}") from error
     try:
         rows = tfds.builder_from_directory(str(records)).as_data_source(split=USERS_SPLIT)

@@ -211,7 +211,9 @@ def _parse_index(file: Path) -> dict:
 
     try:
         entries = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=no_repeats)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except SourceError:
+        raise
+    except (ValueError, RecursionError) as error:  # RecursionError: of lists in lists in lists
         raise SourceError(
             f'{file}: not a JSON text ({error}); expected {{"0": ["<a_47>", "<b_103>", ...], ...}}.'
         ) from error

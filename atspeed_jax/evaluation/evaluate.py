@@ -7,8 +7,9 @@ was, and what was measured of other models or with other settings is neither rea
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -142,8 +143,8 @@ class Evaluation:
         """Recall, NDCG and hits of target, popularity and co-visitation, seen items kept and removed, with paired
         differences (`quality.by_method`)."""
         habits = {
-            habit: self._remembered(f"quality_{habit}", lambda removed=habit == "seen_removed": self._quality(removed))
-            for habit in quality.HABITS
+            habit: self._remembered(f"quality_{habit}", functools.partial(self._quality, removed), quality.FIELDS)
+            for habit, removed in zip(quality.HABITS, (False, True), strict=True)
         }
         return {"target_fingerprint": self.target_fingerprint} | quality.by_method(habits)
 
@@ -184,7 +185,8 @@ class Evaluation:
 
     def row(self, setting: Setting, users: TestUsers) -> dict:
         """Calls, acceptance and equality of one setting (see `report`'s decoding rows); `times` gives the rest."""
-        return self._remembered(f"row_{setting.label}_{len(users.users)}", lambda: self._row(setting, users))
+        name = f"row_{setting.label}_{len(users.users)}"
+        return self._remembered(name, lambda: self._row(setting, users), {"method": str, "K": int})
 
     def _row(self, setting: Setting, users: TestUsers) -> dict:
         decoded = self.decoded(setting, users)
@@ -212,7 +214,7 @@ class Evaluation:
     def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         """Latency at batch 1 of settings of one K, interleaved with each other: {label: figures}."""
         name = "times_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
-        return self._remembered(name, lambda: self._times(settings))
+        return self._remembered(name, lambda: self._times(settings), dict.fromkeys((s.label for s in settings), dict))
 
     def _times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         config = self.config
@@ -270,8 +272,8 @@ class Evaluation:
         how |= {"samples": self.config.bootstrap_samples, "seed": self.config.seed}
         return counts | {"agreement": precision.compare(agreement(decoded, alone), itself, **how)}
 
-    def _remembered(self, name: str, measure: Callable[[], dict]) -> dict:
-        return files.remembered(self.directory / f"{name}.json", measure, self.say)
+    def _remembered(self, name: str, measure: Callable[[], dict], fields: Mapping[str, type]) -> dict:
+        return files.remembered(self.directory / f"{name}.json", measure, self.say, fields)
 
 
 def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:

@@ -34,6 +34,14 @@ from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.ranges import Beams, Nodes, Range, Repeats, Temperature, check_each_once, check_ranges
 
 Tolerance = Annotated[float, Range(0, 1, "()", "0 is strict itself, which is measured anyway")]
+# What a row must have, of what `ModeTable` gives.
+ROW_FIELDS = {
+    **dict.fromkeys(("method", "mode", "score_norm", "constraint"), str),
+    **dict.fromkeys(("K", "users", "seeds"), int),
+    **dict.fromkeys(("quality", "difference_to_baseline"), dict),
+    "widths": list,
+    "target_calls_mean": float,
+}
 EXACT = ("strict", "stochastic", "coupled")  # modes whose lists are those of the target alone
 
 
@@ -115,7 +123,7 @@ class ModeTable:
             users = evaluation.everyone if setting.beams in self.config.main_beams else evaluation.some
             name = f"mode_{setting.label}_{len(users.users)}_{self.seeds(setting)}"
             path = evaluation.directory / f"{name}.json"
-            rows.append(files.remembered(path, lambda s=setting, u=users: self._row(s, u), evaluation.say))
+            rows.append(files.remembered(path, lambda s=setting, u=users: self._row(s, u), evaluation.say, ROW_FIELDS))
         return rows
 
     def seeds(self, setting: Setting) -> int:

@@ -19,6 +19,7 @@ Habit = Literal["seen_kept", "seen_removed"]
 HABITS: tuple[Habit, ...] = get_args(Habit)
 CUTS = (1, 5, 10, 20)
 BASELINES = ("popularity", "covisitation")
+FIELDS = dict.fromkeys(("target", *BASELINES, "differences"), dict)  # of what `measure` gives
 
 
 class Found(NamedTuple):

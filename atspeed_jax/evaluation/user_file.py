@@ -37,6 +37,10 @@ _OTHERS = {
     codecs.BOM_UTF16_LE: "text in UTF-16",
     codecs.BOM_UTF16_BE: "text in UTF-16",
 }
+_OTHERS_INSIDE = {
+    _GZIP: "gzipped twice",
+    _PARQUET: "parquet, which is read from a file that is not compressed",
+}
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,17}")
 FROM_ZERO = "item numbers count from 0, as in the index (those of sequential_*.txt count from 1: subtract 1)"
 INPUT_HELP = (
@@ -149,10 +153,10 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes | dict]]:
 
 def _unpacked(file: IO[bytes], path: Path) -> IO[bytes]:
     """The file as bytes of lines; UserFileError if it is something else."""
+    if file.peek(8).startswith(_GZIP):
+        file = gzip.GzipFile(fileobj=file)
     begins = file.peek(8)
-    if begins.startswith(_GZIP):
-        return _unpacked(gzip.GzipFile(fileobj=file), path)
-    for magic, what in (_OTHERS | {_PARQUET: "parquet, which is read from a file that is not compressed"}).items():
+    for magic, what in (_OTHERS | _OTHERS_INSIDE).items():
         if begins.startswith(magic):
             raise UserFileError(f"{path} is {what}; give JSON lines in UTF-8, plain or gzipped, or a parquet file")
     return file

@@ -113,7 +113,10 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
             "or train again in another directory"
         )
     remedy = f"delete {directory} and train again"
-    if damage := first_damaged(directory / PARAMS_DIR, metadata.get("files", {})):
+    sizes = metadata.get("files", {})
+    if not isinstance(sizes, dict):
+        raise DamagedCheckpoint(f"{directory / METADATA_FILE} is damaged (files is no object)", remedy)
+    if damage := first_damaged(directory / PARAMS_DIR, sizes):
         raise DamagedCheckpoint(damage, remedy)
     return _load_tree(directory / PARAMS_DIR, abstract, remedy), metadata
 

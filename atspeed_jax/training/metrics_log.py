@@ -23,18 +23,28 @@ def read_metrics(path) -> list[dict]:
     Raises WorkdirError naming the line if another line is no JSON object.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
     records = []
     # The text after the last line break is either empty or a line whose writing was cut short.
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise WorkdirError(f"{path} line {number}: not JSON ({shown(line, 60)}); remove this line") from error
-        if not isinstance(record, dict) or "step" not in record or "split" not in record:
-            raise WorkdirError(f"{path} line {number}: expected an object with step and split; remove this line")
+            record = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            text = shown(line.decode("utf-8", "replace"), 60)
+            raise WorkdirError(f"{path} line {number}: not JSON ({text}); remove this line") from error
+        if not _is_record(record):
+            raise WorkdirError(
+                f"{path} line {number}: expected an object with step, split and numbers; remove this line"
+            )
         records.append(record)
     return records
+
+
+def _is_record(value) -> bool:
+    """Whether a line's content is what `MetricsLog.write` writes."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or not isinstance(value.get("split"), str):
+        return False
+    return all(isinstance(number, int | float | None) for name, number in value.items() if name != "split")
 
 
 class MetricsLog:

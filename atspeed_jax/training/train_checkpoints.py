@@ -6,8 +6,8 @@ damaged-STEP/    a state that was found damaged and passed over
 """
 
 import functools
-import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,12 @@ from pathlib import Path
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from atspeed_jax.files import first_damaged, naming, sizes_of, write_json
+from atspeed_jax.files import first_damaged, naming, read_json, sizes_of, write_json
 from atspeed_jax.processes import agreed, barrier, first_says, is_writer
 from atspeed_jax.training.checkpoint import CheckpointError, DamagedCheckpoint, check_listed, check_same_tree, reading
 
 FILES_FILE = "files.json"
+_STEP = re.compile("[0-9]{1,18}")
 _NONE, _DAMAGED = -1, -2  # in the place of a step
 
 
@@ -32,6 +33,15 @@ class _LatestAndBest:
     def should_preserve(self, checkpoints, *, context):
         newest = max((checkpoint.step for checkpoint in checkpoints), default=None)
         return [checkpoint.step in (newest, self.best_step) for checkpoint in checkpoints]
+
+
+def _is_recorded(name: str, entry) -> bool:
+    """Whether `TrainCheckpoints` wrote this entry of files.json."""
+    if not _STEP.fullmatch(name) or not isinstance(entry, dict) or not isinstance(entry.get("files"), dict):
+        return False
+    best = entry.get("best", -1)
+    known = best is None or type(best) is int and 0 <= best <= int(name)  # the best is never a later one
+    return known and all(type(size) is int for size in entry["files"].values())
 
 
 class TrainCheckpoints:
@@ -56,7 +66,8 @@ class TrainCheckpoints:
     def steps(self) -> list[int]:
         """Steps of which there is a state, whole or not, ascending."""
         there = self._directory.iterdir() if self._directory.is_dir() else ()
-        return sorted({int(path.name) for path in there if path.name.isdigit()} | set(map(int, self._recorded())))
+        found = {path.name for path in there if _STEP.fullmatch(path.name)}
+        return sorted({int(name) for name in found | set(self._recorded())})
 
     def resume(self, abstract: dict, say: Callable[[str], None]) -> tuple[int, dict, dict] | None:
         """(step, progress, state) of the newest state that is whole; None if none was ever saved.
@@ -114,9 +125,10 @@ class TrainCheckpoints:
 
     def _recorded(self) -> dict:
         try:
-            return json.loads((self._directory / FILES_FILE).read_text(encoding="utf-8"))
+            found = read_json(self._directory / FILES_FILE, "")
         except (OSError, ValueError):
-            return {}  # states without it are found damaged when they are read
+            found = {}  # states without it are found damaged when they are read
+        return {name: entry for name, entry in found.items() if _is_recorded(name, entry)}
 
     def _set_aside(self, damaged: dict[int, str], step: int, say: Callable[[str], None]) -> None:
         """Damaged states out of the way of those to come, which bear the same steps."""

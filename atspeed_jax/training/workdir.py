@@ -8,11 +8,11 @@ metadata.json   written last: its presence means "finished"
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from atspeed_jax import files
 from atspeed_jax.files import locked, write_json
 
 RUN_FILE = "run.json"
@@ -25,13 +25,7 @@ class WorkdirError(ValueError):
 
 def read_json(path: Path) -> dict:
     """Read a JSON object; WorkdirError if the file holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorkdirError(f"{path} is not valid JSON ({error}); delete the directory or use another one") from error
-    if not isinstance(value, dict):
-        raise WorkdirError(f"{path} holds no JSON object; delete the directory or use another one")
-    return value
+    return files.read_json(path, "delete the directory or use another one", error=WorkdirError)
 
 
 def check_workdir(workdir: Path, fingerprint: str) -> None:

@@ -169,8 +169,22 @@ def test_a_damaged_file_is_named(tmp_path, world, name, keep):
     run(tmp_path / "t", world)
     path = tmp_path / "t" / name
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    with pytest.raises(TeacherError, match=f"{path} is damaged .*: delete {tmp_path}/t and run launch.make_teacher"):
+    with pytest.raises(TeacherError, match=f"{path} is damaged .*[;:] delete {tmp_path}/t and run launch.make_teacher"):
         load(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", '{"fingerprint": "a", "prompts": 4, "parts": 0}', '{"prompts": 0, "parts": 1}', '{"parts": "a"}'],
+)
+def test_a_record_of_other_content_is_named_by_whoever_relies_on_it(tmp_path, world, content):
+    run(tmp_path / "t", world)
+    (tmp_path / "t" / "complete.json").write_text(content)
+    for refused in (functools.partial(run, world=world), load):
+        with pytest.raises(
+            TeacherError, match=f"{tmp_path}/t/complete.json is damaged .*; delete {tmp_path}/t and run"
+        ):
+            refused(tmp_path / "t")
 
 
 def test_prompts_out_of_range_are_refused():

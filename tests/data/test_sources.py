@@ -133,6 +133,8 @@ def test_files_that_begin_with_a_byte_order_mark(layout):
         ("[[1]]", "expected a non-empty JSON object"),
         ('{"0": ', "not a JSON text"),
         ("\xff", "not a JSON text"),
+        pytest.param("[" * 100_000, "not a JSON text", id="deep"),
+        pytest.param('{"0": ' + "9" * 5000, "not a JSON text", id="a long number"),
         ('{"0": ["<a_1>"], "0": ["<a_2>"]}', "item 0 has two entries"),
         ('{"0": ["<a_1>"], "one": ["<a_2>"]}', "key 'one' is not an item number"),
         ('{"0": ["<a_1>"], "01": ["<a_2>"]}', "key '01' is not an item number"),

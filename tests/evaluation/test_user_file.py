@@ -172,9 +172,11 @@ def test_gzipped_lines_are_read_whatever_their_name(tmp_path, name):
         (b"\xfd7zXZ\x00...", "compressed by xz"),
         (b"PK\x03\x04....", "a zip archive"),
         ('{"user": 1, "items": []}'.encode("utf-16"), "text in UTF-16"),
+        (gzip.compress(gzip.compress(b'{"user": 1, "items": []}')), "gzipped twice"),
         (gzip.compress(b"PAR1...."), "parquet, which is read from a file that is not compressed"),
     ],
-    ids=["zstd", "bzip2", "xz", "zip", "UTF-16", "gzipped parquet"],  # not the bytes: gzip writes the time among them
+    # not the bytes: gzip writes the time among them
+    ids=["zstd", "bzip2", "xz", "zip", "UTF-16", "gzipped twice", "gzipped parquet"],
 )
 def test_what_cannot_be_read_is_named(tmp_path, content, what):
     path = tmp_path / "u.jsonl"

@@ -157,7 +157,7 @@ def test_damaged_arrays_are_named(finished, tmp_path, lost):
 def test_damaged_metadata_is_named(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "model")
     (tmp_path / "model" / checkpoint.METADATA_FILE).write_text("{")
-    with pytest.raises(WorkdirError, match="metadata.json is not valid JSON"):
+    with pytest.raises(WorkdirError, match="metadata.json is damaged"):
         load_params(tmp_path / "model", abstract_of(params_of()))
 
 

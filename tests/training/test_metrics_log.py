@@ -61,13 +61,27 @@ def test_no_log_is_an_empty_log(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
-@pytest.mark.parametrize("line", ["{", "3", '{"step": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"3",
+        b'{"step": 1}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"9" * 5000,
+        b'{"step": "1", "split": "train"}',
+        b'{"step": 1, "split": 2}',
+        b'{"step": 1, "split": "train", "loss": "x"}',
+    ],
+    ids=range(9),
+)
 def test_a_broken_line_is_named_and_nothing_is_lost(tmp_path, line):
-    text = '{"step": 1, "split": "train"}\n' + line + '\n{"step": 2, "split": "train"}\n'
-    (tmp_path / "metrics.jsonl").write_text(text)
+    text = b'{"step": 1, "split": "train"}\n' + line + b'\n{"step": 2, "split": "train"}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(text)
     with pytest.raises(WorkdirError, match="metrics.jsonl line 2: .*remove this line"):
         MetricsLog(tmp_path, 5)
-    assert (tmp_path / "metrics.jsonl").read_text() == text
+    assert (tmp_path / "metrics.jsonl").read_bytes() == text
 
 
 def test_a_full_disk_is_told_where_it_happens(tmp_path, monkeypatch):

@@ -88,6 +88,30 @@ def test_a_damaged_state_whose_sizes_nobody_recorded_is_found_out_when_it_is_rea
     assert f"step 2 is damaged ({copy / '2'} is missing or damaged" in said[0]
 
 
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        "[]",
+        "3",
+        "[" * 100_000,
+        '{"a": 1}',
+        '{"3": {"files": {}, "best": 1}, "\u00b2": {"files": {}, "best": null}}',
+        '{"2": 1}',
+        '{"2": {}}',
+        '{"2": {"files": [], "best": 1}}',
+        '{"2": {"files": {"_CHECKPOINT_METADATA": "1"}, "best": 1}}',
+        '{"2": {"files": {}, "best": "1"}}',
+        '{"1": {"files": {}, "best": 2}, "2": {"files": {}, "best": 1}}',
+    ],
+    ids=range(11),
+)
+def test_a_record_of_sizes_that_is_damaged_is_passed_over(best_and_newest, tmp_path, recorded):
+    copy = tmp_path / "states"
+    shutil.copytree(best_and_newest, copy)
+    (copy / "files.json").write_text(recorded)
+    assert resumed(copy, [].append) == at(2)
+
+
 def test_with_no_whole_state_nothing_begins_again_silently(tmp_path):
     saved(tmp_path / "one", {1: 1})
     damage(tmp_path / "one" / "1" / "params" / "_METADATA", "cut")

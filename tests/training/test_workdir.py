@@ -82,5 +82,5 @@ def test_two_processes_cannot_share_a_directory(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
 def test_json_that_is_no_object_is_named(tmp_path, text):
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(WorkdirError, match="a.json (is not valid JSON|holds no JSON object)"):
+    with pytest.raises(WorkdirError, match="a.json is damaged .*; delete the directory or use another one"):
         read_json(tmp_path / "a.json")
