@@ -93,9 +93,9 @@ def speculative_beam_search(
         settled, level, lost, faulty, record = accept(
             trie, nodes, proposed, logits, prompt.keys, state.settled, state.level, config
         )
-        calls, lost = state.calls + (state.level < length), also_given_up(state.lost, lost)
+        calls = state.calls + (state.level < length)
         faulty = jnp.where(state.faulty == 0, faulty, state.faulty)
-        return State(settled, level, calls, lost, faulty, target_cache, draft_cache), record
+        return State(settled, level, calls, also_given_up(state.lost, lost), faulty, target_cache, draft_cache), record
 
     def later_round(state: State, trie: Trie, prompt: Prompt) -> State:
         return one_round(state, trie, prompt, range(1, length))[0]
