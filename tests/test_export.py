@@ -12,27 +12,13 @@ import atspeed_jax.export as export_module
 from atspeed_jax.evaluation.decoders import plain
 from atspeed_jax.evaluation.recommend import lists_of
 from atspeed_jax.export import ExportError, export_figures, export_hf, export_lists
-from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.pretrained import PretrainedConfig, described
 from atspeed_jax.models.weights import load_weights
-from bases import BASE, write_base
+from bases import CATALOG, CONFIG, write_base
 from compilation import compile_quickly
 from numpy_llama import wide_params
-
-CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
-CONFIG = dataclasses.replace(
-    BASE,
-    vocab_size=CATALOG.vocab_size,
-    hidden_size=8,
-    intermediate_size=12,
-    layers=2,
-    head_dim=4,
-    rope_theta=100.0,
-    norm_eps=1e-5,
-    dropout=0.1,
-)
 
 
 def exported(directory, **changes):

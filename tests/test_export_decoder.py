@@ -22,26 +22,13 @@ from atspeed_jax.decoding.base import prefixes_by_norm
 from atspeed_jax.evaluation.decode_users import prompt_of
 from atspeed_jax.evaluation.decoders import Decoders, plain, speculative
 from atspeed_jax.export import ExportError, export_decoder
-from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
-from bases import BASE
+from bases import CATALOG, CONFIG
 from compilation import compile_quickly
 from devices import whole_mesh
 from mains import QUICK
 from numpy_llama import wide_params
 
-CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
-CONFIG = dataclasses.replace(
-    BASE,
-    vocab_size=CATALOG.vocab_size,
-    hidden_size=8,
-    intermediate_size=12,
-    layers=2,
-    head_dim=4,
-    rope_theta=100.0,
-    norm_eps=1e-5,
-    dropout=0.1,
-)
 README = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
 LOAD_DECODER = next(block for block in re.findall("```python\n(.*?)```", README, re.S) if "decoder.jax" in block)
 CALL_DECODER = """

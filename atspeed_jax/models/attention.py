@@ -14,7 +14,7 @@ MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 
 
 def attend(
-    query: Array, keys: Array, values: Array, mask: SlotMask, precision: jax.lax.Precision | None = None
+    query: Array, keys: Array, values: Array, mask: SlotMask, precision: jax.lax.Precision | None
 ) -> Array:
     """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d] -> [B, T, H * d].
 

@@ -1,7 +1,11 @@
-"""Small Hugging Face directories, written without transformers, for runs to begin with."""
+"""Small Hugging Face directories, written without transformers, for runs to begin with; a small model to export."""
 
+import dataclasses
 import json
 
+import numpy as np
+
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.hf_config import hf_config
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.weights import save_weights
@@ -23,6 +27,19 @@ BASE = LlamaConfig(
     dropout=0.0,
     dtype="float32",
     remat=False,
+)
+# What is exported: a catalogue and a model of its codes.
+CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
+CONFIG = dataclasses.replace(
+    BASE,
+    vocab_size=CATALOG.vocab_size,
+    hidden_size=8,
+    intermediate_size=12,
+    layers=2,
+    head_dim=4,
+    rope_theta=100.0,
+    norm_eps=1e-5,
+    dropout=0.1,
 )
 
 

@@ -12,7 +12,7 @@ def test_attention_over_prompt_and_path_is_attention_over_the_whole_mask():
     paths = [[-1, -1], [4, -1], [5, -1], [4, 7], [8, 5]]
     mask = SlotMask(jnp.asarray(rng.random((2, 5, 4)) < 0.6), jnp.asarray([paths, paths[::-1]]))
     whole = SlotMask(mask.dense(9), jnp.zeros((2, 5, 0), int))
-    found, want = attend(query, keys, values, mask), attend(query, keys, values, whole)
+    found, want = (attend(query, keys, values, seen_by, None) for seen_by in (mask, whole))
     seen = np.asarray(mask.dense(9)).any(-1)  # what sees nothing means nothing
     assert seen.sum() >= 9
     np.testing.assert_allclose(found[seen], want[seen], atol=1e-6)
