@@ -20,15 +20,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from atspeed_jax import files
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_width
+from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import Prompt
-from atspeed_jax.evaluation.decoders import Decoders, Setting
-from atspeed_jax.evaluation.evaluate import users_with_items
-from atspeed_jax.evaluation.quality import HABITS
-from atspeed_jax.evaluation.recommend import Lists, User
-from atspeed_jax.evaluation.report import QUALITY_METHODS
+from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
 from atspeed_jax.items.catalog import PAD, Catalog
 from atspeed_jax.items.tokenizer import (
     MAKE_ONE,
@@ -44,6 +40,9 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
+from atspeed_jax.serving.decoders import Decoders, Setting
+from atspeed_jax.serving.recommend import Lists, User
+from atspeed_jax.utils import files
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # jax.export takes any other word too, and lowers for nothing that exists
 NO_TOKENIZER = f" without {TOKENIZER_FILE}, which the base lacks; {MAKE_ONE}"
@@ -199,7 +198,7 @@ def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
     """Writes lists.parquet, a row per user with test items: "user", "history", what was known of them, oldest first,
     "items", their list, best first, with "scores", and "next", their test items. lists: see `recommend.lists_of`.
     ExportError as in `export_hf`."""
-    users = users_with_items(dataset, "test")
+    users = held_out_users(dataset, "test")
     with _appearing(Path(directory)) as partial:
         items, scores = lists([User(*one) for one in zip(users.users, users.histories, strict=True)])
         found = {

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from atspeed_jax import files
+from atspeed_jax.utils import files
 from launch.foresight import Foresight
 from launch.outcomes import ROWS_FILE
 from launch.trials import Trial

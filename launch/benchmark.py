@@ -17,8 +17,8 @@ from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax import files
-from atspeed_jax.evaluation.tables import Table, plain
+from atspeed_jax.reporting.tables import Table, plain
+from atspeed_jax.utils import files
 from launch.peers import peers_rows
 from launch.peers_lora import lora_rows
 from launch.stage import start

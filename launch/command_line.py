@@ -63,7 +63,7 @@ def define_numbers(
 ) -> flags.FlagHolder:
     """A flag that is a list of numbers, such as --beams=20,5; a mistake ends the program before any work.
 
-    kind: a number with its range, as `atspeed_jax.ranges` has them, or that and None.
+    kind: a number with its range, as `atspeed_jax.utils.ranges` has them, or that and None.
     """
     list_parser = _NumbersParser(kind, may_be_empty)
     serializer = flags.ListSerializer(",")

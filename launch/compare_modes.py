@@ -9,13 +9,13 @@ from typing import get_args
 
 from absl import flags
 
-from atspeed_jax import files
-from atspeed_jax.checks import check_grid
 from atspeed_jax.decoding.base import Mode
-from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, Tolerance, mode_table
-from atspeed_jax.evaluation.tables import markdown, plain
-from atspeed_jax.evaluation.tune import parse_widths, tuned_setting
-from atspeed_jax.ranges import Beams, Nodes
+from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, Tolerance
+from atspeed_jax.reporting.tables import markdown, mode_table, plain
+from atspeed_jax.runs.checks import check_grid
+from atspeed_jax.serving.tune import parse_widths, tuned_setting
+from atspeed_jax.utils import files
+from atspeed_jax.utils.ranges import Beams, Nodes
 from launch.command_line import define_numbers
 from launch.stage import main, say
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from atspeed_jax.processes import is_writer
+from atspeed_jax.utils.distributed import is_writer
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 FAULT = re.compile(r"Error (reading|writing) persistent compilation cache entry.*?: (.*)", re.DOTALL)

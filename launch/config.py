@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, Union
 from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import RequiredValueError
 
-from atspeed_jax.ranges import RangeError
+from atspeed_jax.utils.ranges import RangeError
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ import logging
 
 import jax
 
-from atspeed_jax.files import full_disk
 from atspeed_jax.training.train import TrainingDiverged
+from atspeed_jax.utils.files import full_disk
 
 
 def one_line(error: Exception) -> str | None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from absl import flags
 
 from atspeed_jax import export as made
-from atspeed_jax.evaluation.decoders import strict
-from atspeed_jax.evaluation.recommend import lists_of
-from atspeed_jax.evaluation.report import read_report
+from atspeed_jax.reporting.report import read_report
+from atspeed_jax.serving.decoders import strict
+from atspeed_jax.serving.recommend import lists_of
 from launch.stage import open_run, start
 
 _MODEL = flags.DEFINE_enum("model", "target", ["target", "draft"], "Which of the two.")

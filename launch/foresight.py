@@ -4,9 +4,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from atspeed_jax.assets import BORROWED, fingerprint, recorded_fingerprint
-from atspeed_jax.experiment import ExperimentConfig
-from atspeed_jax.pipeline import Run
+from atspeed_jax.runs.assets import BORROWED, fingerprint, recorded_fingerprint
+from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.runs.pipeline import Run
 from launch.outcomes import STAGES, done_rows
 from launch.trials import SweepConfig, Trial
 

@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from atspeed_jax.decoding.base import Result
-from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain
-from atspeed_jax.evaluation.lists import Lists, differing
 from atspeed_jax.export import export_hf
 from atspeed_jax.items.catalog import BOS, Catalog
+from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain
+from atspeed_jax.serving.lists import Lists, differing
 
 
 class HuggingFace:

@@ -4,15 +4,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from atspeed_jax import files
-from atspeed_jax.assets import fingerprint
-from atspeed_jax.checks import check_modes
 from atspeed_jax.evaluation.modes import ModeTable
-from atspeed_jax.evaluation.plots import sweep_plot
-from atspeed_jax.evaluation.sweep_table import pairs_table, sweep_row, sweep_table
-from atspeed_jax.evaluation.tables import markdown, plain
-from atspeed_jax.pipeline import Run
-from atspeed_jax.programs import forget_programs
+from atspeed_jax.reporting.tables import markdown, plain
+from atspeed_jax.runs.assets import fingerprint
+from atspeed_jax.runs.checks import check_modes
+from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.sweeps.plot import sweep_plot
+from atspeed_jax.sweeps.table import pairs_table, sweep_row, sweep_table
+from atspeed_jax.utils import files
+from atspeed_jax.utils.program_memory import forget_programs
 from launch.config import ConfigError
 from launch.trials import SweepConfig, Trial
 

@@ -18,17 +18,17 @@ import jax
 import numpy as np
 from absl import flags
 
-from atspeed_jax import files
+from atspeed_jax.benchmarks.plot import speed_up_plot
 from atspeed_jax.decoding.base import prefixes_by_norm
-from atspeed_jax.evaluation.benchmark import run_once
-from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, Widths, plain, speculative
-from atspeed_jax.evaluation.lists import differing
-from atspeed_jax.evaluation.plots import peers_plot
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
-from atspeed_jax.ranges import BatchSize, Beams, Range, Seed, check_ranges
+from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, Widths, plain, speculative
+from atspeed_jax.serving.lists import differing
+from atspeed_jax.serving.timing import run_once
+from atspeed_jax.utils import files
+from atspeed_jax.utils.ranges import BatchSize, Beams, Range, Seed, check_ranges
 from launch.command_line import define_numbers
 from launch.hugging_face import HuggingFace, Peers, in_both_worlds, same_lists
 
@@ -228,5 +228,5 @@ def peers_rows(path: Path) -> list[dict]:
         seconds=_SECONDS.value,
     )
     rows = measure_peers(config, lambda text: print(f"[peers] {text}", flush=True))
-    files.write_bytes(path.with_suffix(".png"), peers_plot(rows))
+    files.write_bytes(path.with_suffix(".png"), speed_up_plot(rows))
     return rows

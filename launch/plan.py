@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from atspeed_jax import files
 from atspeed_jax.data.sources import read_atspeed
-from atspeed_jax.evaluation.tables import plain
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning.plan import NOTE, STEPS, plan, random_catalog, table
+from atspeed_jax.reporting.tables import plain
 from atspeed_jax.training.chips import CHIPS, chip_of
+from atspeed_jax.utils import files
 from launch.stage import given_config, start
 
 _DEVICES = flags.DEFINE_integer("devices", None, "Devices to plan for.", lower_bound=1, upper_bound=100_000)

@@ -10,14 +10,14 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from atspeed_jax.evaluation.decoders import strict
-from atspeed_jax.evaluation.list_file import OUTPUT_HELP, claimed_output
-from atspeed_jax.evaluation.recommend import lists_of, recommend
-from atspeed_jax.evaluation.tune import tuned_setting
-from atspeed_jax.evaluation.user_file import INPUT_HELP, UserFile
-from atspeed_jax.pipeline import fingerprint
-from atspeed_jax.processes import check_same, is_writer
+from atspeed_jax.runs.pipeline import fingerprint
+from atspeed_jax.serving.decoders import strict
+from atspeed_jax.serving.list_file import OUTPUT_HELP, claimed_output
+from atspeed_jax.serving.recommend import lists_of, recommend
+from atspeed_jax.serving.tune import tuned_setting
+from atspeed_jax.serving.user_file import INPUT_HELP, UserFile
 from atspeed_jax.training.checkpoint import fingerprint_of
+from atspeed_jax.utils.distributed import check_same, is_writer
 from launch.stage import open_run, say, start
 
 flags.DEFINE_alias("checkpoint", "workdir")

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from atspeed_jax.experiment import SERVED, ExperimentConfig, ServeConfig, made_with
-from atspeed_jax.files import write_json
-from atspeed_jax.processes import is_writer
+from atspeed_jax.runs.experiment import SERVED, ExperimentConfig, ServeConfig, made_with
 from atspeed_jax.training.checkpoint import is_finished
+from atspeed_jax.utils.distributed import is_writer
+from atspeed_jax.utils.files import write_json
 from launch.config import ConfigError, load
 
 MARKER_FILE = "experiment.json"

@@ -10,12 +10,12 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from atspeed_jax.assets import fingerprint
-from atspeed_jax.experiment import ExperimentConfig
-from atspeed_jax.pipeline import Run
-from atspeed_jax.processes import ProcessError, check_same, check_shared, is_writer, join
+from atspeed_jax.runs.assets import fingerprint
+from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.sharding import fitting_mesh
+from atspeed_jax.utils.distributed import ProcessError, check_same, check_shared, is_writer, join
 from launch import command_line
 from launch.compilation_cache import keep_programs
 from launch.config import ConfigError, load

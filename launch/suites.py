@@ -8,11 +8,12 @@ from typing import Annotated
 
 from absl import flags
 
-from atspeed_jax.evaluation.alignment_benchmark import alignment_steps
-from atspeed_jax.evaluation.overhead_benchmark import overhead_of_modes
-from atspeed_jax.evaluation.trie_benchmark import TrieBenchmark, measure_build, measure_steps
-from atspeed_jax.pipeline import Run
-from atspeed_jax.ranges import Range
+from atspeed_jax.benchmarks.alignment import alignment_steps
+from atspeed_jax.benchmarks.input import input_speed
+from atspeed_jax.benchmarks.overhead import overhead_of_modes
+from atspeed_jax.benchmarks.trie import TrieBenchmark, measure_build, measure_steps
+from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.utils.ranges import Range
 from launch.command_line import define_numbers
 from launch.stage import open_run
 
@@ -48,7 +49,7 @@ def alignment_rows(_: Path) -> list[dict]:
 
 
 def input_rows(_: Path) -> list[dict]:
-    return [trained_run().input_speed(batches=200, steps=60)]
+    return [input_speed(trained_run(), batches=200, steps=60)]
 
 
 def overhead_rows(_: Path) -> list[dict]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax.assets import fingerprint
-from atspeed_jax.processes import check_same, check_shared, is_writer
+from atspeed_jax.runs.assets import fingerprint
+from atspeed_jax.utils.distributed import check_same, check_shared, is_writer
 from launch import backends, outcomes
 from launch.foresight import Foresight
 from launch.record import record_config

@@ -9,14 +9,14 @@ Measures on validation users of a trained run, with nothing else running; writes
 
 from absl import flags
 
-from atspeed_jax import files
-from atspeed_jax.checks import check_grid
-from atspeed_jax.evaluation.report import environment
-from atspeed_jax.evaluation.tables import markdown, plain
-from atspeed_jax.evaluation.tune import TuneConfig, parse_widths, tune, tune_table
-from atspeed_jax.ranges import BatchSize, Beams, Nodes
+from atspeed_jax.reporting.report import environment
+from atspeed_jax.reporting.tables import markdown, plain, tune_table
+from atspeed_jax.runs.checks import check_grid
+from atspeed_jax.serving.tune import TuneConfig, parse_widths, tune
+from atspeed_jax.utils import files
+from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes
 from launch.command_line import define_numbers
-from launch.stage import main
+from launch.stage import main, say
 
 _BEAMS = define_numbers("beams", "20,5,1", Beams, "K.")
 _BATCH_SIZES = define_numbers("batch_sizes", "1,64", BatchSize, "Users decoded at once.")
@@ -47,8 +47,8 @@ def tune_decoder(run) -> None:
     check_grid("--widths", config.widths, run.dataset)
     decode, evaluate = run.serve.decode, run.serve.evaluate
     draft_params = run.draft_params if "draft" in config.drafters else None
-    shared = {"history": run.config.data.history, "say": lambda text: print(f"[tune] {text}", flush=True)}
-    rows = tune(run.decoders(draft_params), run.dataset, decode, evaluate, config, **shared)
+    how = {"history": run.config.data.history, "buckets": evaluate.buckets, "say": lambda text: say(f"[tune] {text}")}
+    rows = tune(run.decoders(draft_params), run.dataset, decode, config, **how)
     table, where = tune_table(rows), {"score_norm": decode.score_norm, "environment": environment()}
     files.write_json(run.workdir / "tuned.json", {**where, "rows": rows})
     files.write_text(run.workdir / "tuned.md", markdown(table))

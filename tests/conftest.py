@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+import reports
 import small
 from atspeed_jax.data.sources import synthesize
-from atspeed_jax.experiment import ExperimentConfig
-from atspeed_jax.pipeline import Run
-from atspeed_jax.programs import forget_programs
+from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.utils.program_memory import forget_programs
 from compilation import compile_quickly, emit_plainly
 from launch.config import load
 from launch.record import record_config
@@ -81,3 +82,15 @@ def real_data(small_config, tmp_path_factory):
     directory = small.write_atspeed(tmp_path_factory.mktemp("data") / "shop", source)
     config = small.changed(small.changed(small_config, "data.source", "atspeed"), "data.synthetic", None)
     return SimpleNamespace(config=config, source=source, directory=directory)
+
+
+@pytest.fixture
+def report() -> dict:
+    """See `reports.small_report`."""
+    return reports.small_report()
+
+
+@pytest.fixture(scope="session")
+def toy() -> SimpleNamespace:
+    """See `reports.toy_decoders`."""
+    return reports.toy_decoders()

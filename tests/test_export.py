@@ -9,13 +9,13 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 import atspeed_jax.export as export_module
-from atspeed_jax.evaluation.decoders import plain
-from atspeed_jax.evaluation.recommend import lists_of
 from atspeed_jax.export import ExportError, export_figures, export_hf, export_lists
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.pretrained import PretrainedConfig, described
 from atspeed_jax.models.weights import load_weights
+from atspeed_jax.serving.decoders import plain
+from atspeed_jax.serving.recommend import lists_of
 from bases import CATALOG, CONFIG, write_base
 from compilation import compile_quickly
 from numpy_llama import wide_params

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-import atspeed_jax.evaluation.decoders as decoders_module
+import atspeed_jax.serving.decoders as decoders_module
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import prefixes_by_norm
-from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import Decoders, plain, speculative
 from atspeed_jax.export import ExportError, export_decoder
 from atspeed_jax.items.trie import build_trie, popularity_prior
+from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.serving.decoders import Decoders, plain, speculative
 from bases import CATALOG, CONFIG
 from compilation import compile_quickly
 from devices import whole_mesh

@@ -25,7 +25,7 @@ from atspeed_jax.alignment.tree import (
 )
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
-from atspeed_jax.ranges import Beams, Range, Share, Warmup, check_ranges
+from atspeed_jax.utils.ranges import Beams, Range, Share, Warmup, check_ranges
 
 LossWeight = Annotated[float, Range(0, 1e6)]
 

@@ -21,7 +21,6 @@ import pyarrow as pa
 from jax import Array
 from jaxtyping import Int
 
-from atspeed_jax import files
 from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.teacher_files import (
     COMPLETE,
@@ -43,8 +42,9 @@ from atspeed_jax.decoding.beam_search import search_levels
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
-from atspeed_jax.processes import agreed, barrier, gather
-from atspeed_jax.ranges import BatchSize, Beams, Items, Range, check_increasing, check_ranges
+from atspeed_jax.utils import files
+from atspeed_jax.utils.distributed import agreed, barrier, gather
+from atspeed_jax.utils.ranges import BatchSize, Beams, Items, Range, check_increasing, check_ranges
 
 BATCHES_PER_PART = 16
 

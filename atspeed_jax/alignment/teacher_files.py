@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atspeed_jax import files
+from atspeed_jax.utils import files
 
 COMPLETE = "complete.json"
 

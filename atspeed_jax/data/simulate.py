@@ -9,7 +9,7 @@ import numpy as np
 
 from atspeed_jax.data.split import Interactions
 from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH
-from atspeed_jax.ranges import Range, Seed, Share, check_ranges
+from atspeed_jax.utils.ranges import Range, Seed, Share, check_ranges
 
 MOST_EVENTS = 100_000_000
 _SUCCESSORS = 2  # clusters an interest can drift to from each cluster

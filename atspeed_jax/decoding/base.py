@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int, Key
 
 from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.trie import prefix_counts
-from atspeed_jax.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
 from atspeed_jax.shapes import Logits, RowBool, RowInt, SlotMask, Tokens
+from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
 
 ScoreNorm = Literal["vocab", "trie"]
 Mode = Literal["strict", "stochastic", "relaxed", "coupled", "relaxed_reference"]

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.items.filters import FilteredTrie
-from atspeed_jax.processes import place
+from atspeed_jax.utils.distributed import place
 
 AXIS = "data"  # other axes of the mesh split the models' parameters, as those are placed
 

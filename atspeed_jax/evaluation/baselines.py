@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from atspeed_jax.items.filters import first_unknown
-from atspeed_jax.ranges import Items, Range, check_ranges
+from atspeed_jax.utils.ranges import Items, Range, check_ranges
 
 _USERS_AT_ONCE = 4096  # rows of the score matrix held in memory at a time
 

@@ -15,17 +15,18 @@ from typing import Annotated
 
 import numpy as np
 
-from atspeed_jax import files
-from atspeed_jax import ranges as R
-from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.noise import user_keys
-from atspeed_jax.evaluation import baselines, benchmark, precision, quality
-from atspeed_jax.evaluation.decode_users import Decoded, Keys, count_differences, decode_users, find_ids, without_seen
-from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
-from atspeed_jax.evaluation.lists import agreement
+from atspeed_jax.evaluation import baselines, precision, quality
 from atspeed_jax.items.filters import unseen_items
-from atspeed_jax.programs import forget_programs
+from atspeed_jax.serving import timing
+from atspeed_jax.serving.decode_users import Decoded, Keys, count_differences, decode_users, find_ids, without_seen
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.serving.lists import agreement
+from atspeed_jax.utils import files
+from atspeed_jax.utils import ranges as R
+from atspeed_jax.utils.program_memory import forget_programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,34 +67,6 @@ class EvaluateConfig:
             raise ValueError("drafters holds 'none', which is plain beam search; it is always measured, leave it out")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TestUsers:
-    """Users with test items, their histories (train + valid) and their true test items."""
-
-    __test__ = False  # not a test class, whatever pytest thinks
-
-    users: np.ndarray
-    histories: list[np.ndarray]
-    truths: list[np.ndarray]
-
-    def batches(self, dataset: Dataset, config: EvaluateConfig, history: int, batch_size: int) -> list[dict]:
-        return prompt_batches(
-            dataset.catalog, self.histories, history=history, buckets=config.buckets, batch_size=batch_size
-        )
-
-    def choose(self, count: int, seed: int) -> TestUsers:
-        """`count` fixed users (all, if there are no more), in order."""
-        rows = np.sort(np.random.default_rng(seed).permutation(len(self.users))[:count])
-        return TestUsers(self.users[rows], [self.histories[r] for r in rows], [self.truths[r] for r in rows])
-
-
-def users_with_items(dataset: Dataset, split: str) -> TestUsers:
-    """Everyone with items in `split` ("valid" or "test"), with what was known before it."""
-    users = np.array([user for user, items in enumerate(getattr(dataset, split)) if len(items)], np.int64)
-    histories = [dataset.history(user, split) for user in users.tolist()]
-    return TestUsers(users, histories, [getattr(dataset, split)[user] for user in users.tolist()])
-
-
 class Evaluation:
     """One evaluation: fixed users, decoders and settings, and the directory that remembers what is done."""
 
@@ -113,12 +86,12 @@ class Evaluation:
         self.directory, self.dataset, self.decoders = directory / fingerprint, dataset, decoders
         self.decode, self.config, self.history = decode, config, history
         self.target_fingerprint, self.say = target_fingerprint, say
-        everyone = users_with_items(dataset, "test")
+        everyone = held_out_users(dataset, "test")
         self.everyone = everyone.choose(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.choose(config.grid_users, config.seed + 1)
         self._decoded: dict[tuple[str, int, int], Decoded] = {}
 
-    def settings(self, full: bool) -> list[tuple[Setting, TestUsers]]:
+    def settings(self, full: bool) -> list[tuple[Setting, HeldOutUsers]]:
         """Every setting with its users: default widths for everyone, the rest of the grid for some (or, if `full`,
         all)."""
         config, norm = self.config, self.decode.score_norm
@@ -183,12 +156,12 @@ class Evaluation:
             remove_seen=remove_seen,
         )
 
-    def row(self, setting: Setting, users: TestUsers) -> dict:
+    def row(self, setting: Setting, users: HeldOutUsers) -> dict:
         """Calls, acceptance and equality of one setting (see `report`'s decoding rows); `times` gives the rest."""
         name = f"row_{setting.label}_{len(users.users)}"
         return self._remembered(name, lambda: self._row(setting, users), {"method": str, "K": int})
 
-    def _row(self, setting: Setting, users: TestUsers) -> dict:
+    def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
         decoded = self.decoded(setting, users)
         length = self.dataset.catalog.length
         speculated = decoded.reached is not None
@@ -221,7 +194,7 @@ class Evaluation:
         forget_programs()
         built = {setting.label: self.decoders.build(setting) for setting in settings}
         single = self.batches(self.everyone.choose(config.latency_users, config.seed + 2), batch_size=1)
-        latency = benchmark.latencies(built, single, repeats=config.latency_repeats)
+        latency = timing.latencies(built, single, repeats=config.latency_repeats)
         base = latency[plain(settings[0].beams, settings[0].score_norm).label]
         return {
             label: {
@@ -232,18 +205,17 @@ class Evaluation:
             for label in built
         }
 
-    def batches(self, users: TestUsers, batch_size: int | None = None) -> list[dict]:
+    def batches(self, users: HeldOutUsers, batch_size: int | None = None) -> list[dict]:
         """Their prompts, as every measurement but latency decodes them; batch_size: None for that of the config."""
-        config = self.config
-        if users is not self.everyone:
-            config = dataclasses.replace(config, buckets=(max(config.buckets),))
-        return users.batches(self.dataset, config, self.history, batch_size or config.batch_size)
+        buckets = self.config.buckets if users is self.everyone else (max(self.config.buckets),)
+        size = batch_size or self.config.batch_size
+        return users.batches(self.dataset, history=self.history, buckets=buckets, batch_size=size)
 
-    def keys(self, setting: Setting, users: TestUsers, seed: int = 0) -> Keys | None:
+    def keys(self, setting: Setting, users: HeldOutUsers, seed: int = 0) -> Keys | None:
         """What the modes that draw need: one key per user, the same whoever is decoded with them."""
         return None if setting.mode == "strict" else user_keys(self.config.seed + seed, users.users)
 
-    def decoded(self, setting: Setting, users: TestUsers, seed: int = 0, batch_size: int | None = None) -> Decoded:
+    def decoded(self, setting: Setting, users: HeldOutUsers, seed: int = 0, batch_size: int | None = None) -> Decoded:
         """The users' lists; plain beam search, with which every other row is compared, is decoded once."""
         key = (setting.label, len(users.users), seed, batch_size)
         if key not in self._decoded:
@@ -257,7 +229,7 @@ class Evaluation:
             self._decoded[key] = decoded
         return self._decoded[key]
 
-    def equality(self, setting: Setting, users: TestUsers, decoded: Decoded) -> dict:
+    def equality(self, setting: Setting, users: HeldOutUsers, decoded: Decoded) -> dict:
         """{"mismatched_users", "near_tie_users"} between these lists (seed 0) and the target's own, see
         `count_differences`; where the target computes below float32, speculation has its "agreement", see `precision`.
         """

@@ -13,11 +13,13 @@ from typing import Annotated, get_args
 
 import numpy as np
 
-from atspeed_jax import files
+from atspeed_jax.data.users import HeldOutUsers
 from atspeed_jax.decoding.base import Mode, ScoreNorm
-from atspeed_jax.evaluation import metrics, precision
-from atspeed_jax.evaluation.decode_users import Decoded
-from atspeed_jax.evaluation.decoders import (
+from atspeed_jax.evaluation import metrics
+from atspeed_jax.evaluation.evaluate import Evaluation
+from atspeed_jax.items.catalog import expand_ids
+from atspeed_jax.serving.decode_users import Decoded
+from atspeed_jax.serving.decoders import (
     NO_ITEM,
     Constraint,
     DecodeConfig,
@@ -27,11 +29,9 @@ from atspeed_jax.evaluation.decoders import (
     plain,
     speculative,
 )
-from atspeed_jax.evaluation.evaluate import Evaluation, TestUsers
-from atspeed_jax.evaluation.lists import overlap
-from atspeed_jax.evaluation.tables import Table, method_label, widths_label
-from atspeed_jax.items.catalog import expand_ids
-from atspeed_jax.ranges import Beams, Nodes, Range, Repeats, Temperature, check_each_once, check_ranges
+from atspeed_jax.serving.lists import overlap
+from atspeed_jax.utils import files
+from atspeed_jax.utils.ranges import Beams, Nodes, Range, Repeats, Temperature, check_each_once, check_ranges
 
 Tolerance = Annotated[float, Range(0, 1, "()", "0 is strict itself, which is measured anyway")]
 # What a row must have, of what `ModeTable` gives.
@@ -129,7 +129,7 @@ class ModeTable:
     def seeds(self, setting: Setting) -> int:
         return self.config.seeds if setting.baseline.mode == "relaxed" else 1
 
-    def _row(self, setting: Setting, users: TestUsers) -> dict:
+    def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
         """Means over users and seeds; differences to the baseline in pairs, with 95 % intervals over users."""
         config, decoded = self.evaluation.config, self.evaluation.decoded
         own = [decoded(setting, users, seed) for seed in range(self.seeds(setting))]
@@ -167,39 +167,9 @@ class ModeTable:
         row["difference_to_baseline"] = metrics.compare(mine, theirs, **sampling)
         return row
 
-    def _quality(self, decoded: Sequence[Decoded], users: TestUsers, cut: int) -> dict[str, np.ndarray]:
+    def _quality(self, decoded: Sequence[Decoded], users: HeldOutUsers, cut: int) -> dict[str, np.ndarray]:
         """Recall and NDCG at K per user, mean over seeds."""
         lists = [expand_ids(one.ids, self.items_sorted, self.offsets, cut) for one in decoded]
         items = self.evaluation.dataset.catalog.items
         measured = [metrics.measure_lists(own, users.truths, (cut,), items=items) for own in lists]
         return {name: np.mean([one[name] for one in measured], axis=0) for name in measured[0]}
-
-
-def mode_table(rows: Sequence[dict]) -> Table:
-    """The rows for people."""
-    header = ["method", "mode", "norm", "K", "widths", "users", "target calls", "Recall@K", "NDCG@K", "overlap"]
-    header += ["given up", "short", "no item", "mismatched", "near ties", *precision.columns(rows)]
-    header += ["NDCG@K minus its baseline's"]
-    cells = []
-    for row in rows:
-        k, quality, difference = row["K"], row["quality"], row["difference_to_baseline"]
-        low, high = difference["intervals"][f"ndcg@{k}"]
-        cells.append([
-            method_label(row),
-            row["mode"] + (f", tolerance {row['tolerance']:g}" if row["tolerance"] else ""),
-            row["score_norm"] + ("" if row["constraint"] == "trie" else ", levels"),
-            str(k),
-            widths_label(row["widths"], row["budget"]),
-            str(row["users"]) + (f" x {row['seeds']}" if row["seeds"] > 1 else ""),
-            f"{row['target_calls_mean']:.3f}",
-            f"{quality[f'recall@{k}']:.4f}",
-            f"{quality[f'ndcg@{k}']:.4f}",
-            f"{row['overlap_with_exact']:.3f}",
-            f"{row['given_up_mean']:.4f}",
-            f"{row['short_lists']:.3f}",
-            f"{row['places_without_item']:.3f}",
-            *("–" if row[name] is None else str(row[name]) for name in ("mismatched_users", "near_tie_users")),
-            *(precision.cells(row, "–") if precision.columns(rows) else ()),
-            f"{difference[f'ndcg@{k}']:+.4f} [{low:+.4f}, {high:+.4f}]",
-        ])  # fmt: skip
-    return Table("Modes of the decoder", header, cells)

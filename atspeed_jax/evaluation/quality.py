@@ -19,7 +19,8 @@ Habit = Literal["seen_kept", "seen_removed"]
 HABITS: tuple[Habit, ...] = get_args(Habit)
 CUTS = (1, 5, 10, 20)
 BASELINES = ("popularity", "covisitation")
-FIELDS = dict.fromkeys(("target", *BASELINES, "differences"), dict)  # of what `measure` gives
+QUALITY_METHODS = ("target", *BASELINES)
+FIELDS = dict.fromkeys((*QUALITY_METHODS, "differences"), dict)  # of what `measure` gives
 
 
 class Found(NamedTuple):

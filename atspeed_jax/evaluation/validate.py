@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.evaluation import metrics
-from atspeed_jax.evaluation.decode_users import decode_users
-from atspeed_jax.evaluation.evaluate import EvaluateConfig, TestUsers, users_with_items
+from atspeed_jax.evaluation.evaluate import EvaluateConfig
 from atspeed_jax.items.catalog import expand_ids
+from atspeed_jax.serving.decode_users import decode_users
 
 CUT = 10  # places of a list that count when parameters are chosen
 BEAMS = 20  # of the search that makes the list: fewer give a worse list, and another choice
@@ -22,14 +23,16 @@ BEAMS = 20  # of the search that makes the list: fewer give a worse list, and an
 class FixedUsers(NamedTuple):
     """Validation users and their histories as prompts."""
 
-    chosen: TestUsers
+    chosen: HeldOutUsers
     batches: list[dict]
 
 
 def fixed_users(dataset: Dataset, config: EvaluateConfig, history: int, *, count: int, seed: int) -> FixedUsers:
     """`count` validation users chosen by `seed`, or all, in the batches of evaluation."""
-    chosen = users_with_items(dataset, "valid").choose(count, seed)
-    return FixedUsers(chosen, chosen.batches(dataset, config, history, config.batch_size))
+    chosen = held_out_users(dataset, "valid").choose(count, seed)
+    return FixedUsers(
+        chosen, chosen.batches(dataset, history=history, buckets=config.buckets, batch_size=config.batch_size)
+    )
 
 
 def list_quality(

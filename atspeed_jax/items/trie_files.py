@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from atspeed_jax import files
 from atspeed_jax.items.trie import Trie, TrieError
+from atspeed_jax.utils import files
 
 FORMAT, VERSION = "atspeed_jax.trie", 2
 DESCRIPTION = "trie.json"

@@ -13,9 +13,7 @@ from atspeed_jax.shapes import SlotMask
 MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 
 
-def attend(
-    query: Array, keys: Array, values: Array, mask: SlotMask, precision: jax.lax.Precision | None
-) -> Array:
+def attend(query: Array, keys: Array, values: Array, mask: SlotMask, precision: jax.lax.Precision | None) -> Array:
     """Masked grouped-query attention: query [B, T, H, d], keys and values [B, S, kv, d] -> [B, T, H * d].
 
     The prompt's slots are one matrix product for all tokens; those of a token's path are gathered, so that a wide tree

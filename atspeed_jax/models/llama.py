@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from atspeed_jax import ranges as R
 from atspeed_jax.models.attention import attend
 from atspeed_jax.models.blocks import PRECISIONS, Dropout, RMSNorm, project
 from atspeed_jax.models.cache import Cache, Caches, init_cache, write
 from atspeed_jax.models.rotary import RopeScalingConfig, rotary_angles, rotary_rows, rotate
 from atspeed_jax.models.unroll import PREFIX
 from atspeed_jax.shapes import SlotMask, Tokens
+from atspeed_jax.utils import ranges as R
 
 # Logical axes of the residual stream [B, T, D]: without them a partitioner may gather rows in the place of weights.
 RESIDUAL = ("batch", None, None)

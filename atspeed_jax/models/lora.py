@@ -19,9 +19,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from atspeed_jax.files import write_json
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.ranges import PartialShare, Range, RangeError, check_ranges
+from atspeed_jax.utils.files import write_json
+from atspeed_jax.utils.ranges import PartialShare, Range, RangeError, check_ranges
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # Their name of a matrix -> ours, and where it lies in their modules.

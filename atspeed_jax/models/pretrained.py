@@ -20,7 +20,7 @@ from atspeed_jax.models.hf_config import CONFIG_FILE, HFConfigError, read_hf_con
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig, init_adapter, item_rows, merge
 from atspeed_jax.models.weights import load_weights, weight_files
-from atspeed_jax.ranges import PartialShare, Range, check_ranges
+from atspeed_jax.utils.ranges import PartialShare, Range, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from atspeed_jax.ranges import Range, check_ranges
 from atspeed_jax.shapes import Tokens
+from atspeed_jax.utils.ranges import Range, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)

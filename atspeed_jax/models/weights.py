@@ -20,8 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from atspeed_jax.files import write_json
 from atspeed_jax.models.llama import LlamaConfig, init_params
+from atspeed_jax.utils.files import write_json
 
 ONE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # theirs in a file -> NumPy's

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from atspeed_jax.ranges import shown
+from atspeed_jax.utils.ranges import shown
 
 FLOPS, LOOPS = "flops", "loops of unknown length"
 # Bytes a device receives, of an array of `size` bytes (the result) and a group of n devices, in ring algorithms.

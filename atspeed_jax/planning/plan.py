@@ -10,15 +10,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from atspeed_jax.checks import check_batches, check_mesh, check_positions, check_same_vocabulary
 from atspeed_jax.data.instructions import PLACE, read_instruction
-from atspeed_jax.evaluation.tables import Table
-from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import TOKENIZER_FILE
 from atspeed_jax.planning.estimate import together
 from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
 from atspeed_jax.planning.steps import Step, Steps, opened
+from atspeed_jax.reporting.tables import Table
+from atspeed_jax.runs.checks import check_batches, check_mesh, check_positions, check_same_vocabulary
+from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import Chip, roofline
 from atspeed_jax.training.sharding import make_mesh
 

@@ -21,8 +21,6 @@ from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Layout, Prompt, prefixes_by_norm, resolve_widths
 from atspeed_jax.decoding.sharded import lower_on_mesh
 from atspeed_jax.decoding.unfinished import most_passes, rows_at_a_time
-from atspeed_jax.evaluation.decoders import Decoders, speculative
-from atspeed_jax.experiment import ExperimentConfig, TrainConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -31,6 +29,8 @@ from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, describe
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.planning.estimate import Pass
+from atspeed_jax.runs.experiment import ExperimentConfig, TrainConfig
+from atspeed_jax.serving.decoders import Decoders, speculative
 from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.start import Start, begun, scratch

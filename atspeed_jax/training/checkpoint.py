@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from atspeed_jax.files import chain_of, first_damaged, jsonable, naming, sizes_of, write_json
-from atspeed_jax.processes import agreed, barrier, gather
 from atspeed_jax.training.workdir import WorkdirError, read_json
+from atspeed_jax.utils.distributed import agreed, barrier, gather
+from atspeed_jax.utils.files import chain_of, first_damaged, jsonable, naming, sizes_of, write_json
 
 METADATA_FILE = "metadata.json"
 PARAMS_DIR = "params"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from atspeed_jax.ranges import BatchSize, Patience, Seed, Updates, check_ranges
 from atspeed_jax.training.optim import OptimConfig
+from atspeed_jax.utils.ranges import BatchSize, Patience, Seed, Updates, check_ranges
 
 
 class FitConfigError(ValueError):

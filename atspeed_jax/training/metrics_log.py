@@ -10,9 +10,9 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
-from atspeed_jax.files import jsonable, naming, write_text
-from atspeed_jax.ranges import shown
 from atspeed_jax.training.workdir import WorkdirError
+from atspeed_jax.utils.files import jsonable, naming, write_text
+from atspeed_jax.utils.ranges import shown
 
 FLUSH_S = 60  # seconds after which TensorBoard sees what is new
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from atspeed_jax.ranges import (
+from atspeed_jax.utils.ranges import (
     ClipNorm,
     LearningRate,
     PartialShare,

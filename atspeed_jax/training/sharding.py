@@ -20,8 +20,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from atspeed_jax.models.axes import logical_axes
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.processes import place
-from atspeed_jax.ranges import Range, check_ranges
+from atspeed_jax.utils.distributed import place
+from atspeed_jax.utils.ranges import Range, check_ranges
 
 AXES = ("data", "fsdp", "tensor")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 
-from atspeed_jax.processes import is_writer
 from atspeed_jax.training.chips import chip_of_kind
+from atspeed_jax.utils.distributed import is_writer
 
 
 class StepTimes:

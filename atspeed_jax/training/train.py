@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from atspeed_jax.processes import agreed, is_writer
 from atspeed_jax.training import sharding
 from atspeed_jax.training.checkpoint import (
     CHECKPOINTS_DIR,
@@ -32,6 +31,7 @@ from atspeed_jax.training.speed import Profile, StepTimes, flops_per_token
 from atspeed_jax.training.step import initialiser, make_train_step
 from atspeed_jax.training.train_checkpoints import TrainCheckpoints
 from atspeed_jax.training.workdir import check_workdir, claimed_workdir
+from atspeed_jax.utils.distributed import agreed, is_writer
 
 
 class TrainingDiverged(RuntimeError):

@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from atspeed_jax.files import first_damaged, naming, read_json, sizes_of, write_json
-from atspeed_jax.processes import agreed, barrier, first_says, is_writer
 from atspeed_jax.training.checkpoint import CheckpointError, DamagedCheckpoint, check_listed, check_same_tree, reading
+from atspeed_jax.utils.distributed import agreed, barrier, first_says, is_writer
+from atspeed_jax.utils.files import first_damaged, naming, read_json, sizes_of, write_json
 
 FILES_FILE = "files.json"
 _STEP = re.compile("[0-9]{1,18}")

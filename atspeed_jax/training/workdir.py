@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from atspeed_jax import files
-from atspeed_jax.files import locked, write_json
+from atspeed_jax.utils import files
+from atspeed_jax.utils.files import locked, write_json
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"

@@ -8,32 +8,9 @@ import numpy as np
 import pytest
 
 from atspeed_jax.evaluation import evaluate as module
-from atspeed_jax.evaluation.decoders import plain, speculative
-from atspeed_jax.evaluation.evaluate import users_with_items
 from atspeed_jax.items.catalog import BOS
+from atspeed_jax.serving.decoders import plain, speculative
 from evaluations import DECODE, FLOAT32, decoded_lists, make_evaluation
-
-
-def test_users_are_those_with_items_and_know_what_came_before(toy, tmp_path):
-    dataset = make_evaluation(toy, tmp_path).dataset
-    test, valid = users_with_items(dataset, "test"), users_with_items(dataset, "valid")
-    assert test.users.tolist() == [0, 1, 3, 4, 5] and valid.users.tolist() == [0, 3]
-    assert [items.tolist() for items in test.histories] == [[0, 1, 2, 3, 6, 4], [], [5, 5, 0], [], [6]]
-    assert [items.tolist() for items in valid.histories] == [[0, 1, 2, 3, 6], [5, 5]]
-    assert [items.tolist() for items in test.truths] == [[6, 2], [1], [3], [0], [2]]
-
-
-def test_a_choice_is_fixed_in_order_and_at_most_everyone(toy, tmp_path):
-    everyone = make_evaluation(toy, tmp_path).everyone
-    chosen = everyone.choose(3, 1)
-    assert chosen.users.tolist() == sorted(chosen.users.tolist()) and len(set(chosen.users.tolist())) == 3
-    assert chosen.users.tolist() == everyone.choose(3, 1).users.tolist()
-    assert {tuple(everyone.choose(3, seed).users.tolist()) for seed in range(9)} > {tuple(chosen.users.tolist())}
-    for row, user in enumerate(chosen.users):
-        place = everyone.users.tolist().index(user)
-        assert chosen.truths[row] is everyone.truths[place] and chosen.histories[row] is everyone.histories[place]
-    assert everyone.choose(99, 1).users.tolist() == everyone.users.tolist()
-    assert make_evaluation(toy, tmp_path, users=2).everyone.users.tolist() == everyone.choose(2, 0).users.tolist()
 
 
 def test_prompts_keep_the_newest_items_and_may_be_empty(toy, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.evaluation import evaluate as module
-from atspeed_jax.evaluation.decoders import plain, speculative
+from atspeed_jax.serving.decoders import plain, speculative
 from evaluations import BFLOAT16, DECODE, FLOAT32, decoded_lists, make_evaluation
 
 THREE_LEVELS = SimpleNamespace(catalog=SimpleNamespace(length=3, items=7))

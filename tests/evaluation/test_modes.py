@@ -7,9 +7,10 @@ import pytest
 
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import modes
-from atspeed_jax.evaluation.decode_users import decode_users
-from atspeed_jax.evaluation.decoders import DecodeConfig, plain, speculative
-from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, mode_table
+from atspeed_jax.evaluation.modes import ModesConfig, ModeTable
+from atspeed_jax.reporting.tables import mode_table
+from atspeed_jax.serving.decode_users import decode_users
+from atspeed_jax.serving.decoders import DecodeConfig, plain, speculative
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -98,12 +99,12 @@ def test_a_row_by_hand(made):
     evaluation, rows = made
     (row,) = [r for r in rows if (r["method"], r["mode"]) == ("beam_search", "relaxed")]
     users, batches = evaluation.some, evaluation.batches(evaluation.some)
-    exact = decode_users(evaluation.decoders.build(plain(3, "trie")), batches, 4)
+    exact = decode_users(serving.decoders.build(plain(3, "trie")), batches, 4)
     setting = dataclasses.replace(plain(3, "trie"), mode="relaxed")
     shares = []
     for seed in range(2):
         keys = user_keys(evaluation.config.seed + seed, users.users)
-        drawn = decode_users(evaluation.decoders.build(setting), batches, 4, keys)
+        drawn = decode_users(serving.decoders.build(setting), batches, 4, keys)
         shares += [len(set(a) & set(b)) / 3 for a, b in zip(drawn.ids.tolist(), exact.ids.tolist(), strict=True)]
     assert row["overlap_with_exact"] == pytest.approx(np.mean(shares))
     assert 0 < np.mean(shares) < 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.evaluation import precision
-from atspeed_jax.evaluation.lists import Agreement
+from atspeed_jax.serving.lists import Agreement
 
 HOW = {"arithmetic": "bfloat16, logits in float32", "batch_size": 4, "samples": 200, "seed": 0}
 
@@ -56,31 +56,3 @@ def test_what_is_lost_beyond_what_plain_beam_search_loses_to_itself(own, loses_m
 def test_a_difference_within_chance_is_no_loss():
     """One user of a hundred less has the same list."""
     assert precision.compare(agreement(0.69, 0.99, 0.01), agreement(0.70, 0.99, 0.01), **HOW)["loses_more"] == []
-
-
-def rows(*owns) -> list[dict]:
-    measured = [precision.compare(agreement(*own), agreement(0.70, 0.99, 0.01), **HOW) for own in owns]
-    return [{"K": 20, "drafter": "draft", "agreement": one} for one in measured] + [{"K": 20, "drafter": "none"}]
-
-
-def test_cells_show_plain_beam_search_beside():
-    (own, alone) = rows((0.5, 1.0, 0.0))
-    assert precision.columns([own, alone]) == [
-        "same list (itself)",
-        "items shared (itself)",
-        "score gap (itself)",
-        "largest (itself)",
-    ]
-    assert precision.cells(own, "-") == ["0.500 (0.700)", "1.0000 (0.9900)", "0.00000 (0.01000)", "0.0000 (0.0200)"]
-    assert precision.cells(alone, "-") == ["-"] * 4 and precision.columns([alone]) == []
-
-
-def test_the_report_says_whether_more_is_lost():
-    begin = "Computing in bfloat16, logits in float32, speculation loses"
-    end = "than plain beam search does against itself in batches of 4."
-    fine = rows((0.7, 0.99, 0.01), (0.9, 1.0, 0.0))
-    assert precision.in_words(fine) == [f"{begin} no more against plain beam search {end}"]
-    worse = rows((0.7, 0.99, 0.01), (0.5, 0.9, 0.01))
-    lost = "(K = 20, draft: same list, items shared)"
-    assert precision.in_words(worse) == [f"{begin} more against plain beam search {lost} {end}"]
-    assert precision.in_words([{"K": 20, "drafter": "none"}]) == []

@@ -9,9 +9,9 @@ import pytest
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.evaluation import validate
-from atspeed_jax.evaluation.decode_users import prompt_of
-from atspeed_jax.evaluation.decoders import plain, speculative
 from atspeed_jax.models.llama import LlamaStep
+from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.serving.decoders import plain, speculative
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.decoding.base import Prompt, prefixes_by_norm
-from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain, speculative
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.models.weights import param_shapes
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain, speculative
 from atspeed_jax.training import sharding
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.next_item import training_loss

@@ -13,8 +13,8 @@ import numpy as np
 
 import small
 from atspeed_jax.data.sources import Source, synthesize
-from atspeed_jax.experiment import ExperimentConfig
-from atspeed_jax.pipeline import Run
+from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.runs.pipeline import Run
 from launch.config import load
 
 # Users with items to train on, to validate on, to test on; rows of a training batch.

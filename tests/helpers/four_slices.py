@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.decoding import sharded
-from atspeed_jax.evaluation.decoders import _Plain
 from atspeed_jax.items.filters import FilteredTrie
+from atspeed_jax.serving.decoders import _Plain
 from cases import SHAPES, STEP, make_batch
 from devices import whole_mesh
 from tests.decoding.test_sharded import Echo, prompt

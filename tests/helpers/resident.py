@@ -13,14 +13,14 @@ import sys
 import jax
 import numpy as np
 
-from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.models.llama import init_params
 from atspeed_jax.planning.plan import GIB, plan, random_catalog
-from atspeed_jax.programs import peak_memory
+from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training import sharding
 from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.utils.program_memory import peak_memory
 from configs import lcrec_small
 from launch.config import load
 from resident_memory import now

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax import files, processes
-from atspeed_jax.processes import ProcessError
 from atspeed_jax.training import sharding
 from atspeed_jax.training.preemption import RESTART, Preempted
+from atspeed_jax.utils import distributed, files
+from atspeed_jax.utils.distributed import ProcessError
 from devices import whole_mesh
 from tests.training import toy
 
@@ -36,11 +36,11 @@ def refused(check, *arguments) -> str | None:
 def main():
     directory, port, count, number = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     directory.mkdir(exist_ok=True)
-    processes.join(f"localhost:{port}", count, number)
+    distributed.join(f"localhost:{port}", count, number)
     mesh = whole_mesh()
     rows = np.arange(2.0 * mesh.size).reshape(-1, 2)
     given = {"rows": rows, "keys": jax.random.split(jax.random.key(3), mesh.size)}
-    placed = processes.place(given, sharding.sharding(mesh, "batch"))
+    placed = distributed.place(given, sharding.sharding(mesh, "batch"))
     doubled = jax.jit(lambda x: 2 * x["rows"] + 0 * jax.random.bits(x["keys"][0], (), jnp.uint8))(placed)
     files.write_text(directory / f"written_by_{number}.txt", "only the first process writes")
     looked = []
@@ -52,12 +52,12 @@ def main():
     report = {
         "devices": [jax.device_count(), jax.local_device_count()],
         "own_rows": len(placed["rows"].addressable_shards) * placed["rows"].addressable_shards[0].data.shape[0],
-        "gathered": processes.gather(doubled).tolist(),
-        "same": refused(processes.check_same, "a", "config"),
-        "another": refused(processes.check_same, "a" if number < count - 1 else "b", "config"),
-        "shared": refused(processes.check_shared, directory),
-        "agreed": [processes.agreed(lambda: look(number == 0)), processes.agreed(lambda: look(number == 1))],
-        "not_shared": refused(processes.check_shared, directory / str(number)),
+        "gathered": distributed.gather(doubled).tolist(),
+        "same": refused(distributed.check_same, "a", "config"),
+        "another": refused(distributed.check_same, "a" if number < count - 1 else "b", "config"),
+        "shared": refused(distributed.check_shared, directory),
+        "agreed": [distributed.agreed(lambda: look(number == 0)), distributed.agreed(lambda: look(number == 1))],
+        "not_shared": refused(distributed.check_shared, directory / str(number)),
     }
     report["looked"] = looked
     settings, options = (json.loads(text) for text in (*sys.argv[5:], "{}", "{}")[:2])
@@ -78,7 +78,7 @@ def main():
         print(stop, file=sys.stderr)
         raise SystemExit(RESTART) from stop
     report["first_batch"] = asked[0]
-    report["params"] = jax.tree.map(np.ndarray.tolist, processes.gather(params))
+    report["params"] = jax.tree.map(np.ndarray.tolist, distributed.gather(params))
     print(json.dumps(report))
 
 

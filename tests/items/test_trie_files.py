@@ -38,7 +38,7 @@ def test_a_stored_trie_is_never_overwritten(stored):
 def test_an_interrupted_save_leaves_nothing_and_does_not_block_the_next(stored, tmp_path, monkeypatch):
     trie, _ = stored
     with monkeypatch.context() as broken:
-        broken.setattr("atspeed_jax.files.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr("atspeed_jax.utils.files.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             save_trie(tmp_path / "other", trie)
     assert not (tmp_path / "other").exists()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from absl import flags
 
-from atspeed_jax.ranges import Beams, Nodes, PartialShare
+from atspeed_jax.utils.ranges import Beams, Nodes, PartialShare
 from launch import command_line
 from mains import ALL, QUICK, ROOT, run_mains
 

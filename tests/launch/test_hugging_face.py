@@ -10,10 +10,10 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from atspeed_jax.decoding.base import prefixes_by_norm  # noqa: E402
-from atspeed_jax.evaluation.decode_users import prompt_of  # noqa: E402
-from atspeed_jax.evaluation.decoders import DecodeConfig, Decoders, plain  # noqa: E402
 from atspeed_jax.items.catalog import BOS, Catalog  # noqa: E402
 from atspeed_jax.items.trie import build_trie, popularity_prior  # noqa: E402
+from atspeed_jax.serving.decode_users import prompt_of  # noqa: E402
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain  # noqa: E402
 from bases import BASE  # noqa: E402
 from launch.hugging_face import different, in_both_worlds, same_lists  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402

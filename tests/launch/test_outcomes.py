@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import small_sweep
-from atspeed_jax import files
+from atspeed_jax.utils import files
 from launch import outcomes
 from launch.trials import trials
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from atspeed_jax.evaluation.list_file import claimed_output
+from atspeed_jax.serving.list_file import claimed_output
 from devices import environment
 from mains import QUICK, ROOT, SMALL, run_mains
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from atspeed_jax.experiment import ServeConfig
+from atspeed_jax.runs.experiment import ServeConfig
 from launch.config import load
 from launch.record import (
     MARKER_FILE,

@@ -11,8 +11,8 @@ from absl.testing import flagsaver
 
 import small
 import small_sweep
-from atspeed_jax import assets
-from atspeed_jax.pipeline import Run
+from atspeed_jax.runs import assets
+from atspeed_jax.runs.pipeline import Run
 from launch import outcomes, record, sweep
 from launch.backends import BackendError
 from launch.config import ConfigError

@@ -234,7 +234,7 @@ import sys
 from pathlib import Path
 import jax
 from atspeed_jax.models.weights import load_weights
-from atspeed_jax.programs import peak_memory
+from atspeed_jax.utils.program_memory import peak_memory
 from resident_memory import now
 small, large = (Path(sys.argv[1]) / name for name in ("small", "large"))
 jax.block_until_ready(load_weights(small, SMALL))  # whatever is made once

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from atspeed_jax.decoding.base import DecodeError
-from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.planning import plan as planning
 from atspeed_jax.planning.plan import PlanError, plan, random_catalog, with_batch, with_prompt
+from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.sharding import ShardingError, sharding
 from configs import beauty_llama7b

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from atspeed_jax.experiment import ExperimentConfig
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.weights import WeightsError
-from atspeed_jax.pipeline import Run
 from atspeed_jax.planning.plan import bytes_on_device, random_catalog
 from atspeed_jax.planning.steps import Steps, opened
+from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training.sharding import shard_batch
 from bases import BOS, write_base
 from configs import beauty_llama7b

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from atspeed_jax.ranges import RangeError
 from atspeed_jax.training.fit_config import FitConfigError
+from atspeed_jax.utils.ranges import RangeError
 from tests.training import toy
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.ranges import RangeError
 from atspeed_jax.training import optim
+from atspeed_jax.utils.ranges import RangeError
 
 CONFIG = optim.OptimConfig(
     learning_rate=0.1, warmup_steps=4, weight_decay=0.5, clip_norm=2.0, b1=0.9, b2=0.99, average=0.9, steps=20

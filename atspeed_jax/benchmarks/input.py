@@ -1,0 +1,67 @@
+"""Does the input keep up? Samples per second of the batches beside those of the training step that reads them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable
+
+import jax
+from jax.sharding import Mesh
+
+from atspeed_jax.data.batches import train_batches
+from atspeed_jax.data.dataset import load_dataset
+from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.training import sharding
+from atspeed_jax.training.fit_config import FitConfig
+from atspeed_jax.training.next_item import training_loss
+from atspeed_jax.training.start import Start
+from atspeed_jax.training.step import initialiser, make_train_step
+
+
+def input_speed(run: Run, *, batches: int, steps: int) -> dict[str, float]:
+    """`input_row` of the training of a run's target, from the stored data on."""
+    train, history = run.config.train_target, run.config.data.history
+    start, length = run.target_start, run.dataset.catalog.length
+    loss, fit_config = training_loss(start.read, length, train.shuffle, start.lora), train.fit(steps)
+    shape = {"history": history, "buckets": train.buckets, "batch_size": train.batch_size}
+
+    def make_batches():
+        return train_batches(load_dataset(run.workdir / "data"), seed=train.seed, **shape)
+
+    return input_row(make_batches, start, loss, fit_config, run.mesh, batches=batches, steps=steps)
+
+
+def input_row(
+    make_batches: Callable, start: Start, loss: Callable, config: FitConfig, mesh: Mesh, *, batches: int, steps: int
+) -> dict[str, float]:
+    """{"start_up_s", "feed_samples_per_s", "step_samples_per_s", "ratio"} of training on one machine.
+
+    make_batches() -> batches, as `fit` takes them, from what is stored: "start_up_s" is the time to the first one.
+    Further `batches` are then made one after another, and as many as `steps` read once their shapes are compiled.
+    """
+    began = time.perf_counter()
+    made = make_batches()
+    first = made[0]
+    start_up = time.perf_counter() - began
+    rows = len(next(iter(first.values())))
+    began = time.perf_counter()
+    read = [made[number] for number in range(1, 1 + batches)]
+    feed = rows * batches / (time.perf_counter() - began)
+    state = initialiser(start.init, config, mesh, start.frozen)()
+    step = make_train_step(loss, config.optim, mesh, start.frozen, config.accumulate)
+    for batch in _one_of_each_shape(read):
+        state, metrics = step(state, sharding.shard_batch(batch, mesh))
+    jax.block_until_ready(metrics)
+    began = time.perf_counter()
+    for batch in itertools.islice(itertools.cycle(read), steps):
+        state, metrics = step(state, sharding.shard_batch(batch, mesh))
+    jax.block_until_ready(metrics)
+    speed = rows * steps / (time.perf_counter() - began)
+    return {
+        "start_up_s": start_up, "feed_samples_per_s": feed, "step_samples_per_s": speed, "ratio": feed / speed
+    }  # fmt: skip
+
+
+def _one_of_each_shape(batches: Iterable[dict]) -> list[dict]:
+    return list({tuple(x.shape for x in batch.values()): batch for batch in batches}.values())

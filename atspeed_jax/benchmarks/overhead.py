@@ -1,0 +1,166 @@
+"""What decoding costs beside its model calls: time of whole lists over the time of the same calls made alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.users import held_out_users
+from atspeed_jax.decoding.base import Prompt, StepModel
+from atspeed_jax.decoding.noise import user_keys
+from atspeed_jax.evaluation.evaluate import EvaluateConfig
+from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.serving.decode_users import Keys, prompt_of
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, Setting, plain, speculative
+from atspeed_jax.serving.timing import medians, run_once
+from atspeed_jax.shapes import SlotMask
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCall:
+    """The shapes of one model call: B users, T tokens, P prompt slots, A path entries, S slots, logits of n_out.
+
+    unrolled: of a model whose layers lie side by side.
+    """
+
+    config: LlamaConfig
+    batch: int
+    tokens: int
+    prompt: int
+    path: int
+    slots: int
+    n_out: int
+    unrolled: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordingStep:
+    """A Llama that notes the shapes of its calls while they are traced. Equal to itself alone, so it is traced anew."""
+
+    model: LlamaStep
+    calls: list[ModelCall]
+
+    def init_cache(self, batch: int, slots: int):
+        return self.model.init_cache(batch, slots)
+
+    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
+        shape = *tokens.shape, mask.prompt.shape[-1], mask.path.shape[-1], jax.tree.leaves(cache)[0].shape[-3]
+        self.calls.append(ModelCall(self.model.config, *shape, n_out, self.model.unrolled))
+        return self.model(params, tokens, positions, slots, mask, cache, n_out=n_out)
+
+
+def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[list[ModelCall], list[ModelCall]]:
+    """The different model calls of a setting, in order: those of round 1, and those of a later round.
+
+    Plain beam search has a call in every round, each another one.
+    """
+    calls: list[ModelCall] = []
+
+    def step(config: LlamaConfig) -> StepModel:
+        return RecordingStep(decoders.step(config), calls)
+
+    jax.eval_shape(dataclasses.replace(decoders, step=step).build(setting), prompt)
+    different = list(dict.fromkeys(calls))
+    if setting.method == "beam_search":
+        return different, []
+    first = 1 + next(number for number, call in enumerate(different) if call.config == decoders.target)
+    return different[:first], different[first:]
+
+
+def calls_of(setting: Setting, rounds: int, first: Sequence[ModelCall], later: Sequence[ModelCall]) -> list[ModelCall]:
+    """The calls that a list made in so many rounds."""
+    if setting.method == "beam_search":
+        return list(first[:rounds])
+    return [*first, *itertools.chain(*itertools.repeat(later, rounds - 1))]
+
+
+def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
+    """() -> seconds of one such call by itself, on its own inputs; the cache is written in place, as in a decoder."""
+    model = LlamaStep(call.config, call.unrolled)
+    step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=5)
+    tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
+    slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)
+    path = jnp.full((*tokens.shape, call.path), call.prompt, jnp.int32)
+    mask = SlotMask(jnp.ones((*tokens.shape, call.prompt), bool), path)
+    caches = [model.init_cache(call.batch, call.slots)]
+
+    def run() -> float:
+        start = time.perf_counter()
+        logits, cache = step(params, tokens, tokens, slots, mask, caches.pop())
+        jax.block_until_ready(logits)
+        seconds = time.perf_counter() - start
+        caches.append(cache)
+        return seconds
+
+    return run
+
+
+def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
+    """Plain beam search and speculation with the draft model, in every mode that their score norm goes with."""
+    settings = []
+    modes_of = {"vocab": ("strict", "relaxed", "coupled", "relaxed_reference"), "trie": ("strict", "stochastic")}
+    for norm, modes in modes_of.items():
+        own = speculative("draft", beams, dataclasses.replace(decode, score_norm=norm))
+        settings += [plain(beams, norm), *(dataclasses.replace(own, mode=mode) for mode in modes)]
+    return settings
+
+
+def overhead_of_modes(
+    decoders: Decoders,
+    dataset: Dataset,
+    decode: DecodeConfig,
+    evaluate: EvaluateConfig,
+    *,
+    history: int,
+    beams: int,
+    users: int,
+) -> list[dict]:
+    """`measure` of every mode on so many validation users, one at a time, prompts padded to the longest."""
+    chosen = held_out_users(dataset, "valid").choose(users, evaluate.seed)
+    batches = chosen.batches(dataset, history=history, buckets=(max(evaluate.buckets),), batch_size=1)
+    keys, repeats = user_keys(evaluate.seed, chosen.users), evaluate.latency_repeats
+    raised: list[str] = []
+    settings = [decoders.fitted(setting, raised.append) for setting in every_mode(beams, decode)]
+    print(*dict.fromkeys(raised), sep="\n", end="\n" if raised else "")
+    return [measure(decoders, setting, batches, keys, repeats=repeats) for setting in settings]
+
+
+def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys: Keys, *, repeats: int) -> dict:
+    """{"method", "mode", "score_norm", "K", "widths", "users", "rounds", "ms", "calls_ms", "overhead"}.
+
+    batches: prompts of one shape (`data.batches.prompt_batches`). ms: mean over batches of the median time of a whole
+    decode, tokens on the host to lists on the host. calls_ms: the same of the sum of its model calls, each timed alone,
+    all interleaved. overhead: ms / calls_ms.
+    """
+    built, own = decoders.build(setting), None if setting.mode == "strict" else keys
+    first, later = traced_calls(decoders, setting, prompt_of(batches[0], own))
+    params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
+    alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
+    medians(alone, repeats=1)  # compiles
+    rounds = [int(built(prompt_of(batch, own)).rounds) for batch in batches]
+    whole, calls = [], []
+    for batch, count in zip(batches, rounds, strict=True):
+        times = medians({"whole": functools.partial(run_once, built, batch, own), **alone}, repeats=repeats)
+        whole.append(times["whole"])
+        calls.append(sum(times[call] for call in calls_of(setting, count, first, later)))
+    return {
+        "method": setting.method,
+        "mode": setting.mode,
+        "score_norm": setting.score_norm,
+        "K": setting.beams,
+        "widths": list(setting.widths),
+        "users": len(batches),
+        "rounds": float(np.mean(rounds)),
+        "ms": 1e3 * float(np.mean(whole)),
+        "calls_ms": 1e3 * float(np.mean(calls)),
+        "overhead": float(np.sum(whole) / np.sum(calls)),
+    }

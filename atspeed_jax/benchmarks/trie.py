@@ -1,0 +1,142 @@
+"""What a trie of millions of items costs: to build, keep, save, load, and search a level of, beside a search without
+one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.decoding import beams as B
+from atspeed_jax.items.levels import LevelTrie
+from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, prefix_counts
+from atspeed_jax.items.trie_files import load_trie, save_trie
+from atspeed_jax.serving.timing import medians
+from atspeed_jax.utils.program_memory import peak_memory
+
+FIRST_CODE = 2  # after PAD and BOS, as in a catalogue
+
+
+@dataclasses.dataclass(frozen=True)
+class TrieBenchmark:
+    """length: codes per id; codes: of each level; beams, batch: of the step. repeats: timings of which the median
+    counts."""
+
+    length: int = 4
+    codes: int = 2048
+    beams: int = 20
+    batch: int = 8
+    repeats: int = 100
+    seed: int = 0
+
+    @property
+    def vocab(self) -> int:
+        return FIRST_CODE + self.length * self.codes
+
+
+def random_ids(config: TrieBenchmark, items: int) -> np.ndarray:
+    """[items, L] distinct sorted token rows, uniform over all ids. Raises ValueError if there are not so many ids."""
+    if items > config.codes**config.length // 2:
+        raise ValueError(f"{items} items: expected at most half of the {config.codes}^{config.length} ids there are")
+    rng = np.random.default_rng(config.seed)
+    numbers = np.unique(rng.integers(0, config.codes**config.length, items))
+    while len(numbers) < items:
+        more = rng.integers(0, config.codes**config.length, items - len(numbers))
+        numbers = np.unique(np.concatenate([numbers, more]))
+    ids = np.empty((items, config.length), np.int32)
+    for level in reversed(range(config.length)):
+        ids[:, level] = FIRST_CODE + level * config.codes + numbers % config.codes
+        numbers //= config.codes
+    return ids
+
+
+def measure_build(config: TrieBenchmark, items: int, directory: Path) -> dict:
+    """{"items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s"} of one size; its trie is left in
+    `directory`.
+
+    peak_gib: of this program so far, so measure each size in a process of its own. bytes_per_item: of the arrays,
+    padding included. load_s: with checksums, the arrays mapped into memory.
+    """
+    ids = random_ids(config, items)
+    nodes = prefix_counts(ids)
+    start = time.perf_counter()
+    trie = build_trie(ids, TrieCapacity.padded(nodes, (config.codes,) * config.length))
+    jax.block_until_ready(jax.tree.leaves(trie))
+    build = time.perf_counter() - start
+    peak = peak_memory() / 2**30
+    size = sum(array.size * array.dtype.itemsize for array in jax.tree.leaves(trie))
+    save, load = _seconds(lambda: save_trie(directory, trie)), _seconds(lambda: load_trie(directory))
+    kept = {"peak_gib": peak, "bytes_per_item": size / items, "save_s": save, "load_s": load}
+    return {"items": items, "build_s": build, **kept}
+
+
+def measure_steps(config: TrieBenchmark, directories: Sequence[Path]) -> list[dict]:
+    """{"step_us", "unconstrained_topk_us"} of the trie in each directory, all interleaved, so that a drift of the
+    machine hits all of them alike.
+
+    step_us: the K best children of K random nodes per user, scores over the vocabulary included, mean over levels
+    1..L-1; unconstrained_topk_us: the same among all codes of the level, without a trie. Both read the same logits, and
+    all sizes the same row width.
+    """
+    steps = {}
+    for number, directory in enumerate(directories):
+        for name, call in _steps(config, jax.device_put(load_trie(directory))).items():
+            steps[number, name] = functools.partial(_seconds, call)
+    medians(steps, repeats=1)  # compiles
+    times = medians(steps, repeats=config.repeats)
+    rows = [{} for _ in directories]
+    for (number, name), seconds in times.items():
+        rows[number][name] = 1e6 * seconds / (config.length - 1)
+    return rows
+
+
+def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:
+    """{name: a call to be timed, over levels 1..L-1}."""
+    shape, levels = (config.batch, config.beams), range(1, config.length)
+    rng = np.random.default_rng(config.seed)
+    logits = jnp.asarray(rng.normal(size=(*shape, config.vocab)), jnp.float32)
+    nodes = [int(rows[-1]) for rows in trie.row_start]  # of depth 1..L
+    none, valid = jnp.zeros((*shape, config.length), jnp.int32), jnp.ones(shape, bool)
+    beams = [
+        B.Beams(none, none, jnp.zeros(shape), jnp.asarray(rng.integers(0, nodes[level - 1], shape), jnp.int32), valid)
+        for level in levels
+    ]
+
+    @jax.jit
+    def constrained(trie, beams, logits):
+        return [
+            B.best(trie, level, parents, B.children_of(trie, level, parents, logits, "vocab"), config.beams)
+            for level, parents in zip(levels, beams, strict=True)
+        ]
+
+    free = LevelTrie(
+        tuple(FIRST_CODE + level * config.codes + jnp.arange(config.codes) for level in range(config.length))
+    )
+
+    @jax.jit
+    def unconstrained(beams, logits):
+        found = []
+        for level, parents in zip(levels, beams, strict=True):
+            start = FIRST_CODE + level * config.codes
+            log_prob = jax.nn.log_softmax(logits, -1)[..., start : start + config.codes]
+            code = jnp.broadcast_to(jnp.arange(config.codes), log_prob.shape)
+            children = B.Children(code, code + start, log_prob, jnp.ones(code.shape, bool))
+            found.append(B.best(free, level, parents, children, config.beams))
+        return found
+
+    return {
+        "step_us": functools.partial(constrained, trie, beams, logits),
+        "unconstrained_topk_us": functools.partial(unconstrained, beams, logits),
+    }
+
+
+def _seconds(call: Callable) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start

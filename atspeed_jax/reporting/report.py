@@ -1,0 +1,194 @@
+"""The report of a whole run: report.json for programs, report.md and plots for people.
+
+    report = {
+      "dataset":     {"name", "users", "items", "distinct_ids", "collisions"},
+      "quality":     {"target": habits, "popularity": habits, "covisitation": habits, "target_fingerprint": str},
+      "decoding":    [row, ...],            # keys in DECODING_KEYS
+      "environment": {"jax", "device", "cpu_count", "git"},
+    }
+
+habits is {"seen_kept": entry, "seen_removed": entry}; an entry is what quality.measure returns: {"recall@10": mean,
+"ndcg@10": mean, ..., "intervals": {...}, ...}. quality["differences"] may hold entries of metrics.compare in the same
+form, by name.
+A value that was not measured is None. Further keys are welcome everywhere.
+"""
+
+import math
+import os
+import subprocess
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
+from atspeed_jax.reporting import agreement, savings
+from atspeed_jax.reporting.plots import draw_plots
+from atspeed_jax.reporting.tables import markdown, plain, report_tables
+from atspeed_jax.utils.files import read_json, write_bytes, write_json, write_text
+
+DATASET_KEYS = ("name", "users", "items", "distinct_ids", "collisions")
+QUALITY_KEYS = ("recall@10", "ndcg@10")
+DECODING_KEYS = (
+    "method",
+    "drafter",
+    "mode",
+    "score_norm",
+    "K",
+    "widths",
+    "users",
+    "target_calls_mean",
+    "accept_steps_mean",
+    "one_call_share",
+    "acceptance_by_level",
+    "coverage_by_level",
+    "mismatched_users",
+    "near_tie_users",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "ws_vs_beam_search",
+    "users_per_s",
+    "target_fingerprint",
+)
+ENVIRONMENT_KEYS = ("jax", "device", "cpu_count", "git")
+METHODS = ("beam_search", "speculative")
+DRAFTERS = ("none", "draft", "popularity")
+LISTS = ("widths", "acceptance_by_level", "coverage_by_level")
+
+
+class ReportError(ValueError):
+    """A report that lacks a key or holds a value of the wrong kind."""
+
+
+def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> None:
+    """Writes report.json, report.md and the plots into `directory`, which is made if absent; each file whole or not.
+
+    curves: per training run its metric records, {"step": int, "split": "train" or "valid", "loss": float, ...}; keys
+    with "loss" in them are drawn. Raises ReportError, before anything is written, as validate_report does.
+    """
+    report = to_plain(report)
+    validate_report(report)
+    directory = Path(directory)
+    plots = draw_plots(report["decoding"], curves)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, (_, png) in plots.items():
+        write_bytes(directory / name, png)
+    pictures = [f"![{caption}]({name})\n" for name, (caption, _) in plots.items()]
+    body = [markdown(table) for table in report_tables(report)]
+    title = f"# Speculative beam search on {report['dataset']['name']}\n"
+    notes = "AS@K: accept steps, levels minus target calls. WS@K: speed-up in wall time at batch 1. –: not measured.\n"
+    words = ["## In words\n", *(f"- {sentence}" for sentence in in_words(report)), ""]
+    write_text(directory / "report.md", "\n".join([title, *body, *words, notes, *pictures]))
+    write_json(directory / "report.json", report)  # last: its presence means that the report is complete
+
+
+def read_report(directory: Path) -> dict:
+    """The report of a run. Raises ReportError if there is none, ValueError if it is damaged, or as validate_report."""
+    path = Path(directory) / "report.json"
+    if not path.is_file():
+        raise ReportError(f"there is no {path}; make it with python -m launch.evaluate")
+    report = read_json(path, "make it again with python -m launch.evaluate, which measures nothing twice")
+    validate_report(report)
+    return report
+
+
+def format_table(report: Mapping) -> str:
+    """The tables of the report and what follows from them (`in_words`) as text for a terminal. Raises ReportError as
+    validate_report does."""
+    report = to_plain(report)
+    validate_report(report)
+    words = (textwrap.fill(sentence, 118) for sentence in in_words(report))
+    return "\n".join([*(plain(table) for table in report_tables(report)), *words])
+
+
+def in_words(report: Mapping) -> list[str]:
+    """Sentences: what each drafter saves, and, below float32, whether speculation loses anything by it."""
+    return [*savings.in_words(report["decoding"]), *agreement.in_words(report["decoding"])]
+
+
+def validate_report(report: Mapping) -> None:
+    """Raises ReportError naming the first key that is missing or holds something unusable."""
+    _need(report, "report", ("dataset", "quality", "decoding", "environment"))
+    _need(report["dataset"], "report.dataset", DATASET_KEYS)
+    _need(report["environment"], "report.environment", ENVIRONMENT_KEYS)
+    quality = report["quality"]
+    _need(quality, "report.quality", (*QUALITY_METHODS, "target_fingerprint"))
+    for method in QUALITY_METHODS:
+        _need(quality[method], f"report.quality.{method}", HABITS)
+        for habit in HABITS:
+            _need(quality[method][habit], f"report.quality.{method}.{habit}", QUALITY_KEYS)
+    if not isinstance(report["decoding"], list | tuple):
+        raise ReportError(f"report.decoding is {report['decoding']!r}, expected a list of rows")
+    for number, row in enumerate(report["decoding"]):
+        _check_row(row, f"report.decoding[{number}]")
+    _check_finite(report, "report")
+
+
+def _need(value, path: str, keys: Sequence[str]) -> None:
+    if not isinstance(value, Mapping):
+        raise ReportError(f"{path} is {value!r}, expected a dict with {', '.join(keys)}")
+    for key in keys:
+        if key not in value:
+            raise ReportError(f"{path} lacks {key!r}; give it, as None if it was not measured")
+
+
+def _check_row(row, path: str) -> None:
+    _need(row, path, DECODING_KEYS)
+    for key, allowed in (("method", METHODS), ("drafter", DRAFTERS)):
+        if row[key] not in allowed:
+            raise ReportError(f"{path}.{key} is {row[key]!r}, expected one of {', '.join(allowed)}")
+    if not isinstance(row["K"], int) or row["K"] < 1:
+        raise ReportError(f"{path}.K is {row['K']!r}, expected a whole number of at least 1")
+    for key in LISTS:
+        if not isinstance(row[key], list | tuple | None):
+            raise ReportError(f"{path}.{key} is {row[key]!r}, expected a list or None")
+
+
+def _check_finite(value, path: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_finite(inner, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            _check_finite(inner, f"{path}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ReportError(f"{path} is {value}, expected a finite number, or None if it was not measured")
+
+
+def to_plain(value):
+    """`value` with NumPy and JAX scalars and arrays as numbers and lists, tuples as lists, and keys as text."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(inner) for inner in value]
+    return np.asarray(value).tolist() if isinstance(value, np.generic | np.ndarray | jax.Array) else value
+
+
+def environment() -> dict:
+    """Where the figures come from: versions, device, and git revision (None outside a repository)."""
+    devices = jax.devices()
+    return {
+        "jax": jax.__version__,
+        "device": devices[0].device_kind,
+        "device_count": len(devices),
+        "cpu_count": os.cpu_count(),
+        "git": git_revision(Path(__file__).parent),
+    }
+
+
+def git_revision(directory: Path) -> str | None:
+    """Commit of the repository that tracks `directory`, "-dirty" added if tracked files have changed; else None."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(directory), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+    try:
+        # An installed copy may lie inside some other repository (a .venv): that one's revision would mislead.
+        if not git("ls-files", "--", "."):
+            return None
+        return git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")
+    except (OSError, subprocess.SubprocessError):
+        return None

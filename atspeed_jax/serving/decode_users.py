@@ -1,0 +1,184 @@
+"""Decoding many users, and looking again at those to whom two decoders gave different lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Key
+
+from atspeed_jax.decoding.base import Prompt, Result, check_finite
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.filters import FilteredTrie, id_lists
+from atspeed_jax.serving.decoders import Decoders, Setting
+from atspeed_jax.serving.lists import differing
+from atspeed_jax.utils.distributed import gather
+
+Keys = Key[Array, " N"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """Lists and statistics of N users as NumPy arrays, in the users' order.
+
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid, `decoders.NO_ITEM` where no item has the codes; tokens
+    [N, K, L] these codes; score [N, K]; calls [N] target calls; given_up [N]: see `Result`; batch_rounds: target calls
+    of all batches together; batches: their number. seconds: spent on them, from tokens on the host to lists on the
+    host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode, None for plain beam
+    search.
+    """
+
+    ids: np.ndarray
+    tokens: np.ndarray
+    score: np.ndarray
+    calls: np.ndarray
+    given_up: np.ndarray
+    batch_rounds: int
+    batches: int
+    seconds: float
+    reached: np.ndarray | None
+    accepted: np.ndarray | None
+    coverage: np.ndarray | None
+
+    @property
+    def acceptance_by_level(self) -> list[float | None]:
+        """Share of the users who reached a level in round 1 that it was accepted for, None where nobody did."""
+        return _shares(self.accepted.sum(0), self.reached.sum(0))
+
+    @property
+    def coverage_by_level(self) -> list[float | None]:
+        """Mean coverage of a level over the users who reached it in round 1, None where nobody did."""
+        return _shares((self.coverage * self.reached).sum(0), self.reached.sum(0))
+
+    @property
+    def valid(self) -> np.ndarray:
+        """[N, K] bool: places that hold something."""
+        return self.ids != -1
+
+
+def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
+    """A batch of `data.batches.prompt_batches` on the device.
+
+    keys: one per user (`noise.user_keys`), for the modes that draw.
+    """
+    own = None if keys is None else keys[jnp.asarray(np.maximum(batch["row"], 0))]
+    return Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]), own)
+
+
+def decode_users(
+    decode: Callable[[Prompt], Result], batches: Iterable[dict], users: int, keys: Keys | None = None
+) -> Decoded:
+    """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories), and times it.
+
+    keys: see `prompt_of`. Raises DecodeError if a user's scores are not finite (`check_finite`).
+    """
+    rows, results, warm, seconds = [], [], set(), 0.0
+    for batch in batches:
+        if batch["tokens"].shape not in warm:  # the first batch of a shape would be timed with its compilation
+            warm.add(batch["tokens"].shape)
+            jax.block_until_ready(decode(prompt_of(batch, keys)))
+        start = time.perf_counter()
+        result = gather(decode(prompt_of(batch, keys)))
+        seconds += time.perf_counter() - start
+        real = batch["row"] >= 0
+        check_finite(result.faulty[real], batch["row"][real])
+        rows.append(batch["row"][real])
+        results.append((result, real))
+    order = np.concatenate(rows)
+    if sorted(order.tolist()) != list(range(users)):
+        raise ValueError(f"the batches hold rows {sorted(order.tolist())[:5]}..., expected each of 0..{users - 1} once")
+
+    def in_order(pick):
+        values = np.concatenate([pick(result)[real] for result, real in results])
+        placed = np.empty_like(values)
+        placed[order] = values
+        return placed
+
+    first = None if results[0][0].round_one is None else True
+    return Decoded(
+        ids=in_order(lambda r: np.where(r.valid, r.ids, -1)),
+        tokens=in_order(lambda r: r.tokens),
+        score=in_order(lambda r: r.score),
+        calls=in_order(lambda r: r.target_calls),
+        given_up=in_order(lambda r: r.given_up),
+        batch_rounds=int(sum(result.rounds for result, _ in results)),
+        batches=len(results),
+        seconds=seconds,
+        reached=first and in_order(lambda r: r.round_one.reached),
+        accepted=first and in_order(lambda r: r.round_one.accepted),
+        coverage=first and in_order(lambda r: r.round_one.coverage),
+    )
+
+
+def find_ids(
+    decoder_of: Callable[[dict], Callable[[Prompt], Result]], batches: Sequence[dict], names: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ids [N, K], -1 where invalid; scores [N, K]) of every row of the batches, where each has a decoder of its own.
+
+    names [N]: of the users. Raises DecodeError naming one whose scores are not finite.
+    """
+    found = []
+    for batch in batches:
+        result, real = gather(decoder_of(batch)(prompt_of(batch))), batch["row"] >= 0
+        check_finite(result.faulty[real], names[batch["row"][real]])
+        found.append((batch["row"][real], np.where(result.valid, result.ids, -1)[real], result.score[real]))
+    rows, ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(rows)
+    return ids[order], scores[order]
+
+
+def without_seen(
+    decoders: Decoders, setting: Setting, catalog: Catalog, seen: Sequence[np.ndarray]
+) -> Callable[[dict], Callable[[Prompt], Result]]:
+    """Batch -> the exact search over what its users have not seen, for `find_ids` (`FilteredTrie`).
+
+    seen: distinct items per row of all batches.
+    """
+    # A power of two: longer histories compile again only when they double.
+    capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
+
+    def decoder_of(batch: dict) -> Callable[[Prompt], Result]:
+        own = [seen[row] if row >= 0 else [] for row in batch["row"]]
+        trie = FilteredTrie(decoders.trie, id_lists(catalog, own, capacity, allow=False), allow=False)
+        return dataclasses.replace(decoders, trie=trie).build(setting)
+
+    return decoder_of
+
+
+def count_differences(
+    decoders: Decoders,
+    setting: Setting,
+    baseline: Setting,
+    a: Decoded,
+    b: Decoded,
+    batches: Sequence[dict],
+    keys: Keys | None = None,
+) -> tuple[int, int]:
+    """(mismatched users, near-tie users) between the decodes `a` of `setting` and `b` of `baseline`.
+
+    A user whose lists differ is decoded again by both in float64: equal there is a near tie (two batch shapes of one
+    model round differently), else a mismatch. Source: ALGORITHM section 5.
+    """
+    different = differing(a, b)
+    if not different.any():
+        return 0, 0
+    near = 0
+    with jax.enable_x64(True):
+        wide = decoders.in_float64()
+        first, second = wide.build(setting), wide.build(baseline)
+        for batch in batches:
+            for row in np.flatnonzero((batch["row"] >= 0) & different[batch["row"]]):
+                user = batch["row"][row]
+                one = [{"row": np.zeros(1, np.int32)} | {k: batch[k][row : row + 1] for k in ("tokens", "valid")}]
+                own = None if keys is None else keys[user : user + 1]
+                near += not differing(decode_users(first, one, 1, own), decode_users(second, one, 1, own)).any()
+    return int(different.sum()) - near, near
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
+    return [float(a / b) if b else None for a, b in zip(part, whole, strict=True)]

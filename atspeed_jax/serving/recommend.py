@@ -1,0 +1,119 @@
+"""Lists for many users, from a file of histories to a file of recommendations, in order, across interruptions.
+
+Input: see `serving.user_file`. Output: one JSON line {"user", "items", "scores"} per user, in the input's order
+(compressed if it is named *.gz), or parquet with these columns; see `serving.list_file`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from tqdm import tqdm
+
+from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.numbering import count_from_one
+from atspeed_jax.items.filters import unseen_items
+from atspeed_jax.serving.decode_users import find_ids, without_seen
+from atspeed_jax.serving.decoders import Decoders, Setting
+from atspeed_jax.serving.list_file import Output, RecommendError, finish, resume, written
+from atspeed_jax.serving.user_file import FROM_ZERO, User
+from atspeed_jax.utils import files
+from atspeed_jax.utils.distributed import barrier, is_writer
+
+NUMBERED = 1000  # users by whom it is judged whether items are numbered from 0
+
+Lists = Callable[[list[User]], tuple[np.ndarray, np.ndarray]]
+
+
+def lists_of(
+    decoders: Decoders,
+    setting: Setting,
+    dataset: Dataset,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    batch_size: int,
+    exclude_seen: bool,
+) -> Lists:
+    """Users -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
+
+    exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`). Raises
+    DecodeError for a setting that cannot work, and naming the user, from the lists where scores are not finite.
+    It is said if the first users' items seem to be numbered from 1.
+    """
+    catalog = dataset.catalog
+    items_sorted, offsets = catalog.items_by_id(dataset.popularity)
+    decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
+    asked = False
+
+    def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal asked
+        if not asked and is_writer() and count_from_one(dataset, [user.items for user in users[:NUMBERED]]):
+            tqdm.write(f"note: these are histories of {dataset.name} with each number one too high: {FROM_ZERO}")
+        asked = True
+        histories, names = [user.items for user in users], np.array([user.user for user in users], object)
+        batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
+        seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
+        decoder_of = without_seen(decoders, setting, catalog, seen) if exclude_seen else lambda batch: decode_all
+        return _items_of(*find_ids(decoder_of, batches, names), seen)
+
+    def _items_of(ids, scores, seen):
+        items = unseen_items(ids, seen, items_sorted, offsets)
+        place = (ids[:, None] == np.where(items >= 0, catalog.id_of_item[items], -2)[:, :, None]).argmax(2)
+        return items, np.where(items >= 0, np.take_along_axis(scores, place, 1), -np.inf)
+
+    return lists
+
+
+def recommend(
+    users: Iterable[User], lists: Lists, output: Output, *, chunk: int, fingerprint: str, progress: tqdm
+) -> int:
+    """Writes one line per user, or parquet row if it is named *.parquet, to `output`; returns how many users it has.
+
+    chunk: users decoded and written at a time. fingerprint: of whatever else decides the lists. progress: told of users
+    as they are written; those of an earlier run do not count for its speed. Raises RecommendError if the partial file
+    was made from other histories or another fingerprint; nothing is overwritten.
+    """
+    if is_writer():
+        resume(output, fingerprint)
+    barrier("what is already written")
+    users, made_from = iter(users), json.loads(output.claim.read_text("utf-8"))
+    digest, count = hashlib.sha256(), made_from["users"]
+    _add(digest, itertools.islice(users, count))
+    if digest.hexdigest() != made_from["histories"]:
+        raise RecommendError(
+            f"{output.partial} has lists of {count} users with whom, and whose histories, the input does not begin: "
+            "give the --input it was made from, delete it, or choose another --output"
+        )
+    progress.update(count)
+    progress.initial = count
+    while group := list(itertools.islice(users, chunk)):
+        found = zip(group, *lists(group), strict=True)
+        count += len(group)
+        _add(digest, group)
+        with written(output.partial):
+            files.append_text(output.partial, "".join(_line(*one) for one in found))
+            files.write_json(output.claim, made_from | {"users": count, "histories": digest.hexdigest()})
+        progress.update(len(group))
+    if is_writer():
+        with written(output.path):
+            finish(output, chunk)
+    barrier("the finished file")  # a long conversion would outlast the wait of processes that end
+    return count
+
+
+def _add(digest, users: Iterable[User]) -> None:
+    """Adds users and their histories, in order, to a hash of hashlib."""
+    for user in users:
+        digest.update(json.dumps([user.user, user.items.tolist()]).encode())
+
+
+def _line(user: User, items: np.ndarray, scores: np.ndarray) -> str:
+    """items, scores: one user's row of `Lists`."""
+    shown = np.round(scores[items >= 0].astype(float), 5).tolist()
+    return json.dumps({"user": user.user, "items": items[items >= 0].tolist(), "scores": shown}) + "\n"

@@ -1,0 +1,53 @@
+"""Time per list, measured side by side in one run.
+
+A time is from token ids on the host to lists on the host, after a warm-up of the same shape. Decoders are interleaved,
+so that a drift of the machine hits all of them alike; read ratios, not milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.serving.decode_users import Keys, prompt_of
+from atspeed_jax.utils.distributed import gather
+
+Decode = Callable[[Prompt], Result]
+
+
+def run_once(decode: Decode, batch: dict, keys: Keys | None = None) -> float:
+    """Seconds of one decode of a batch, from NumPy tokens to NumPy lists. keys: see `prompt_of`."""
+    start = time.perf_counter()
+    result = decode(prompt_of(batch, keys))
+    gather((result.ids, result.score, result.valid))
+    return time.perf_counter() - start
+
+
+def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, np.ndarray]:
+    """Milliseconds of each batch (of one user, for latency at batch 1), the median of `repeats`, per decoder: {name:
+    [batches]}."""
+    _warm_up(decoders, batches)
+    times = {name: np.zeros(len(batches)) for name in decoders}
+    for number, batch in enumerate(batches):
+        runs = {name: functools.partial(run_once, decode, batch) for name, decode in decoders.items()}
+        for name, seconds in medians(runs, repeats=repeats).items():
+            times[name][number] = 1e3 * seconds
+    return times
+
+
+def medians(runs: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, float]:
+    """Median of what each run returns (its own seconds), the runs interleaved."""
+    rounds = [{name: run() for name, run in runs.items()} for _ in range(repeats)]
+    return {name: statistics.median(one[name] for one in rounds) for name in runs}
+
+
+def _warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:
+    """Compiles every decoder for every batch shape."""
+    for shape in {batch["tokens"].shape: batch for batch in batches}.values():
+        for decode in decoders.values():
+            run_once(decode, shape)

@@ -1,0 +1,215 @@
+"""Self-tuning: which way to decode is fastest on this hardware, per K and batch size.
+
+Every setting of a grid, and plain beam search, decodes the same batches of validation users, so acceptance is what it
+is and every time is of a whole list. Test users are never read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.users import held_out_users
+from atspeed_jax.decoding.base import DecodeError, ScoreNorm, SearchConfig
+from atspeed_jax.serving import timing
+from atspeed_jax.serving.decode_users import decode_users
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.utils.files import read_json
+from atspeed_jax.utils.program_memory import forget_programs
+from atspeed_jax.utils.ranges import (
+    BatchSize,
+    Beams,
+    Nodes,
+    Range,
+    Repeats,
+    Samples,
+    Seed,
+    Users,
+    check_each_once,
+    check_ranges,
+)
+
+SAFE = 0.97  # the lower bound of the ratio to plain beam search that a choice needs
+NEAR = 0.03  # a choice that is slower than the fastest setting by a larger share is timed again beside it
+AGAIN = 3  # times at most
+
+
+class TuneError(ValueError):
+    """What cannot be tuned, or a table that does not have what is asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneConfig:
+    """beams: K; batch_sizes; widths, drafters, budgets (None: all nodes are read), row_shares: the grid. batches: at
+    least so many batches of validation users per batch size, and at least `users` users. hopeless: a setting that takes
+    so many times the best one's time in a first pass is timed no more. repeats: timings of a batch of which the median
+    counts. samples: of the bootstrap over batches."""
+
+    beams: tuple[Beams, ...]
+    batch_sizes: tuple[BatchSize, ...]
+    widths: tuple[Widths, ...]
+    drafters: tuple[DrafterName, ...]
+    budgets: tuple[Nodes | None, ...]
+    row_shares: tuple[BatchSize, ...] = (SearchConfig.row_share,)
+    batches: Annotated[int, Range(1, 1_000_000)] = 10
+    users: Users = 100
+    hopeless: Annotated[float, Range(1, 1e9)] = 1.5
+    repeats: Repeats = 3
+    samples: Samples = 2000
+    seed: Seed = 0
+
+    def __post_init__(self):
+        check_ranges(self)
+        check_each_once(self, "beams", "batch_sizes", "widths", "drafters", "budgets", "row_shares")
+        if stray := set(self.drafters) - {"draft", "popularity"}:
+            raise TuneError(f"drafter {min(stray)!r}: expected 'draft' or 'popularity'; beam search is always measured")
+
+
+def parse_widths(text: str) -> Widths:
+    """ "all,64,96" -> ("all", 64, 96). Raises TuneError for anything else."""
+    try:
+        return tuple("all" if part == "all" else int(part) for part in text.split(","))
+    except ValueError:
+        raise TuneError(f"widths {text!r}: expected ints or 'all' with commas between, such as all,64,96") from None
+
+
+def grid(
+    config: TuneConfig, decode: DecodeConfig, decoders: Decoders, beams: int, say: Callable[[str], None]
+) -> list[Setting]:
+    """Plain beam search, and every setting that can work for this K (a width or budget below K cannot: `say` why); of
+    the run's own widths, if they are among them, those that this K needs."""
+    settings = [plain(beams, decode.score_norm)]
+    own = decoders.fitted(speculative("draft", beams, decode), say).widths
+    every = dict.fromkeys(own if widths == decode.widths else widths for widths in config.widths)
+    for drafter, widths, budget, share in itertools.product(config.drafters, every, config.budgets, config.row_shares):
+        setting = speculative(drafter, beams, dataclasses.replace(decode, widths=widths, budget=budget))
+        setting = dataclasses.replace(setting, row_share=share)
+        try:
+            decoders.build(setting)
+        except DecodeError as error:
+            say(f"left out: {error}")
+        else:
+            settings.append(setting)
+    return settings
+
+
+def tune(
+    decoders: Decoders,
+    dataset: Dataset,
+    decode: DecodeConfig,
+    config: TuneConfig,
+    *,
+    history: int,
+    buckets: tuple[int, ...],
+    say: Callable[[str], None],
+) -> list[dict]:
+    """One row per K and batch size: {"K", "batch", "choice": label, "slower_than_best", "settings": [{"label",
+    "setting", "target_calls", "one_call_share", "time_ms", "ratio", "ratio_low"}]}.
+
+    time_ms: mean over batches of the median time of a batch; ratio: plain beam search's time by it, median over
+    batches; ratio_low: its lower 95 % bound. A setting that was hopeless in the first pass has ratio_low None.
+    slower_than_best: see `settle`. buckets: prompt lengths in items. gamma and score norm are `decode`'s.
+    """
+    everyone = held_out_users(dataset, "valid")
+    rows = []
+    for batch_size in config.batch_sizes:
+        users = everyone.choose(max(config.users, config.batches * batch_size), config.seed)
+        batches = users.batches(dataset, history=history, buckets=buckets, batch_size=batch_size)
+        for beams in config.beams:
+            say(f"K={beams}, batch {batch_size}: {len(users.users)} users in {len(batches)} batches")
+            settings = {setting.label: setting for setting in grid(config, decode, decoders, beams, say)}
+            rows.append({"K": beams, "batch": batch_size} | _measure(decoders, settings, batches, config))
+    return rows
+
+
+def _measure(decoders: Decoders, settings: Mapping[str, Setting], batches: Sequence[dict], config: TuneConfig) -> dict:
+    forget_programs()
+    users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
+    built = {label: decoders.build(setting) for label, setting in settings.items()}
+    first = {label: decode_users(decode, batches, users) for label, decode in built.items()}
+    alone = next(iter(settings))
+    limit = config.hopeless * min(decoded.seconds for decoded in first.values())
+    kept = {label: built[label] for label in settings if label == alone or first[label].seconds <= limit}
+    times = timing.latencies(kept, batches, repeats=config.repeats)
+
+    def time_again(labels: Sequence[str]) -> dict[str, np.ndarray]:
+        return timing.latencies({label: kept[label] for label in labels}, batches, repeats=3 * config.repeats)
+
+    settled, choice, slower = settle(times, alone, config, time_again)
+    rows = []
+    for label, setting in settings.items():
+        together = settled if label in settled else times  # a ratio is of times measured side by side
+        decoded, own = first[label], together.get(label)
+        rows.append(
+            {
+                "label": label,
+                "setting": dataclasses.asdict(setting),
+                "target_calls": float(decoded.calls.mean()),
+                "one_call_share": float((decoded.calls == 1).mean()),
+                "time_ms": 1e3 * decoded.seconds / len(batches) if own is None else float(own.mean()),
+                "ratio": None if own is None else float(np.median(together[alone] / own)),
+                "ratio_low": None if own is None else ratio_bound(together[alone], own, config),
+            }
+        )
+    return {"choice": choice, "slower_than_best": slower, "settings": rows}
+
+
+def ratio_bound(alone: np.ndarray, own: np.ndarray, config: TuneConfig) -> float:
+    """Lower 95 % bound (bootstrap over batches) of the median of plain beam search's time by the setting's own."""
+    ratios = alone / own
+    drawn = np.random.default_rng(config.seed).integers(len(ratios), size=(config.samples, len(ratios)))
+    return float(np.percentile(np.median(ratios[drawn], 1), 2.5))
+
+
+def choose(times: Mapping[str, np.ndarray], alone: str, config: TuneConfig) -> str:
+    """The setting of the least mean time among those that are surely not slower than plain beam search, or that one."""
+    safe = [label for label in times if label == alone or ratio_bound(times[alone], times[label], config) >= SAFE]
+    return min(safe, key=lambda label: times[label].mean())
+
+
+def settle(
+    times: Mapping[str, np.ndarray],
+    alone: str,
+    config: TuneConfig,
+    time_again: Callable[[Sequence[str]], Mapping[str, np.ndarray]],
+) -> tuple[Mapping[str, np.ndarray], str, float]:
+    """(times it was decided by, choice, its mean time by that of the fastest setting, less 1).
+
+    A setting that was faster, but not surely faster than plain beam search, may have been lucky: where the choice comes
+    out slower by more than NEAR, `time_again` times it, plain beam search and whatever was faster, side by side.
+    """
+    for left in reversed(range(AGAIN + 1)):
+        choice = choose(times, alone, config)
+        mean = {label: own.mean() for label, own in times.items()}
+        slower = float(mean[choice] / min(mean.values()) - 1)
+        if slower <= NEAR or not left:
+            break
+        times = time_again([label for label in times if label == alone or mean[label] <= mean[choice]])
+    return times, choice, slower
+
+
+def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm) -> Setting:
+    """The choice for K = `beams` in the tuned.json that `launch.tune_decoder` wrote, at the batch size nearest to
+    `batch`.
+
+    Raises TuneError if there is no such file, K or norm, naming what there is.
+    """
+    path = directory / "tuned.json"
+    if not path.is_file():
+        raise TuneError(f"there is no {path}; make it with python -m launch.tune_decoder")
+    table = read_json(path, "delete it and tune again", {"score_norm": str, "rows": list})
+    if table["score_norm"] != score_norm:
+        raise TuneError(f"{path} was made for score_norm={table['score_norm']!r}, not {score_norm!r}; tune again")
+    rows = [row for row in table["rows"] if row["K"] == beams]
+    if not rows:
+        known = sorted({row["K"] for row in table["rows"]})
+        raise TuneError(f"{path} has no K={beams}, only {known}; tune again with --beams={beams}")
+    row = min(rows, key=lambda row: (abs(row["batch"] - batch), row["batch"]))
+    found = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
+    return Setting(**found | {"widths": tuple(found["widths"])})

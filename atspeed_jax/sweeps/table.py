@@ -1,0 +1,81 @@
+"""What a sweep of training runs shows: rows of `modes.ModeTable` per run, mean and deviation over seeds, differences
+in pairs of users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from atspeed_jax.evaluation import metrics
+from atspeed_jax.reporting.tables import ABSENT, Table, widths_label
+
+WAY = ("K", "mode", "constraint", "score_norm", "widths")  # what tells one way to decode from another
+
+
+def sweep_row(run: str, objective: str, seed: int, target_fingerprint: str, row: Mapping) -> dict:
+    """A row of sweep.json from a speculative row of one run's modes. calls_by_user [users]: mean over the draws."""
+    k = row["K"]
+    taken = (*WAY, "users", "target_calls_mean", "coverage_by_level", "calls_by_user", "overlap_with_exact")
+    quality = {f"{name}@K": row["quality"][f"{name}@{k}"] for name in ("recall", "ndcg")}
+    found = {"run": run, "objective": objective, "seed": seed, "target_fingerprint": target_fingerprint}
+    return found | {name: row[name] for name in taken} | quality
+
+
+def by_way(rows: Sequence[Mapping]) -> dict[tuple, list[Mapping]]:
+    """Rows that decode alike, in the order they come."""
+    ways: dict[tuple, list[Mapping]] = {}
+    for row in rows:
+        key = tuple(tuple(row[name]) if name == "widths" else row[name] for name in WAY)
+        ways.setdefault((*key, row["users"]), []).append(row)
+    return ways
+
+
+def sweep_table(rows: Sequence[Mapping]) -> Table:
+    """Mean and, of several seeds, standard deviation of each run's figures, fewest target calls first."""
+    header = ["run", "objective", "mode", "constraint", "norm", "K", "widths", "users", "seeds"]
+    header += ["target calls", "coverage by level", "Recall@K", "NDCG@K"]
+    cells = []
+    for (k, mode, constraint, norm, widths, users), alike in by_way(rows).items():
+        runs: dict[str, list[Mapping]] = {}
+        for row in alike:
+            runs.setdefault(row["run"], []).append(row)
+        for run, own in sorted(runs.items(), key=lambda item: np.mean([r["target_calls_mean"] for r in item[1]])):
+            shares = zip(*(row["coverage_by_level"] for row in own), strict=True)
+            means = [np.mean([share for share in level if share is not None] or [np.nan]) for level in shares]
+            cells.append([
+                run, own[0]["objective"], mode, constraint, norm, str(k), widths_label(widths), str(users),
+                str(len(own)),
+                _spread([row["target_calls_mean"] for row in own], 3),
+                " / ".join(f"{mean:.2f}" for mean in means),
+                *(_spread([row[name] for row in own], 4) for name in ("recall@K", "ndcg@K")),
+            ])  # fmt: skip
+    return Table("Runs side by side, mean ± deviation over seeds", header, cells)
+
+
+def pairs_table(rows: Sequence[Mapping], reference: str, *, samples: int, seed: int) -> Table:
+    """Target calls of every run minus those of the run `reference`, over the same users, for each seed both have.
+
+    Cells are "mean [low, high]", the 95 % interval over users (`metrics.paired_difference`).
+    """
+    seeds = sorted({row["seed"] for row in rows})
+    header = ["run", "mode", "constraint", "norm", "K", "widths", *(f"seed {number}" for number in seeds)]
+    cells = []
+    for (k, mode, constraint, norm, widths, _), alike in by_way(rows).items():
+        calls = {(row["run"], row["seed"]): np.array(row["calls_by_user"]) for row in alike}
+        for run in dict.fromkeys(row["run"] for row in alike if row["run"] != reference):
+            differences = []
+            for number in seeds:
+                pair = calls.get((run, number)), calls.get((reference, number))
+                if pair[0] is None or pair[1] is None:
+                    differences.append(ABSENT)
+                    continue
+                found = metrics.paired_difference(*pair, samples=samples, seed=seed)
+                differences.append(f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+            cells.append([run, mode, constraint, norm, str(k), widths_label(widths), *differences])
+    return Table(f"Target calls minus those of {reference}, paired by user [95 % interval]", header, cells)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"

@@ -1,0 +1,45 @@
+"""The same loss and gradient with copies of the prompt and with a tree, and the rows of the benchmark."""
+
+import jax
+import numpy as np
+import pytest
+
+from atspeed_jax.alignment.align import align_loss
+from atspeed_jax.alignment.teacher import alignment_batches, load_teacher
+from atspeed_jax.benchmarks import alignment as benchmark
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def world(small_run):
+    run, c = small_run.run, small_run.run.config
+    teacher = load_teacher(small_run.workdir / "teacher", fingerprint=run.stage_fingerprint("teacher"))
+    shape = {"history": c.data.history, "buckets": (4,), "batch_size": 8, "seed": 0}
+    batches = alignment_batches(run.dataset, run.trie, teacher, prompts=c.teacher.prompts, **shape)
+    return run.draft_model, run.draft_params, run.tree_context, [batches[0], batches[1]]
+
+
+def test_loss_and_gradient_are_the_same(world):
+    model, params, context, batches = world
+    batch = {name: x for name, x in batches[0].items() if name != "log_probs"}
+    assert (batch["list"] >= 0).any()
+    copies = jax.jit(jax.value_and_grad(lambda p: benchmark.copies_loss(model, p, context, batch)))(params)
+    tree = jax.jit(
+        jax.value_and_grad(lambda p: align_loss(benchmark.SEQ_KD, model, model, p, p, context, batch, None)[0])
+    )(params)
+    np.testing.assert_allclose(copies[0], tree[0], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), copies[1], tree[1])
+
+
+def test_rows(world):
+    copies, tree = benchmark.alignment_steps(*world, repeats=1)
+    assert (copies["way"], tree["way"]) == ("copies", "tree") and copies["ratio"] == copies["memory_ratio"] == 1
+    assert tree["samples_per_s"] > 0 and tree["ratio"] > 0 and tree["temporary_mib"] > 0
+    assert tree["batch"] == 8 and tree["prompt"] == 13 and tree["beams"] == 10
+
+
+def test_losses_that_differ_are_not_compared(world, monkeypatch):
+    monkeypatch.setattr(benchmark, "copies_loss", lambda *_: 7.0 + 0 * jax.tree.leaves(world[1])[0].sum())
+    with pytest.raises(ValueError, match="the losses differ, 7.0 with copies"):
+        benchmark.alignment_steps(*world, repeats=1)

@@ -1,0 +1,214 @@
+"""A batch job's file: the lists of evaluation, in order, once each, whatever interrupts it."""
+
+import dataclasses
+import io
+import json
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tqdm import tqdm
+
+from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.decoding.base import DecodeError
+from atspeed_jax.serving.decode_users import decode_users
+from atspeed_jax.serving.decoders import plain, speculative
+from atspeed_jax.serving.list_file import RecommendError, claimed_output
+from atspeed_jax.serving.recommend import lists_of, recommend
+from atspeed_jax.serving.user_file import User, UserFileError
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def stand_in(users):
+    """Two places per user, the second empty for an even sum."""
+    sums = np.array([int(np.sum(user.items)) for user in users])
+    return np.stack([sums, np.where(sums % 2, sums + 1, -1)], 1), np.stack([-sums / 4, -sums / 2], 1)
+
+
+def line_of(user: User) -> dict:
+    (items, scores), found = (row[0] for row in stand_in([user])), 1 + int(np.sum(user.items)) % 2
+    return {"user": user.user, "items": items[:found].tolist(), "scores": scores[:found].tolist()}
+
+
+class Told(tqdm):
+    """A bar that nobody sees, and what it is told."""
+
+    def __init__(self):
+        super().__init__(file=io.StringIO())
+        self.told = []
+
+    def update(self, n=1):
+        self.told.append(n)
+        return super().update(n)
+
+
+QUIET = tqdm(disable=True)
+USERS = [User(f"u{n}", np.arange(n % 5)) for n in range(11)]
+
+
+def write(users, lists, path, *, chunk=4, fingerprint="a", progress=QUIET) -> int:
+    with claimed_output(path) as output:
+        return recommend(users, lists, output, chunk=chunk, fingerprint=fingerprint, progress=progress)
+
+
+def read(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_one_line_per_user_in_order(tmp_path):
+    with Told() as bar:
+        assert write(USERS, stand_in, tmp_path / "r.jsonl", progress=bar) == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+    assert (bar.initial, bar.told) == (0, [0, 4, 4, 3]) and [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.parametrize("chunk", [4, 11, 50])
+def test_parquet_holds_what_the_lines_hold(tmp_path, chunk):
+    how = {"chunk": chunk}
+    assert write(USERS, stand_in, tmp_path / "r.parquet", **how) == 11
+    assert pq.read_table(tmp_path / "r.parquet").to_pylist() == [line_of(user) for user in USERS]
+    assert write([], stand_in, tmp_path / "none.parquet", **how) == 0
+    assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
+    mixed = [User(1, np.arange(2)), User("x", np.arange(2))]
+    with pytest.raises(
+        RecommendError, match="m.parquet: these users cannot share a par.* take the lines from .*m.parquet.part"
+    ):
+        write(mixed, stand_in, tmp_path / "m.parquet", **how)
+    names = {path.name for path in tmp_path.iterdir()} - {".m.parquet.partial"}
+    assert names == {"r.parquet", "none.parquet", "m.parquet.partial", "m.parquet.partial.json"}
+    assert write(mixed[:1], stand_in, tmp_path / "r.jsonl") == 1
+
+
+@pytest.mark.parametrize("torn", ["", '{"user": "u4", "it', '{"user": "u4"}\n{"user": "u5", '])
+def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
+    calls = []
+
+    def dies(users):
+        calls.append(len(users))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return stand_in(users)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(USERS, dies, tmp_path / "r.jsonl")
+    assert not (tmp_path / "r.jsonl").exists()
+    with open(tmp_path / "r.jsonl.partial", "a") as file:
+        file.write(torn)  # what a kill in the middle of a write leaves
+    with Told() as bar:
+        assert write(USERS, dies, tmp_path / "r.jsonl", progress=bar) == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+    assert calls == [4, 4, 4, 3]  # nobody of the first chunk again
+    assert (bar.initial, bar.told) == (4, [4, 4, 3])  # whose users say nothing of the time that is left
+
+
+def test_nothing_is_mixed_or_overwritten(tmp_path):
+    (tmp_path / "r.jsonl").write_text("precious")
+    with pytest.raises(RecommendError, match="r.jsonl exists; choose another"):
+        write(USERS, stand_in, tmp_path / "r.jsonl")
+
+    def dies(users):
+        if len(users) < 4:
+            raise KeyboardInterrupt
+        return stand_in(users)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(USERS, dies, tmp_path / "s.jsonl")
+    with pytest.raises(RecommendError, match="begun with another model"):
+        write(USERS, stand_in, tmp_path / "s.jsonl", fingerprint="b")
+    grown = [dataclasses.replace(USERS[0], items=np.arange(9)), *USERS[1:]]  # the same users, one with a newer history
+    for other in (USERS[1:], USERS[:3], grown):
+        with pytest.raises(RecommendError, match="lists of 8 users with whom, and whose histories, the inp"):
+            write(other, stand_in, tmp_path / "s.jsonl")
+    assert (tmp_path / "r.jsonl").read_text() == "precious" and len(read(tmp_path / "s.jsonl.partial")) == 8
+    lines = (tmp_path / "s.jsonl.partial").read_text().splitlines(keepends=True)
+    (tmp_path / "s.jsonl.partial").write_text("".join(lines[:5]))
+    with pytest.raises(RecommendError, match="s.jsonl.partial has 5 lines, where s.jsonl.partial.json counts 8"):
+        write(USERS, stand_in, tmp_path / "s.jsonl")
+
+
+@pytest.mark.parametrize("broken", ["atspeed_jax.utils.files.append_text", "atspeed_jax.serving.recommend.finish"])
+def test_a_full_disk_ends_in_one_clear_error_and_the_next_run_goes_on(tmp_path, monkeypatch, broken):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(broken, full)
+        with pytest.raises(RecommendError, match="cannot be written .*No space left.* run again, it goes on"):
+            write(USERS, stand_in, tmp_path / "r.jsonl")
+    assert write(USERS, stand_in, tmp_path / "r.jsonl") == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+
+
+def test_a_stream_that_is_refused_keeps_what_is_done_and_goes_on_when_it_is_given_again(tmp_path):
+    """A stream cannot be checked beforehand, nor asked how much of it was read."""
+
+    def refused_at(place):
+        yield from USERS[:place]
+        raise UserFileError("bad line")
+
+    for place, left in ((3, set()), (9, {"r.jsonl.partial", "r.jsonl.partial.json"})):  # of the first chunk, the third
+        with pytest.raises(UserFileError, match="bad line"):
+            write(refused_at(place), stand_in, tmp_path / "r.jsonl")
+        assert {path.name for path in tmp_path.iterdir()} == left
+    with pytest.raises(RecommendError, match="lists of 8 users with whom, and whose histories, the input does not"):
+        write(iter(USERS[1:]), stand_in, tmp_path / "r.jsonl")
+    asked = []
+    assert write(iter(USERS), lambda users: asked.extend(users) or stand_in(users), tmp_path / "r.jsonl") == 11
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS] and len(asked) == 3
+
+
+def test_processes_wait_for_the_finished_file(tmp_path, monkeypatch):
+    output, finished = tmp_path / "r.parquet", []
+    monkeypatch.setattr("atspeed_jax.serving.recommend.barrier", lambda _: finished.append(output.exists()))
+    write(USERS, stand_in, output)
+    assert finished == [False, True]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("drafter", ["none", "draft"])
+def test_lists_are_those_of_the_decoder(small_run, capsys, drafter, exclude_seen):
+    run, dataset = small_run.run, small_run.run.dataset
+    config, catalog = run.config, run.dataset.catalog
+    beams = 6
+    setting = plain(beams, "vocab") if drafter == "none" else speculative("draft", beams, config.decode)
+    shapes = {"history": config.data.history, "buckets": config.evaluate.buckets, "batch_size": 8}
+    decoders = run.decoders(run.draft_params)
+    histories = [dataset.history(user, "test") for user in range(13)] + [np.zeros(0, np.int64)]
+    users = [User(f"u{row}", items) for row, items in enumerate(histories)]
+    lists = lists_of(decoders, setting, dataset, **shapes, exclude_seen=exclude_seen)
+    items, scores = lists(users)
+    assert not capsys.readouterr().out
+    assert items.shape == scores.shape == (14, beams)
+    whole = plain(len(catalog.ids), "vocab")  # every id there is, with its score
+    every = decode_users(decoders.build(whole), prompt_batches(catalog, histories, **shapes), len(histories))
+    for row, history in enumerate(histories):
+        score = dict(zip(every.ids[row].tolist(), every.score[row].tolist(), strict=True))
+        for item, value in zip(items[row], scores[row], strict=True):
+            assert value == pytest.approx(score[catalog.id_of_item[item]], abs=1e-4)
+        assert len(set(items[row].tolist())) == beams and (np.diff(scores[row]) <= 1e-5).all()
+        assert not exclude_seen or not set(items[row]) & set(history.tolist())
+
+
+def test_numbers_that_count_from_one_are_noticed(small_run, capsys):
+    run = small_run.run
+    shapes = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": 8}
+    lists = lists_of(run.decoders(None), plain(6, "vocab"), run.dataset, **shapes, exclude_seen=False)
+    last = run.dataset.catalog.items - 1
+    users = [User(user, np.minimum(run.dataset.history(user, "test") + 1, last)) for user in range(13)]
+    for said in ("note: these are histories of synthetic with each number one too high: item numbers count from 0", ""):
+        lists(users)  # once, not for every part
+        out = capsys.readouterr().out
+        assert out.startswith(said) and bool(out) == bool(said)
+
+
+def test_scores_that_are_no_numbers_name_the_user(small_run):
+    """By the name in the input, not by the place in a batch."""
+    run = small_run.run
+    broken = jax.tree.map(lambda x: x * np.nan, run.target_params)
+    decoders = dataclasses.replace(run.decoders(None), target_params=broken)
+    shapes = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": 2}
+    lists = lists_of(decoders, plain(4, "vocab"), run.dataset, **shapes, exclude_seen=False)
+    with pytest.raises(DecodeError, match="user anna: scores of level 1 are not finite"):
+        lists([User("anna", np.arange(3))])

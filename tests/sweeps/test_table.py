@@ -1,0 +1,46 @@
+"""Tables of a sweep, by hand."""
+
+from atspeed_jax.sweeps.table import pairs_table, sweep_row, sweep_table
+
+
+def row(run, seed, calls, **changes):
+    made = {
+        "K": 20,
+        "mode": "strict",
+        "constraint": "trie",
+        "score_norm": "vocab",
+        "widths": ["all", 96],
+        "users": 3,
+        "target_calls_mean": sum(calls) / 3,
+        "coverage_by_level": [1.0, 0.5],
+        "calls_by_user": calls,
+        "overlap_with_exact": 1.0,
+        "quality": {"recall@20": 0.25, "ndcg@20": 0.125},
+    } | changes
+    return sweep_row(run, "tree_kd", seed, "abc", made)
+
+
+ROWS = [
+    row("slow", 0, [2, 2, 2]),
+    row("fast", 0, [1, 1, 1]),
+    row("fast", 1, [1, 1, 2.5], coverage_by_level=[1.0, None]),
+    row("fast", 0, [3, 3, 3], K=5, quality={"recall@5": 0.5, "ndcg@5": 0.5}),
+]
+
+
+def test_runs_side_by_side():
+    table = sweep_table(ROWS)
+    assert [cells[0] for cells in table.rows] == ["fast", "slow", "fast"], "fewest calls first, each way by itself"
+    assert {len(cells) for cells in table.rows} == {len(table.header)}
+    named = dict(zip(table.header, table.rows[0], strict=True))
+    assert named["target calls"] == "1.250 ± 0.354" and named["seeds"] == "2"
+    assert named["coverage by level"] == "1.00 / 0.50" and named["Recall@K"] == "0.2500 ± 0.0000"
+    assert dict(zip(table.header, table.rows[1], strict=True))["target calls"] == "2.000"
+
+
+def test_pairs_of_users():
+    table = pairs_table(ROWS, "slow", samples=100, seed=0)
+    first, second = table.rows
+    assert table.header[-2:] == ["seed 0", "seed 1"]
+    assert first[0] == "fast" and first[-2] == "-1.000 [-1.000, -1.000]" and first[-1] == "–"
+    assert second[4] == "5" and second[-2:] == ["–", "–"], "the reference was not measured so"
