@@ -14,9 +14,9 @@ from typing import Annotated, get_args, get_origin
 
 from absl import flags
 
-from launch.config import ConfigError
+from atspeed_jax.runs.config import ConfigError
+from atspeed_jax.runs.record import WorkdirError
 from launch.overrides import check_overrides, given, with_record
-from launch.record import WorkdirError
 
 HELP = ("help", "h", "?", "helpshort")
 SHARED = "launch.stage"  # whose flags every main has

@@ -8,12 +8,12 @@ from atspeed_jax.evaluation.modes import ModeTable
 from atspeed_jax.reporting.tables import markdown, plain
 from atspeed_jax.runs.assets import fingerprint
 from atspeed_jax.runs.checks import check_modes
+from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.sweeps.plot import sweep_plot
 from atspeed_jax.sweeps.table import pairs_table, sweep_row, sweep_table
 from atspeed_jax.utils import files
 from atspeed_jax.utils.program_memory import forget_programs
-from launch.config import ConfigError
 from launch.trials import SweepConfig, Trial
 
 ROWS_FILE = "rows.json"  # in a trial's directory; written last: who has it is done

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from launch.config import ConfigError, nearest
-from launch.record import is_run, recorded
+from atspeed_jax.runs.config import ConfigError, nearest
+from atspeed_jax.runs.record import is_run, recorded
 
 RECORD = Path(__file__).with_name("recorded.py")
 _OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]+)(?:=.*)?", re.DOTALL)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from atspeed_jax.runs.record import recorded
 from launch.config import to_fields
-from launch.record import recorded
 
 
 def get_config(workdir: str) -> ConfigDict:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from absl import flags
 
+from atspeed_jax.runs.record import WorkdirError
 from launch import outcomes
-from launch.record import WorkdirError
 from launch.stage import given_fields, start  # and its flags
 from launch.trials import trials
 

@@ -11,16 +11,17 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from atspeed_jax.runs.assets import fingerprint
+from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.runs.record import check_writable, is_run, open_made, open_trained, record_config, recorded
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.sharding import fitting_mesh
 from atspeed_jax.utils.distributed import ProcessError, check_same, check_shared, is_writer, join
 from launch import command_line
 from launch.compilation_cache import keep_programs
-from launch.config import ConfigError, load
+from launch.config import load
 from launch.errors import NotOfOrbax, one_line
-from launch.record import check_writable, is_run, open_made, open_trained, record_config, recorded
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "To begin a run, such as configs/tiny.py; --config.x.y=... overrides."

@@ -14,10 +14,10 @@ from pathlib import Path
 from absl import flags
 
 from atspeed_jax.runs.assets import fingerprint
+from atspeed_jax.runs.record import record_config
 from atspeed_jax.utils.distributed import check_same, check_shared, is_writer
 from launch import backends, outcomes
 from launch.foresight import Foresight
-from launch.record import record_config
 from launch.stage import given_fields, start  # and its flags
 from launch.trials import chosen, trials
 

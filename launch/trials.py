@@ -8,9 +8,10 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from atspeed_jax.evaluation.modes import ModesConfig
+from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.utils.ranges import Seed, check_ranges
-from launch.config import ConfigError, load
+from launch.config import load
 from launch.overrides import run_config
 
 

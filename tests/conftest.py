@@ -1,6 +1,7 @@
 """One run of the whole small pipeline, shared by the tests of everything that needs trained models."""
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,10 @@ import small
 from atspeed_jax.data.sources import synthesize
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.runs.record import record_config
 from atspeed_jax.utils.program_memory import forget_programs
 from compilation import compile_quickly, emit_plainly
 from launch.config import load
-from launch.record import record_config
 
 
 def pytest_configure(config):
@@ -94,3 +95,11 @@ def report() -> dict:
 def toy() -> SimpleNamespace:
     """See `reports.toy_decoders`."""
     return reports.toy_decoders()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only where the test says so."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: now.seconds)
+    return now

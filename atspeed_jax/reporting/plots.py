@@ -144,12 +144,12 @@ _CHOSEN_BY = {"target_calls": "target calls", "ndcg@10": "NDCG@10"}
 
 def _losses(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
     """A panel per run: training and validation losses, and, at the right, what the kept step is chosen by."""
-    panels = {name: (_lines(records, "loss"), records) for name, records in curves.items()}
-    panels = {name: (lines, records) for name, (lines, records) in panels.items() if lines}
-    if not panels:
+    drawn = {name: (_lines(records, "loss"), records) for name, records in curves.items()}
+    drawn = {name: (lines, records) for name, (lines, records) in drawn.items() if lines}
+    if not drawn:
         return None
-    figure, axes = panels(len(panels))
-    for axis, (name, (lines, records)) in zip(axes, panels.items(), strict=True):
+    figure, axes = panels(len(drawn))
+    for axis, (name, (lines, records)) in zip(axes, drawn.items(), strict=True):
         parts = iter(_PART_COLORS)
         for label, (steps, values) in lines.items():
             # An evaluation is a point, and there may be one only; a training curve is a line.

@@ -16,7 +16,9 @@ from evaluations import DECODE, FLOAT32, decoded_lists, make_evaluation
 def test_prompts_keep_the_newest_items_and_may_be_empty(toy, tmp_path):
     evaluation = make_evaluation(toy, tmp_path)
     prompts = {}
-    for batch in evaluation.everyone.batches(evaluation.dataset, evaluation.config, 4, 2):
+    for batch in evaluation.everyone.batches(
+        evaluation.dataset, history=4, buckets=evaluation.config.buckets, batch_size=2
+    ):
         assert batch["tokens"].shape in ((2, 1 + 2), (2, 1 + 2 * 4))
         for row, tokens, valid in zip(batch["row"], batch["tokens"], batch["valid"], strict=True):
             if row >= 0:
@@ -121,7 +123,7 @@ def test_times_by_hand(toy, tmp_path, monkeypatch):
         given.append((decoders, batches, repeats))
         return {settings[0].label: np.array([4.0, 12.0]), settings[1].label: np.array([1.0, 6.0])}
 
-    monkeypatch.setattr(module.benchmark, "latencies", latencies)
+    monkeypatch.setattr(module.timing, "latencies", latencies)
     times = evaluation.times(settings)
     assert times[settings[1].label] == {
         "latency_ms_p50": 3.5,

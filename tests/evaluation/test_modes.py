@@ -99,12 +99,12 @@ def test_a_row_by_hand(made):
     evaluation, rows = made
     (row,) = [r for r in rows if (r["method"], r["mode"]) == ("beam_search", "relaxed")]
     users, batches = evaluation.some, evaluation.batches(evaluation.some)
-    exact = decode_users(serving.decoders.build(plain(3, "trie")), batches, 4)
+    exact = decode_users(evaluation.decoders.build(plain(3, "trie")), batches, 4)
     setting = dataclasses.replace(plain(3, "trie"), mode="relaxed")
     shares = []
     for seed in range(2):
         keys = user_keys(evaluation.config.seed + seed, users.users)
-        drawn = decode_users(serving.decoders.build(setting), batches, 4, keys)
+        drawn = decode_users(evaluation.decoders.build(setting), batches, 4, keys)
         shares += [len(set(a) & set(b)) / 3 for a, b in zip(drawn.ids.tolist(), exact.ids.tolist(), strict=True)]
     assert row["overlap_with_exact"] == pytest.approx(np.mean(shares))
     assert 0 < np.mean(shares) < 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.config import ConfigError
+from atspeed_jax.runs.config import ConfigError
 from launch.overrides import check_overrides, run_config
 
 TINY = "--config=configs/tiny.py"

@@ -9,8 +9,8 @@ from absl.testing import flagsaver
 
 import small
 import small_sweep
+from atspeed_jax.runs.record import WorkdirError
 from launch import outcomes, results
-from launch.record import WorkdirError
 from launch.trials import trials
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 import small_sweep
-from launch.config import ConfigError
+from atspeed_jax.runs.config import ConfigError
 from launch.trials import chosen, trials
 
 

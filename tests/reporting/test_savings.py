@@ -94,7 +94,7 @@ def test_a_draft_with_permuted_code_rows_saves_nothing(small_run):
     ignorant = run.draft_params | {"embedding": run.draft_params["embedding"][order]}
     sentences = {}
     for name, params in (("trained", run.draft_params), ("ignorant", ignorant)):
-        serving.decoders = run.decoders(params)
+        evaluation.decoders = run.decoders(params)
         kinds = [speculative(drafter, beams, evaluation.decode) for drafter in ("draft", "popularity")]
         rows = [evaluation._row(setting, evaluation.everyone) for setting in (plain(beams, "vocab"), *kinds)]
         assert [row["mismatched_users"] for row in rows] == [0, 0, 0]

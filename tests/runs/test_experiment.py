@@ -11,9 +11,10 @@ from ml_collections import ConfigDict, config_flags
 
 import small
 from atspeed_jax.data.instructions import PromptConfig
+from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, TrainConfig
 from config_classes import config_classes
-from launch.config import ConfigError, load
+from launch.config import load
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TRAIN = TrainConfig(

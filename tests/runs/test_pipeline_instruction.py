@@ -81,7 +81,7 @@ def test_prompts_are_the_tokens_of_the_text(trained, tmp_path):
     export_hf(tmp_path / "out", run.target_model, run.target_params, catalog, history=4, dtype="float32", base=base)
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     rows = 0
-    for batch in users.batches(run.dataset, run.config.evaluate, 4, 2):
+    for batch in users.batches(run.dataset, history=4, buckets=run.config.evaluate.buckets, batch_size=2):
         for row, tokens in zip(batch["row"].tolist(), batch["tokens"], strict=True):
             if row >= 0:
                 items = ", ".join(text_of(catalog, item) for item in users.histories[row][-4:].tolist())

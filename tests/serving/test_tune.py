@@ -78,9 +78,9 @@ def tuned(small_run, quick_compilation):
         run.decoders(run.draft_params),
         run.dataset,
         run.config.decode,
-        run.config.evaluate,
         config,
         history=run.config.data.history,
+        buckets=run.config.evaluate.buckets,
         say=said.append,
     )
     return rows, said, run
@@ -127,7 +127,7 @@ def test_a_hopeless_setting_is_timed_once(monkeypatch):
         return SimpleNamespace(seconds=seconds[decode], calls=np.ones(users))
 
     monkeypatch.setattr(T, "decode_users", decode_users)
-    monkeypatch.setattr(T.benchmark, "latencies", latencies)
+    monkeypatch.setattr(T.timing, "latencies", latencies)
     measured = T._measure(decoders, settings, [{"row": np.arange(2)}] * 2, dataclasses.replace(CONFIG, hopeless=1.5))
     assert timed == ["alone", "near"] and measured["choice"] == "near"
     assert [entry["ratio_low"] for entry in measured["settings"]] == [1, 2, None]

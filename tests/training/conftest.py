@@ -1,8 +1,5 @@
 """Fixtures of the tests of the training loop."""
 
-import time
-from types import SimpleNamespace
-
 import jax
 import pytest
 
@@ -31,11 +28,3 @@ def uninterrupted(tmp_path_factory, cache):
     workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
     params = toy.fit_toy(workdir, toy.toy_config())
     return workdir, params
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass only where the test says so."""
-    now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(time, "perf_counter", lambda: now.seconds)
-    return now

@@ -183,7 +183,7 @@ def test_sigterm_ends_one_process_that_joined_nobody():
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     code = (
-        "import os, signal, time\nfrom atspeed_jax import processes\n"
+        "import os, signal, time\nfrom atspeed_jax.utils import distributed\n"
         f"distributed.join('localhost:{port}', 1, 0)\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(5)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(1), cwd=ROOT)
@@ -196,6 +196,6 @@ def test_a_port_in_use_is_named():
         taken.bind(("localhost", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code = f"from atspeed_jax import processes; distributed.join('localhost:{port}', 1, 0)"
+        code = f"from atspeed_jax.utils import distributed; distributed.join('localhost:{port}', 1, 0)"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(1), cwd=ROOT)
     assert f"process 0 of 1 did not join at localhost:{port}" in run.stderr and "is its port free" in run.stderr

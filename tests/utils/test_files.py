@@ -84,7 +84,7 @@ def test_what_was_measured_is_remembered(tmp_path):
     assert said == ["measuring row_w0.5"]
 
 
-TAKE = "import sys\nfrom pathlib import Path\nfrom atspeed_jax import files\n"
+TAKE = "import sys\nfrom pathlib import Path\nfrom atspeed_jax.utils import files\n"
 TAKE += "with files.locked(Path(sys.argv[1])) as own: print(own, end='')"
 
 

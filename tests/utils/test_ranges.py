@@ -27,6 +27,7 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
+from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, ModelConfig, ServeConfig, TrainConfig
 from atspeed_jax.serving.decoders import DecodeConfig, Setting
 from atspeed_jax.serving.tune import TuneConfig
@@ -35,7 +36,7 @@ from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.sharding import MeshConfig
 from atspeed_jax.utils import ranges as R
 from config_classes import config_classes
-from launch.config import ConfigError, load
+from launch.config import load
 from launch.peers import PeersConfig
 from launch.trials import SweepConfig
 

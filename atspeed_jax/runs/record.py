@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from atspeed_jax.runs.config import ConfigError, load
 from atspeed_jax.runs.experiment import SERVED, ExperimentConfig, ServeConfig, made_with
 from atspeed_jax.training.checkpoint import is_finished
 from atspeed_jax.utils.distributed import is_writer
 from atspeed_jax.utils.files import write_json
-from launch.config import ConfigError, load
 
 MARKER_FILE = "experiment.json"
 SHOWN, LONG = 3, 60  # differences that an error names, and characters of their values

@@ -8,8 +8,7 @@ import re
 import pytest
 
 from atspeed_jax.runs.experiment import ServeConfig
-from launch.config import load
-from launch.record import (
+from atspeed_jax.runs.record import (
     MARKER_FILE,
     Difference,
     WorkdirError,
@@ -19,6 +18,7 @@ from launch.record import (
     record_config,
     recorded,
 )
+from launch.config import load
 from small import changed
 
 
