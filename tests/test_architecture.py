@@ -83,7 +83,7 @@ def arrow_offences(path: Path, name: str, where: str) -> list[str]:
         return [f"{where}: {PACKAGE}/__init__.py imports nothing of the package"]
     if room not in MAY_IMPORT:
         return [f"{path}: room {room!r} is unknown; give it a place in MAY_IMPORT"]
-    if len(parts) == 1 or parts[1] != room and parts[1] not in MAY_IMPORT[room]:
+    if len(parts) == 1 or (parts[1] != room and parts[1] not in MAY_IMPORT[room]):
         return [f"{where}: {room} may import only {', '.join(sorted(MAY_IMPORT[room])) or 'nothing of the package'}"]
     return []
 

@@ -78,7 +78,8 @@ def test_two_exports_cannot_make_one_directory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export_module, "save_weights", second)
     exported(tmp_path / "target")
-    assert refused == [True] and [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert refused == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_an_export_that_was_cut_off_is_made_again(tmp_path):
@@ -124,7 +125,8 @@ def test_settings_of_a_tokenizer_that_is_not_there_are_left_out(tmp_path):
     config, how = dataclasses.replace(CONFIG, vocab_size=catalog.vocab_size), {"history": 5, "dtype": "float32"}
     note = export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, **how, base=base)
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["config.json", "model.safetensors"]
-    assert "without tokenizer.json, which the base lacks" in note and "save_pretrained" in note
+    assert "without tokenizer.json, which the base lacks" in note
+    assert "save_pretrained" in note
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
@@ -157,7 +159,8 @@ def test_lists_as_a_table(small_run, tmp_path):
     for row in rows:
         assert row["history"] == dataset.history(row["user"], "test").tolist()
         assert row["next"] == dataset.test[row["user"]].tolist()
-        assert len(row["items"]) == len(row["scores"]) == 10 and row["scores"] == sorted(row["scores"], reverse=True)
+        assert len(row["items"]) == len(row["scores"]) == 10
+        assert row["scores"] == sorted(row["scores"], reverse=True)
     hits = [len(set(row["items"]) & set(row["next"])) / len(row["next"]) for row in rows]
     assert np.mean(hits) == pytest.approx(small_run.report["quality"]["target"]["seen_kept"]["recall@10"])
 
@@ -171,5 +174,6 @@ def test_figures_as_tables(small_run, tmp_path):
     rows = pq.read_table(tmp_path / "figures" / "quality.parquet").to_pylist()
     (one,) = [r for r in rows if (r["method"], r["kind"], r["figure"]) == ("popularity", "seen_removed", "ndcg@5")]
     entry = small_run.report["quality"]["popularity"]["seen_removed"]
-    assert one["value"] == entry["ndcg@5"] and [one["low"], one["high"]] == list(entry["intervals"]["ndcg@5"])
+    assert one["value"] == entry["ndcg@5"]
+    assert [one["low"], one["high"]] == list(entry["intervals"]["ndcg@5"])
     assert {row["method"] for row in rows} == {"target", "popularity", "covisitation"}

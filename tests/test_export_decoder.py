@@ -105,7 +105,8 @@ def test_bfloat16_arrays_load_whatever_is_imported_first(bfloat16_decoder, first
     lines = [line for line in LOAD_DECODER.splitlines() if line.startswith(("import", "arrays ="))]
     code = f"import {first}\n" + "\n".join(lines).replace("OUT/", f"{bfloat16_decoder[0]}/")
     dtypes = in_fresh_process(code + "\nprint(json.dumps([x.dtype.name for x in arrays.values()]))")
-    assert "bfloat16" in dtypes and len(lines) == 3
+    assert "bfloat16" in dtypes
+    assert len(lines) == 3
 
 
 def test_the_decoder_says_how_it_is_called(bfloat16_decoder):
@@ -114,7 +115,8 @@ def test_the_decoder_says_how_it_is_called(bfloat16_decoder):
     decoder = jax.export.deserialize((directory / "decoder.jax").read_bytes())
     assert about["platforms"] == ["cpu", "rocm"] == list(decoder.platforms)
     assert about["versions"] == {name: version(name) for name in ("jax", "safetensors")}
-    assert about["call"] == "call(arrays, tokens, valid)" and list(about["arguments"]) == ["arrays", "tokens", "valid"]
+    assert about["call"] == "call(arrays, tokens, valid)"
+    assert list(about["arguments"]) == ["arrays", "tokens", "valid"]
 
     def as_described(one):
         return jax.ShapeDtypeStruct(tuple(one["shape"]), one["dtype"])
@@ -198,4 +200,5 @@ def test_the_decoder_is_lowered_for_all_platforms_at_once(small_run, tmp_path):
     setting = speculative("draft", 4, run.config.decode)
     export_decoder(tmp_path / "out", run.decoders(run.draft_params), setting, run.dataset.catalog, **how)
     exported = jax.export.deserialize((tmp_path / "out" / "decoder.jax").read_bytes())
-    assert exported.platforms == ("cpu", "cuda", "tpu") and exported.nr_devices == 1
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert exported.nr_devices == 1

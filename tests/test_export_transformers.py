@@ -56,7 +56,8 @@ def test_auto_tokenizer_reads_a_prompt_as_the_run_does(tmp_path, kind, settings)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     text = TEMPLATE.replace("{items}", ", ".join(codes))
     assert theirs(text).input_ids == prompt_tokens(catalog, ITEMS, 5).tolist()
-    assert len(theirs) == catalog.vocab_size and theirs.convert_ids_to_tokens(catalog.vocab_size - 1) == "<c_11>"
+    assert len(theirs) == catalog.vocab_size
+    assert theirs.convert_ids_to_tokens(catalog.vocab_size - 1) == "<c_11>"
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -77,5 +78,6 @@ def test_auto_peft_gives_our_logits(tmp_path, tied):
     with torch.no_grad():
         theirs = model(torch.from_numpy(tokens).long()).logits.numpy()
     ours = forward(merged_model(base.model, adapter), base.whole(adapter, params), tokens, tokens > 0)
-    assert theirs.shape[-1] == catalog.vocab_size and theirs.std() > 0.05
+    assert theirs.shape[-1] == catalog.vocab_size
+    assert theirs.std() > 0.05
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)

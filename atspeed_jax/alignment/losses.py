@@ -140,7 +140,7 @@ def next_item_cross_entropy(logits: Logits, target, at: NodeBool) -> tuple[Array
     -> (sum, count) over the batch, both scalars.
     """
     log_prob = jax.nn.log_softmax(logits, -1)
-    chosen = jnp.take_along_axis(log_prob, jnp.broadcast_to(target[:, None, None], logits.shape[:2] + (1,)), -1)[..., 0]
+    chosen = jnp.take_along_axis(log_prob, jnp.broadcast_to(target[:, None, None], (*logits.shape[:2], 1)), -1)[..., 0]
     return -jnp.where(at, chosen, 0.0).sum(), at.sum()
 
 

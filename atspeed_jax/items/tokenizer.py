@@ -17,9 +17,20 @@ MAKE_ONE = "transformers makes one of a tokenizer.model: AutoTokenizer.from_pret
 SPECIAL_FILE = "special_tokens_map.json"  # of older releases; its tokens may stand in the settings as well
 # What of a pretrained model's settings is true of its tokenizer.json whatever class reads it.
 KEPT = frozenset(
-    ("bos_token", "eos_token", "unk_token", "pad_token", "add_bos_token", "add_eos_token", "model_max_length")
-    + ("additional_special_tokens", "extra_special_tokens", "padding_side", "chat_template")
-    + ("clean_up_tokenization_spaces",)
+    (
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "pad_token",
+        "add_bos_token",
+        "add_eos_token",
+        "model_max_length",
+        "additional_special_tokens",
+        "extra_special_tokens",
+        "padding_side",
+        "chat_template",
+        "clean_up_tokenization_spaces",
+    )
 )
 FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
 PAD_TEXT, BOS_TEXT = "<pad>", "<s>"

@@ -26,7 +26,7 @@ SIZES = {
 }
 OPTIONAL_SIZES = ("num_key_value_heads", "head_dim")
 OPTIONAL = frozenset(
-    ("rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings") + OPTIONAL_SIZES
+    ("rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", *OPTIONAL_SIZES)
 )
 # Fields that the architecture has in one value only (which may also be absent).
 FIXED = {
@@ -42,10 +42,31 @@ FIXED = {
 }
 # Fields that say nothing about the forward pass.
 NEUTRAL = frozenset(
-    ("_name_or_path", "architectures", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "dtype")
-    + ("torch_dtype", "initializer_range", "max_position_embeddings", "max_sequence_length", "pretraining_tp")
-    + ("use_cache", "transformers_version", "tokenizer_class", "id2label", "label2id", "problem_type", "return_dict")
-    + ("output_attentions", "output_hidden_states", "chunk_size_feed_forward", "task_specific_params")
+    (
+        "_name_or_path",
+        "architectures",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "unk_token_id",
+        "dtype",
+        "torch_dtype",
+        "initializer_range",
+        "max_position_embeddings",
+        "max_sequence_length",
+        "pretraining_tp",
+        "use_cache",
+        "transformers_version",
+        "tokenizer_class",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "return_dict",
+        "output_attentions",
+        "output_hidden_states",
+        "chunk_size_feed_forward",
+        "task_specific_params",
+    )
 )
 # Parameters of each kind of rope scaling: ours -> theirs.
 SCALING = {

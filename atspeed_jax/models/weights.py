@@ -169,7 +169,7 @@ def _stored(directory: Path) -> tuple[dict[str, tuple[Path, tuple[int, ...], str
     for path, listed in placed.items():
         try:
             with safe_open(path, "numpy") as file:
-                slices = {name: file.get_slice(name) for name in file.keys()}
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no iterable)
                 held = {name: (path, tuple(one.get_shape()), one.get_dtype()) for name, one in slices.items()}
         except FileNotFoundError:
             problems.append(f"{path.name}, named by {INDEX_FILE}, is missing")
@@ -231,7 +231,7 @@ def save_weights(
     names = [ONE_FILE] if total == 1 else [f"model-{n + 1:05}-of-{total:05}.safetensors" for n in range(total)]
     tensors = their_tensors(config, params, dtype)
     for file, group in zip(names, groups, strict=True):
-        save_file({name: tensor for name, tensor in (next(tensors) for _ in group)}, directory / file, {"format": "pt"})
+        save_file(dict(next(tensors) for _ in group), directory / file, {"format": "pt"})
     if total > 1:
         placed = {tensor: file for file, group in zip(names, groups, strict=True) for tensor in group}
         write_json(directory / INDEX_FILE, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": placed})

@@ -185,7 +185,7 @@ def _user_of(line: bytes | dict) -> User:
     if not isinstance(value, dict) or "user" not in value or not isinstance(value.get("items"), list):
         raise ValueError('expected {"user": ..., "items": [...]}')
     user = value["user"]
-    if not isinstance(user, str | int | float) or isinstance(user, float) and not math.isfinite(user):
+    if not isinstance(user, str | int | float) or (isinstance(user, float) and not math.isfinite(user)):
         raise ValueError(f"user {shown(user)} ({type(user).__name__}) is not a string, finite number or bool")
     return User(user, np.array([_number(item) for item in value["items"]]))
 
@@ -194,7 +194,7 @@ def _number(item) -> int:
     """An item as a number: as tables hold them that had a gap once (3.0), or texts ("3"), too."""
     if type(item) is int:
         return item
-    if isinstance(item, float) and item.is_integer() or isinstance(item, str) and _DIGITS.fullmatch(item):
+    if (isinstance(item, float) and item.is_integer()) or (isinstance(item, str) and _DIGITS.fullmatch(item)):
         return int(item)
     raise ValueError(f"item {shown(item)} is not the number of an item")
 

@@ -40,7 +40,7 @@ def _is_recorded(name: str, entry) -> bool:
     if not _STEP.fullmatch(name) or not isinstance(entry, dict) or not isinstance(entry.get("files"), dict):
         return False
     best = entry.get("best", -1)
-    known = best is None or type(best) is int and 0 <= best <= int(name)  # the best is never a later one
+    known = best is None or (type(best) is int and 0 <= best <= int(name))  # the best is never a later one
     return known and all(type(size) is int for size in entry["files"].values())
 
 

@@ -111,7 +111,7 @@ def test_descent_aligns_the_draft(world, objective):
 
 def test_seq_kd_reads_the_lists_code_by_code(world):
     """Against one forward pass per listed item, without a tree."""
-    context, target, batch = world
+    _context, _target, batch = world
     draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
     loss, parts = loss_of(dataclasses.replace(CONFIG, objective="seq_kd", alpha=0.5), world, draft)
     values = []
@@ -164,7 +164,9 @@ def test_coverage_adds_to_tree_kd_what_the_widths_miss(world):
         aligned = parts["align_loss"] + 0.5 * parts["coverage_loss"]
         np.testing.assert_allclose(loss, 0.1 * parts["next_item_loss"] + 0.9 * aligned, rtol=1e-6)
         missed.append(float(parts["coverage_loss"]))
-    assert missed == sorted(missed, reverse=True) and len(set(missed)) == 4 and missed[-1] == 0
+    assert missed == sorted(missed, reverse=True)
+    assert len(set(missed)) == 4
+    assert missed[-1] == 0
 
 
 def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatch):

@@ -36,7 +36,8 @@ def test_further_examples_have_the_newest_items_as_next():
         known = [(one.tolist(), item) for one, item in zip(histories, following.tolist(), strict=True) if item >= 0]
         first = [([1, 2, 3], 4), ([1, 2], 3), ([1], 2), ([], 1)][: prompts - 2]
         second = [([4, 6], 2), ([4], 6), ([], 4)][: prompts - 2]
-        assert known == [([], 5), *first, *second] and len(histories) == len(known) + 2 * 3
+        assert known == [([], 5), *first, *second]
+        assert len(histories) == len(known) + 2 * 3
 
 
 def three_users():

@@ -51,7 +51,8 @@ def test_by_numpy(world, objective):
     loss, parts = loss_of(config, MODEL, MODEL, draft, target, batch, None)
     np.testing.assert_allclose(parts["next_item_loss"], np.mean(truths), rtol=1e-5)
     if objective == "sft":
-        assert loss == parts["next_item_loss"] and "align_loss" not in parts
+        assert loss == parts["next_item_loss"]
+        assert "align_loss" not in parts
     else:
         np.testing.assert_allclose(parts["align_loss"], np.mean(differences), rtol=1e-5)
         np.testing.assert_allclose(loss, 0.3 * np.mean(truths) + 0.7 * np.mean(differences), rtol=1e-5)

@@ -65,7 +65,8 @@ def test_masked_codes_are_stored_as_finite_numbers():
     """-inf times the probability 0 would be NaN in a divergence."""
     values = np.array([0.0, np.finfo(np.float32).min, -3.5], np.float32)
     stored = tree.to_float16(values)
-    assert stored.dtype == np.float16 and stored.tolist() == [0.0, np.finfo(np.float16).min, -3.5]
+    assert stored.dtype == np.float16
+    assert stored.tolist() == [0.0, np.finfo(np.float16).min, -3.5]
     p, q = (jnp.asarray(x, jnp.float32)[None, None] for x in (stored, [-1.0, -1.0, -2.0]))
     np.testing.assert_allclose(losses.tree_kd(p, q, jnp.ones(p.shape, bool)), [[1 + np.exp(-3.5) * -1.5]], rtol=1e-3)
 
@@ -106,7 +107,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, world, monkeypatc
     whole, cut = (load(tmp_path / name) for name in ("whole", "cut"))
     for name in ("beams", "log_probs", "start"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(cut, name))
-    assert len(whole.log_probs) == whole.start[-1] > 0 and whole.log_probs.dtype == np.float16
+    assert len(whole.log_probs) == whole.start[-1] > 0
+    assert whole.log_probs.dtype == np.float16
 
 
 @pytest.mark.parametrize("score_norm", ["vocab", "trie"])
@@ -198,7 +200,8 @@ def test_batches_hold_prompt_beams_and_next_item_of_one_example(world, prompts):
     histories, next_items = teacher_examples(dataset, prompts)
     count = len(histories)
     beams = np.arange(count * 3 * 3, dtype=np.int32).reshape(count, 3, 3)
-    assert len(dataset.train[0]) == 0 and [len(one) for one in histories[:2]] == ([1, 2], [1, 2])[prompts - 1]
+    assert len(dataset.train[0]) == 0
+    assert [len(one) for one in histories[:2]] == ([1, 2], [1, 2])[prompts - 1]
     teacher = TeacherData(beams, None, None)
     batches = alignment_batches(
         dataset, world[3].trie, teacher, prompts=prompts, history=HISTORY, buckets=(1, 2), batch_size=2, seed=0

@@ -38,7 +38,7 @@ def world():
 
 @pytest.mark.parametrize("next_ids", [(0, 5), (-1, 3)])
 def test_tree_forward_equals_one_forward_per_node(world, next_ids):
-    ids, context, prompt, nodes, beams, params = world
+    _ids, context, prompt, nodes, beams, params = world
     tree = jax.jit(teacher_tree)(context, prompt, beams, jnp.asarray(next_ids, jnp.int32))
     logits = jax.jit(lambda params: tree_logits(MODEL, params, tree, None))(params)
     single = jax.jit(lambda params, tokens, valid: forward(MODEL, params, tokens, valid))
@@ -62,7 +62,7 @@ def test_tree_forward_equals_one_forward_per_node(world, next_ids):
 
 
 def test_the_true_next_item_is_marked_once_per_level(world):
-    ids, context, prompt, nodes, beams, _ = world
+    ids, context, prompt, _nodes, beams, _ = world
     tree = teacher_tree(context, prompt, beams, jnp.array([4, len(ids) - 1], jnp.int32))
     np.testing.assert_array_equal(tree.next_token, ids[[4, len(ids) - 1]])
     for level in range(LENGTH):
@@ -73,10 +73,12 @@ def test_the_true_next_item_is_marked_once_per_level(world):
 
 
 def test_a_true_prefix_among_the_beams_is_not_read_twice(world):
-    ids, context, prompt, nodes, beams, _ = world
+    _ids, context, prompt, _nodes, beams, _ = world
     tree = teacher_tree(context, prompt, beams, jnp.array([0, 0], jnp.int32))  # id 0 begins with node 0 of depth 1
-    assert not tree.levels[1].valid[0, -1] and tree.is_next[1][0, 0]
-    assert tree.levels[1].valid[1, -1] and not tree.is_beam[1][1, -1]
+    assert not tree.levels[1].valid[0, -1]
+    assert tree.is_next[1][0, 0]
+    assert tree.levels[1].valid[1, -1]
+    assert not tree.is_beam[1][1, -1]
 
 
 def test_no_next_item_marks_nothing(world):
@@ -88,7 +90,7 @@ def test_no_next_item_marks_nothing(world):
 
 @pytest.mark.parametrize("norm", ["vocab", "trie"])
 def test_child_distributions_sum_to_one(world, norm):
-    ids, context, prompt, _, beams, params = world
+    _ids, context, prompt, _, beams, params = world
     tree = teacher_tree(context, prompt, beams, jnp.array([-1, -1], jnp.int32))
     logits = tree_logits(MODEL, params, tree, None)
     for level in range(LENGTH):

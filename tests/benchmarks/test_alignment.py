@@ -34,9 +34,14 @@ def test_loss_and_gradient_are_the_same(world):
 
 def test_rows(world):
     copies, tree = benchmark.alignment_steps(*world, repeats=1)
-    assert (copies["way"], tree["way"]) == ("copies", "tree") and copies["ratio"] == copies["memory_ratio"] == 1
-    assert tree["samples_per_s"] > 0 and tree["ratio"] > 0 and tree["temporary_mib"] > 0
-    assert tree["batch"] == 8 and tree["prompt"] == 13 and tree["beams"] == 10
+    assert (copies["way"], tree["way"]) == ("copies", "tree")
+    assert copies["ratio"] == copies["memory_ratio"] == 1
+    assert tree["samples_per_s"] > 0
+    assert tree["ratio"] > 0
+    assert tree["temporary_mib"] > 0
+    assert tree["batch"] == 8
+    assert tree["prompt"] == 13
+    assert tree["beams"] == 10
 
 
 def test_losses_that_differ_are_not_compared(world, monkeypatch):

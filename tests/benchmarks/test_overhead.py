@@ -37,7 +37,8 @@ def shapes(calls):
 @pytest.mark.parametrize("norm", ["vocab", "trie"])
 def test_plain_beam_search_reads_the_prompt_then_a_level_a_call(toy, batches, norm):
     first, later = overhead.traced_calls(toy.decoders, plain(2, norm), prompt_of(batches[0]))
-    assert shapes(first) == [(1, 5, 5, 0, 7, 1), (1, 2, 5, 1, 7, 2)] and later == []
+    assert shapes(first) == [(1, 5, 5, 0, 7, 1), (1, 2, 5, 1, 7, 2)]
+    assert later == []
     assert {call.config for call in first} == {toy.decoders.target}
     assert overhead.calls_of(plain(2, norm), 1, first, later) == first[:1]
     assert overhead.calls_of(plain(2, norm), 2, first, later) == first
@@ -50,7 +51,8 @@ def test_calls_of_layers_side_by_side_are_the_same_and_can_be_timed(toy, batches
     assert [shapes(calls) for calls in found] == [shapes(calls) for calls in stacked]
     params = {own.target: own.target_params, own.draft: own.draft_params}
     for call in (*found[0], *found[1]):
-        assert call.unrolled and overhead.timed_call(call, params[call.config])() > 0
+        assert call.unrolled
+        assert overhead.timed_call(call, params[call.config])() > 0
 
 
 def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(toy, batches):
@@ -58,7 +60,8 @@ def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(toy, batche
     first, later = overhead.traced_calls(toy.decoders, setting, prompt_of(batches[0]))
     assert shapes(first) == [(1, 5, 5, 0, 8, 1), (1, 8, 5, 1, 8, 4)]
     assert [call.config for call in first] == [toy.decoders.draft, toy.decoders.target]
-    assert shapes(later) == [(1, 2, 5, 1, 8, 2)] and later[0].config == toy.decoders.target
+    assert shapes(later) == [(1, 2, 5, 1, 8, 2)]
+    assert later[0].config == toy.decoders.target
     assert overhead.calls_of(setting, 1, first, later) == first
     assert overhead.calls_of(setting, 3, first, later) == [*first, *later, *later]
 
@@ -71,8 +74,11 @@ def test_a_row_sums_the_calls_of_each_list(toy, batches, mode, monkeypatch):
     setting = dataclasses.replace(speculative("draft", 2, DECODE), mode=mode)
     keys = user_keys(0, np.arange(3))
     row = overhead.measure(toy.decoders, setting, batches, keys, repeats=1)
-    assert row["users"] == 3 and row["mode"] == mode and 1 <= row["rounds"] <= 2
-    assert row["ms"] == 7000 and row["calls_ms"] == pytest.approx(2000 * (2 + row["rounds"] - 1))
+    assert row["users"] == 3
+    assert row["mode"] == mode
+    assert 1 <= row["rounds"] <= 2
+    assert row["ms"] == 7000
+    assert row["calls_ms"] == pytest.approx(2000 * (2 + row["rounds"] - 1))
     assert row["overhead"] == pytest.approx(row["ms"] / row["calls_ms"])
 
 
@@ -80,7 +86,8 @@ def test_a_call_alone_can_be_repeated(toy, batches):
     first, _ = overhead.traced_calls(toy.decoders, plain(2, "vocab"), prompt_of(batches[0]))
     for call in first:
         run = overhead.timed_call(call, toy.decoders.target_params)
-        assert run() > 0 and run() > 0
+        assert run() > 0
+        assert run() > 0
 
 
 def test_every_mode_is_measured():

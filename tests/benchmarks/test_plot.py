@@ -35,6 +35,8 @@ def test_there_is_a_panel_for_each_cell():
     ]
     one, eight = plot._speed_ups(rows).axes
     assert (one.get_title(), eight.get_title()) == ("4M, batch 1, prompt 81", "4M, batch 8, prompt 81")
-    assert lines(eight)["beam search"] == [2.0, 10.0] and lines(eight)["speculative"] == [3.0, 15.0]
-    assert lines(eight)["beam search unrolled"] == [2.5, 12.5] and lines(eight)["speculative unrolled"] == [3.5, 17.5]
+    assert lines(eight)["beam search"] == [2.0, 10.0]
+    assert lines(eight)["speculative"] == [3.0, 15.0]
+    assert lines(eight)["beam search unrolled"] == [2.5, 12.5]
+    assert lines(eight)["speculative unrolled"] == [3.5, 17.5]
     assert imread(io.BytesIO(plot.speed_up_plot(rows)), format="png").std() > 0.05

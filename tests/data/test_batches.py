@@ -41,7 +41,8 @@ def items_of(catalog, row):
     start = np.flatnonzero(row != PAD)
     if not len(start):
         return None
-    assert row[start[0]] == BOS and (row[start[0] + 1 :] >= FIRST_CODE).all()
+    assert row[start[0]] == BOS
+    assert (row[start[0] + 1 :] >= FIRST_CODE).all()
     codes = catalog.codes_of_tokens(row[start[0] + 1 :].reshape(-1, catalog.length))
     return catalog.id_of_item.argsort()[np.searchsorted(number(catalog.ids), number(codes))].tolist()
 
@@ -108,7 +109,8 @@ def test_every_example_comes_once_per_epoch_of_its_bucket(batch_size):
         epochs = [drawn[bucket][epoch * size : (epoch + 1) * size] for epoch in range(2)]
         for epoch in epochs:
             assert sorted(epoch) == list(range(start, start + size))
-        assert epochs[0] != epochs[1] and epochs[0] != sorted(epochs[0])  # shuffled, and anew
+        assert epochs[0] != epochs[1]
+        assert epochs[0] != sorted(epochs[0])
         start += size
 
 
@@ -123,7 +125,8 @@ def test_buckets_take_turns_in_proportion():
 
 def test_a_bucket_smaller_than_the_batch_repeats():
     rows = numbered({4: 3}, 7)[0]["rows"]
-    assert len(rows) == 7 and sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]
+    assert len(rows) == 7
+    assert sorted(rows[:3]) == sorted(rows[3:6]) == [0, 1, 2]
 
 
 def test_an_example_goes_to_the_smallest_bucket_that_holds_it():
@@ -174,10 +177,13 @@ def test_train_batch_has_fixed_shapes_left_padding_and_masks(dataset):
     seen = set()
     for step in range(40):
         tokens, valid, predict = (batches[step][key] for key in ("tokens", "valid", "predict"))
-        assert tokens.dtype == np.int32 and valid.dtype == predict.dtype == bool
-        assert tokens.shape == valid.shape == predict.shape and tokens.shape[0] == 5
+        assert tokens.dtype == np.int32
+        assert valid.dtype == predict.dtype == bool
+        assert tokens.shape == valid.shape == predict.shape
+        assert tokens.shape[0] == 5
         seen.add(tokens.shape[1])
-        assert (np.diff(valid.astype(int), axis=1) >= 0).all() and valid[:, -1].all()  # padding on the left only
+        assert (np.diff(valid.astype(int), axis=1) >= 0).all()
+        assert valid[:, -1].all()
         np.testing.assert_array_equal(valid, tokens != PAD)
         np.testing.assert_array_equal(predict, (tokens != PAD) & (tokens != BOS))
         lengths = [len(items_of(dataset.catalog, row)) for row in tokens]
@@ -191,7 +197,9 @@ def test_valid_batches_predict_every_item_once_after_its_past(dataset):
     found = Counter()
     for batch in batches:
         tokens, valid, predict = batch["tokens"], batch["valid"], batch["predict"]
-        assert tokens.shape[0] == 4 and tokens.dtype == np.int32 and predict.dtype == bool
+        assert tokens.shape[0] == 4
+        assert tokens.dtype == np.int32
+        assert predict.dtype == bool
         np.testing.assert_array_equal(valid, tokens != PAD)
         assert not predict[tokens < FIRST_CODE].any()
         for row, wanted in zip(tokens, predict, strict=True):
@@ -200,7 +208,8 @@ def test_valid_batches_predict_every_item_once_after_its_past(dataset):
                 assert not wanted.any()
                 continue
             new = wanted.sum() // dataset.catalog.length
-            assert new > 0 and wanted[-new * dataset.catalog.length :].all()
+            assert new > 0
+            assert wanted[-new * dataset.catalog.length :].all()
             assert len(items) <= HISTORY + 1
             found[tuple(items), int(new)] += 1
     expected = Counter()
@@ -232,7 +241,8 @@ def test_valid_batches_take_a_fixed_choice_of_users(dataset):
     lonely = make_dataset(users=6)
     lonely = Dataset(lonely.name, lonely.catalog, lonely.train[:1], lonely.valid[:1], lonely.test[:1])
     (batch,) = valid_batches(lonely, users=5, seed=0, history=HISTORY, buckets=(2,), batch_size=2)
-    assert batch["predict"].sum(axis=1).tolist() == [6, 0] and batch["valid"].sum(axis=1).tolist() == [7, 0]
+    assert batch["predict"].sum(axis=1).tolist() == [6, 0]
+    assert batch["valid"].sum(axis=1).tolist() == [7, 0]
     assert batch["tokens"].shape == (2, 1 + 3 * 2)
 
 
@@ -241,7 +251,8 @@ def test_prompt_batches_hold_every_history_once(dataset):
     batches = prompt_batches(dataset.catalog, histories, history=HISTORY, buckets=BUCKETS, batch_size=8)
     rows, fillers = [], 0
     for batch in batches:
-        assert batch["tokens"].shape[0] == 8 == len(batch["row"]) and batch["row"].dtype == np.int32
+        assert batch["tokens"].shape[0] == 8 == len(batch["row"])
+        assert batch["row"].dtype == np.int32
         assert batch["tokens"].shape[1] in {1 + 3 * bucket for bucket in (3, 6, 8)}
         np.testing.assert_array_equal(batch["valid"], batch["tokens"] != PAD)
         for row, tokens in zip(batch["row"].tolist(), batch["tokens"], strict=True):

@@ -35,7 +35,8 @@ def check_examples(dataset, batches, expected):
         width = batch["tokens"].shape[1]
         assert width in {prompt_width(catalog, bucket - 1) + 3 for bucket in (*BUCKETS, HISTORY + 1)}
         for tokens, valid, predict in zip(batch["tokens"], batch["valid"], batch["predict"], strict=True):
-            assert not (tokens[~valid] != PAD).any() and not (np.diff(valid.astype(int)) < 0).any()
+            assert not (tokens[~valid] != PAD).any()
+            assert not (np.diff(valid.astype(int)) < 0).any()
             if valid.any():
                 found[rows[tuple(tokens[valid].tolist())]] += 1
                 assert predict.tolist() == [False] * (width - 3) + [True] * 3
@@ -71,4 +72,5 @@ def test_prompts_are_read_whole(worded):
     for batch in prompt_batches(worded.catalog, histories, history=HISTORY, buckets=BUCKETS, batch_size=8):
         for row, tokens, valid in zip(batch["row"].tolist(), batch["tokens"], batch["valid"], strict=True):
             own = [BOS] if row < 0 else prompt_tokens(worded.catalog, histories[row], HISTORY).tolist()
-            assert tokens[valid].tolist() == own and valid[-len(own) :].all()
+            assert tokens[valid].tolist() == own
+            assert valid[-len(own) :].all()

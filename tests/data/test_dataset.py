@@ -26,7 +26,8 @@ def make_source(users=40, items=30, length=3, seed=0):
 
 
 def assert_holds(dataset, source):
-    assert dataset.name == source.name and dataset.users == len(source.train)
+    assert dataset.name == source.name
+    assert dataset.users == len(source.train)
     np.testing.assert_array_equal(dataset.catalog.codes, source.codes)
     for split in SPLITS:
         for got, expected in zip(getattr(dataset, split), getattr(source, split), strict=True):
@@ -71,7 +72,8 @@ def test_catalogue_keeps_levels_with_unused_codes(tmp_path):
     source = dataclasses.replace(make_source(), codes=np.array([[9, 0, 3]] * 30))
     build_dataset(source, tmp_path / "it")
     catalog = load_dataset(tmp_path / "it").catalog
-    assert catalog.level_sizes == (10, 1, 4) and catalog.collisions == [tuple(range(30))]
+    assert catalog.level_sizes == (10, 1, 4)
+    assert catalog.collisions == [tuple(range(30))]
 
 
 def test_popularity_counts_train_only(built):
@@ -91,7 +93,8 @@ def test_fingerprint_is_of_the_content(built):
         return Dataset(catalog=values.pop("catalog", Catalog.from_codes(source.codes)), **values).fingerprint
 
     same = load_dataset(built).fingerprint
-    assert len(same) == 16 and fingerprint() == same == fingerprint(name="b")
+    assert len(same) == 16
+    assert fingerprint() == same == fingerprint(name="b")
     moved = (np.concatenate((source.train[0], source.train[1][:1])), source.train[1][1:], *source.train[2:])
     codes = source.codes.copy()
     codes[3, 1] = (codes[3, 1] + 1) % 5
@@ -156,7 +159,8 @@ def test_killed_build_leaves_nothing_half_made(tmp_path):
         [sys.executable, "-c", script, str(target)], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
     )
     assert answer.returncode == -9
-    assert not target.exists() and len(list(tmp_path.iterdir())) == 1  # the hidden sibling it was working in
+    assert not target.exists()
+    assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(DatasetError, match="no such dataset directory. Build it with `python -m launch.prepare_data"):
         load_dataset(target)
     build_dataset(make_source(), target)

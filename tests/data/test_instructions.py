@@ -45,12 +45,15 @@ def test_a_prompt_is_what_the_tokenizer_makes_of_the_text(base, prompt):
         text = prompt.template.replace("{items}", prompt.separator.join(map(text_of, newest)))
         tokens = prompt_tokens(catalog, items, 5)
         adds_bos = tokenizer.encode("x").ids[0] == BOS
-        assert tokens[adds_bos ^ 1 :].tolist() == tokenizer.encode(text).ids and tokens[0] == BOS
-        assert tokens.dtype == np.int32 and len(tokens) <= prompt_width(catalog, 5)
+        assert tokens[adds_bos ^ 1 :].tolist() == tokenizer.encode(text).ids
+        assert tokens[0] == BOS
+        assert tokens.dtype == np.int32
+        assert len(tokens) <= prompt_width(catalog, 5)
         answer = int(rng.integers(0, len(CODES)))
         (row,) = training_rows(catalog, [[*newest, answer]], 6)
         whole = tokenizer.encode(text + text_of(answer)).ids
-        assert row[len(row) - len(whole) :].tolist() == whole and set(row[: -len(whole) - 1].tolist()) <= {0}
+        assert row[len(row) - len(whole) :].tolist() == whole
+        assert set(row[: -len(whole) - 1].tolist()) <= {0}
     assert prompt_width(catalog, 5) == len(prompt_tokens(catalog, items, 5)) == len(tokens)
     assert prompt_rows(catalog, [items, []], 5).shape == (2, len(tokens))
 

@@ -14,7 +14,8 @@ WORDED = dataclasses.replace(
 
 def test_bos_then_the_items_in_order():
     tokens = prompt_tokens(CATALOG, [1, 0], 5)
-    assert tokens.tolist() == [BOS, 4, 5, 2, 6] and tokens.dtype == np.int32
+    assert tokens.tolist() == [BOS, 4, 5, 2, 6]
+    assert tokens.dtype == np.int32
 
 
 def test_the_newest_items_stay():
@@ -38,10 +39,12 @@ def test_widths_hold_the_longest(catalog):
     for history in range(4):
         histories = [[0, 1, 2, 1][:n] for n in range(history + 1)]
         prompts = prompt_rows(catalog, histories, history)
-        assert prompts.shape == (history + 1, prompt_width(catalog, history)) and prompts.dtype == np.int32
+        assert prompts.shape == (history + 1, prompt_width(catalog, history))
+        assert prompts.dtype == np.int32
         assert max(len(prompt_tokens(catalog, items, history)) for items in histories) == prompts.shape[1]
         for row, items in zip(prompts, histories, strict=True):
-            assert row[row > 0].tolist() == prompt_tokens(catalog, items, history).tolist() and row[-1] > 0
+            assert row[row > 0].tolist() == prompt_tokens(catalog, items, history).tolist()
+            assert row[-1] > 0
 
 
 def test_a_training_row_is_a_prompt_and_its_answer():

@@ -16,9 +16,12 @@ def test_shapes_and_ranges():
     events, vectors = simulate(CONFIG)
     assert vectors.shape == (200, 8)
     assert len(events.users) == len(events.items) == len(events.ratings) == len(events.times) > 2000
-    assert 0 <= events.items.min() and events.items.max() < 200 and set(events.users.tolist()) <= set(range(300))
+    assert events.items.min() >= 0
+    assert events.items.max() < 200
+    assert set(events.users.tolist()) <= set(range(300))
     assert set(events.ratings.tolist()) == {1, 2, 3, 4, 5}
-    assert 0 <= events.times.min() and events.times.max() < 100 * 86400
+    assert events.times.min() >= 0
+    assert events.times.max() < 100 * 86400
     assert abs(len(events) / 300 - 12) < 2
 
 
@@ -28,7 +31,8 @@ def test_nobody_sees_an_item_twice_and_nobody_is_active_for_too_long():
     assert len(pairs) == len(events)
     for user in np.unique(events.users):
         times = events.times[events.users == user]
-        assert times.max() - times.min() <= 0.4 * 100 * 86400 and (np.diff(times) >= 0).all()
+        assert times.max() - times.min() <= 0.4 * 100 * 86400
+        assert (np.diff(times) >= 0).all()
 
 
 def test_popularity_is_zipf():
@@ -51,7 +55,8 @@ def test_interests_show_in_the_items_and_drift():
         share_of_neighbours_alike(drift=0.5, noise=0.0),
         share_of_neighbours_alike(drift=0.0, noise=1.0),
     )
-    assert faithful > 0.9 > 0.75 > drifting > random and random < 0.2
+    assert faithful > 0.9 > 0.75 > drifting > random
+    assert random < 0.2
 
 
 def test_twins_share_vectors():

@@ -55,7 +55,8 @@ def test_other_sizes(tmp_path, write_layout, length):
     source = read_atspeed(write_layout(tmp_path / "other", codes, users))
     catalog = Catalog.from_codes(source.codes)
     np.testing.assert_array_equal(source.codes, codes)
-    assert len(np.unique(catalog.ids[:, 0])) == catalog.level_sizes[0] == 248 and catalog.length == length
+    assert len(np.unique(catalog.ids[:, 0])) == catalog.level_sizes[0] == 248
+    assert catalog.length == length
     assert [row.tolist() for row in source.train] == [rows[0] for rows in users.values()]
 
 
@@ -123,7 +124,8 @@ def test_files_that_begin_with_a_byte_order_mark(layout):
     for file in layout.iterdir():
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     source = read_atspeed(layout)
-    assert source.codes.tolist() == CODES and [row.tolist() for row in source.train] == [[0, 1, 0], [], [3]]
+    assert source.codes.tolist() == CODES
+    assert [row.tolist() for row in source.train] == [[0, 1, 0], [], [3]]
 
 
 @pytest.mark.parametrize(
@@ -203,8 +205,10 @@ def test_synthetic_is_quick_and_of_the_size_asked_for():
     source = synthesize(QUICKSTART)
     assert time.perf_counter() - start < 3
     catalog = Catalog.from_codes(source.codes)
-    assert 350 < catalog.items <= 400 and 500 < len(source.train) <= 600
-    assert catalog.length == 4 and max(catalog.level_sizes) <= 16
+    assert 350 < catalog.items <= 400
+    assert 500 < len(source.train) <= 600
+    assert catalog.length == 4
+    assert max(catalog.level_sizes) <= 16
     assert sum(map(len, source.train)) > 6000
     assert sum(len(items) > 0 for items in source.valid) > 150 < sum(len(items) > 0 for items in source.test)
 

@@ -15,7 +15,8 @@ def random_table(events=800, seed=0):
 
 def test_keep_rated():
     kept = keep_rated(random_table(), 4)
-    assert 0 < len(kept) < 800 and kept.ratings.min() == 4
+    assert 0 < len(kept) < 800
+    assert kept.ratings.min() == 4
 
 
 def test_k_core_is_the_largest_part_that_satisfies_it():
@@ -44,17 +45,22 @@ def test_k_core_cascades_to_nothing():
 
 def test_renumber_keeps_order_and_tells_the_old_numbers():
     events, users, items = renumber(table((7, 30, 5, 1), (2, 10, 4, 2), (7, 10, 3, 3)))
-    assert events.users.tolist() == [1, 0, 1] and events.items.tolist() == [1, 0, 0]
-    assert users.tolist() == [2, 7] and items.tolist() == [10, 30]
-    assert events.times.tolist() == [1, 2, 3] and events.ratings.tolist() == [5, 4, 3]
+    assert events.users.tolist() == [1, 0, 1]
+    assert events.items.tolist() == [1, 0, 0]
+    assert users.tolist() == [2, 7]
+    assert items.tolist() == [10, 30]
+    assert events.times.tolist() == [1, 2, 3]
+    assert events.ratings.tolist() == [5, 4, 3]
 
 
 def test_split_is_by_global_time_and_loses_nothing():
     events = random_table()
     train, valid, test = split_by_time(events, 0.2, 0.1)
-    assert train.times.max() < valid.times.min() and valid.times.max() < test.times.min()
+    assert train.times.max() < valid.times.min()
+    assert valid.times.max() < test.times.min()
     assert len(train) + len(valid) + len(test) == len(events)
-    assert abs(len(valid) - 160) < 20 and abs(len(test) - 80) < 20
+    assert abs(len(valid) - 160) < 20
+    assert abs(len(test) - 80) < 20
 
 
 def test_events_of_one_moment_stay_together():

@@ -55,7 +55,9 @@ def test_one_call_per_level():
     for batch in random_batches(VOCAB, 3)[:4]:
         COUNTED.calls.forget()
         result = batch.plain()
-        assert (result.target_calls == 4).all() and result.rounds == 4 and result.round_one is None
+        assert (result.target_calls == 4).all()
+        assert result.rounds == 4
+        assert result.round_one is None
         check_calls(result, COUNTED.calls.take(), 4)
 
 

@@ -33,18 +33,23 @@ def level_two(nodes, scores, valid=None):
 
 def test_root_is_the_last_prompt_token():
     root = B.root(PROMPT, 3)
-    assert root.count == 1 and root.valid.all() and not root.score.any() and not root.node.any()
+    assert root.count == 1
+    assert root.valid.all()
+    assert not root.score.any()
+    assert not root.node.any()
     assert root.path.tolist() == [[[2, B.UNPLACED, B.UNPLACED]]] * 2
 
 
 def test_take_and_resize():
     beams = level_two([0, 2, 3], [-1.0, -2.0, -3.0])
     taken = beams.take(jnp.array([[2, 0], [1, 1]]))
-    assert taken.node.tolist() == [[3, 0], [2, 2]] and taken.path[0, 0].tolist() == [2, 6, 13]
+    assert taken.node.tolist() == [[3, 0], [2, 2]]
+    assert taken.path[0, 0].tolist() == [2, 6, 13]
     assert beams.resize(2).node.tolist() == [[0, 2]] * 2
     padded = beams.resize(5)
     assert padded.valid.tolist() == [[True] * 3 + [False] * 2] * 2
-    assert padded.tokens.shape == (2, 5, 3) and (padded.score[:, 3:] == B.LOWEST).all()
+    assert padded.tokens.shape == (2, 5, 3)
+    assert (padded.score[:, 3:] == B.LOWEST).all()
 
 
 @pytest.mark.parametrize("norm", ["vocab", "trie"])
@@ -161,7 +166,8 @@ def test_finalise_sorts_by_score_then_id_and_empties_invalid_places():
     assert result.ids.tolist() == [[1, 3, 0, 2, 0]] * 2
     assert result.valid.tolist() == [[True] * 4 + [False]] * 2
     assert result.score[0, :4].tolist() == [-1, -1, -2, -2]
-    assert not result.tokens[:, 4].any() and result.tokens[:, :4].any()
+    assert not result.tokens[:, 4].any()
+    assert result.tokens[:, :4].any()
 
 
 def test_a_prefix_with_one_item_left_is_finished_under_trie_norm():
@@ -184,13 +190,16 @@ def test_finished_beams_have_one_child_of_probability_one():
     beams = level_two([place], [-1.5])
     child = B.best(TRIE, 2, beams, B.only_children(TRIE, 2, beams), 3)
     assert child.valid.tolist() == [[True, False, False]] * 2
-    assert child.node[0, 0] == row and child.tokens[0, 0].tolist() == IDS[row].tolist() and child.score[0, 0] == -1.5
+    assert child.node[0, 0] == row
+    assert child.tokens[0, 0].tolist() == IDS[row].tolist()
+    assert child.score[0, 0] == -1.5
 
 
 def test_merged_nodes_are_in_trie_order_with_the_invalid_last():
     some, others = level_two([1, 4], [-1.0, -2.0], [True, False]), level_two([0, 3, 2], [-3.0, -4.0, -5.0])
     order = B.trie_order(some, others)
     merged = B.merge(order, some, others)
-    assert merged.node[0].tolist() == [0, 1, 2, 3, 4] and merged.valid[0].tolist() == [True] * 4 + [False]
+    assert merged.node[0].tolist() == [0, 1, 2, 3, 4]
+    assert merged.valid[0].tolist() == [True] * 4 + [False]
     assert merged.score[0].tolist() == [-3.0, -1.0, -5.0, -4.0, -2.0]
     assert merged.path[1, :4, 2].tolist() == [10, 11, 12, 13]

@@ -92,7 +92,8 @@ def test_squeezed_nodes_are_found_again():
     mask = SlotMask(jnp.broadcast_to(numbers[..., None], (2, 5, 4)) > 0, numbers[..., None])
     read = B.StepInput(numbers, numbers, numbers, mask)
     squeezed, place = squeeze(read, valid, 3)
-    assert squeezed.tokens.shape == (2, 3) and squeezed.mask.prompt.shape == (2, 3, 4)
+    assert squeezed.tokens.shape == (2, 3)
+    assert squeezed.mask.prompt.shape == (2, 3, 4)
     for part in (squeezed.tokens, squeezed.mask.path[..., 0]):
         again = np.take_along_axis(part, np.asarray(place), 1)
         np.testing.assert_array_equal(again[valid], numbers[valid])
@@ -104,7 +105,8 @@ def test_calls_read_no_more_than_the_budget():
     MeasuredStep.widths.clear()
     jax.eval_shape(lambda: batch.decode(MeasuredStep()))
     first, *later = MeasuredStep.widths  # a later round is traced for each size of its batch
-    assert first == SHAPE.prompt + SHAPE.budget and set(later) == {SHAPE.beams + SHAPE.budget}
+    assert first == SHAPE.prompt + SHAPE.budget
+    assert set(later) == {SHAPE.beams + SHAPE.budget}
 
 
 def test_a_budget_costs_calls_and_never_items():

@@ -47,7 +47,8 @@ def test_first_tree_holds_the_best_prefixes_by_draft_score(gamma):
         for row, prompt in enumerate(batch.sequences()):
             for level, want in expected_tree(batch, prompt, gamma).items():
                 beams = jax.tree.map(lambda x, row=row: np.asarray(x[row]), nodes[level])
-                assert len(beams.valid) == LAYOUT.room[level] and beams.valid.sum() == len(want)
+                assert len(beams.valid) == LAYOUT.room[level]
+                assert beams.valid.sum() == len(want)
                 assert [tuple(t[:level].tolist()) for t in beams.tokens[beams.valid]] == [prefix for prefix, _ in want]
                 assert beams.score[beams.valid].tolist() == [score for _, score in want]
                 assert beams.path[:, level].tolist() == list(
@@ -86,20 +87,23 @@ def test_rows_put_settled_beams_at_their_level_and_nothing_below():
     nodes, _, cache = later_tree(batch.draft, batch.trie, batch.prompt, settled, at, 2)
     untouched = STEP.init_cache(batch_size, LAYOUT.slots)
     first, second = nodes[1], nodes[2]
-    assert first.count == beams and second.count == LAYOUT.room[2]
+    assert first.count == beams
+    assert second.count == LAYOUT.room[2]
     for row, level in enumerate(at.tolist()):
         assert first.valid[row].all() if level == 1 else not first.valid[row].any()
         written = np.flatnonzero(cache[row] != untouched[row]).tolist()
         if level == 1:
             np.testing.assert_array_equal(first.score[row], settled.score[row])
-            assert second.valid[row].all() and written == [5, 6, 7]  # the level before the last is never fed to a draft
+            assert second.valid[row].all()
+            assert written == [5, 6, 7]
         elif level == 2:
             np.testing.assert_array_equal(second.node[row, :beams], settled.node[row])
             assert second.valid[row].tolist() == [True] * beams + [False] * (second.count - beams)
             assert second.path[row, :beams, 2].tolist() == [9, 10, 11]
             assert written == []
         else:
-            assert not second.valid[row].any() and written == []
+            assert not second.valid[row].any()
+            assert written == []
 
 
 def test_popularity_drafter_reads_the_prior_of_each_edge():
@@ -115,7 +119,8 @@ def test_popularity_drafter_reads_the_prior_of_each_edge():
         jnp.array([[True, True, False]]),
     )
     children, cache = drafter.children(prior, trie, 1, nodes, None, drafter.init_cache(1, 9), None)
-    assert cache == () and hash(drafter) == hash(PopularityDrafter())
+    assert cache == ()
+    assert hash(drafter) == hash(PopularityDrafter())
     assert children.exists.tolist() == [[[True, True], [True, False], [False, False]]]
     np.testing.assert_allclose(np.exp(children.log_prob[0, 0]), [3 / 4, 1 / 4], rtol=1e-6)
     np.testing.assert_allclose(children.log_prob[0, 1], [0, B.LOWEST])

@@ -86,10 +86,12 @@ def test_reported_calls_are_executed_calls_and_lists_are_sorted(mode):
         keys = user_keys(number, np.arange(shape.batch))
         result = batch.speculative(prompt=batch.prompt.replace(keys=keys), mode=mode)
         total, written = COUNTED.calls.take()
-        assert result.target_calls.tolist() == written and result.rounds == total
+        assert result.target_calls.tolist() == written
+        assert result.rounds == total
         for row in range(shape.batch):
             items = items_of(result, row)
-            assert set(items) <= set(batch.ids) and len(set(items)) == len(items)
+            assert set(items) <= set(batch.ids)
+            assert len(set(items)) == len(items)
             assert (np.diff(result.score[row, : len(items)]) <= 0).all()
             expected = dict(oracle.every_item(batch.ids, batch.sequences()[row], table_logits(batch.table), shape.norm))
             for item, score in zip(items, result.score[row], strict=False):

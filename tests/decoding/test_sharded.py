@@ -32,7 +32,8 @@ def prompt(rows):
 def test_rows_keep_their_places_and_nothing_is_added():
     result = sharded.decode_on_mesh(Echo(3), jnp.int32(5), prompt(3), whole_mesh())
     np.testing.assert_array_equal(result.ids, 15 * np.arange(1, 7).reshape(3, 2))
-    assert int(result.rounds) == 90 and result.round_one is None
+    assert int(result.rounds) == 90
+    assert result.round_one is None
 
 
 def test_one_compilation_for_decoders_that_are_equal():
@@ -45,13 +46,15 @@ def test_one_compilation_for_decoders_that_are_equal():
 @pytest.mark.parametrize("rows", [1, 3, 8])
 def test_filling_up_repeats_the_last_row(rows):
     filled = sharded._filled(jnp.arange(rows), -rows % 4)
-    assert filled.shape == (rows + -rows % 4,) and (filled[rows:] == rows - 1).all()
+    assert filled.shape == (rows + -rows % 4,)
+    assert (filled[rows:] == rows - 1).all()
 
 
 def test_no_slice_waits_for_another():
     """On four devices 6 users keep their places; the only word between slices is how many rounds the slowest took."""
     report = report_of("four_slices.py", 4)
-    assert report["ids"] == (15 * np.arange(1, 13).reshape(6, 2)).tolist() and report["rounds"] == 180
+    assert report["ids"] == (15 * np.arange(1, 13).reshape(6, 2)).tolist()
+    assert report["rounds"] == 180
     assert report["collectives"] == ["all-reduce"]
     assert report["split"] == report["alone"]  # and each user kept its own list of ids it may not get
     for ids, excluded in zip(report["split"], report["excluded"], strict=True):

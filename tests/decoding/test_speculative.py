@@ -30,7 +30,8 @@ def check(shape, count, seed):
     counts = collections.Counter()
     for batch in batches(shape, count, seed):
         counts += check_batch(batch)
-    assert beam_search._cache_size() - before[0] <= 1 and speculative_beam_search._cache_size() - before[1] <= 1
+    assert beam_search._cache_size() - before[0] <= 1
+    assert speculative_beam_search._cache_size() - before[1] <= 1
     assert counts["near ties"] <= 0.02 * counts["users"]
     assert counts["walks"] >= (0.9 if shape.drafter == "model" else 0.5) * counts["users"]
     return counts
@@ -82,8 +83,10 @@ def test_perfect_draft_with_all_widths_needs_one_call():
     for trie in TRIES:
         batch = make_batch(EVERYTHING, rng, trie=trie, table="ladder", draft="perfect")
         result = batch.speculative()
-        assert (result.target_calls == 1).all() and result.rounds == 1
-        assert result.round_one.accepted.all() and (result.round_one.coverage == 1).all()
+        assert (result.target_calls == 1).all()
+        assert result.rounds == 1
+        assert result.round_one.accepted.all()
+        assert (result.round_one.coverage == 1).all()
 
 
 def test_levels_with_all_prefixes_never_miss():
@@ -156,7 +159,9 @@ def test_no_host_callback():
     assert "callback" in compiled(small, COUNTED).as_text()  # so this would be seen
     text = compiled(small, STEP).as_text()
     assert "scan" in text or "while" in text
-    assert "callback" not in text and "infeed" not in text and "outfeed" not in text
+    assert "callback" not in text
+    assert "infeed" not in text
+    assert "outfeed" not in text
 
 
 def test_another_catalogue_and_other_parameters_do_not_recompile():
@@ -188,4 +193,4 @@ def test_wrong_number_of_widths(widths):
 
 
 def test_rounding_is_far_below_the_margin():
-    assert ROUNDING >= 100 * np.finfo(np.float32).eps
+    assert 100 * np.finfo(np.float32).eps <= ROUNDING

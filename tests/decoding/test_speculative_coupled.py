@@ -27,7 +27,8 @@ def test_equals_the_targets_own_draw(shape):
         COUNTED.calls.forget()
         found = batch.speculative(prompt=prompt, mode="coupled")
         total, written = COUNTED.calls.take()
-        assert found.target_calls.tolist() == written and found.rounds == total
+        assert found.target_calls.tolist() == written
+        assert found.rounds == total
         alone, same = (batch.plain(STEP, prompt, mode=mode) for mode in ("relaxed", "coupled"))
         for row in range(shape.batch):
             items = items_of(alone, row)
@@ -35,7 +36,8 @@ def test_equals_the_targets_own_draw(shape):
             np.testing.assert_allclose(found.score[row, : len(items)], alone.score[row, : len(items)], atol=1e-4)
             compared += 1
             more_than_one += found.target_calls[row] > 1
-    assert compared >= 60 and more_than_one >= 10
+    assert compared >= 60
+    assert more_than_one >= 10
 
 
 @pytest.mark.parametrize(("norm", "temperature"), [("vocab", 2.5), ("trie", 1.0)])

@@ -17,7 +17,8 @@ def check(batch: Batch, users) -> None:
     plain, strict = batch.plain(STEP), batch.speculative(STEP, row_share=4)
     for name in ("ids", "tokens", "score", "valid"):
         np.testing.assert_array_equal(getattr(strict, name), getattr(plain, name), name)
-    assert (strict.target_calls <= len(shape.sizes)).all() and strict.target_calls.min() < len(shape.sizes)
+    assert (strict.target_calls <= len(shape.sizes)).all()
+    assert strict.target_calls.min() < len(shape.sizes)
     sequences = batch.sequences()
     for row in users:
         expected = oracle.beam_search(batch.ids, sequences[row], table_logits(batch.table), shape.beams, shape.norm)

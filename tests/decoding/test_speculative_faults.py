@@ -112,7 +112,8 @@ def test_logits_of_finished_prefixes_are_never_looked_at():
     table = np.zeros((9, 9), np.float32)
     table[:, 6] = np.nan
     for result in both([(2, 4, 6), (3, 5, 7), (3, 5, 8)], table, 3, (2, 2)):
-        assert result.faulty.tolist() == [0] and result.valid.all()
+        assert result.faulty.tolist() == [0]
+        assert result.valid.all()
         assert result.tokens[0].tolist() == [[2, 4, 6], [3, 5, 7], [3, 5, 8]]
         np.testing.assert_allclose(np.exp(result.score[0]), [0.5, 0.25, 0.25], atol=1e-6)
 
@@ -120,8 +121,10 @@ def test_logits_of_finished_prefixes_are_never_looked_at():
 def test_a_catalogue_of_one_item_needs_no_logits():
     for value in VALUES:
         for result in both([(2, 4, 6)], np.full((9, 9), value, np.float32), 3, (2, 2)):
-            assert result.faulty.tolist() == [0] and result.valid.tolist() == [[True, False, False]]
-            assert result.tokens[0, 0].tolist() == [2, 4, 6] and result.score[0, 0] == 0
+            assert result.faulty.tolist() == [0]
+            assert result.valid.tolist() == [[True, False, False]]
+            assert result.tokens[0, 0].tolist() == [2, 4, 6]
+            assert result.score[0, 0] == 0
 
 
 @pytest.mark.parametrize("value", VALUES)

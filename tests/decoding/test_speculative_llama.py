@@ -93,7 +93,8 @@ def test_llama_equals_oracle():
     rng = np.random.default_rng(0)
     plain, strict, expected = decode("float32", 3, (5, 12), 5, "vocab", "model", rng, row_share=4)
     assert check(plain, strict, expected, digits=1e-4, margin=1e-4) >= USERS - 2
-    assert len(set(strict.target_calls.tolist())) > 1 and strict.target_calls.max() <= 3
+    assert len(set(strict.target_calls.tolist())) > 1
+    assert strict.target_calls.max() <= 3
     spread = [want.items[0][1] - want.items[-1][1] for want in expected]
     assert min(spread) > 0.1  # the model prefers some items to others
 

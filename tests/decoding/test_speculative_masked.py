@@ -41,7 +41,8 @@ def check_list(result, row, expected: int) -> None:
     assert valid.tolist() == [True] * expected + [False] * (len(valid) - expected)
     assert len(set(result.ids[row][valid].tolist())) == expected
     key = result.score if result.perturbed is None else result.perturbed
-    assert np.isfinite(result.score[row]).all() and (np.diff(key[row][valid]) <= 0).all()
+    assert np.isfinite(result.score[row]).all()
+    assert (np.diff(key[row][valid]) <= 0).all()
 
 
 @pytest.mark.parametrize(("mode", "temperature"), MODES)
@@ -53,7 +54,8 @@ def test_every_item_is_found_in_every_mode(mode, temperature):
         prompt = batch.prompt.replace(keys=user_keys(number, np.arange(EVERY.batch)))
         plain = batch.plain(prompt=prompt, mode=mode.removesuffix("_reference"), temperature=temperature)
         found = batch.speculative(prompt=prompt, mode=mode, temperature=temperature)
-        assert not plain.faulty.any() and not found.faulty.any()
+        assert not plain.faulty.any()
+        assert not found.faulty.any()
         for row in range(EVERY.batch):
             check_list(plain, row, len(batch.ids))
             if mode != "relaxed_reference":  # may leave places empty
@@ -69,7 +71,8 @@ def test_both_decoders_find_the_same_where_beams_are_few(shape):
         batch = make_batch(shape, rng, trie=trie, table="ladder", draft="near")
         batch = dataclasses.replace(batch, table=masked(batch.table, rng, share), draft=masked(batch.draft, rng, share))
         plain, found = batch.plain(), batch.speculative()
-        assert not plain.faulty.any() and not found.faulty.any()
+        assert not plain.faulty.any()
+        assert not found.faulty.any()
         np.testing.assert_array_equal(found.ids, plain.ids)
         np.testing.assert_array_equal(found.score, plain.score)
         for row in range(shape.batch):
@@ -81,7 +84,8 @@ def test_scores_of_eight_masked_levels_are_finite():
     batch = make_batch(shape, rng, trie="full", table="smooth", draft="near")
     batch = dataclasses.replace(batch, table=masked(batch.table, rng, 1.0))
     for result in (batch.plain(), batch.speculative()):
-        assert not result.faulty.any() and (result.score == LEAST).all()
+        assert not result.faulty.any()
+        assert (result.score == LEAST).all()
         for row in range(4):
             check_list(result, row, 3)
 
@@ -98,10 +102,13 @@ def test_masked_items_come_last(norm):
     config = SearchConfig(8, (2,), 1, norm)
     found = speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), draft, trie, prompt, config=config)
     for result in (plain, found):
-        assert result.faulty.tolist() == [0] and result.valid[0].tolist() == [True] * 6 + [False] * 2
+        assert result.faulty.tolist() == [0]
+        assert result.valid[0].tolist() == [True] * 6 + [False] * 2
         items = list(map(tuple, result.tokens[0, :6].tolist()))
-        assert items[:2] == [(2, 4), (2, 6)] and sorted(items[2:]) == [(2, 5), (3, 4), (3, 5), (3, 6)]
-        assert (result.score[0, 2:6] == LEAST).all() and result.score[0, 1] > -10
+        assert items[:2] == [(2, 4), (2, 6)]
+        assert sorted(items[2:]) == [(2, 5), (3, 4), (3, 5), (3, 6)]
+        assert (result.score[0, 2:6] == LEAST).all()
+        assert result.score[0, 1] > -10
 
 
 @pytest.mark.parametrize("mode", ["relaxed", "relaxed_reference"])
@@ -115,7 +122,9 @@ def test_no_draw_takes_a_masked_item_while_others_are_left(mode):
     prompt = Prompt(ones, ones == 1, user_keys(0, np.arange(users)))
     config = SearchConfig(2, (2,), 1, "vocab", mode=mode)
     found = speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), draft, build_trie(ids), prompt, config=config)
-    assert found.valid.all() and (found.tokens[..., 0] >= 4).all() and not found.faulty.any()
+    assert found.valid.all()
+    assert (found.tokens[..., 0] >= 4).all()
+    assert not found.faulty.any()
 
 
 @pytest.mark.parametrize("norm", ["vocab", "trie"])
@@ -142,5 +151,7 @@ def test_half_precision_logits_are_scored_in_single_precision():
     for dtype in (jnp.bfloat16, jnp.float16):
         logits = jnp.array([[[float(jnp.finfo(dtype).min), 0.0]]], dtype)
         children = B.children_of(trie, 0, root, logits, "vocab")
-        assert children.log_prob.dtype == jnp.float32 and not B.not_finite(children).any()
-        assert children.log_prob[0, 0, 1] == 0 and children.log_prob[0, 0, 0] == jnp.finfo(dtype).min
+        assert children.log_prob.dtype == jnp.float32
+        assert not B.not_finite(children).any()
+        assert children.log_prob[0, 0, 1] == 0
+        assert children.log_prob[0, 0, 0] == jnp.finfo(dtype).min

@@ -43,7 +43,8 @@ def test_gives_up_what_the_oracle_gives_up(shape):
             assert result.target_calls[row] == expected.calls
             assert result.given_up[row] == pytest.approx(expected.given_up, abs=1e-5)
             compared, gave_up = compared + 1, gave_up + (expected.given_up > 1e-3)
-    assert compared >= 60 and gave_up >= 10
+    assert compared >= 60
+    assert gave_up >= 10
 
 
 def bigram(size, rows):
@@ -71,9 +72,11 @@ def test_a_level_that_nobody_drafted_is_not_passed(widths, calls):
     draft = bigram(13, {1: {2: 0.01, 3: 0.39, 4: 0.60}} | five)
     result = decode(build_trie(np.array(ids)), target, draft, 2, widths, "trie", 0.35)
     best = oracle.beam_search(ids, (1,), bigram_logits(target), 2, "trie")
-    assert result.valid.all() and list(map(tuple, result.tokens[0].tolist())) == [item for item, _ in best.items]
+    assert result.valid.all()
+    assert list(map(tuple, result.tokens[0].tolist())) == [item for item, _ in best.items]
     assert [item for item, _ in best.items] == [(2, 5, 8, 11), (3, 6, 10, 11)]
-    assert result.given_up.tolist() == [0] and result.target_calls.tolist() == [calls]
+    assert result.given_up.tolist() == [0]
+    assert result.target_calls.tolist() == [calls]
 
 
 def test_beams_are_not_given_up_where_the_others_cannot_fill_the_list():
@@ -93,7 +96,8 @@ def test_one_prefix_of_the_per_level_constraint_can_fill_the_list():
     trie = level_trie(build_trie(np.array([(2, 5), (3, 6), (4, 7)])))
     target = bigram(8, {1: {2: 0.90, 3: 0.06, 4: 0.04}})
     result = decode(trie, target, target, 3, (1,), "trie", 0.2)
-    assert result.tokens[0].tolist() == [[2, 5], [2, 6], [2, 7]] and result.target_calls.tolist() == [1]
+    assert result.tokens[0].tolist() == [[2, 5], [2, 6], [2, 7]]
+    assert result.target_calls.tolist() == [1]
     np.testing.assert_allclose(result.given_up, [0.1], atol=1e-6)
 
 
@@ -104,5 +108,6 @@ def test_a_beam_given_up_is_told_however_improbable_it_is(better):
     logits = np.full((6, 6), -9000.0, np.float32)
     logits[1, [2, 3]], logits[2, [0, 4, 5]], logits[3, [4, 5]] = (0.0, -better), (0.0, -3 * better, -3 * better), 0.0
     result = decode(build_trie(ids), logits, logits, 2, (1,), "vocab", 0.01)
-    assert result.tokens[0].tolist() == [[2, 4], [2, 5]] and result.target_calls.tolist() == [1]
+    assert result.tokens[0].tolist() == [[2, 4], [2, 5]]
+    assert result.target_calls.tolist() == [1]
     assert 0 < result.given_up[0] < 1e-8

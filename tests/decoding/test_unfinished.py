@@ -42,7 +42,8 @@ def test_batch_axes():
     cache = LlamaStep(LLAMA).init_cache(BATCH, 9)
     axes = batch_axes(LlamaStep(LLAMA).init_cache, 9)
     assert [x.shape[axis] for x, axis in zip(jax.tree.leaves(cache), jax.tree.leaves(axes), strict=True)] == [BATCH] * 2
-    assert jax.tree.leaves(axes) == [1, 1] and batch_axes(PopularityDrafter().init_cache, 9) == ()
+    assert jax.tree.leaves(axes) == [1, 1]
+    assert batch_axes(PopularityDrafter().init_cache, 9) == ()
 
 
 def test_rows_are_taken_and_put():

@@ -64,7 +64,8 @@ def test_match_of_a_missing_place_leaves_the_first_node_alone():
     """A scatter by argmax would write the score of a beam that is not there, or was not drafted, to node 0."""
     found = beams_of([4, 0, 0], [-2.0, B.LOWEST, B.LOWEST], [True, False, False])
     verified, present = match(found, beams_of([4, 5], [-9.0, -9.0], [True, True]))
-    assert verified.score[0, 0] == -2.0 and verified.valid.tolist() == [[True, False]]
+    assert verified.score[0, 0] == -2.0
+    assert verified.valid.tolist() == [[True, False]]
     assert present.tolist() == [[True, False, False]]
 
 
@@ -101,22 +102,30 @@ def walk(ids, drafted, beams, at=0, level_one=None, tolerance=0.0):
 def test_accepts_a_level_when_every_beam_was_drafted():
     both = logits_of({4: -1.0, 5: -5.0}, {4: -3.0, 5: -1.0})
     settled, at, _, record = walk(IDS, [0, 1], 2, level_one=both)
-    assert at.tolist() == [2] and record.accepted.tolist() == [[True]] and record.coverage.tolist() == [[1.0]]
+    assert at.tolist() == [2]
+    assert record.accepted.tolist() == [[True]]
+    assert record.coverage.tolist() == [[1.0]]
     assert settled.node.tolist() == [[0, 3]]  # (2, 4) with -2 - 1, (3, 5) with -1 - 1
     assert (settled.score + 128).tolist() == [[-3.0, -2.0]]
 
 
 def test_stops_at_the_first_level_with_a_beam_that_was_not_drafted():
     settled, at, _, record = walk(IDS, [1], 2, level_one=logits_of({4: -3.0, 5: -1.0}))
-    assert at.tolist() == [1] and record.reached.tolist() == [[True]] and record.accepted.tolist() == [[False]]
+    assert at.tolist() == [1]
+    assert record.reached.tolist() == [[True]]
+    assert record.accepted.tolist() == [[False]]
     assert record.coverage.tolist() == [[0.5]]
-    assert settled.node.tolist() == [[0, 1]] and (settled.score + 64).tolist() == [[-2.0, -1.0]]
+    assert settled.node.tolist() == [[0, 1]]
+    assert (settled.score + 64).tolist() == [[-2.0, -1.0]]
 
 
 def test_missing_places_count_as_drafted():
     settled, at, _, record = walk(IDS[:2], [0], 3, level_one=logits_of({4: -1.0, 5: -5.0}))
-    assert at.tolist() == [2] and record.accepted.tolist() == [[True]] and record.coverage.tolist() == [[1.0]]
-    assert settled.valid.tolist() == [[True, True, False]] and settled.node[0, :2].tolist() == [0, 1]
+    assert at.tolist() == [2]
+    assert record.accepted.tolist() == [[True]]
+    assert record.coverage.tolist() == [[1.0]]
+    assert settled.valid.tolist() == [[True, True, False]]
+    assert settled.node[0, :2].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(("at", "after"), [(1, 2), (2, 2)])
@@ -124,7 +133,8 @@ def test_rows_start_at_their_own_level_and_finished_rows_stay(at, after):
     both = logits_of({4: -1.0, 5: -5.0}, {4: -3.0, 5: -1.0})
     settled, level, _, record = walk(IDS, [0, 1], 2, at=at, level_one=both)
     assert level.tolist() == [after]
-    assert not record.reached.any() and not record.accepted.any()
+    assert not record.reached.any()
+    assert not record.accepted.any()
     assert settled.node.tolist() == ([[0, 3]] if at == 1 else [[0, 1]])
 
 
@@ -132,7 +142,9 @@ def test_rows_start_at_their_own_level_and_finished_rows_stay(at, after):
 def test_tolerance_goes_on_without_a_beam_of_little_probability(tolerance, goes_on):
     """Code 2 has e^-2 / (e^-2 + e^-1) = 0.2689 of the two beams' probability, and was not drafted."""
     settled, at, lost, record = walk(IDS, [1], 2, level_one=logits_of({4: -3.0, 5: -1.0}), tolerance=tolerance)
-    assert at.tolist() == [1 + goes_on] and record.accepted.tolist() == [[goes_on]]
-    assert record.reached.tolist() == [[True]] and record.coverage.tolist() == [[0.5]]
+    assert at.tolist() == [1 + goes_on]
+    assert record.accepted.tolist() == [[goes_on]]
+    assert record.reached.tolist() == [[True]]
+    assert record.coverage.tolist() == [[0.5]]
     np.testing.assert_allclose(lost, [0.26894 * goes_on], atol=1e-5)
     assert settled.node.tolist() == ([[2, 3]] if goes_on else [[0, 1]])  # (3, 4) and (3, 5): code 2 is given up

@@ -55,13 +55,15 @@ def test_similarity_by_hand():
     assert similarity[0, 2] == pytest.approx((1 / 2) / np.sqrt(2 * 1))
     assert similarity[3, 0] == pytest.approx((1 / 2) / np.sqrt(3 * 2))
     assert similarity[3, 4] == pytest.approx((1 + 1) / np.sqrt(3 * 1))
-    assert similarity[2, 3] == 0 and not similarity[5].any()
+    assert similarity[2, 3] == 0
+    assert not similarity[5].any()
 
 
 def test_a_window_of_one_sees_neighbours_only():
     config = CovisitationConfig(window=1, history=3, decay=0.5)
     similarity = covisitation_similarity(TRAIN, POPULARITY, config).toarray()
-    assert similarity[0, 2] == 0 and similarity[0, 1] == pytest.approx(1)
+    assert similarity[0, 2] == 0
+    assert similarity[0, 1] == pytest.approx(1)
 
 
 def test_covisitation_lists_by_hand():
@@ -108,7 +110,8 @@ def test_block_size_changes_nothing(monkeypatch):
         covisitation_lists(train, popularity, train, COVISITATION, k=10, remove_seen=True), whole
     )
     for seen, row in zip(train, whole, strict=True):
-        assert not np.isin(row, seen).any() and len(set(row.tolist())) == 10
+        assert not np.isin(row, seen).any()
+        assert len(set(row.tolist())) == 10
 
 
 def test_bad_settings():

@@ -24,7 +24,8 @@ def test_prompts_keep_the_newest_items_and_may_be_empty(toy, tmp_path):
             if row >= 0:
                 prompts[int(row)] = tokens[valid].tolist()
     newest = toy.catalog.tokens([2, 3, 6, 4]).reshape(-1).tolist()
-    assert prompts[0] == [BOS, *newest] and prompts[1] == prompts[3] == [BOS]
+    assert prompts[0] == [BOS, *newest]
+    assert prompts[1] == prompts[3] == [BOS]
     assert sorted(prompts) == [0, 1, 2, 3, 4]
 
 
@@ -52,7 +53,8 @@ def test_settings_cover_the_grid_once(toy, tmp_path, full):
             for drafter in ("draft", "popularity"):
                 setting = speculative(drafter, beams, dataclasses.replace(DECODE, widths=widths))
                 expected.append((setting, everyone if widths == ("all",) else some))
-    assert rows == expected and len(set(rows)) == 15
+    assert rows == expected
+    assert len(set(rows)) == 15
 
 
 @pytest.fixture
@@ -95,7 +97,8 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
         "target_fingerprint": "t1",
     }
     (arguments,) = compared
-    assert arguments[1:3] == (setting, plain(2, "vocab")) and arguments[4] is plain_lists
+    assert arguments[1:3] == (setting, plain(2, "vocab"))
+    assert arguments[4] is plain_lists
 
     baseline = evaluation.row(plain(2, "vocab"), users)
     assert baseline["acceptance_by_level"] is baseline["coverage_by_level"] is None
@@ -110,7 +113,8 @@ def test_a_level_nobody_reached_has_no_share(toy, three_levels, tmp_path, monkey
     monkeypatch.setattr(evaluation, "decoded", lambda setting, users: nobody)
     monkeypatch.setattr(module, "count_differences", lambda *arguments: (0, 0))
     row = evaluation.row(speculative("draft", 2, DECODE), SimpleNamespace(users=np.arange(4)))
-    assert row["acceptance_by_level"] == [0, None] and row["coverage_by_level"][1] is None
+    assert row["acceptance_by_level"] == [0, None]
+    assert row["coverage_by_level"][1] is None
 
 
 def test_times_by_hand(toy, tmp_path, monkeypatch):
@@ -132,8 +136,10 @@ def test_times_by_hand(toy, tmp_path, monkeypatch):
     }
     assert times[settings[0].label]["ws_vs_beam_search"] == 1
     ((decoders, batches, repeats),) = given  # all decoders in one call, which interleaves them
-    assert list(decoders.values()) == settings and repeats == 3
-    assert [batch["tokens"].shape[0] for batch in batches] == [1, 1] and all(batch["row"] >= 0 for batch in batches)
+    assert list(decoders.values()) == settings
+    assert repeats == 3
+    assert [batch["tokens"].shape[0] for batch in batches] == [1, 1]
+    assert all(batch["row"] >= 0 for batch in batches)
 
 
 def test_what_was_measured_is_remembered_for_its_fingerprint_alone(toy, tmp_path):

@@ -122,14 +122,17 @@ def test_paired_difference_uses_the_pairing():
     base = rng.random(500)
     better = base + 0.01
     mean, low, high = paired_difference(better, base, samples=200, seed=0)
-    assert low == pytest.approx(0.01) and mean == pytest.approx(0.01) and high == pytest.approx(0.01)
+    assert low == pytest.approx(0.01)
+    assert mean == pytest.approx(0.01)
+    assert high == pytest.approx(0.01)
     assert paired_difference(better, rng.permutation(base), samples=200, seed=0).low < 0
 
 
 def test_entries_of_the_report():
     a, b = measure_lists(LISTS, TRUTHS, (2,), items=ITEMS), measure_lists(LISTS[:, ::-1], TRUTHS, (2,), items=ITEMS)
     entry = summarize(a, samples=50, seed=0)
-    assert entry["recall@2"] == pytest.approx(a["recall@2"].mean()) and entry["users"] == 3
+    assert entry["recall@2"] == pytest.approx(a["recall@2"].mean())
+    assert entry["users"] == 3
     assert entry["intervals"]["recall@2"] == list(bootstrap_interval(a["recall@2"], samples=50, seed=0)[1:])
     difference = compare(a, b, samples=50, seed=0)
     assert difference["ndcg@2"] == pytest.approx((a["ndcg@2"] - b["ndcg@2"]).mean())

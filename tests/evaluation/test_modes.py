@@ -35,11 +35,12 @@ def made(small_run, tmp_path_factory):
 
 
 def test_every_combination_has_its_row(made):
-    evaluation, rows = made
+    _evaluation, rows = made
     seen = [(row["method"], row["mode"], row["tolerance"], row["budget"]) for row in rows]
     assert len(set(seen)) == len(seen) == 3 + 6
     for row in rows:
-        assert row["K"] == 3 and row["users"] == 4
+        assert row["K"] == 3
+        assert row["users"] == 4
         assert row["seeds"] == (1 if row["mode"] in ("strict", "stochastic") else 2)
     both = modes.settings(dataclasses.replace(CONFIG, norms=("vocab", "trie"), beams=(3, 5), budgets=(6,)), 2)
     assert len(set(both)) == len(both) == 2 * (2 + 6) + 2 * (3 + 7)
@@ -55,7 +56,8 @@ def test_a_tuned_setting_is_shown_beside_the_widths():
     assert {(s.mode, s.tolerance) for s in more} == kinds
     assert {(s.drafter, s.beams, s.widths, s.score_norm) for s in more} == {("popularity", 5, (8, 8), "vocab")}
     alone = modes.settings(dataclasses.replace(config, widths=(), tuned={3: plain(3, "vocab"), 5: fast}), 2)
-    assert {s.widths for s in alone} == {(), (8, 8)} and len(both) == len(set(both))
+    assert {s.widths for s in alone} == {(), (8, 8)}
+    assert len(both) == len(set(both))
 
 
 def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
@@ -66,8 +68,10 @@ def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
     wanted = [setting for setting in modes.settings(config, 2) if setting.mode == "strict" and not setting.tolerance]
     alone, strict = (table._row(setting, evaluation.some) for setting in wanted if setting.budget is None)
     assert alone["constraint"] == strict["constraint"] == "levels"
-    assert strict["mismatched_users"] == 0 and 0 < strict["places_without_item"] == alone["places_without_item"] < 1
-    assert alone["overlap_with_exact"] == strict["overlap_with_exact"] == 1 and strict["short_lists"] == 0
+    assert strict["mismatched_users"] == 0
+    assert 0 < strict["places_without_item"] == alone["places_without_item"] < 1
+    assert alone["overlap_with_exact"] == strict["overlap_with_exact"] == 1
+    assert strict["short_lists"] == 0
     assert all("vocab, levels" in cells for cells in mode_table([alone, strict]).rows)
 
 
@@ -77,7 +81,8 @@ def test_main_beams_are_measured_on_all_users(small_run, tmp_path, monkeypatch):
     monkeypatch.setattr(ModeTable, "_row", lambda _, setting, users: {"K": setting.beams, "users": len(users.users)})
     rows = ModeTable(evaluation, dataclasses.replace(CONFIG, beams=(10, 3), main_beams=(10,))).rows()
     everyone = len(evaluation.everyone.users)
-    assert {(row["K"], row["users"]) for row in rows} == {(10, everyone), (3, 4)} and everyone > 4
+    assert {(row["K"], row["users"]) for row in rows} == {(10, everyone), (3, 4)}
+    assert everyone > 4
 
 
 def test_exact_modes_give_the_targets_own_lists(made):
@@ -119,7 +124,8 @@ def test_rows_are_remembered(made, monkeypatch):
 def test_the_table_says_what_was_measured(made):
     _, rows = made
     table = mode_table(rows)
-    assert len(table.rows) == len(rows) and {len(cells) for cells in table.rows} == {len(table.header)}
+    assert len(table.rows) == len(rows)
+    assert {len(cells) for cells in table.rows} == {len(table.header)}
     (tolerant,) = [cells for cells in table.rows if "tolerance 0.3" in cells[1]]
     assert tolerant[:5] == ["speculative, draft model", "strict, tolerance 0.3", "trie", "3", "all, 10"]
 

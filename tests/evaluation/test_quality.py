@@ -14,7 +14,8 @@ def test_ids_of_a_list_of_items():
     """A shared id is listed once, where the first of its items is."""
     items = np.array([[2, 3, 1, 4], [1, 2, 3, -1], [-1, -1, -1, -1]])
     found = Found.of_items(CATALOG, items)
-    assert found.items is items and found.ids.tolist() == [[2, 1, 3, -1], [1, 2, -1, -1], [-1] * 4]
+    assert found.items is items
+    assert found.ids.tolist() == [[2, 1, 3, -1], [1, 2, -1, -1], [-1] * 4]
 
 
 def test_a_collision_is_a_hit_of_ids_alone():
@@ -24,7 +25,8 @@ def test_a_collision_is_a_hit_of_ids_alone():
     entry = measured["target"]
     assert entry["recall@1"] == pytest.approx((0 + 1 / 2 + 0) / 3)
     assert entry["id_recall@1"] == pytest.approx((1 + 1 / 2 + 0) / 3)
-    assert (entry["hits"], entry["truths"]) == (1, 5) and (entry["id_hits"], entry["id_truths"]) == (2, 4)
+    assert (entry["hits"], entry["truths"]) == (1, 5)
+    assert (entry["id_hits"], entry["id_truths"]) == (2, 4)
     assert (entry["impossible"], entry["id_impossible"], entry["users"]) == (0, 0, 3)
 
 
@@ -33,7 +35,8 @@ def test_true_items_among_those_seen_are_impossible():
     lists = {name: Found.of_items(CATALOG, np.array([[0], [0]])) for name in ("target", *BASELINES)}
     truths, seen = [np.array([1, 2, 2]), np.array([3])], [np.array([2, 1]), np.array([1, 3, 3])]
     entry = measure(lists, CATALOG, truths, seen, **SAMPLING)["popularity"]
-    assert (entry["truths"], entry["impossible"]) == (3, 3) and (entry["id_truths"], entry["id_impossible"]) == (3, 2)
+    assert (entry["truths"], entry["impossible"]) == (3, 3)
+    assert (entry["id_truths"], entry["id_impossible"]) == (3, 2)
 
 
 def test_differences_are_the_targets_less_a_baselines():

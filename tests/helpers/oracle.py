@@ -68,7 +68,7 @@ def cut(candidates: list[tuple[tuple[int, ...], float]], count: int):
 
 
 def _gaps(ranked) -> float:
-    gaps = [a[1] - b[1] for a, b in zip(ranked, ranked[1:], strict=False)]
+    gaps = [a[1] - b[1] for a, b in itertools.pairwise(ranked)]
     return min((g for g in gaps if g > 0), default=math.inf)
 
 
@@ -266,7 +266,7 @@ def stochastic_search(ids, prompt, logits_of: LogitsOf, beams: int, noise_of: Ca
                 inside = math.exp(-own) - math.exp(-top) + math.exp(-value)
                 found.append(((*prefix, token), score + scores[token], -math.log(inside)))
         ranked = sorted(found, key=lambda c: (-c[2], c[0]))
-        gaps = [a[2] - b[2] for a, b in zip(ranked[:beams], ranked[1 : beams + 1], strict=False)]
+        gaps = [a[2] - b[2] for a, b in itertools.pairwise(ranked)]
         kept, margin = ranked[:beams], min([margin, *gaps])
         levels.append([(prefix, perturbed) for prefix, _, perturbed in kept])
     return Found([(prefix, score) for prefix, score, _ in kept], levels, margin)

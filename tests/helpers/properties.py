@@ -45,7 +45,8 @@ def check_user(batch: Batch, result, row: int, expected) -> None:
     np.testing.assert_allclose(result.score[row, :found], scores, rtol=0, atol=0 if batch.exact else ROUNDING)
     assert [batch.ids[i] for i in result.ids[row, :found]] == [item for item, _ in expected]
     assert len(set(result.ids[row, :found].tolist())) == found
-    assert not result.ids[row, found:].any() and not result.tokens[row, found:].any()
+    assert not result.ids[row, found:].any()
+    assert not result.tokens[row, found:].any()
 
 
 def check_calls(result, executed, length: int, parts: int = 1) -> None:
@@ -55,7 +56,8 @@ def check_calls(result, executed, length: int, parts: int = 1) -> None:
     """
     total, written = executed
     assert result.target_calls.tolist() == written
-    assert result.rounds == total and 1 <= result.target_calls.min() <= result.target_calls.max() <= length
+    assert result.rounds == total
+    assert 1 <= result.target_calls.min() <= result.target_calls.max() <= length
     later = result.target_calls - 1
     size = -(-len(later) // parts)
     assert max(later.max(), -(-later.sum() // size)) <= total - 1 <= parts * later.max()

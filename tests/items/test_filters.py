@@ -71,7 +71,8 @@ def test_filtered_lists_are_those_of_a_catalogue_without_the_other_ids(allow, nu
                     check_user(batch, result, row, expected.items)
     assert compared >= 30
     # The lists change from batch to batch: at most one compilation each.
-    assert beam_search._cache_size() - before[0] <= 1 and speculative_beam_search._cache_size() - before[1] == 1
+    assert beam_search._cache_size() - before[0] <= 1
+    assert speculative_beam_search._cache_size() - before[1] == 1
 
 
 def test_a_child_exists_as_long_as_one_id_below_it_is_permitted():
@@ -111,7 +112,9 @@ def test_a_list_that_cannot_be_used_is_named(items, message):
 
 def test_known_items():
     known, unknown = known_items([5, 0, -1, 2, 0], 3)
-    assert known.tolist() == [0, 2, 0] and unknown.tolist() == [5, -1] and known.dtype == np.int64
+    assert known.tolist() == [0, 2, 0]
+    assert unknown.tolist() == [5, -1]
+    assert known.dtype == np.int64
     assert [part.tolist() for part in known_items([], 3)] == [[], []]
 
 

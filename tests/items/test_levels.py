@@ -20,12 +20,14 @@ IDS = np.array([[2, 5, 9], [2, 6, 9], [4, 5, 8], [4, 7, 8]])  # levels of 2, 3 a
 def test_children_are_all_codes_of_a_level():
     trie = level_trie(build_trie(IDS))
     codes = [[2, 4], [5, 6, 7], [8, 9]]
-    assert trie.length == 3 and trie.row_width == (2, 3, 2)
+    assert trie.length == 3
+    assert trie.row_width == (2, 3, 2)
     prefixes = [()]
     for level, own in enumerate(codes):
         edge, exists = trie.edges(level, jnp.arange(len(prefixes))[None])
         below = [(*prefix, token) for prefix in prefixes for token in own]
-        assert exists.all() and edge.shape == (1, len(prefixes), len(own))
+        assert exists.all()
+        assert edge.shape == (1, len(prefixes), len(own))
         assert trie.child_token(level, edge).reshape(-1).tolist() == [one[-1] for one in below]
         if level < 2:  # nodes are numbered in lexicographic order
             assert edge.reshape(-1).tolist() == list(range(len(below)))
@@ -63,7 +65,8 @@ def test_find_says_which_ids_exist():
     chosen = np.sort(rng.choice(len(every), 23, replace=False))
     row, found = build_trie(every[chosen]).find(jnp.asarray(every[None]))
     assert np.flatnonzero(found[0]).tolist() == chosen.tolist()
-    assert row[0][chosen].tolist() == list(range(23)) and not np.asarray(row[0])[~np.asarray(found[0])].any()
+    assert row[0][chosen].tolist() == list(range(23))
+    assert not np.asarray(row[0])[~np.asarray(found[0])].any()
 
 
 def test_more_prefixes_than_can_be_numbered():

@@ -23,8 +23,10 @@ def explained(points, codes):
 def test_shape_and_range():
     points, _ = vectors()
     codes = residual_kmeans(points, **SETTINGS)
-    assert codes.shape == (300, 4) and codes.dtype == np.int32
-    assert codes.min() == 0 and codes.max() == 7
+    assert codes.shape == (300, 4)
+    assert codes.dtype == np.int32
+    assert codes.min() == 0
+    assert codes.max() == 7
 
 
 def test_first_level_finds_the_clusters():
@@ -38,7 +40,9 @@ def test_every_level_explains_more():
     points, _ = vectors()
     codes = residual_kmeans(points, **SETTINGS)
     left = [explained(points, codes[:, : level + 1]) for level in range(4)]
-    assert left == sorted(left, reverse=True) and left[0] < 0.05 and left[3] < 0.3 * left[0]
+    assert left == sorted(left, reverse=True)
+    assert left[0] < 0.05
+    assert left[3] < 0.3 * left[0]
 
 
 def test_seed_decides():
@@ -58,7 +62,8 @@ def test_equal_vectors_share_their_id_and_different_ones_part():
 def test_fewer_items_than_codes():
     points = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [5.0, 1.0]])
     codes = residual_kmeans(points, **SETTINGS)
-    assert len(np.unique(codes[:, 0])) == 3 and codes.max() < 3
+    assert len(np.unique(codes[:, 0])) == 3
+    assert codes.max() < 3
     assert (codes[0] == codes[1]).all()
     assert residual_kmeans(points[:1], **SETTINGS).tolist() == [[0, 0, 0, 0]]
 

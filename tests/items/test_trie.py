@@ -64,7 +64,8 @@ def test_single_child_chains():
     ids = np.array([[2, 9, 20], [3, 8, 21], [5, 8, 20]])
     trie = build_trie(ids)
     check_against_dict(trie, ids)
-    assert trie.row_width == (4, 1, 1) and prefix_counts(ids) == (3, 3, 3)
+    assert trie.row_width == (4, 1, 1)
+    assert prefix_counts(ids) == (3, 3, 3)
 
 
 def test_nodes_of_the_last_level_are_rows_of_the_ids():
@@ -85,7 +86,8 @@ def test_capacities_default_to_powers_of_two_and_change_no_child():
     assert trie.capacity == TrieCapacity((8, 32, 64), (8, 8, 4))
     wide = build_trie(ids, TrieCapacity((11, 50, 300), (5, 7, 40)))
     check_against_dict(wide, ids)
-    assert wide.capacity == TrieCapacity((11, 50, 300), (5, 7, 40)) and wide.length == 3
+    assert wide.capacity == TrieCapacity((11, 50, 300), (5, 7, 40))
+    assert wide.length == 3
 
 
 def test_another_catalogue_of_the_same_capacity_does_not_recompile():

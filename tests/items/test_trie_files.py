@@ -21,7 +21,8 @@ def test_what_is_loaded_is_what_was_saved(stored):
     loaded = load_trie(directory)
     assert jax.tree.structure(loaded) == jax.tree.structure(trie)
     for mine, other in zip(jax.tree.leaves(loaded), jax.tree.leaves(trie), strict=True):
-        assert isinstance(mine, np.memmap) and mine.dtype == other.dtype
+        assert isinstance(mine, np.memmap)
+        assert mine.dtype == other.dtype
         np.testing.assert_array_equal(mine, other)
     nodes = np.arange(3)[None]
     for mine, other in zip(loaded.edges(1, nodes), trie.edges(1, nodes), strict=True):

@@ -53,24 +53,29 @@ def test_a_trial_is_submitted_once(sweep, capsys):
     jobs = sorted(sweep.submitted(), key=lambda job: "words" in job)
     for job, trial in zip(jobs, ("kd_0", "words_0"), strict=True):
         program = f"-m launch.sweep --distributed --config=c.py --workdir={sweep.workdir} --only={trial} ||"
-        assert program in job and f"--job-name=my-sweep-{trial.replace('_', '-')}\n" in job
+        assert program in job
+        assert f"--job-name=my-sweep-{trial.replace('_', '-')}\n" in job
     found = record(sweep)
     assert (found["backend"], found["job"], found["attempt"], found["exit"]) == ("slurm", "4711", 1, None)
     capsys.readouterr()
     backends.submit("slurm", sweep.workdir, sweep.made, ())
     assert len(sweep.submitted()) == 2
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("[kd_0] slurm job 4711, submitted ") and told[0].endswith(": --resubmit=kd_0")
+    assert told[0].startswith("[kd_0] slurm job 4711, submitted ")
+    assert told[0].endswith(": --resubmit=kd_0")
     backends.submit("slurm", sweep.workdir, sweep.made, ["kd_0"])
     [job] = set(sweep.submitted()) - set(jobs)
-    assert "--only=kd_0 " in job and "--job-name=my-sweep-kd-0-2\n" in job and record(sweep)["attempt"] == 2
+    assert "--only=kd_0 " in job
+    assert "--job-name=my-sweep-kd-0-2\n" in job
+    assert record(sweep)["attempt"] == 2
 
 
 def test_a_job_that_is_refused_leaves_no_record(sweep, monkeypatch):
     sweep.codes("sbatch", 1)
     with pytest.raises(BackendError, match="slurm.sh ended with exit code 1; kd_0 was not submitted"):
         backends.submit("slurm", sweep.workdir, sweep.made, ())
-    assert len(sweep.called("sbatch")) == 1 and not list(sweep.workdir.glob("*/job.json"))
+    assert len(sweep.called("sbatch")) == 1
+    assert not list(sweep.workdir.glob("*/job.json"))
     for backend, variable in (("xpk", "IMAGE"), ("tpu_vm", "TPU_NAME")):
         monkeypatch.setenv(variable, "")
         with pytest.raises(BackendError, match=f"{backend}.sh ended with exit code 2"):
@@ -87,7 +92,8 @@ def test_a_submission_that_was_killed_is_not_repeated(sweep, left, monkeypatch, 
     else:
         (sweep.workdir / "kd_0" / "job.json").write_text(left)
     backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
-    assert not sweep.submitted() and "--resubmit=kd_0" in capsys.readouterr().out
+    assert not sweep.submitted()
+    assert "--resubmit=kd_0" in capsys.readouterr().out
     backends.submit("slurm", sweep.workdir, sweep.made[:1], ["kd_0"])
     assert len(sweep.submitted()) == 1
 
@@ -123,10 +129,12 @@ def test_a_preview_submits_and_writes_nothing(sweep, capfd, monkeypatch):
         backends.preview(backend, sweep.workdir, sweep.made, (), stages)
         told = capfd.readouterr().out
         job = f"[kd_0] {backend} job my-sweep-kd-0, in {sweep.workdir}/kd_0\n  data: complete\n  draft: kd_0\n"
-        assert told.startswith(job) and "--only=words_0" in told
+        assert told.startswith(job)
+        assert "--only=words_0" in told
     backends.preview("local", sweep.workdir, sweep.made[:1], (), stages)
     assert capfd.readouterr().out == f"[kd_0] here, in {sweep.workdir}/kd_0\n  data: complete\n  draft: kd_0\n"
-    assert not any(map(sweep.called, ("sbatch", "xpk", "gcloud"))) and not (sweep.place / "logs").exists()
+    assert not any(map(sweep.called, ("sbatch", "xpk", "gcloud")))
+    assert not (sweep.place / "logs").exists()
     assert not list(sweep.workdir.glob("*/*"))
     backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
     backends.preview("slurm", sweep.workdir, sweep.made[:1], (), stages)
@@ -160,7 +168,8 @@ def test_names_that_every_scheduler_takes():
     assert job_name("Runs/Tree_KD..0", 1) == "runs-tree-kd-0"
     assert job_name("2024-kd_0", 1) == "sweep-2024-kd-0"
     long = [job_name(f"{'x' * 50}_{number}", attempt) for number in (0, 1) for attempt in (1, 2)]
-    assert len(set(long)) == 4 and {len(name) for name in long} == {40}
+    assert len(set(long)) == 4
+    assert {len(name) for name in long} == {40}
     assert job_name(f"{'x' * 30}-{'y' * 30}", 1).startswith("x" * 30 + "-")
 
 

@@ -10,5 +10,7 @@ def test_rows_are_printed_and_written(tmp_path):
     ok, nowhere = run_mains([("benchmark", None, None, case, "") for case in cases], QUICK)
     assert ok.code == 0, ok.err
     rows = json.loads(path.read_text())
-    assert [row["items"] for row in rows] == [50, 100] and "unconstrained_topk_us" in ok.out
-    assert nowhere.code != 0 and "there is no directory no" in nowhere.err
+    assert [row["items"] for row in rows] == [50, 100]
+    assert "unconstrained_topk_us" in ok.out
+    assert nowhere.code != 0
+    assert "there is no directory no" in nowhere.err

@@ -47,8 +47,10 @@ def test_help_shows_every_flag_and_ends_with_0(ended, main):
     result = ended[main, "help"]
     assert (result.code, result.err) == (0, "")
     shown = re.findall(r"^  --(?:\[no\])?(\w+)", result.out, re.MULTILINE)
-    assert len(shown) == len(set(shown)) and set(shown) == defined(main) | {"verbosity"}
-    assert "config" in shown and f"python -m launch.{main}" in result.out
+    assert len(shown) == len(set(shown))
+    assert set(shown) == defined(main) | {"verbosity"}
+    assert "config" in shown
+    assert f"python -m launch.{main}" in result.out
     assert max(map(len, result.out.splitlines())) <= 120, "as wide as the docstrings"
 
 
@@ -62,8 +64,10 @@ def test_a_slip_in_a_flag_names_the_nearest(ended, main):
 @pytest.mark.parametrize("main", ALL)
 def test_a_url_is_refused(ended, main):
     result = ended[main, "URL"]
-    assert result.code == 1 and "=gs://bucket/run: expected a path in this machine's file system" in result.err
-    assert result.err.startswith("error: --") and result.err.count("\n") == 1
+    assert result.code == 1
+    assert "=gs://bucket/run: expected a path in this machine's file system" in result.err
+    assert result.err.startswith("error: --")
+    assert result.err.count("\n") == 1
     assert not (ROOT / "gs:").exists()
 
 
@@ -123,7 +127,8 @@ def test_what_is_refused(main, arguments, message):
 
 def test_what_is_taken(main):
     assert main.parse("--workdir=runs/a:b", "--full", "--names=a//b,c") == ["some"]
-    assert main.values.workdir == "runs/a:b" and main.values.full
+    assert main.values.workdir == "runs/a:b"
+    assert main.values.full
 
 
 @pytest.mark.parametrize("path", ["a:b", "C:/runs", "C:\\runs", "./gs:/b", "runs/gs:/b", "gs:", "12:/b"])
@@ -183,7 +188,8 @@ def test_help_is_given_whatever_else_is_asked(main, asked, capsys):
     with pytest.raises(SystemExit) as stop:
         main.parse("--nothing=such", asked)
     told = capsys.readouterr().out
-    assert stop.value.code == 0 and "grain" not in told
+    assert stop.value.code == 0
+    assert "grain" not in told
     for line in (
         r"  --workdir=WORKDIR +Where. \(required\)",
         r"  --drafter=draft\|none +Who. \(default: draft\)",

@@ -14,13 +14,20 @@ def test_the_table_is_printed_and_written(small_run, tmp_path):
     mistakes = [["--beams=20,x"], ["--beams=4", "--widths=tuned"], ["--widths=all"], ["--modes=strict,strict"]]
     calls = [("compare_modes", workdir, None, own, "") for own in (flags, *mistakes)]
     result, no_number, not_tuned, too_few, twice = run_mains(calls, QUICK)
-    assert no_number.code == 1 and "flag --beams=20,x: expected whole numbers, each at least 1 and" in no_number.err
-    assert not_tuned.code == 1 and "there is no " in not_tuned.err and "launch.tune_decoder" in not_tuned.err
-    assert too_few.code == 1 and "--widths: widths=('all',) has 1 entries; ids of length 3 need 2" in too_few.err
+    assert no_number.code == 1
+    assert "flag --beams=20,x: expected whole numbers, each at least 1 and" in no_number.err
+    assert not_tuned.code == 1
+    assert "there is no " in not_tuned.err
+    assert "launch.tune_decoder" in not_tuned.err
+    assert too_few.code == 1
+    assert "--widths: widths=('all',) has 1 entries; ids of length 3 need 2" in too_few.err
     assert "measuring" not in too_few.out
-    assert twice.code == 1 and "error: --modes=strict,strict: strict is given twice" in twice.err
+    assert twice.code == 1
+    assert "error: --modes=strict,strict: strict is given twice" in twice.err
     assert result.code == 0, result.err
     rows = json.loads((workdir / "modes.json").read_text())
-    assert len(rows) == 1 + 3 and {row["K"] for row in rows} == {4}
+    assert len(rows) == 1 + 3
+    assert {row["K"] for row in rows} == {4}
     assert [row["widths"] for row in rows if row["method"] == "speculative"] == 3 * [["all", 8]]
-    assert "relaxed_reference" in result.out and "Modes of the decoder" in (workdir / "modes.md").read_text()
+    assert "relaxed_reference" in result.out
+    assert "Modes of the decoder" in (workdir / "modes.md").read_text()

@@ -57,7 +57,8 @@ def check_loaded(first, second):
     assert first.code == second.code == 0, first.err + second.err
     assert second.compiled["loaded"] == second.compiled["asked"] > 5
     assert first.compiled["loaded"] < first.compiled["asked"] - 5
-    assert not said(first) and not said(second)
+    assert not said(first)
+    assert not said(second)
 
 
 def test_the_second_run_compiles_nothing(twice, place):
@@ -69,11 +70,14 @@ def test_the_second_run_compiles_nothing(twice, place):
 def test_it_can_be_switched_off_and_a_damaged_directory_breaks_nothing(twice, place, small_run):
     case = recommend(place, small_run, "off")
     [off] = run_mains([case], TWO_DEVICES | cache_of(place) | {"JAX_ENABLE_COMPILATION_CACHE": "0"})
-    assert off.code == 0 and off.compiled["loaded"] == 0 and not said(off)
+    assert off.code == 0
+    assert off.compiled["loaded"] == 0
+    assert not said(off)
     for file in (place / "cache").glob("*-cache"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     [damaged] = run_mains([recommend(place, small_run, "damaged")], TWO_DEVICES | cache_of(place))
-    assert damaged.code == 0 and damaged.compiled["loaded"] == 0
+    assert damaged.code == 0
+    assert damaged.compiled["loaded"] == 0
     [note] = said(damaged)
     assert note.startswith(f"note: a compiled program cannot be read from {place / 'cache'} (")
     assert len({(place / f"{name}.jsonl").read_bytes() for name in ("1", "off", "damaged")}) == 1
@@ -95,7 +99,8 @@ def test_a_training_and_an_evaluation_load_too_and_their_numbers_are_the_same_to
     for main in ("evaluate", "train_target"):
         check_loaded(done[main, "1"], done[main, "2"])
         found = [FIGURES[main](place / f"{main}{name}") for name in ("1", "2", "off")]
-        assert found[0] and found[0] == found[1] == found[2]
+        assert found[0]
+        assert found[0] == found[1] == found[2]
 
 
 def metrics(workdir):
@@ -132,9 +137,8 @@ def kept(monkeypatch, tmp_path):
 
 def test_where_programs_are_kept(kept, tmp_path, monkeypatch, capsys):
     assert kept.keep() == str(compilation_cache.default_directory())
-    assert (
-        Path(kept.keep()).parent == tmp_path / ".cache/atspeed_jax/xla" and Path(kept.keep()).stat().st_mode & 0o77 == 0
-    )
+    assert Path(kept.keep()).parent == tmp_path / ".cache/atspeed_jax/xla"
+    assert Path(kept.keep()).stat().st_mode & 0o77 == 0
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the standard says to ignore
     assert Path(kept.keep()).parent == tmp_path / ".cache/atspeed_jax/xla"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -143,9 +147,11 @@ def test_where_programs_are_kept(kept, tmp_path, monkeypatch, capsys):
     kept.jax.process_count = lambda: 2
     assert kept.keep() is None, "hosts that do not see one directory would wait for each other"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
-    assert kept.keep() == str(tmp_path / "own") and (tmp_path / "own").is_dir()
+    assert kept.keep() == str(tmp_path / "own")
+    assert (tmp_path / "own").is_dir()
     kept.jax.config.jax_enable_compilation_cache = False
-    assert kept.keep() is None and not capsys.readouterr().err
+    assert kept.keep() is None
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("home", ["file", None])
@@ -156,13 +162,15 @@ def test_without_a_home_to_write_into_it_goes_on(kept, home, tmp_path, monkeypat
         monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert kept.keep() is None
     told = capsys.readouterr().err
-    assert told.startswith("note: no compiled program is kept for the next run: ") and told.count("\n") == 1
+    assert told.startswith("note: no compiled program is kept for the next run: ")
+    assert told.count("\n") == 1
 
 
 def test_a_directory_that_cannot_be_written_is_told(kept, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compilation_cache.os, "access", lambda *_: False)  # root may write everywhere
-    assert kept.keep() is None and f"{tmp_path} cannot be written" in capsys.readouterr().err
+    assert kept.keep() is None
+    assert f"{tmp_path} cannot be written" in capsys.readouterr().err
 
 
 def test_programs_are_kept_for_each_kind_of_processor(monkeypatch):
@@ -187,4 +195,5 @@ def test_the_oldest_are_forgotten(tmp_path):
 
 
 def test_a_test_keeps_nothing_in_this_users_cache():
-    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "0" and not jax.config.jax_enable_compilation_cache
+    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "0"
+    assert not jax.config.jax_enable_compilation_cache

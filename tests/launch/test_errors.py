@@ -20,7 +20,8 @@ def test_a_full_disk_is_one_line_with_the_remedy(error, wrapped):
     outer = ValueError("workdir cannot be written; use another directory")
     outer.__cause__ = error
     told = one_line(outer if wrapped else error)
-    assert told.startswith("error: the disk is full (") and "/disk/x" in told
+    assert told.startswith("error: the disk is full (")
+    assert "/disk/x" in told
     assert "): free space there, then run the same command again; what is finished stays" in told
 
 

@@ -29,7 +29,8 @@ def test_both_models_and_a_directory_in_use(small_run, tmp_path):
 def test_a_platform_that_does_not_exist_is_refused_before_the_run_is_opened(tmp_path):
     more = [f"--output={tmp_path / 'out'}", "--format=decoder", "--platforms=cpu,rocket"]
     (done,) = run_mains([("export", tmp_path / "nowhere", SMALL, more, "")], {})
-    assert done.code == 1 and "Traceback" not in done.err
+    assert done.code == 1
+    assert "Traceback" not in done.err
     assert done.err.splitlines()[-1].startswith(
         "error: platforms=cpu,rocket: 'rocket' is none; expected one or more of"
     )
@@ -46,7 +47,10 @@ def test_the_decoder_the_figures_and_the_lists(small_run, tmp_path):
     results = run_mains(cases, QUICK)
     assert [result.code for result in results] == [0, 0, 0], "".join(result.err for result in results)
     about = json.loads((outputs["decoder"] / "decoder.json").read_text())
-    assert about["K"] == 3 and about["arguments"]["tokens"]["shape"] == [1, 13] and about["platforms"] == ["cpu"]
+    assert about["K"] == 3
+    assert about["arguments"]["tokens"]["shape"] == [1, 13]
+    assert about["platforms"] == ["cpu"]
     assert {path.name for path in outputs["figures"].iterdir()} == {"decoding.parquet", "quality.parquet"}
     lists = pq.read_table(outputs["lists"] / "lists.parquet").to_pylist()
-    assert lists and {len(row["items"]) for row in lists} == {3}
+    assert lists
+    assert {len(row["items"]) for row in lists} == {3}

@@ -44,7 +44,8 @@ def test_what_a_run_lends_is_what_a_trial_links(sweep, small_run, tmp_path):
     assert found["kd_0"] == found["words_0"] == {
         **dict.fromkeys(("data", "target", "teacher", "draft_sft"), link), "draft": "runs", "measurements": "run"
     }  # fmt: skip
-    assert small.snapshot(small_run.workdir) == small_run.files and not list(tmp_path.iterdir())
+    assert small.snapshot(small_run.workdir) == small_run.files
+    assert not list(tmp_path.iterdir())
 
 
 def test_of_another_target_only_what_does_not_depend_on_it_is_linked(sweep, small_run, small_config, tmp_path):
@@ -91,4 +92,5 @@ def test_who_is_done(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(outcomes, "rows_of", lambda *_: [])
     (tmp_path / "kd_0").mkdir()
     outcomes.find(tmp_path, made[0], settings, None, [])
-    assert foresight.done(made[0]) and not foresight.done(made[1])
+    assert foresight.done(made[0])
+    assert not foresight.done(made[1])

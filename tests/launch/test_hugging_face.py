@@ -59,7 +59,8 @@ def test_constrained_generate_gives_our_lists(peers, users, beams):
     ours = peers.decoders.build(plain(beams, "vocab"))(prompt_of(users))
     assert same_lists(peers, users, beams, ours)
     ids, scores = peers.theirs(users, beams, trie=True)
-    assert ids.shape == (USERS, beams, 4) and np.isfinite(scores).all()
+    assert ids.shape == (USERS, beams, 4)
+    assert np.isfinite(scores).all()
     assert len({tuple(row) for row in ids[:, 0]}) > 5  # users differ, so that a wrong row would be seen
 
 

@@ -66,7 +66,9 @@ def test_the_tables_say_what_is_missing(sweep, tmp_path, monkeypatch, capsys):
     finish(monkeypatch, tmp_path, made[1], settings)
     outcomes.collect(tmp_path, settings, made)
     text = (tmp_path / "sweep.md").read_text()
-    assert "Not done" not in text and "targets" not in text and "Target calls minus those of words" in text
+    assert "Not done" not in text
+    assert "targets" not in text
+    assert "Target calls minus those of words" in text
     assert [row["run"] for row in json.loads((tmp_path / "sweep.json").read_text())] == ["kd", "words"]
 
 

@@ -14,20 +14,21 @@ HAVE_BOTH = all(importlib.util.find_spec(name) for name in ("torch", "transforme
 
 def test_a_shorter_model_is_the_first_layers():
     config = peers.random_config("4M", 30)
-    assert isinstance(config, LlamaConfig) and config.heads * config.head_dim == config.hidden_size
+    assert isinstance(config, LlamaConfig)
+    assert config.heads * config.head_dim == config.hidden_size
     params = {"embedding": np.ones(3), "layers": {"a": np.arange(8).reshape(4, 2)}}
     fewer, own = peers.first_layers(config, params, 2)
-    assert (
-        fewer.layers == 2
-        and own["layers"]["a"].tolist() == [[0, 1], [2, 3]]
-        and own["embedding"] is params["embedding"]
-    )
+    assert fewer.layers == 2
+    assert own["layers"]["a"].tolist() == [[0, 1], [2, 3]]
+    assert own["embedding"] is params["embedding"]
 
 
 def test_prompts_fill_the_tokens():
     catalog = peers.random_catalog(0)
     batch = peers.random_prompts(catalog, 3, 80, 0)
-    assert batch["tokens"].shape == (3, 81) and batch["valid"].all() and (batch["tokens"][:, 0] == 1).all()
+    assert batch["tokens"].shape == (3, 81)
+    assert batch["valid"].all()
+    assert (batch["tokens"][:, 0] == 1).all()
     ids = {tuple(row) for row in catalog.id_tokens.tolist()}
     assert all(tuple(row) in ids for row in batch["tokens"][:, 1:].reshape(-1, 4).tolist())
 
@@ -35,14 +36,16 @@ def test_prompts_fill_the_tokens():
 def test_bad_flags(tmp_path):
     flags = ["--suite=peers", f"--json={tmp_path / 'p.json'}", "--models=5M"]
     (result,) = run_mains([("benchmark", None, None, flags, "")], {})
-    assert result.code == 1 and "--models=5M: expected some of 4M, 25M, 110M" in result.err.splitlines()[-1]
+    assert result.code == 1
+    assert "--models=5M: expected some of 4M, 25M, 110M" in result.err.splitlines()[-1]
 
 
 @pytest.mark.skipif(HAVE_BOTH, reason="torch and transformers are here")
 def test_without_torch(tmp_path):
     flags = ["--suite=peers", f"--json={tmp_path / 'p.json'}", "--models=4M"]
     (result,) = run_mains([("benchmark", None, None, flags, "")], {})
-    assert result.code == 1 and "pip install -r tests/peers.txt" in result.err.splitlines()[-1]
+    assert result.code == 1
+    assert "pip install -r tests/peers.txt" in result.err.splitlines()[-1]
 
 
 @pytest.mark.skipif(not HAVE_BOTH, reason="needs torch and transformers: pip install -r tests/peers.txt")
@@ -55,7 +58,8 @@ def test_rows(monkeypatch):
     ours = ["beam_search", "speculative", "beam_search_unrolled", "speculative_unrolled"]
     methods = ["hf_generate", "hf_generate_trie", *ours]
     assert [(row["K"], row["method"]) for row in rows] == [(k, method) for k in (1, 3) for method in methods]
-    assert len(said) == 2 and all(row["batch"] == 2 and row["prompt"] == 9 and row["rounds"] == 3 for row in rows)
+    assert len(said) == 2
+    assert all(row["batch"] == 2 and row["prompt"] == 9 and row["rounds"] == 3 for row in rows)
     assert all(row["equal"] is True for row in rows if row["method"] != "hf_generate")
     assert rows[6]["work_ratio"] == pytest.approx(3 * (9 + 3) / (9 + 3 * 3))
     by_method = {row["method"]: row for row in rows[6:]}

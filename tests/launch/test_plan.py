@@ -33,12 +33,14 @@ def test_figures_are_printed_and_written(done):
     results, report = done
     assert results["fits"].code == 0, results["fits"].err
     out = results["fits"].out
-    assert "300 items with random ids" in out and "Compiled for CPU devices" in out
+    assert "300 items with random ids" in out
+    assert "Compiled for CPU devices" in out
     assert re.search(r"^Largest peak of a device: \d+\.\d\d GiB of 16 GiB, which fits$", out, re.MULTILINE)
     assert not re.search(r"[a-z]_[a-z]", out[out.index("Per device") :]), "a table of words, not of field names"
     (row,) = report["steps"]
     assert (row["devices"], row["data"], row["fsdp"], row["tensor"], row["rows"]) == (16, 2, 4, 2, 16)
-    assert report["peak_gib_per_device"] == row["peak_gib_per_device"] and report["hbm_gib"] == 16
+    assert report["peak_gib_per_device"] == row["peak_gib_per_device"]
+    assert report["hbm_gib"] == 16
     assert row["flops"] == pytest.approx(row["estimate"]["flops"], rel=0.15)
     assert {"all-gather", "all-reduce"} <= set(row["collectives"])
     assert 0.5 < row["received_bytes"] / row["estimate"]["received_bytes"] < 2.5
@@ -48,7 +50,9 @@ def test_figures_are_printed_and_written(done):
 def test_what_does_not_fit_ends_with_one():
     flags = ["--devices=8", *ON_MESH, "--hbm_gib=0.001"]
     (result,) = run_mains([("plan", None, TINY, flags, "")], QUICK)
-    assert result.code == 1 and "of 0.001 GiB, too much" in result.out and not result.err.count("error")
+    assert result.code == 1
+    assert "of 0.001 GiB, too much" in result.out
+    assert not result.err.count("error")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,9 @@ def test_what_does_not_fit_ends_with_one():
 )
 def test_a_mistake_is_one_line(done, name, message):
     result = done[0][name]
-    assert result.code == 1 and message in result.err and "Traceback" not in result.err
+    assert result.code == 1
+    assert message in result.err
+    assert "Traceback" not in result.err
 
 
 def test_it_plans_on_the_cpu_of_a_machine_with_an_accelerator():

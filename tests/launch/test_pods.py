@@ -88,7 +88,9 @@ def test_slurm_runs_the_program_on_every_node(place):
     assert (done.returncode, done.stdout) == (0, "4711\n"), done.stderr
     assert place.called("sbatch") == [["--parsable"]]
     assert place.called("srun") == [["--cpus-per-task=6", "--kill-on-bad-exit=0", place.python, *PROGRAM]]
-    assert place.text("environment") == "a  b 0,1,2" and place.text("ended") == "0" and not place.called("scontrol")
+    assert place.text("environment") == "a  b 0,1,2"
+    assert place.text("ended") == "0"
+    assert not place.called("scontrol")
     options = re.findall(r"^#SBATCH (.*)$", place.text("job"), re.MULTILINE)
     expected = "job-name=pipeline nodes=4 ntasks-per-node=1 gpus-per-node=3 cpus-per-task=6 requeue signal=TERM@300"
     expected += " open-mode=append qos=high exclusive"
@@ -127,7 +129,8 @@ def test_xpk_runs_the_program_in_every_pod(place):
     # As XPK's container does it: SIGTERM goes to the process started here.
     pod = place.run(None, f"({command.removeprefix('--command=')}) & echo $!; wait $!")
     assert pod.returncode == 0, pod.stderr
-    assert place.called("python") == [PROGRAM] and place.text("environment") == "a  b"
+    assert place.called("python") == [PROGRAM]
+    assert place.text("environment") == "a  b"
     assert place.text("pid") == pod.stdout.strip(), "Python is not the process that gets the signal"
 
 
@@ -137,7 +140,8 @@ def test_a_tpu_vm_runs_the_program_on_every_worker(place):
     [(*options, _)] = place.called("gcloud")
     where = ["--zone=us-east5-b", "--project=p", "--worker=all", "--quiet"]
     assert options == ["compute", "tpus", "tpu-vm", "ssh", "pod", *where]
-    assert place.called("python") == [PROGRAM] and place.text("environment") == "a  b"
+    assert place.called("python") == [PROGRAM]
+    assert place.text("environment") == "a  b"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,8 @@ def test_a_tpu_vm_is_started_again_after_a_preemption(place, codes, restarts, en
     place.codes("gcloud", *codes)
     done = place.run("tpu_vm", "launch.train_target", **GIVEN["tpu_vm"], MAX_RESTARTS=str(restarts))
     assert done.returncode == ended
-    assert len(place.called("gcloud")) == calls and len({tuple(call) for call in place.called("gcloud")}) == 1
+    assert len(place.called("gcloud")) == calls
+    assert len({tuple(call) for call in place.called("gcloud")}) == 1
 
 
 def test_a_worker_runs_one_program_at_a_time(place, tmp_path):
@@ -166,7 +171,9 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(place, script):
     tool.rename(tool.with_name("away"))
     arguments = "launch.pipeline", "--", *FLAGS
     dry = place.run(script, "--dry_run", *arguments, **GIVEN[script])
-    assert dry.returncode == 0 and not dry.stderr and not place.called(TOOLS[script])
+    assert dry.returncode == 0
+    assert not dry.stderr
+    assert not place.called(TOOLS[script])
     tool.with_name("away").rename(tool)
     place.run(None, dry.stdout)
     place.run(script, *arguments, **GIVEN[script])
@@ -222,8 +229,10 @@ def test_a_mistake_ends_in_one_line_before_anything_is_submitted(place, mistake)
     if message.endswith("not installed"):
         (place.path / TOOLS[script]).unlink()
     done = place.run(script, *arguments, **GIVEN[script] | environment)
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr.startswith(f"launch/pods/{script}.sh: error: {message}") and done.stderr.count("\n") == 1
+    assert done.returncode == 2
+    assert not done.stdout
+    assert done.stderr.startswith(f"launch/pods/{script}.sh: error: {message}")
+    assert done.stderr.count("\n") == 1
     assert not any(place.called(tool) for tool in TOOLS.values())
 
 
@@ -253,9 +262,11 @@ def test_devices_that_no_process_would_use_are_refused(place, given, named):
     name, _, value = given.partition("=") if given.startswith("SBATCH") else ("EXTRA_FLAGS", "=", given)
     done = place.run("slurm", "launch.pipeline", **{name: value})
     told = given if name != "EXTRA_FLAGS" else f"EXTRA_FLAGS={named or given}"
-    assert done.returncode == 2 and not place.called("sbatch")
+    assert done.returncode == 2
+    assert not place.called("sbatch")
     assert done.stderr.startswith(f"launch/pods/slurm.sh: error: {told}: each process would use one of")
-    assert "GPUS_PER_NODE=" in done.stderr and done.stderr.count("\n") == 1
+    assert "GPUS_PER_NODE=" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_devices_of_a_type(place):
@@ -267,4 +278,5 @@ def test_devices_of_a_type(place):
 
 
 def test_the_stubs_hide_the_schedulers_of_this_machine(place):
-    assert not shutil.which("squeue", path=str(place.path)) and shutil.which("bash", path=str(place.path))
+    assert not shutil.which("squeue", path=str(place.path))
+    assert shutil.which("bash", path=str(place.path))

@@ -52,12 +52,15 @@ def ended(small_run, tmp_path_factory):
 
 def test_every_user_gets_a_list_without_what_was_seen(ended):
     place, results = ended
-    assert results["lists"].code == 0 and "5 users" in results["lists"].out
+    assert results["lists"].code == 0
+    assert "5 users" in results["lists"].out
     lines = [json.loads(line) for line in (place / "recs.jsonl").read_text().splitlines()]
     assert [line["user"] for line in lines] == [user["user"] for user in USERS]
-    assert results["its config given"].code == 0 and len((place / "given.jsonl").read_text().splitlines()) == 5
+    assert results["its config given"].code == 0
+    assert len((place / "given.jsonl").read_text().splitlines()) == 5
     for line, user in zip(lines, USERS, strict=True):
-        assert len(set(line["items"])) == len(line["scores"]) == 6 and not set(line["items"]) & set(user["items"])
+        assert len(set(line["items"])) == len(line["scores"]) == 6
+        assert not set(line["items"]) & set(user["items"])
 
 
 def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
@@ -69,7 +72,8 @@ def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
     served, exactly = ((place / f"{name}.jsonl").read_text().splitlines() for name in ("served", "exactly"))
     assert len(served) == len(exactly) == 5
     for line, other in zip(map(json.loads, served), map(json.loads, exactly), strict=True):
-        assert line["items"] == other["items"] and len(line["items"]) == 11
+        assert line["items"] == other["items"]
+        assert len(line["items"]) == 11
         assert line["scores"] == pytest.approx(other["scores"], abs=1e-4)
 
 
@@ -87,7 +91,8 @@ def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
 )
 def test_a_mistake_ends_in_one_clear_line(ended, case, message):
     place, results = ended
-    assert results[case].code == 1 and "Traceback" not in results[case].err
+    assert results[case].code == 1
+    assert "Traceback" not in results[case].err
     assert message in results[case].err.splitlines()[-1]
     kept = {"users.jsonl", "bad.jsonl", "types.jsonl", "recs.jsonl", "given.jsonl", "served.jsonl", "exactly.jsonl"}
     assert {path.name for path in place.iterdir()} == kept  # a refused input leaves nothing half made
@@ -106,11 +111,14 @@ def test_a_killed_job_goes_on_to_the_same_file(small_run, tmp_path):
     partial = tmp_path / "killed.jsonl.partial"
     killed, deadline = started("killed.jsonl", 1), time.monotonic() + 300
     while not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
-        assert killed.poll() is None and time.monotonic() < deadline
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
     killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL and not (tmp_path / "killed.jsonl").exists()
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed.jsonl").exists()
     assert 3 <= partial.read_bytes().count(b"\n") < 60
-    assert started("killed.jsonl", 20).wait() == 0 and started("whole.jsonl", 20).wait() == 0
+    assert started("killed.jsonl", 20).wait() == 0
+    assert started("whole.jsonl", 20).wait() == 0
     assert (tmp_path / "killed.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.jsonl", "users.jsonl", "whole.jsonl"]
 
@@ -154,5 +162,6 @@ def test_a_run_trained_on_a_mesh_is_served_on_any_number_of_devices(tmp_path):
         for line, alone in zip(other, lists[1], strict=True):
             assert line["scores"] == pytest.approx(alone["scores"], abs=1e-4)
     told = main("evaluate", 2, "--config.mesh.tensor=1", "--config.mesh.fsdp=1")  # and a mesh of one's own
-    assert "config.mesh.fsdp: 2 -> 1, config.mesh.tensor: 2 -> 1" in told and "does not fit" not in told
+    assert "config.mesh.fsdp: 2 -> 1, config.mesh.tensor: 2 -> 1" in told
+    assert "does not fit" not in told
     assert len(list((run / "evaluation").iterdir())) == 2  # times on other devices are others

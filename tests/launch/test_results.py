@@ -31,7 +31,8 @@ def test_the_tables_of_what_is_done(tmp_path, monkeypatch, capsys):
     before = small.snapshot(tmp_path)
     call(monkeypatch, tmp_path)
     told = capsys.readouterr().out
-    assert "Runs side by side" in told and told.endswith("Not done: words_0.\n")
+    assert "Runs side by side" in told
+    assert told.endswith("Not done: words_0.\n")
     assert set(small.snapshot(tmp_path)) == {*before, "sweep.json", "sweep.md", "sweep.png"}
 
 

@@ -167,7 +167,8 @@ def test_a_mistake_ends_in_one_clear_line(ended, place, case):
     if expected.startswith("error: "):
         assert "Traceback" not in result.err
         last = result.err.splitlines()[-1]
-        assert last.startswith(expected) and result.err.count("error: ") == 1
+        assert last.startswith(expected)
+        assert result.err.count("error: ") == 1
 
 
 def test_a_mistake_changes_nothing_that_was_there(ended):
@@ -189,8 +190,10 @@ def test_a_right_start_after_one_that_was_refused_makes_its_own_record(ended, pl
 
 def test_a_finished_pipeline_prints_its_table_and_little_else(ended):
     assert ended.again.code == 0
-    assert "Target calls" in ended.again.out and "speculative, draft model" in ended.again.out
-    assert "measuring" not in ended.again.out and "Traceback" not in ended.again.err
+    assert "Target calls" in ended.again.out
+    assert "speculative, draft model" in ended.again.out
+    assert "measuring" not in ended.again.out
+    assert "Traceback" not in ended.again.err
     assert len(ended.again.err.splitlines()) < 5, ended.again.err
 
 
@@ -274,4 +277,5 @@ def test_every_main_can_be_the_only_process(tmp_path):
 def test_steps_to_trace_that_are_none_are_refused(text):
     with pytest.raises(stage.ConfigError, match=f"profile_steps={text}: expected FIRST:LAST"):
         stage._steps(text)
-    assert stage._steps("10:12") == (10, 12) and stage._steps(None) is None
+    assert stage._steps("10:12") == (10, 12)
+    assert stage._steps(None) is None

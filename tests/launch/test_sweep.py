@@ -31,7 +31,8 @@ def test_a_sweep_borrows_measures_and_goes_on_where_it_was(small_run, tmp_path):
     assert first.code == -9 and second.code == 0, second.err
     assert third.code == 0 and third.out.endswith(second.out[second.out.index("Runs side by side") :]), third.err
     for stage in ("data", "target", "teacher", "draft_sft"):
-        assert (workdir / "kd_0" / stage).is_symlink() and (workdir / "words_0" / stage).is_symlink()
+        assert (workdir / "kd_0" / stage).is_symlink()
+        assert (workdir / "words_0" / stage).is_symlink()
     assert not (workdir / "kd_0" / "draft").is_symlink()
     assert small.snapshot(small_run.workdir) == small_run.files, "what is borrowed is never written"
     rows = json.loads((workdir / "sweep.json").read_text())
@@ -40,10 +41,13 @@ def test_a_sweep_borrows_measures_and_goes_on_where_it_was(small_run, tmp_path):
         ("words", "word_kd", 0, 3),
     ]
     for row in rows:
-        assert row["users"] == 4 == len(row["calls_by_user"]) and 1 <= row["target_calls_mean"] <= 3
-        assert len(row["coverage_by_level"]) == 2 and row["target_fingerprint"]
+        assert row["users"] == 4 == len(row["calls_by_user"])
+        assert 1 <= row["target_calls_mean"] <= 3
+        assert len(row["coverage_by_level"]) == 2
+        assert row["target_fingerprint"]
     text = (workdir / "sweep.md").read_text()
-    assert "Target calls minus those of words" in text and "Runs side by side" in second.out
+    assert "Target calls minus those of words" in text
+    assert "Runs side by side" in second.out
     assert (workdir / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -52,7 +56,8 @@ def test_nothing_is_borrowed_from_other_settings(small_run, small_config, tmp_pa
     run = Run(other, tmp_path, None)
     for stage in ("data", "target"):
         run.borrow(stage, [small_run.workdir])
-    assert (tmp_path / "data").is_symlink() and not (tmp_path / "target").exists()
+    assert (tmp_path / "data").is_symlink()
+    assert not (tmp_path / "target").exists()
 
 
 def test_nothing_is_borrowed_before_it_is_complete(small_run, small_config, tmp_path):
@@ -109,32 +114,41 @@ def call(tmp_path, monkeypatch):
 
 def test_trials_as_jobs_from_submission_to_tables(call, capfd):
     call("--backend=slurm", "--dry_run")
-    assert not call.workdir.exists() and "--only=kd_0" in capfd.readouterr().out
+    assert not call.workdir.exists()
+    assert "--only=kd_0" in capfd.readouterr().out
     run = call.workdir.parent / "run"
     call("--backend=slurm", f"--borrow={run}")  # which only the nodes see
     (run / "data").mkdir(parents=True)
-    assert capfd.readouterr().out.endswith("Not done: kd_0, words_0.\n") and not call.ran
+    assert capfd.readouterr().out.endswith("Not done: kd_0, words_0.\n")
+    assert not call.ran
     first, second = call.jobs()
-    assert first[2:] == [f"--borrow={run}", "--only=kd_0"] and second[-1] == "--only=words_0"
+    assert first[2:] == [f"--borrow={run}", "--only=kd_0"]
+    assert second[-1] == "--only=words_0"
     call(*second[2:])  # as a node does
-    assert call.ran == {"words_0": ["kd_0", "run"]} and not (call.workdir / "sweep.md").exists()
+    assert call.ran == {"words_0": ["kd_0", "run"]}
+    assert not (call.workdir / "sweep.md").exists()
     call("--backend=slurm")
-    assert len(call.jobs()) == 2 and "Not done: kd_0." in (call.workdir / "sweep.md").read_text()
+    assert len(call.jobs()) == 2
+    assert "Not done: kd_0." in (call.workdir / "sweep.md").read_text()
     with pytest.raises(BackendError, match="kd_0: slurm job 4711"):
         call()
     call("--backend=slurm", "--resubmit=kd_0")
     assert call.jobs()[2:] == [[*first[:2], "--only=kd_0"]]
     call(*first[2:])
     call("--backend=slurm", "--resubmit=kd_0")
-    assert len(call.jobs()) == 3 and "Not done" not in (call.workdir / "sweep.md").read_text()
+    assert len(call.jobs()) == 3
+    assert "Not done" not in (call.workdir / "sweep.md").read_text()
     assert [row["run"] for row in json.loads((call.workdir / "sweep.json").read_text())] == ["kd", "words"]
 
 
 def test_trials_here_one_after_another(call, capfd):
     call("--only=kd_0")
-    assert list(call.ran) == ["kd_0"] and not (call.workdir / "words_0").exists() and not capfd.readouterr().out
+    assert list(call.ran) == ["kd_0"]
+    assert not (call.workdir / "words_0").exists()
+    assert not capfd.readouterr().out
     call()
-    assert list(call.ran) == ["kd_0", "words_0"] and "Runs side by side" in capfd.readouterr().out
+    assert list(call.ran) == ["kd_0", "words_0"]
+    assert "Runs side by side" in capfd.readouterr().out
 
 
 def test_the_first_of_several_processes_marks_directories_and_all_see_them(call, monkeypatch):
@@ -173,4 +187,5 @@ def test_of_several_processes_all_ask_what_to_borrow_and_one_links(small_run, tm
         run, "stage_fingerprint", lambda stage: asked.append(stage) or small_run.run.stage_fingerprint(stage)
     )
     run.borrow("teacher", [small_run.workdir])
-    assert asked == ["teacher", "borrow teacher"] and (tmp_path / "teacher").is_symlink() == (process == 0)
+    assert asked == ["teacher", "borrow teacher"]
+    assert (tmp_path / "teacher").is_symlink() == (process == 0)

@@ -15,21 +15,26 @@ def test_every_run_with_every_seed():
     assert [trial.config.align.objective for trial in made] == ["tree_kd", "word_kd"] * 2
     for trial in made:
         assert trial.config.train_draft.seed == trial.config.train_align.seed == trial.seed
-        assert trial.config.train_target.seed == 0 and trial.config.train_align.epochs == 0.5
+        assert trial.config.train_target.seed == 0
+        assert trial.config.train_align.epochs == 0.5
     config.runs.words = {"seeds": (5, 3), "align": {"objective": "word_kd"}}
     assert [trial.name for trial in trials(config)[1]] == ["kd_3", "words_3", "kd_4", "words_5"]
-    assert sweep.measure[0].modes == ("strict",) and sweep.measure[0].widths == (("all", 10),)
+    assert sweep.measure[0].modes == ("strict",)
+    assert sweep.measure[0].widths == (("all", 10),)
 
 
 def test_objectives_of_the_paper_side_by_side():
     from configs.sweeps import objectives
 
     sweep, made = trials(objectives.get_config())
-    assert len(made) == 3 * 5 + 2 * 4 and len(sweep.measure) == 3
+    assert len(made) == 3 * 5 + 2 * 4
+    assert len(sweep.measure) == 3
     for name in ("atspeed_s", "atspeed_r", "tree_kd", "coverage", "sft"):
         assert [trial.seed for trial in made if trial.run == name] == [0, 1, 2]
     short, fewer = trials(objectives.get_config("short"))
-    assert len(fewer) == 9 and len(short.measure) == 1 and short.measure[0].beams == (20,)
+    assert len(fewer) == 9
+    assert len(short.measure) == 1
+    assert short.measure[0].beams == (20,)
     # On histories an epoch has half the rows.
     epochs = {trial.run: trial.config.train_align.epochs for trial in made}
     assert epochs["sft"] == epochs["word_kd"] == epochs["tvd_kd"] == 2 * epochs["coverage"]

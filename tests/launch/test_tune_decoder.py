@@ -15,12 +15,15 @@ def test_the_table_is_printed_written_and_used(small_run, tmp_path):
     lists = [("recommend", None, None, [*files, f"--k={k}", f"--output={tmp_path / f'{k}.jsonl'}"], "") for k in (4, 5)]
     cases = [("tune_decoder", workdir, None, [*flags, "--widths=all;3"], "")]
     wrong, tuned = run_mains([*cases, ("tune_decoder", workdir, None, flags, "")], QUICK)
-    assert wrong.code == 1 and "widths 'all;3': expected ints or 'all'" in wrong.err.splitlines()[-1]
+    assert wrong.code == 1
+    assert "widths 'all;3': expected ints or 'all'" in wrong.err.splitlines()[-1]
     assert tuned.code == 0, tuned.err
     table = json.loads((workdir / "tuned.json").read_text())
     assert [(row["K"], row["batch"], len(row["settings"])) for row in table["rows"]] == [(4, 2, 2)]
-    assert "chosen" in tuned.out and "Tuned decoding" in (workdir / "tuned.md").read_text()
+    assert "chosen" in tuned.out
+    assert "Tuned decoding" in (workdir / "tuned.md").read_text()
     found, unknown = run_mains(lists, QUICK)
     assert found.code == 0, found.err
     assert len(json.loads((tmp_path / "4.jsonl").read_text())["items"]) == 4
-    assert unknown.code == 1 and "tuned.json has no K=5, only [4]" in unknown.err.splitlines()[-1]
+    assert unknown.code == 1
+    assert "tuned.json has no K=5, only [4]" in unknown.err.splitlines()[-1]

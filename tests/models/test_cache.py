@@ -7,7 +7,9 @@ from atspeed_jax.models.cache import init_cache, write
 def test_new_cache_is_finite_zero_of_the_right_shape():
     cache = init_cache(3, 2, 7, 4, 6, jnp.bfloat16)
     for store in (cache.keys, cache.values):
-        assert store.shape == (3, 2, 7, 4, 6) and store.dtype == jnp.bfloat16 and not store.any()
+        assert store.shape == (3, 2, 7, 4, 6)
+        assert store.dtype == jnp.bfloat16
+        assert not store.any()
     assert cache.keys is not cache.values
 
 
@@ -32,4 +34,5 @@ def test_slot_beyond_the_last_writes_nowhere():
 def test_written_again_is_overwritten_and_cast():
     store = write(jnp.zeros((1, 2, 1, 1), jnp.bfloat16), jnp.array([[1]]), jnp.full((1, 1, 1, 1), 1.0))
     store = write(store, jnp.array([[1]]), jnp.full((1, 1, 1, 1), 2.0))
-    assert store.dtype == jnp.bfloat16 and store.ravel().tolist() == [0.0, 2.0]
+    assert store.dtype == jnp.bfloat16
+    assert store.ravel().tolist() == [0.0, 2.0]

@@ -82,7 +82,7 @@ def test_forward_is_the_numpy_llama(variant):
     assert ("head" in params) is not config.tied_embeddings
     tokens, valid = ragged()
     logits, expected = run(config, params, tokens, valid), numpy_llama(config, params)
-    assert logits.shape == (3, 6, 19) and logits.dtype == jnp.float32
+    assert (logits.shape, logits.dtype) == ((3, 6, 19), jnp.float32)
     for row, length in enumerate(LENGTHS):
         want = expected(tokens[row, 6 - length :].tolist())
         assert want.std() > 0.3  # else a wrong layer would hide below the tolerance
@@ -210,7 +210,8 @@ def test_bfloat16_is_near_float32(unrolled):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     (params, empty), (tokens, valid) = ready(config, unrolled), ragged()
     logits, cache = step_of(config, unrolled)(params, *prompt_call(tokens, valid), empty, n_out=6)
-    assert logits.dtype == jnp.float32 and np.isfinite(logits).all()
+    assert logits.dtype == jnp.float32
+    assert np.isfinite(logits).all()
     assert {x.dtype for x in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}
     difference = np.abs(logits - run(CONFIG, params_of(CONFIG), tokens, valid))[np.asarray(valid)]
     assert 0 < difference.max() < 0.15
@@ -261,13 +262,15 @@ def test_dropout_only_with_a_key():
     np.testing.assert_array_equal(still, run(CONFIG, params, tokens, valid))
     first, second = (run(config, params, tokens, valid, jax.random.key(seed)) for seed in (0, 1))
     np.testing.assert_array_equal(first, run(config, params, tokens, valid, jax.random.key(0)))
-    assert not np.allclose(first, still, atol=0.1) and not np.allclose(first, second, atol=0.1)
+    assert not np.allclose(first, still, atol=0.1)
+    assert not np.allclose(first, second, atol=0.1)
 
 
 def test_step_is_a_value():
     """A static jit argument: equal configs must be the same key, others another."""
     same = LlamaStep(dataclasses.replace(CONFIG))
-    assert LlamaStep(CONFIG) == same and hash(LlamaStep(CONFIG)) == hash(same)
+    assert LlamaStep(CONFIG) == same
+    assert hash(LlamaStep(CONFIG)) == hash(same)
     assert LlamaStep(CONFIG) != LlamaStep(dataclasses.replace(CONFIG, layers=3))
     assert LlamaStep(CONFIG) != LlamaStep(CONFIG, unrolled=True)
 

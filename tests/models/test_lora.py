@@ -48,7 +48,8 @@ def test_the_branch_is_the_merged_model(model):
     """Base and adapter apart, merged, and the NumPy Llama on what is merged."""
     params, adapter = case(model)
     larger, merged = L.merged_model(model, adapter), L.merge(params, adapter, LORA)
-    assert larger.vocab_size == 13 + ITEMS and merged["embedding"].shape == (18, 8)
+    assert larger.vocab_size == 13 + ITEMS
+    assert merged["embedding"].shape == (18, 8)
     apart = forward(model, params, TOKENS, VALID, adapter=L.scaled(adapter, LORA, model.tied_embeddings))
     whole = forward(larger, merged, TOKENS, VALID)
     assert apart.shape == (2, 5, 18)
@@ -71,7 +72,8 @@ def test_a_new_adapter_changes_nothing_but_knows_its_items():
     ):
         np.testing.assert_allclose(rows.mean(0), known.mean(0), atol=0.05)
         np.testing.assert_allclose(rows.std(0), known.std(0), rtol=0.1)
-    assert set(adapter["layers"]) == {"attention", "mlp"} and set(adapter["layers"]["attention"]) == {"query", "value"}
+    assert set(adapter["layers"]) == {"attention", "mlp"}
+    assert set(adapter["layers"]["attention"]) == {"query", "value"}
     assert "item_head" not in L.init_adapter(TIED, LORA, case(TIED)[0], 3, jax.random.key(0))
     assert set(L.init_adapter(MODEL, LORA, params, 0, jax.random.key(0))) == {"layers"}
 
@@ -99,7 +101,8 @@ def test_dropout_of_the_branches_only_while_training():
     still = forward(model, params, TOKENS, VALID, adapter=read)
     np.testing.assert_array_equal(still, forward(MODEL, params, TOKENS, VALID, adapter=read))
     one, two = (forward(model, params, TOKENS, VALID, adapter=read, dropout_key=jax.random.key(n)) for n in (0, 1))
-    assert not np.allclose(one[VALID], still[VALID], atol=1e-2) and not np.allclose(one[VALID], two[VALID], atol=1e-2)
+    assert not np.allclose(one[VALID], still[VALID], atol=1e-2)
+    assert not np.allclose(one[VALID], two[VALID], atol=1e-2)
     base = forward(model, params, jnp.minimum(TOKENS, 12), VALID, dropout_key=jax.random.key(0))
     np.testing.assert_array_equal(base, forward(MODEL, params, jnp.minimum(TOKENS, 12), VALID))
 
@@ -110,10 +113,12 @@ def test_what_is_saved_is_loaded(tmp_path, model, items):
     params, adapter = case(model, items=items)
     L.save_adapter(tmp_path / "a", model, LORA, params, adapter, "some/base")
     lora, loaded = L.load_adapter(tmp_path / "a", model, params)
-    assert lora == LORA and jax.tree.structure(loaded) == jax.tree.structure(adapter)
+    assert lora == LORA
+    assert jax.tree.structure(loaded) == jax.tree.structure(adapter)
     jax.tree.map(np.testing.assert_array_equal, loaded, adapter)
     fields = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    assert fields["base_model_name_or_path"] == "some/base" and fields["peft_type"] == "LORA"
+    assert fields["base_model_name_or_path"] == "some/base"
+    assert fields["peft_type"] == "LORA"
     with pytest.raises(L.LoraError, match="already has adapter_config.json"):
         L.save_adapter(tmp_path / "a", model, LORA, params, adapter, "some/base")
 
@@ -167,7 +172,7 @@ def test_configs_of_other_adapters(saved, change, message):
 
 
 def test_an_adapter_of_another_base(saved):
-    directory, params = saved
+    directory, _params = saved
     other = jax.tree.map(jnp.asarray, wide_params(MODEL, seed=9))
     assert "does not begin with the base's 13 rows" in refused(directory, other)
     wide = dataclasses.replace(MODEL, intermediate_size=16)

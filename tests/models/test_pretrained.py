@@ -29,7 +29,8 @@ def config_of(directory, lora=None, **more):
 def test_what_is_opened(base):
     directory, params = base
     whole = open_pretrained(config_of(directory, dropout=0.2, remat=True))
-    assert whole.bos == BOS and whole.lora is None
+    assert whole.bos == BOS
+    assert whole.lora is None
     assert whole.model == dataclasses.replace(BASE, dropout=0.2, remat=True)
     jax.tree.map(np.testing.assert_array_equal, whole.load(), params)
     narrow = open_pretrained(config_of(directory, LORA, dtype="bfloat16"))
@@ -44,7 +45,8 @@ def test_what_is_trained_begins_as_the_base_with_rows_for_the_codes(base, lora):
     trained = opened.begin(jax.random.key(0), opened.load(), 5)
     assert set(trained) == ({"layers", "item_embedding", "item_head"} if lora else set(params))
     whole = opened.whole(trained, opened.load())
-    assert whole["embedding"].shape == (6 + 5, 16) and whole["head"]["kernel"].shape == (16, 6 + 5)
+    assert whole["embedding"].shape == (6 + 5, 16)
+    assert whole["head"]["kernel"].shape == (16, 6 + 5)
     np.testing.assert_array_equal(whole["embedding"][:6], params["embedding"])
     np.testing.assert_array_equal(whole["head"]["kernel"][:, :6], params["head"]["kernel"])
     jax.tree.map(np.testing.assert_array_equal, whole["layers"], params["layers"])
@@ -80,7 +82,8 @@ def test_a_token_to_begin_with_can_be_given(tmp_path):
         open_pretrained(config_of(unnamed))
     assert open_pretrained(config_of(unnamed, bos=1)).bos == 1
     prints = {open_pretrained(config_of(named, bos=bos)).fingerprint for bos in (None, 1, 2)}
-    assert len(prints) == 3 and "bos" not in repr(config_of(named))  # what a run without it was stored under stays
+    assert len(prints) == 3
+    assert "bos" not in repr(config_of(named))
     with pytest.raises(HFConfigError, match="bos_token_id=9, expected"):
         open_pretrained(config_of(named, bos=9))
 

@@ -88,7 +88,8 @@ def test_a_position_beyond_the_cache_is_no_number():
     """Its row of the table does not exist; the nearest would be a silent mistake."""
     fine, _ = run(True, 1, np.broadcast_to([1, 2, 3, 4, 5], VALID.shape))
     far, _ = run(True, 1, np.broadcast_to([1, 2, 3, 4, 6], VALID.shape))
-    assert np.isfinite(fine).all() and np.isnan(far).all()
+    assert np.isfinite(fine).all()
+    assert np.isnan(far).all()
 
 
 def test_bad_parameters_are_those_of_the_other_kind():

@@ -88,9 +88,11 @@ def test_files_of_limited_size_and_their_index(tmp_path):
     params = wide_params(CONFIG, seed=0)
     save_weights(tmp_path, CONFIG, params, file_bytes=1500)
     files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
-    assert len(files) > 2 and files[0] == f"model-00001-of-{len(files):05}.safetensors"
+    assert len(files) > 2
+    assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
     index = json.loads((tmp_path / INDEX_FILE).read_text())
-    assert set(index["weight_map"].values()) == set(files) and index["weight_map"].keys() == their_shapes(CONFIG).keys()
+    assert set(index["weight_map"].values()) == set(files)
+    assert index["weight_map"].keys() == their_shapes(CONFIG).keys()
     assert index["metadata"]["total_size"] == sum(4 * leaf.size for leaf in jax.tree.leaves(params))
     same(load_weights(tmp_path, CONFIG), params)
 
@@ -197,7 +199,8 @@ def test_a_tensor_in_two_files(tmp_path):
     extra = {"model.norm.weight": np.zeros(8, np.float32)}
     save_file(load_file(tmp_path / files[0]) | extra, tmp_path / files[0])
     message = problems(tmp_path)
-    assert "model.norm.weight is in both" in message and f"{files[0]} holds model.norm.weight" in message
+    assert "model.norm.weight is in both" in message
+    assert f"{files[0]} holds model.norm.weight" in message
 
 
 @pytest.mark.parametrize("kept", [5, 200, -1])

@@ -28,7 +28,8 @@ def test_forward_and_backward_are_counted():
 
 def test_what_a_backward_pass_keeps():
     layer = passed().layer_activations(1)
-    assert passed("nothing").activations(1) == layer and passed().activations(1) == 3 * layer
+    assert passed("nothing").activations(1) == layer
+    assert passed().activations(1) == 3 * layer
     assert passed(remat=True).activations(1) == layer + 3 * 2 * 5 * 8 * 4
     assert layer < passed(remat=True, remat_policy="dots").activations(1) < 3 * layer
     half = passed(dtype="bfloat16")
@@ -48,7 +49,8 @@ def test_weights_are_gathered_to_the_rows_and_gradients_spread():
 def test_a_decoder_shares_the_work_of_its_rows():
     mesh = {"data": 1, "fsdp": 4, "tensor": 1}
     decoding = dataclasses.replace(passed("nothing"), gathers=False)
-    assert decoding.needs(mesh).flops == decoding.flops() / 4 and decoding.needs(mesh).gathered == 0
+    assert decoding.needs(mesh).flops == decoding.flops() / 4
+    assert decoding.needs(mesh).gathered == 0
     tokens, numbers = 2 * 5, 3 * (2 * (8 + 2 * 4 + 2 * 16) + 2 * 8) + 2 * 10
     assert decoding.needs(mesh).received == 4 * tokens * numbers * 3 / 4
 
@@ -62,7 +64,10 @@ def test_tensor_slices_exchange_sums_and_split_the_work():
 def test_passes_one_after_the_other():
     one, two = passed().needs(ONE), passed("nothing").needs(ONE)
     both = together([one, two])
-    assert both.activations == one.activations and both.logits == one.logits
-    assert both.flops == one.flops + two.flops and both.hbm_bytes == one.hbm_bytes + two.hbm_bytes
+    assert both.activations == one.activations
+    assert both.logits == one.logits
+    assert both.flops == one.flops + two.flops
+    assert both.hbm_bytes == one.hbm_bytes + two.hbm_bytes
     repeated = dataclasses.replace(passed(), times=7).needs(ONE)
-    assert repeated.flops == 7 * one.flops and repeated.activations == one.activations
+    assert repeated.flops == 7 * one.flops
+    assert repeated.activations == one.activations

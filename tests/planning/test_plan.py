@@ -23,7 +23,8 @@ SEVEN_B = load(beauty_llama7b.get_config(), ExperimentConfig)
 
 def check(row):
     """What holds of every step on one device."""
-    assert row["devices"] == row["data"] == 1 and row["received_bytes"] == 0
+    assert row["devices"] == row["data"] == 1
+    assert row["received_bytes"] == 0
     assert row["estimate"]["flops"] == pytest.approx(row["flops"], rel=0.15)
     assert row["peak_gib_per_device"] > row["parameters_gib"] + row["temporaries_gib"]
     assert row["roofline_seconds"] >= row["flops"] / CHIPS["v5e"].flops
@@ -33,7 +34,8 @@ def test_a_training_step_takes_six_flops_per_parameter_and_token(small_config, q
     config = changed(changed(small_config, "train_target.average", 0.0), "train_target.shuffle", 0.0)
     (row,) = plan(config, CATALOG, CHIPS["v5e"], steps=("train",))
     check(row)
-    assert row["step"] == "train target" and row["flops"] == row["flops_least"]
+    assert row["step"] == "train target"
+    assert row["flops"] == row["flops_least"]
     model = small_config.target.llama(CATALOG.vocab_size)
     matrices = 2 * 16 * 8 * 3 + 3 * 16 * 16 + model.vocab_size * 16  # attention, MLP, head
     tokens = 32 * (1 + 3 * 5)
@@ -46,13 +48,15 @@ def test_alignment_and_decoding_as_compiled_and_as_estimated(small_config, quick
     align, decode = plan(small_config, CATALOG, CHIPS["v5e"], steps=("align", "decode"))
     check(align)
     check(decode)
-    assert align["flops"] == align["flops_least"] and decode["flops_least"] < decode["flops"]
+    assert align["flops"] == align["flops_least"]
+    assert decode["flops_least"] < decode["flops"]
     assert align["cache_gib"] == 0 < decode["cache_gib"]
 
 
 def test_bytes_of_a_part():
     shape = jax.ShapeDtypeStruct((8, 3), jnp.bfloat16, sharding=sharding(whole_mesh(), "batch"))
-    assert planning.bytes_on_device([shape]) == 48 / whole_mesh().size and planning.whole_bytes([shape]) == 48
+    assert planning.bytes_on_device([shape]) == 48 / whole_mesh().size
+    assert planning.whole_bytes([shape]) == 48
     assert planning.bytes_on_device(jax.ShapeDtypeStruct((5,), jnp.int32)) == 20
 
 

@@ -29,7 +29,8 @@ def test_cells_show_plain_beam_search_beside():
         "largest (itself)",
     ]
     assert agreement.cells(own, "-") == ["0.500 (0.700)", "1.0000 (0.9900)", "0.00000 (0.01000)", "0.0000 (0.0200)"]
-    assert agreement.cells(alone, "-") == ["-"] * 4 and agreement.columns([alone]) == []
+    assert agreement.cells(alone, "-") == ["-"] * 4
+    assert agreement.columns([alone]) == []
 
 
 def test_the_report_says_whether_more_is_lost():

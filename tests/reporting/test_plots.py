@@ -22,7 +22,9 @@ def test_every_plot_is_a_png(report):
     assert list(drawn) == ["target_calls.png", "acceptance.png", "latency.png", "loss.png"]
     for _, png in drawn.values():
         image = imread(io.BytesIO(png), format="png")
-        assert image.shape[0] > 300 and image.shape[1] > 600 and image.std() > 0.05
+        assert image.shape[0] > 300
+        assert image.shape[1] > 600
+        assert image.std() > 0.05
 
 
 def test_target_calls_show_every_method(report):
@@ -59,7 +61,7 @@ def test_losses_have_a_panel_for_each_run():
 
 
 def test_validation_stands_beside_training():
-    target = curve("train", 4) + [{"step": 3, "split": "valid", "loss": 0.5, "ndcg@10": 0.25}]
+    target = [*curve("train", 4), {"step": 3, "split": "valid", "loss": 0.5, "ndcg@10": 0.25}]
     draft = curve("train", 3) + [{"step": n, "split": "valid", "target_calls": 2 - n / 4, "ndcg@10": 9} for n in (1, 2)]
     figure = plots._losses({"target": target, "draft_sft": curve("train", 2), "draft": draft})
     by_title = {axis.get_title(): axis for axis in figure.axes if axis.get_title()}
@@ -100,7 +102,8 @@ def test_widths_and_norms_get_series_of_their_own(report):
     names = ["speculative, draft model (all, 64, 96)", "speculative, draft model (all, 96, 128)"]
     assert all(name in series.rows for name in names)
     first, second = (series.style[name] for name in names)
-    assert first["color"] == second["color"] and first["linestyle"] != second["linestyle"]
+    assert first["color"] == second["color"]
+    assert first["linestyle"] != second["linestyle"]
     trie = plots._Series([*rows, {**rows[1], "score_norm": "trie"}], "target_calls_mean")
     assert "speculative, draft model (all, 64, 96), trie norm" in trie.rows
 

@@ -53,7 +53,8 @@ def test_arrays_and_tuples_become_plain(tmp_path, report):
     )
     write_report(tmp_path, report, {})
     row = json.loads((tmp_path / "report.json").read_text())["decoding"][1]
-    assert row["widths"] == ["all", 64, 96] and row["acceptance_by_level"] == [1.0, 0.875, 0.5]
+    assert row["widths"] == ["all", 64, 96]
+    assert row["acceptance_by_level"] == [1.0, 0.875, 0.5]
     assert (row["target_calls_mean"], row["mismatched_users"], row["latency_ms_p50"]) == (1.375, 0, 8.25)
 
 
@@ -74,7 +75,8 @@ def test_the_table_ends_with_sentences(tmp_path, report):
     draft, prior, low = sentences
     assert draft.startswith("The draft model (widths all, 64, 96) saves 2.62 and 2.94 of 4 target calls per user")
     assert prior.startswith("The popularity prior (widths all, 64, 96) saves 2.00 of 4 target calls")
-    assert low.startswith("Computing in bfloat16, speculation loses no more") and "0.700 (0.700)" in text
+    assert low.startswith("Computing in bfloat16, speculation loses no more")
+    assert "0.700 (0.700)" in text
     write_report(tmp_path, report, {})
     written = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert all(f"\n- {sentence}\n" in written for sentence in (draft, prior, low))
@@ -145,7 +147,8 @@ def test_decoding_must_be_a_list_and_sections_dicts(report):
 def test_environment_names_this_machine(report):
     found = environment()
     validate_report({**report, "environment": found})
-    assert found["jax"] == jax.__version__ and found["cpu_count"] == os.cpu_count()
+    assert found["jax"] == jax.__version__
+    assert found["cpu_count"] == os.cpu_count()
     assert found["device"] == jax.devices()[0].device_kind
 
 

@@ -57,7 +57,8 @@ def test_what_a_draft_model_saves_beside_the_popularity_prior(saved, ws, end):
 
 def test_without_the_prior_a_draft_is_held_against_plain_beam_search():
     (sentence,) = words(row("draft", 20, 0.001, 0.5))
-    assert sentence.endswith(": this draft saves nothing here.") and "popularity" not in sentence
+    assert sentence.endswith(": this draft saves nothing here.")
+    assert "popularity" not in sentence
     (sentence,) = words(row("draft", 20, 0.5, 0.5))
     assert sentence.endswith(": this draft saves calls here, but no time.")
     (sentence,) = words(row("popularity", 20, 0.0, 0.5))

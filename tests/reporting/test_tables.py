@@ -38,7 +38,8 @@ def test_decoding_rows(report):
     calls, speed = report_tables(report)[3:5]
     assert calls.rows[0] == ["beam search", "20", "–", "vocab", "3553", "4.000", "0.000", "0.000", "–", "–", "–", "–"]
     shown = dict(zip(calls.header, calls.rows[1], strict=True))
-    assert shown["method"] == "speculative, draft model" and shown["widths"] == "all, 64, 96"
+    assert shown["method"] == "speculative, draft model"
+    assert shown["widths"] == "all, 64, 96"
     assert shown["acceptance by level"] == "1.00 / 0.88 / 0.50"
     assert (shown["mismatched"], shown["near ties"], shown["AS@K"]) == ("0", "2", "2.625")
     assert speed.rows[1][4:] == ["8.2", "11.5", "1.25", "210.0"]

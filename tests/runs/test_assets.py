@@ -16,13 +16,15 @@ from words import WORDS
 
 
 def test_a_fingerprint_is_of_every_part_and_their_order():
-    assert fingerprint("a", 1) == fingerprint("a", 1) and len(fingerprint("a")) == 16
+    assert fingerprint("a", 1) == fingerprint("a", 1)
+    assert len(fingerprint("a")) == 16
     assert len({fingerprint("a", 1), fingerprint(1, "a"), fingerprint("a"), fingerprint("a", 2)}) == 4
 
 
 def test_models_from_scratch_have_a_vocabulary_of_their_own(small_run):
     assets = RunAssets(small_run.run.config, small_run.workdir, None)
-    assert assets.pretrained == {} and (assets.dataset.catalog.bos, assets.dataset.catalog.first_code) == (
+    assert assets.pretrained == {}
+    assert (assets.dataset.catalog.bos, assets.dataset.catalog.first_code) == (
         BOS,
         FIRST_CODE,
     )
@@ -36,7 +38,8 @@ def test_layers_lie_side_by_side_where_the_config_says_so(small_run, small_confi
     apart = RunAssets(changed(small_config, "decode.unroll", True), small_run.workdir, None)
     for assets, named in ((stacked, "layers"), (apart, "layers_0")):
         decoders = assets.decoders(assets.draft_params)
-        assert named in decoders.target_params and named in decoders.draft_params
+        assert named in decoders.target_params
+        assert named in decoders.draft_params
         assert decoders.step(decoders.target).unrolled == (assets is apart)
 
 
@@ -45,7 +48,8 @@ def test_a_model_from_scratch_beside_a_base_has_its_vocabulary(small_config, dat
     config = dataclasses.replace(small_config, target=PretrainedConfig(str(tmp_path / "base"), None))
     assets = RunAssets(config, data_only, None)
     base = assets.pretrained["target"]
-    assert assets.base_of("draft") is base and assets.base_of("target") is base
+    assert assets.base_of("draft") is base
+    assert assets.base_of("target") is base
     assert assets.draft_model.vocab_size == assets.target_model.vocab_size > base.model.vocab_size
     assert RunAssets(small_config, data_only, None).base_of("draft") is None
 
@@ -136,7 +140,8 @@ def test_the_stages_made_with_a_field_are_those_whose_fingerprint_it_changes(sma
         changed_stages = tuple(stage for stage in before if before[stage] != after[stage])
         assert changed_stages == made_with(path), path
         seen.add(changed_stages)
-    assert len(seen) >= 7 and () in seen  # every row of the table was asked for
+    assert len(seen) >= 7
+    assert () in seen
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "complete.json"])

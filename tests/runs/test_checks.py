@@ -66,9 +66,11 @@ def test_an_empty_split_is_refused_before_it_is_stored(real_data, tmp_path, caps
     directory = small.write_atspeed(tmp_path / "odd", dataclasses.replace(source, **{split: nobody}))
     with pytest.raises(ValueError, match=f"'odd': nobody has {split} items"):
         Run(config, tmp_path / "run", directory).data()
-    assert not (tmp_path / "run").exists() and not capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert not capsys.readouterr().out
     Run(config, tmp_path / "run", real_data.directory).data()  # the corrected files
-    assert "data of shop" in capsys.readouterr().out and (tmp_path / "run" / "data" / "catalog.json").exists()
+    assert "data of shop" in capsys.readouterr().out
+    assert (tmp_path / "run" / "data" / "catalog.json").exists()
 
 
 def test_settings_that_do_not_fit_the_data_are_refused_before_they_are_stored(small_config, tmp_path):
@@ -125,7 +127,8 @@ def test_a_draft_without_its_teacher_begins_nothing(small_config, small_run, tmp
     run.target()
     with pytest.raises(TeacherError, match="holds no complete teacher data"):
         run.draft()
-    assert seen == [] and not (workdir / "draft_sft").exists()
+    assert seen == []
+    assert not (workdir / "draft_sft").exists()
 
 
 def test_widths_of_what_a_sweep_measures_are_checked_when_its_data_are_there(small_config, data_only):

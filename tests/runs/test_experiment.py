@@ -54,7 +54,8 @@ def test_every_config_loads(name):
     assert config.name == name
     assert hash(config) == hash(dataclasses.replace(config))
     assert config.evaluate.users is None
-    assert config.teacher.beams in config.evaluate.beams and {1, 5, 20} <= set(config.evaluate.beams)
+    assert config.teacher.beams in config.evaluate.beams
+    assert {1, 5, 20} <= set(config.evaluate.beams)
 
 
 @pytest.mark.parametrize("name", ["tiny", "lcrec_small"])
@@ -98,8 +99,10 @@ def test_the_documented_defaults_of_lcrec_small():
     config = load(runpy.run_path(str(CONFIGS / "lcrec_small.py"))["get_config"](), ExperimentConfig)
     assert config.data == DataConfig("atspeed", 20, None)
     assert config.decode.widths == ("all", 64, 96)
-    assert config.evaluate.grid_widths == ((40, 40, 40), ("all", 96, 128)) and config.evaluate.grid_beams == (3, 10)
-    assert config.evaluate.grid_users == 300 and config.train_align.valid_users == 500
+    assert config.evaluate.grid_widths == ((40, 40, 40), ("all", 96, 128))
+    assert config.evaluate.grid_beams == (3, 10)
+    assert config.evaluate.grid_users == 300
+    assert config.train_align.valid_users == 500
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections

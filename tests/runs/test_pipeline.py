@@ -87,7 +87,8 @@ def test_quality_has_every_measure(small_run):
         for entry in quality[method].values():
             for k in (1, 5, 10):
                 low, high = entry["intervals"][f"ndcg@{k}"]
-                assert 0 <= low <= entry[f"ndcg@{k}"] <= high <= 1 and 0 <= entry[f"id_recall@{k}"] <= 1
+                assert 0 <= low <= entry[f"ndcg@{k}"] <= high <= 1
+                assert 0 <= entry[f"id_recall@{k}"] <= 1
             assert entry["recall@1"] <= entry["recall@5"] <= entry["recall@10"]
             assert entry["truths"] == sum(len(set(items.tolist())) for items in run.dataset.test)
     assert set(quality["differences"]) == {"target - popularity", "target - covisitation"}
@@ -96,14 +97,16 @@ def test_quality_has_every_measure(small_run):
 def test_seen_removed_fills_the_list_again(small_run):
     """Cut out of the list, seen items could only have lowered what the whole list holds."""
     kept, removed = (small_run.report["quality"]["target"][habit] for habit in ("seen_kept", "seen_removed"))
-    assert kept["impossible"] == 0 and removed["hits"] <= removed["truths"] - removed["impossible"]
+    assert kept["impossible"] == 0
+    assert removed["hits"] <= removed["truths"] - removed["impossible"]
     assert removed["recall@10"] != kept["recall@10"]
 
 
 def test_the_report_is_readable(small_run):
     text = (small_run.workdir / "report.md").read_text()
     plots = sorted(path.name for path in small_run.workdir.glob("*.png"))
-    assert len(plots) >= 3 and all(f"({name})" in text for name in plots)
+    assert len(plots) >= 3
+    assert all(f"({name})" in text for name in plots)
     for name in plots:
         assert (small_run.workdir / name).read_bytes().startswith(b"\x89PNG")
     assert "speculative, draft model" in text
@@ -115,7 +118,8 @@ def test_training_chose_the_best_evaluation(small_run):
         metadata = json.loads((small_run.workdir / stage / "metadata.json").read_text())
         records = [json.loads(line) for line in (small_run.workdir / stage / "metrics.jsonl").read_text().splitlines()]
         seen = {record["step"]: record[monitor] for record in records if record["split"] == "valid"}
-        assert len(seen) == 2 and metadata["metrics"][monitor] == best(seen.values()) == seen[metadata["step"]]
+        assert len(seen) == 2
+        assert metadata["metrics"][monitor] == best(seen.values()) == seen[metadata["step"]]
 
 
 def test_a_second_run_does_nothing_again(small_run, small_config, copy):
@@ -125,7 +129,8 @@ def test_a_second_run_does_nothing_again(small_run, small_config, copy):
     rewritten = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     plots = {path.name for path in copy.glob("*.png")}
     assert rewritten == {"report.json", "report.md", *plots}
-    assert report["decoding"] == small_run.report["decoding"] and report["quality"] == small_run.report["quality"]
+    assert report["decoding"] == small_run.report["decoding"]
+    assert report["quality"] == small_run.report["quality"]
 
 
 def test_an_evaluation_goes_on_where_it_stopped(small_run, small_config, copy, capsys):
@@ -139,7 +144,8 @@ def test_an_evaluation_goes_on_where_it_stopped(small_run, small_config, copy, c
     assert timed["users_per_s"] > 0
     timed["users_per_s"] = small_run.report["decoding"][2]["users_per_s"]
     assert report["decoding"] == small_run.report["decoding"]
-    assert said.count("measuring ") == 1 and f"measuring {lost.stem}" in said
+    assert said.count("measuring ") == 1
+    assert f"measuring {lost.stem}" in said
     assert small.snapshot(copy / "evaluation").items() >= kept.items()
     assert (copy / "report.json").exists()
 
@@ -151,7 +157,8 @@ def test_measurements_with_other_settings_are_neither_read_nor_overwritten(small
     report = Run(other, copy, None).evaluation()
     assert {row["users"] for row in report["decoding"]} == {report["quality"]["target"]["seen_kept"]["users"]} == {5}
     after = small.snapshot(copy / "evaluation")
-    assert after.items() >= before.items() and len(after) > len(before)
+    assert after.items() >= before.items()
+    assert len(after) > len(before)
     assert json.loads(stored.read_text())["target"]["users"] > 5
 
 
@@ -170,7 +177,8 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
     with pytest.raises(KeyboardInterrupt):
         Run(small_config, copy, None).teacher()
     first = small.snapshot(copy / "teacher")
-    assert "part-00000.parquet" in first and "part-00001.parquet" not in first
+    assert "part-00000.parquet" in first
+    assert "part-00001.parquet" not in first
     run = Run(small_config, copy, None)
     with pytest.raises(teacher.TeacherError, match="no complete teacher data.*launch.make_teacher"):
         run.draft()
@@ -215,7 +223,8 @@ def test_how_a_finished_run_is_served_changes_nothing_that_was_trained(small_run
     after = small.snapshot(copy)
     written = {name for name in after if before.get(name) != after[name]}
     assert all(name.startswith("evaluation/") for name in written - {"report.json", "report.md"} if "png" not in name)
-    assert after.keys() >= before.keys() and len(list((copy / "evaluation").iterdir())) == 2
+    assert after.keys() >= before.keys()
+    assert len(list((copy / "evaluation").iterdir())) == 2
 
 
 def test_evaluation_refuses_models_of_another_config(small_run, small_config):

@@ -25,13 +25,15 @@ def test_three_users_fill_a_batch_of_256_by_turns():
     dataset, shape = of_users(3, 1), {"history": 4, "buckets": (5,), "batch_size": 256}
     assert steps_per_epoch(dataset, **shape) == 1
     batch = train_batches(dataset, seed=0, **shape)[0]
-    assert batch["tokens"].shape[0] == 256 and batch["predict"].sum(1).tolist() == [3] * 256
+    assert batch["tokens"].shape[0] == 256
+    assert batch["predict"].sum(1).tolist() == [3] * 256
     assert sorted(Counter(map(tuple, batch["tokens"].tolist())).values()) == [85, 85, 86]
 
 
 def test_one_validation_user_is_predicted_once_in_a_batch_of_256():
     (batch,) = valid_batches(of_users(3, 1), users=8, seed=0, history=4, buckets=(5,), batch_size=256)
-    assert batch["predict"].sum() == 3 and batch["valid"].any(1).sum() == 1
+    assert batch["predict"].sum() == 3
+    assert batch["valid"].any(1).sum() == 1
 
 
 @pytest.mark.parametrize(("users", "batches"), [(1, 1), (63, 1), (64, 1), (67, 2)])
@@ -39,8 +41,10 @@ def test_test_users_are_each_in_one_row(users, batches):
     histories = [np.array([user % 27], np.int32) for user in range(users)]
     made = prompt_batches(CATALOG, histories, history=4, buckets=(4,), batch_size=64)
     rows = np.concatenate([batch["row"] for batch in made])
-    assert len(made) == batches and sorted(rows[rows >= 0].tolist()) == list(range(users))
-    assert len(rows) == 64 * batches and all(batch["valid"].any(1).all() for batch in made)
+    assert len(made) == batches
+    assert sorted(rows[rows >= 0].tolist()) == list(range(users))
+    assert len(rows) == 64 * batches
+    assert all(batch["valid"].any(1).all() for batch in made)
 
 
 @pytest.mark.slow
@@ -48,7 +52,8 @@ def test_the_pipeline_with_few_users_on_eight_devices(tmp_path):
     reports = report_of("few_users.py", 8, str(tmp_path))
     for name, users in {"three train users": 1, "67 test users": 67}.items():
         rows, quality = reports[name]["decoding"], reports[name]["quality"]["target"]["seen_kept"]
-        assert [row["users"] for row in rows] == [users] * 3 and len(rows) == 3
+        assert [row["users"] for row in rows] == [users] * 3
+        assert len(rows) == 3
         assert [row["mismatched_users"] for row in rows] == [0] * 3
         assert all(1 <= row["target_calls_mean"] <= 3 for row in rows)
         assert (quality["users"], quality["truths"]) == (users, users)

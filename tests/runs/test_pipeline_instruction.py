@@ -61,10 +61,11 @@ def trained(small_config, tmp_path_factory):
 
 
 def test_every_stage_ends_and_no_list_differs(trained):
-    _, _, run, report = trained
+    _, _, _run, report = trained
     assert {row["method"] for row in report["decoding"]} == {"beam_search", "speculative"}
     for row in report["decoding"]:
-        assert row["mismatched_users"] == 0 and row["users"] == 8
+        assert row["mismatched_users"] == 0
+        assert row["users"] == 8
     plainly, ours = (row["target_calls_mean"] for row in report["decoding"])
     assert 1 <= ours < plainly == 3
 
@@ -106,7 +107,8 @@ def lists(run, exclude_seen=False):
 @pytest.mark.slow
 def test_lists_of_users_with_and_without_a_history(trained):
     items, scores = lists(trained[2])
-    assert (items >= 0).all() and np.isfinite(scores).all()
+    assert (items >= 0).all()
+    assert np.isfinite(scores).all()
     assert len({tuple(row) for row in scores.tolist()}) == 3  # what was read matters
 
 

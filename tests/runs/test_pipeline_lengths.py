@@ -31,7 +31,8 @@ def check_whole(run: Run, length: int) -> None:
         calls = row["target_calls_mean"]
         assert calls == length if row["method"] == "beam_search" else 1 <= calls <= length
     losses = [record["loss"] for record in read_metrics(run.workdir / "draft" / "metrics.jsonl") if "loss" in record]
-    assert losses and np.isfinite(losses).all()
+    assert losses
+    assert np.isfinite(losses).all()
 
 
 @pytest.mark.parametrize("length", [1, 2])

@@ -41,7 +41,8 @@ def lowered(function, *arguments):
     exported = jax.export.export(function, platforms=PLATFORMS)(*arguments)
     assert exported.platforms == PLATFORMS
     text = exported.mlir_module()
-    assert "callback" not in text and len(text) > 10_000
+    assert "callback" not in text
+    assert len(text) > 10_000
     return exported
 
 

@@ -89,7 +89,8 @@ def test_several_processes_sweep_as_one_and_refuse_to_sweep_two_things(small_run
     assert not (tmp_path / "sweep").exists()
     run_by(2, "sweep", *files)
     rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    assert [row["run"] for row in rows] == ["kd", "words"] and (tmp_path / "sweep" / "kd_0" / "target").is_symlink()
+    assert [row["run"] for row in rows] == ["kd", "words"]
+    assert (tmp_path / "sweep" / "kd_0" / "target").is_symlink()
 
 
 def test_the_data_stage_waits_for_all_though_the_data_is_there(data_only, small_config, monkeypatch):

@@ -43,9 +43,11 @@ def test_a_new_workdir_is_made_and_recorded(small_config, tmp_path):
     assert open_made(workdir, small_config) == (small_config, None, ())
     assert not workdir.parent.exists()  # nothing is written while it may still be refused
     record_config(workdir, small_config)
-    assert [path.name for path in workdir.iterdir()] == [MARKER_FILE] and is_run(workdir)
+    assert [path.name for path in workdir.iterdir()] == [MARKER_FILE]
+    assert is_run(workdir)
     fields = json.loads((workdir / MARKER_FILE).read_text(encoding="utf-8"))
-    assert fields["decode"]["widths"] == ["all", 10] and fields["mesh"] == {"data": None, "fsdp": 1, "tensor": 1}
+    assert fields["decode"]["widths"] == ["all", 10]
+    assert fields["mesh"] == {"data": None, "fsdp": 1, "tensor": 1}
     assert recorded(workdir) == small_config
 
 
@@ -114,7 +116,8 @@ def test_few_of_many_differences_are_named(small_config, run):
     with pytest.raises(WorkdirError) as error:
         open_trained(run("target"), dataclasses.replace(small_config, train_target=train))
     text = str(error.value)
-    assert "epochs: 2.0 -> 1.0, config.train_target.batch_size: 32 -> 8" in text and ", ...; --workdir=" in text
+    assert "epochs: 2.0 -> 1.0, config.train_target.batch_size: 32 -> 8" in text
+    assert ", ...; --workdir=" in text
     assert text.count("->") == 1 + 3
 
 
@@ -141,7 +144,8 @@ def test_a_main_that_trains_nothing_writes_nothing(small_config, run, tmp_path):
     workdir = run("data")
     marker = (workdir / MARKER_FILE).read_bytes()
     found = open_trained(workdir, changed(small_config, "decode.gamma", 1))
-    assert found.config == small_config and found.serve.decode.gamma == 1
+    assert found.config == small_config
+    assert found.serve.decode.gamma == 1
     with pytest.raises(WorkdirError, match="config.align.alpha"):  # nothing was made with it, and nothing will be
         open_trained(workdir, changed(small_config, "align.alpha", 0.5))
     assert (workdir / MARKER_FILE).read_bytes() == marker

@@ -35,7 +35,8 @@ def test_a_k_beyond_the_catalogue_flags_the_places_it_cannot_fill(baseline):
     assert (np.sort(baseline.ids[:, :6]) == np.arange(6)).all()  # all there are, once each
     assert (baseline.ids[:, 6:] == -1).all()
     assert (np.diff(baseline.score[:, :6]) <= 0).all()
-    assert baseline.calls.tolist() == [2, 2, 2, 2] and baseline.reached is None
+    assert baseline.calls.tolist() == [2, 2, 2, 2]
+    assert baseline.reached is None
 
 
 def test_users_without_history_and_with_a_long_one(baseline):
@@ -51,7 +52,9 @@ def test_speculative_lists_are_those_of_beam_search(toy, baseline, drafter):
     decoded = decode(toy, speculative(drafter, K, DECODE))
     assert not differing(decoded, baseline).any()
     assert decoded.calls.tolist() == [1, 1, 1, 1]  # "all" cannot miss
-    assert decoded.accepted.all() and decoded.reached.all() and (decoded.coverage == 1).all()
+    assert decoded.accepted.all()
+    assert decoded.reached.all()
+    assert (decoded.coverage == 1).all()
 
 
 @pytest.mark.parametrize("drafter", ["none", "draft", "popularity"])
@@ -67,12 +70,14 @@ def test_layers_side_by_side_can_be_widened(toy, baseline):
     with jax.enable_x64(True):
         apart = SimpleNamespace(catalog=toy.catalog, decoders=toy.decoders.unrolled().in_float64())
         decoded = decode(apart, plain(K, "vocab"))
-    assert decoded.score.dtype == np.float64 and not differing(decoded, baseline).any()
+    assert decoded.score.dtype == np.float64
+    assert not differing(decoded, baseline).any()
 
 
 def test_layers_side_by_side_without_a_draft(toy):
     apart = dataclasses.replace(toy.decoders, draft=None, draft_params=None).unrolled()
-    assert apart.draft_params is None and apart.build(plain(2, "vocab"))
+    assert apart.draft_params is None
+    assert apart.build(plain(2, "vocab"))
 
 
 def test_a_list_by_whoever_drafts():
@@ -116,7 +121,8 @@ def test_settings_say_what_they_are():
     settings += [dataclasses.replace(setting, constraint="levels") for setting in settings]
     labels = [setting.label for setting in settings]
     assert len(set(labels)) == len(labels)
-    assert labels[0] == "beam_search_none_K20_wnone_g0_vocab" and labels[3] == "speculative_draft_K20_wall-64_g3_vocab"
+    assert labels[0] == "beam_search_none_K20_wnone_g0_vocab"
+    assert labels[3] == "speculative_draft_K20_wall-64_g3_vocab"
     assert all(label.replace("_", "").replace("-", "").isalnum() for label in labels)  # they name files
 
 

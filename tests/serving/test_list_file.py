@@ -28,7 +28,8 @@ def test_two_runs_cannot_write_one_output(tmp_path, name):
         with pytest.raises(RecommendError, match=f"{name} is being written by another process; wait"):
             with claimed_output(tmp_path / name):
                 pass
-        assert output.partial.read_text() == "1\n" and output.claim.exists()
+        assert output.partial.read_text() == "1\n"
+        assert output.claim.exists()
         with claimed_output(tmp_path / f"other-{name}"):
             pass
     with claimed_output(tmp_path / name) as output:  # free again
@@ -49,9 +50,8 @@ def test_the_first_of_several_processes_holds_the_lock_for_all(tmp_path, monkeyp
 def test_what_is_in_the_way(tmp_path):
     (tmp_path / "r.jsonl").write_text("precious")
     for name, message in (("r.jsonl", "r.jsonl exists; choose another"), ("no/r.jsonl", "no directory .*no; make it")):
-        with pytest.raises(RecommendError, match=message):
-            with claimed_output(tmp_path / name):
-                pass
+        with pytest.raises(RecommendError, match=message), claimed_output(tmp_path / name):
+            pass
     assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
     assert (tmp_path / "r.jsonl").read_text() == "precious"
 
@@ -66,10 +66,9 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_nothing_is_left_where_no_list_was_written(tmp_path, error):
-    with pytest.raises(error):
-        with claimed_output(tmp_path / "r.jsonl") as output:
-            resume(output, "a")
-            raise error
+    with pytest.raises(error), claimed_output(tmp_path / "r.jsonl") as output:
+        resume(output, "a")
+        raise error
     assert not list(tmp_path.iterdir())
 
 

@@ -61,7 +61,8 @@ def test_one_line_per_user_in_order(tmp_path):
     with Told() as bar:
         assert write(USERS, stand_in, tmp_path / "r.jsonl", progress=bar) == 11
     assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
-    assert (bar.initial, bar.told) == (0, [0, 4, 4, 3]) and [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+    assert (bar.initial, bar.told) == (0, [0, 4, 4, 3])
+    assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
 
 
 @pytest.mark.parametrize("chunk", [4, 11, 50])
@@ -121,7 +122,8 @@ def test_nothing_is_mixed_or_overwritten(tmp_path):
     for other in (USERS[1:], USERS[:3], grown):
         with pytest.raises(RecommendError, match="lists of 8 users with whom, and whose histories, the inp"):
             write(other, stand_in, tmp_path / "s.jsonl")
-    assert (tmp_path / "r.jsonl").read_text() == "precious" and len(read(tmp_path / "s.jsonl.partial")) == 8
+    assert (tmp_path / "r.jsonl").read_text() == "precious"
+    assert len(read(tmp_path / "s.jsonl.partial")) == 8
     lines = (tmp_path / "s.jsonl.partial").read_text().splitlines(keepends=True)
     (tmp_path / "s.jsonl.partial").write_text("".join(lines[:5]))
     with pytest.raises(RecommendError, match="s.jsonl.partial has 5 lines, where s.jsonl.partial.json counts 8"):
@@ -156,7 +158,8 @@ def test_a_stream_that_is_refused_keeps_what_is_done_and_goes_on_when_it_is_give
         write(iter(USERS[1:]), stand_in, tmp_path / "r.jsonl")
     asked = []
     assert write(iter(USERS), lambda users: asked.extend(users) or stand_in(users), tmp_path / "r.jsonl") == 11
-    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS] and len(asked) == 3
+    assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
+    assert len(asked) == 3
 
 
 def test_processes_wait_for_the_finished_file(tmp_path, monkeypatch):
@@ -187,7 +190,8 @@ def test_lists_are_those_of_the_decoder(small_run, capsys, drafter, exclude_seen
         score = dict(zip(every.ids[row].tolist(), every.score[row].tolist(), strict=True))
         for item, value in zip(items[row], scores[row], strict=True):
             assert value == pytest.approx(score[catalog.id_of_item[item]], abs=1e-4)
-        assert len(set(items[row].tolist())) == beams and (np.diff(scores[row]) <= 1e-5).all()
+        assert len(set(items[row].tolist())) == beams
+        assert (np.diff(scores[row]) <= 1e-5).all()
         assert not exclude_seen or not set(items[row]) & set(history.tolist())
 
 
@@ -200,7 +204,8 @@ def test_numbers_that_count_from_one_are_noticed(small_run, capsys):
     for said in ("note: these are histories of synthetic with each number one too high: item numbers count from 0", ""):
         lists(users)  # once, not for every part
         out = capsys.readouterr().out
-        assert out.startswith(said) and bool(out) == bool(said)
+        assert out.startswith(said)
+        assert bool(out) == bool(said)
 
 
 def test_scores_that_are_no_numbers_name_the_user(small_run):

@@ -38,7 +38,8 @@ def test_plain_beam_search_where_nothing_is_surely_as_fast():
     slower = {"alone": steady(10, 10, 10), "slow": steady(11, 11, 11)}
     assert T.choose(slower, "alone", CONFIG) == "alone"
     doubtful = {"alone": steady(10, 10, 10), "lucky": steady(1, 20, 1)}  # less time in all, but not most of the time
-    assert doubtful["lucky"].mean() < 10 and T.choose(doubtful, "alone", CONFIG) == "alone"
+    assert doubtful["lucky"].mean() < 10
+    assert T.choose(doubtful, "alone", CONFIG) == "alone"
 
 
 @pytest.mark.parametrize(
@@ -58,9 +59,11 @@ def test_a_choice_slower_than_the_fastest_is_timed_again_beside_it(lucky, choice
         return {label: times[label] for label in labels if label != "lucky"} | {"lucky": steady(*lucky.pop(0))}
 
     settled, *found = T.settle(times | {"lucky": steady(1, 20, 1)}, "alone", CONFIG, time_again)
-    assert found == [choice, pytest.approx(slower)] and asked == rounds * [["alone", "safe", "lucky"]]
+    assert found == [choice, pytest.approx(slower)]
+    assert asked == rounds * [["alone", "safe", "lucky"]]
     assert set(settled) == {"alone", "safe", "lucky"}
-    assert T.settle(times, "alone", CONFIG, time_again)[1:] == ("safe", 0.0) and len(asked) == rounds
+    assert T.settle(times, "alone", CONFIG, time_again)[1:] == ("safe", 0.0)
+    assert len(asked) == rounds
 
 
 def test_ratio_bound():
@@ -94,13 +97,17 @@ def test_every_setting_that_can_work_is_measured(tuned):
     assert "raised to what K=12 needs: widths ('all', 10) -> ('all', 12)" in said  # the run's own, instead of none
     for row in rows:
         alone, *others = row["settings"]
-        assert alone["label"] == plain(row["K"], "vocab").label and alone["ratio"] == alone["ratio_low"] == 1
-        assert alone["target_calls"] == 3 and alone["one_call_share"] == 0
+        assert alone["label"] == plain(row["K"], "vocab").label
+        assert alone["ratio"] == alone["ratio_low"] == 1
+        assert alone["target_calls"] == 3
+        assert alone["one_call_share"] == 0
         assert all(1 <= other["target_calls"] <= 3 and other["time_ms"] > 0 for other in others)
-        assert row["choice"] in [entry["label"] for entry in row["settings"]] and row["slower_than_best"] >= 0
+        assert row["choice"] in [entry["label"] for entry in row["settings"]]
+        assert row["slower_than_best"] >= 0
     json.dumps(rows, allow_nan=False)
     table = tune_table(rows)
-    assert len(table.rows) == 8 and [cells[-1] for cells in table.rows].count("chosen") == 2
+    assert len(table.rows) == 8
+    assert [cells[-1] for cells in table.rows].count("chosen") == 2
 
 
 def test_the_grid_is_every_combination_that_can_work(small_run):
@@ -108,8 +115,10 @@ def test_the_grid_is_every_combination_that_can_work(small_run):
     wide = {"widths": (("all", 10), ("all", 4), ("all", "all")), "row_shares": (1, 2, 4)}
     config = dataclasses.replace(CONFIG, **wide, budgets=(None, 5))
     settings = T.grid(config, run.config.decode, run.decoders(None), 5, said.append)
-    assert settings[0] == plain(5, "vocab") and len(set(settings)) == len(settings) == 1 + 2 * 3 * 2
-    assert len({setting.label for setting in settings}) == len(settings) and len(said) == 3 * 2
+    assert settings[0] == plain(5, "vocab")
+    assert len(set(settings)) == len(settings) == 1 + 2 * 3 * 2
+    assert len({setting.label for setting in settings}) == len(settings)
+    assert len(said) == 3 * 2
 
 
 def test_a_hopeless_setting_is_timed_once(monkeypatch):
@@ -129,7 +138,8 @@ def test_a_hopeless_setting_is_timed_once(monkeypatch):
     monkeypatch.setattr(T, "decode_users", decode_users)
     monkeypatch.setattr(T.timing, "latencies", latencies)
     measured = T._measure(decoders, settings, [{"row": np.arange(2)}] * 2, dataclasses.replace(CONFIG, hopeless=1.5))
-    assert timed == ["alone", "near"] and measured["choice"] == "near"
+    assert timed == ["alone", "near"]
+    assert measured["choice"] == "near"
     assert [entry["ratio_low"] for entry in measured["settings"]] == [1, 2, None]
     assert measured["slower_than_best"] == 0
     assert [entry["time_ms"] for entry in measured["settings"]] == [1000, 500, 400]
@@ -146,7 +156,8 @@ def test_the_choice_is_read_back(tuned, tmp_path):
         rows[0]["choice"] = entry["label"]
         (tmp_path / "tuned.json").write_text(json.dumps({"score_norm": "vocab", "rows": rows}))
         setting = T.tuned_setting(tmp_path, 4, 64, "vocab")
-        assert setting.label == entry["label"] and isinstance(setting, Setting)
+        assert setting.label == entry["label"]
+        assert isinstance(setting, Setting)
     decode = run.decoders(run.draft_params).build(setting)  # hashable, so that it compiles
     assert decode(prompt_of({"tokens": np.full((1, 13), 1), "valid": np.ones((1, 13), bool)})).ids.shape == (1, 4)
 
@@ -190,7 +201,8 @@ def test_settings_that_cannot_be_tuned(change, message):
 
 
 def test_parse_widths():
-    assert T.parse_widths("all,64,96") == ("all", 64, 96) and T.parse_widths("20") == (20,)
+    assert T.parse_widths("all,64,96") == ("all", 64, 96)
+    assert T.parse_widths("20") == (20,)
     with pytest.raises(T.TuneError, match="widths 'all;64'"):
         T.parse_widths("all;64")
 

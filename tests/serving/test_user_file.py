@@ -50,8 +50,11 @@ def test_a_line_that_is_no_user_is_named_or_left_out(tmp_path, bad):
         read(path)
     said = []
     users = read(path, said=said, on_bad="skip")
-    assert [user.user for user in users] == [7, "x"] and [user.items.tolist() for user in users] == [[0, 3], []]
-    assert len(said) == 2 and "line 3" in said[0] and bad[:100] in said[0]
+    assert [user.user for user in users] == [7, "x"]
+    assert [user.items.tolist() for user in users] == [[0, 3], []]
+    assert len(said) == 2
+    assert "line 3" in said[0]
+    assert bad[:100] in said[0]
     assert said[1] == f"left out of {path}: 1 lines that are no user, 0 unknown items of 0 users"
     assert UserFile(path, 4, on_bad="skip").check() == 2
     with pytest.raises(UserFileError, match=r"u.jsonl, line 3: .*--on_bad=skip"):
@@ -63,7 +66,9 @@ def test_a_user_is_never_changed_by_how_it_is_written(tmp_path):
     path.write_bytes('{"user": "Zoë", "items": []}\n'.encode() + '{"user": "Zoë", "items": []}\n'.encode("latin-1"))
     said = []
     assert [user.user for user in read(path, said=said, on_bad="skip")] == ["Zoë"]
-    assert len(said) == 2 and "line 2: 'utf-8' codec can't decode byte 0xeb" in said[0] and "Zo\ufffd" in said[0]
+    assert len(said) == 2
+    assert "line 2: 'utf-8' codec can't decode byte 0xeb" in said[0]
+    assert "Zo\ufffd" in said[0]
 
 
 @pytest.mark.parametrize("user", [b"x", datetime.datetime(2026, 1, 1), decimal.Decimal("1.5")])
@@ -78,9 +83,8 @@ def test_parquet_is_read_like_lines(tmp_path):
     path = tmp_path / "u.parquet"
     pq.write_table(pa.table({"items": [row["items"] for row in GOOD], "user": [7, 8]}), path)
     users = read(path)
-    assert [(user.user, user.items.tolist()) for user in users] == [(7, [0, 3]), (8, [])] and UserFile(
-        path, 4
-    ).check() == 2
+    assert [(user.user, user.items.tolist()) for user in users] == [(7, [0, 3]), (8, [])]
+    assert UserFile(path, 4).check() == 2
     (tmp_path / "v.parquet").write_text("no parquet")
     pq.write_table(pa.table({"who": [1]}), tmp_path / "w.parquet")
     for name in ("v", "w"):
@@ -156,7 +160,8 @@ def test_no_user_is_lost_to_a_byte_order_mark(tmp_path, on_bad, make):
 def test_gzipped_lines_are_read_whatever_their_name(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(gzip.compress(BOM + lines_of(GOOD[:1])) + gzip.compress(lines_of(GOOD[1:])))
-    assert given(read(path)) == WHAT_GOOD_HOLDS and UserFile(path, 4).check() == 2
+    assert given(read(path)) == WHAT_GOOD_HOLDS
+    assert UserFile(path, 4).check() == 2
     whole = path.read_bytes()
     for damaged in (whole[:-9], whole[:30] + b"?" + whole[31:]):
         path.write_bytes(damaged)
@@ -189,7 +194,8 @@ def test_standard_input_is_read_once(tmp_path, monkeypatch):
     for content in (lines_of(GOOD), gzip.compress(BOM + lines_of(GOOD))):
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(content))))
         file = UserFile(STANDARD_INPUT, 4)
-        assert file.check() is None and given(file.users(print)) == WHAT_GOOD_HOLDS
+        assert file.check() is None
+        assert given(file.users(print)) == WHAT_GOOD_HOLDS
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(b"PAR1...."))))
     with pytest.raises(UserFileError, match="- is parquet, which is read from a file"):
         list(UserFile(STANDARD_INPUT, 4).users(print))
@@ -249,4 +255,5 @@ def test_a_long_value_is_cut_in_the_message(tmp_path, line, how):
     (tmp_path / "u.jsonl").write_text(line + "\n")
     with pytest.raises(UserFileError, match="line 1: .*; ") as told:
         read(tmp_path / "u.jsonl", **how)
-    assert len(str(told.value)) < 640 + len(str(tmp_path)) and "..." in str(told.value)
+    assert len(str(told.value)) < 640 + len(str(tmp_path))
+    assert "..." in str(told.value)

@@ -33,8 +33,10 @@ def test_runs_side_by_side():
     assert [cells[0] for cells in table.rows] == ["fast", "slow", "fast"], "fewest calls first, each way by itself"
     assert {len(cells) for cells in table.rows} == {len(table.header)}
     named = dict(zip(table.header, table.rows[0], strict=True))
-    assert named["target calls"] == "1.250 ± 0.354" and named["seeds"] == "2"
-    assert named["coverage by level"] == "1.00 / 0.50" and named["Recall@K"] == "0.2500 ± 0.0000"
+    assert named["target calls"] == "1.250 ± 0.354"
+    assert named["seeds"] == "2"
+    assert named["coverage by level"] == "1.00 / 0.50"
+    assert named["Recall@K"] == "0.2500 ± 0.0000"
     assert dict(zip(table.header, table.rows[1], strict=True))["target calls"] == "2.000"
 
 
@@ -42,5 +44,7 @@ def test_pairs_of_users():
     table = pairs_table(ROWS, "slow", samples=100, seed=0)
     first, second = table.rows
     assert table.header[-2:] == ["seed 0", "seed 1"]
-    assert first[0] == "fast" and first[-2] == "-1.000 [-1.000, -1.000]" and first[-1] == "–"
+    assert first[0] == "fast"
+    assert first[-2] == "-1.000 [-1.000, -1.000]"
+    assert first[-1] == "–"
     assert second[4] == "5" and second[-2:] == ["–", "–"], "the reference was not measured so"

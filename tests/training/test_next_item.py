@@ -81,7 +81,8 @@ def test_the_loss_by_hand(bigram, batch, pairs):
     assert int(count) == len(pairs)
     assert float(total) == pytest.approx(sum(by_hand), rel=1e-5)
     mean, metrics = next_item.training_loss(MODEL, 2, 0.0)(bigram, batch, None)
-    assert float(mean) == pytest.approx(np.mean(by_hand), rel=1e-5) and metrics == {"weight": len(pairs)}
+    assert float(mean) == pytest.approx(np.mean(by_hand), rel=1e-5)
+    assert metrics == {"weight": len(pairs)}
 
 
 def test_nats_per_item_is_the_length_times_the_mean_over_all_batches(bigram):
@@ -107,7 +108,8 @@ def test_padding_never_counts(params, measure):
     junk = np.where(BATCH["valid"], TOKENS, np.arange(15).reshape(3, 5) % VOCAB).astype(np.int32)
     assert (junk != TOKENS).sum() > 4
     other_total, other_count = measure(params, {**BATCH, "tokens": junk})
-    assert float(other_total) == float(total) and int(other_count) == int(count) == 6
+    assert float(other_total) == float(total)
+    assert int(other_count) == int(count) == 6
     rolled, _ = measure(params, {name: np.roll(values, 1, 0) for name, values in BATCH.items()})
     assert float(rolled) == pytest.approx(float(total), rel=1e-6)  # the row of padding may stand anywhere
 
@@ -140,7 +142,9 @@ def test_dropout_acts_while_training_only(params, measure):
 def items_of(row, length: int) -> list[tuple[int, ...]]:
     """The items of a row of tokens, after checking that padding, BOS and whole items follow one another."""
     start = list(row).index(BOS)
-    assert not row[:start].any() and (row[start + 1 :] >= 2).all() and (len(row) - start - 1) % length == 0
+    assert not row[:start].any()
+    assert (row[start + 1 :] >= 2).all()
+    assert (len(row) - start - 1) % length == 0
     return [tuple(row[at : at + length].tolist()) for at in range(start + 1, len(row), length)]
 
 

@@ -48,7 +48,8 @@ def test_sigterm_is_left_alone_in_other_threads():
 
 def test_a_main_ends_with_the_code_that_means_again():
     done = subprocess.run([sys.executable, "-c", MAIN], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 75 and done.stderr.splitlines()[-1] == "draft: SIGTERM came, saved at step 8"
+    assert done.returncode == 75
+    assert done.stderr.splitlines()[-1] == "draft: SIGTERM came, saved at step 8"
 
 
 @pytest.fixture
@@ -66,7 +67,8 @@ def test_every_question_has_a_higher_number_than_the_last_of_any_stage(several):
     asked, stop = several
     for _ in range(2):
         with sigterm_asks() as stops:
-            assert not stops() and not stops()
+            assert not stops()
+            assert not stops()
     assert list(until_sigterm([1, 2], "teacher")) == [1, 2]
     assert asked == list(range(asked[0], asked[0] + 6))
     stop.add(asked[-1] + 1)

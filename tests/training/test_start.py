@@ -14,7 +14,8 @@ LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.0, targets=("q_proj",))
 def test_from_scratch_everything_is_trained():
     start = scratch(BASE)
     params = start.init(jax.random.key(0))
-    assert (start.frozen, start.lora, start.read) == (None, None, BASE) and start.whole(params) is params
+    assert (start.frozen, start.lora, start.read) == (None, None, BASE)
+    assert start.whole(params) is params
     assert jax.tree.structure(start.abstract(whole_mesh())) == jax.tree.structure(params)
 
 
@@ -23,7 +24,8 @@ def test_from_a_base(tmp_path, lora):
     params = write_base(tmp_path / "base")
     start = finetuned(open_pretrained(PretrainedConfig(str(tmp_path / "base"), lora)), 4, whole_mesh())
     jax.tree.map(np.testing.assert_array_equal, start.frozen, params)
-    assert start.lora == lora and start.read.vocab_size == (6 if lora else 10)
+    assert start.lora == lora
+    assert start.read.vocab_size == (6 if lora else 10)
     trained = start.init(jax.random.key(0), start.frozen)
     abstract = start.abstract(whole_mesh())
     jax.tree.map(lambda leaf, shape: np.testing.assert_equal(leaf.shape, shape.shape), trained, abstract)

@@ -56,8 +56,11 @@ def test_every_damaged_file_of_the_newest_state_is_named_and_the_one_before_take
         damage(copy / name, how)
         said = []
         assert resumed(copy, said.append) == at(1)
-        assert len(said) == 1 and f"{copy / name} " in said[0] and said[0].endswith("; going on from step 1")
-        assert (copy / "damaged-2").is_dir() and steps_in(copy) == [1]
+        assert len(said) == 1
+        assert f"{copy / name} " in said[0]
+        assert said[0].endswith("; going on from step 1")
+        assert (copy / "damaged-2").is_dir()
+        assert steps_in(copy) == [1]
 
 
 def test_after_a_damaged_state_its_step_is_saved_again(best_and_newest, tmp_path):

@@ -173,7 +173,8 @@ def test_a_run_whose_newest_checkpoint_is_damaged_ends_with_the_same_bits(tmp_pa
     (workdir / "checkpoints" / "12" / "rest" / "_METADATA").unlink()
     drawn = []
     params = toy.fit_toy(workdir, toy.toy_config(), batches=toy.ToyBatches(drawn.append))
-    assert drawn[0] == 10 and fingerprint_of(params) == fingerprint_of(uninterrupted[1])
+    assert drawn[0] == 10
+    assert fingerprint_of(params) == fingerprint_of(uninterrupted[1])
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("toy: the")]
     assert said == [
         f"toy: the checkpoint of step 12 is damaged ({workdir}/checkpoints/12/rest/_METADATA is missing); "
@@ -196,7 +197,8 @@ def test_a_run_whose_save_found_the_disk_full_goes_on_from_the_one_before(tmp_pa
     monkeypatch.undo()
     drawn = []
     params = toy.fit_toy(workdir, toy.toy_config(), batches=toy.ToyBatches(drawn.append))
-    assert drawn[0] == 10 and fingerprint_of(params) == fingerprint_of(uninterrupted[1])
+    assert drawn[0] == 10
+    assert fingerprint_of(params) == fingerprint_of(uninterrupted[1])
 
 
 @pytest.mark.parametrize(("log_every", "logged"), [(1, "6 steps were logged"), (100, "no step was logged")])

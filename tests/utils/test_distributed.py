@@ -32,12 +32,13 @@ def two(tmp_path_factory):
 def test_all_see_one_array_of_which_each_holds_its_rows(two):
     reports, _ = two
     for report in reports:
-        assert report["devices"] == [4, 2] and report["own_rows"] == 2
+        assert report["devices"] == [4, 2]
+        assert report["own_rows"] == 2
         assert report["gathered"] == (2 * np.arange(8.0).reshape(4, 2)).tolist()
 
 
 def test_only_the_first_writes(two):
-    reports, directory = two
+    _reports, directory = two
     assert [path.name for path in directory.glob("written*")] == ["written_by_0.txt"]
     assert not list(directory.glob(".shared*"))
 
@@ -45,12 +46,14 @@ def test_only_the_first_writes(two):
 def test_what_the_first_finds_holds_for_all(two):
     assert [report["agreed"] for report in two[0]] == [[True, False]] * 2
     assert [report["looked"] for report in two[0]] == [[True, True], []]
-    assert distributed.agreed(lambda: True) and not distributed.agreed(lambda: False)
+    assert distributed.agreed(lambda: True)
+    assert not distributed.agreed(lambda: False)
 
 
 def test_what_differs_between_them_is_named(two):
     for report in two[0]:
-        assert report["same"] is None and report["shared"] is None
+        assert report["same"] is None
+        assert report["shared"] is None
         assert "config of process 1 is not that of process 0: start every process with the same" in report["another"]
         assert "process 1 does not see" in report["not_shared"]
         assert "storage that all hosts share" in report["not_shared"]
@@ -61,9 +64,11 @@ def test_they_train_as_one_process_does(two, tmp_path):
     alone = toy.fit_toy(tmp_path / "run", toy.toy_config(learning_rate=0.01, steps=10, eval_every=5))
     theirs, ours = (read_metrics(path / "run" / "metrics.jsonl") for path in (directory, tmp_path))
     for their, our in zip(theirs, ours, strict=True):
-        assert their["step"] == our["step"] and their["split"] == our["split"]
+        assert their["step"] == our["step"]
+        assert their["split"] == our["split"]
         shared = {"loss", "mse"} & set(our)
-        assert shared and all(their[name] == pytest.approx(our[name], rel=1e-5) for name in shared)
+        assert shared
+        assert all(their[name] == pytest.approx(our[name], rel=1e-5) for name in shared)
     for report in reports:
         for name, our in flat(alone).items():
             assert np.linalg.norm(our - flat(report["params"])[name]) <= 1e-5 * np.linalg.norm(our)
@@ -81,7 +86,8 @@ def test_one_process_alone_is_the_writer_and_waits_for_nobody(tmp_path):
     distributed.check_shared(tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
     gathered = distributed.gather({"a": jax.numpy.arange(3), "b": 1})
-    assert isinstance(gathered["a"], np.ndarray) and gathered["b"] == 1
+    assert isinstance(gathered["a"], np.ndarray)
+    assert gathered["b"] == 1
 
 
 @pytest.mark.parametrize(
@@ -113,7 +119,8 @@ def test_the_others_stop_when_one_is_killed_and_all_go_on_from_the_last_checkpoi
     begun[1].communicate()
     since = time.monotonic()
     _, said = begun[0].communicate(timeout=90)
-    assert begun[0].returncode != 0 and time.monotonic() - since < 60
+    assert begun[0].returncode != 0
+    assert time.monotonic() - since < 60
     assert "process" in said.splitlines()[-1] or "JaxRuntimeError" in said
     left = max(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
     assert left >= 10
@@ -139,7 +146,8 @@ def test_sigterm_in_one_of_them_stops_all_after_the_same_step(tmp_path):
     said = [process.communicate(timeout=120)[1] for process in begun]
     assert [process.returncode for process in begun] == [75, 75], said
     steps = {re.search(r"saved at step (\d+)", one)[1] for one in said}
-    assert len(steps) == 1 and (tmp_path / "run" / "checkpoints" / (saved := steps.pop())).is_dir()
+    assert len(steps) == 1
+    assert (tmp_path / "run" / "checkpoints" / (saved := steps.pop())).is_dir()
     # Again, before the first step of what goes on there.
     begun = begin_processes(2, [*command, settings[0], json.dumps({"pause": 0.3, "term": 1})])
     said = [process.communicate(timeout=120)[1] for process in begun]
@@ -198,4 +206,5 @@ def test_a_port_in_use_is_named():
         port = taken.getsockname()[1]
         code = f"from atspeed_jax.utils import distributed; distributed.join('localhost:{port}', 1, 0)"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(1), cwd=ROOT)
-    assert f"process 0 of 1 did not join at localhost:{port}" in run.stderr and "is its port free" in run.stderr
+    assert f"process 0 of 1 did not join at localhost:{port}" in run.stderr
+    assert "is its port free" in run.stderr

@@ -92,7 +92,8 @@ def test_a_lock_is_one_process_s_and_leaves_nothing(tmp_path):
     path = tmp_path / "a.lock"
     command = [sys.executable, "-c", TAKE, str(path)]
     with files.locked(path) as own:
-        assert own and path.exists()
+        assert own
+        assert path.exists()
         assert subprocess.run(command, capture_output=True, text=True).stdout == "False"
         with files.locked(path) as again:  # nor twice in one process
             assert not again
@@ -120,7 +121,9 @@ def test_a_lock_of_a_file_that_is_gone_is_none(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
     with files.locked(path) as own:
-        assert own and len(tries) == 2 and path.exists()
+        assert own
+        assert len(tries) == 2
+        assert path.exists()
         with files.locked(path) as again:
             assert not again
 
@@ -134,7 +137,8 @@ def test_a_file_system_without_locks_is_used_with_a_word(tmp_path, monkeypatch, 
     with files.locked(tmp_path / "a.lock") as own:
         assert own
     (said,) = capsys.readouterr().err.splitlines()
-    assert "a.lock cannot be locked" in said and os.strerror(number) in said
+    assert "a.lock cannot be locked" in said
+    assert os.strerror(number) in said
 
 
 def test_what_was_measured_and_is_damaged_is_named(tmp_path):

@@ -155,7 +155,7 @@ def changed(value, path: tuple, new):
         return new
     if isinstance(path[0], int):
         entries = list(value or (None,))
-        return tuple([*entries[: path[0]], changed(entries[path[0]], path[1:], new), *entries[path[0] + 1 :]])
+        return (*entries[: path[0]], changed(entries[path[0]], path[1:], new), *entries[path[0] + 1 :])
     return value | {path[0]: changed(value[path[0]], path[1:], new)}
 
 
@@ -182,7 +182,8 @@ def test_a_number_in_a_config_file_is_refused_by_its_full_path(kind):
                 load(changed(raw, leaf.path, value), kind)
             # The one is out of range, the other of another type.
             assert str(error.value).startswith((f"config.{path}=", f"config.{path} is ")), (path, value, error.value)
-            assert "expected" in str(error.value) and repr(value)[:3] in str(error.value)
+            assert "expected" in str(error.value)
+            assert repr(value)[:3] in str(error.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -222,7 +223,8 @@ def test_zero_is_taken_only_where_it_means_something():
 )
 def test_the_ends_of_a_range(ends, inside, outside):
     one = R.Range(1, 2, ends)
-    assert all(map(one.holds, inside)) and not any(map(one.holds, (*outside, math.nan, math.inf, -math.inf)))
+    assert all(map(one.holds, inside))
+    assert not any(map(one.holds, (*outside, math.nan, math.inf, -math.inf)))
 
 
 def test_a_number_without_a_range_is_found():
