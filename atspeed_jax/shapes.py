@@ -1,12 +1,25 @@
-"""The notation every file uses, and the array types spelled with it.
+"""The notation that every file uses, and the array types spelled with it.
 
-B  users in a batch            L  codes of an item id (levels)     T  tokens of one model call P  prompt length, left-
-padded  K  beams kept per level             S  cache slots: prompt, then tree N  nodes of one level          W  drafted
-nodes of a level         R  row width: most children a node may have V  vocabulary                  D  model width
-H  attention heads
+    A  slots of a token's path: one per level below the root
+    B  users in a batch
+    D  model width
+    H  attention heads
+    K  beams kept per level
+    L  codes of an item id, which is the number of levels
+    M  any other number of things, which the docstring names
+    N  nodes of one level
+    P  prompt length; shorter prompts are padded on the left
+    R  row width: the most children that a node of a level may have
+    S  cache slots: those of the prompt, then those of the tree
+    T  tokens of one model call
+    V  vocabulary
+    W  drafted nodes of a level
+    X  ids in a user's list of excluded or allowed ids
 
-A *prefix* of l codes is a node of depth l; the root has depth 0. "Level l" speaks of the nodes of depth l: level 0 is
-the root (the last prompt token), levels 1..L-1 are fed to a model, level L is never fed.
+A *prefix* of l codes is a trie node of depth l; the root has depth 0.
+"Level l" means the nodes of depth l. Level 0 is the root, which the last prompt token
+stands for. Levels 1 to L-1 are fed to a model; level L never is.
+A level is *shallower* than another if its number is smaller, *deeper* if it is larger.
 """
 
 from __future__ import annotations
@@ -30,10 +43,15 @@ RowBool = Bool[Array, "B"]
 
 
 class SlotMask(struct.PyTreeNode):
-    """Which cache slots each of T tokens attends to, in two parts: a node of a tree sees the prompt and, of the many
-    slots behind it, the few on its own path.
+    """Which cache slots each of T tokens attends to, in two parts.
 
-    prompt [B, T, P]: the first P slots that are seen. path [B, T, A]: the other ones, each once, negative for none.
+    A node of the tree attends to the prompt's slots and to the slots on its path. The
+    path is a short list, so the mask of a wide tree stays small.
+
+    Attributes:
+      prompt: [B, T, P], which of the first P slots the token attends to.
+      path: [B, T, A], the slots behind the prompt that the token attends to, each once;
+        negative entries name no slot.
     """
 
     prompt: Bool[Array, "B T P"]
@@ -41,15 +59,25 @@ class SlotMask(struct.PyTreeNode):
 
     @classmethod
     def causal(cls, valid: Bool[Array, "B T"]) -> SlotMask:
-        """What the tokens of whole left-padded sequences see, slot t being token t; valid marks the real ones."""
+        """Builds the causal mask of whole left-padded sequences, where slot t is token t.
+
+        Args:
+          valid: [B, T], False for padding.
+
+        Returns:
+          A mask with T prompt slots and an empty path (A = 0).
+        """
         causal = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None]
         return cls(causal, jnp.zeros((*valid.shape, 0), jnp.int32))
 
     def sees_something(self) -> Bool[Array, "B T"]:
-        """False for padding: a real token sees at least itself."""
+        """Marks the tokens [B, T] that attend to any slot.
+
+        Padding attends to none. A real token attends at least to itself.
+        """
         return self.prompt.any(-1) | (self.path >= 0).any(-1)
 
     def dense(self, slots: int) -> Bool[Array, "B T S"]:
-        """The same as one bool per slot of a cache of `slots`."""
+        """Converts the mask to one bool per slot of a cache with `slots` slots."""
         behind = (self.path[..., None] == jnp.arange(slots)).any(-2)
         return behind | jnp.pad(self.prompt, ((0, 0), (0, 0), (0, slots - self.prompt.shape[-1])))

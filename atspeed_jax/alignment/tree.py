@@ -48,7 +48,7 @@ class TeacherTree(struct.PyTreeNode):
         return sum(level.count for level in self.levels)
 
     def split(self, logits: Logits) -> list[Logits]:
-        """Logits [B, n_out, V] of the pass, level by level."""
+        """Splits the logits [B, n_out, V] of the pass into levels, [B, N_l, V] each."""
         ends = np.cumsum([level.count for level in self.levels])
         return jnp.split(logits, ends[:-1].tolist(), axis=1)
 

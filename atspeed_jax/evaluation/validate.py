@@ -38,9 +38,15 @@ def fixed_users(dataset: Dataset, config: EvaluateConfig, history: int, *, count
 def list_quality(
     dataset: Dataset, users: FixedUsers, decoder: Callable[[Any], Callable[[Prompt], Result]]
 ) -> Callable[[Any], dict[str, float]]:
-    """Params of a target -> mean {"recall@10", "ndcg@10"} of its lists, seen items kept.
+    """Makes the evaluation of a target: the mean quality of its lists, seen items kept.
 
-    decoder: params -> plain beam search with K = BEAMS.
+    Args:
+      dataset: catalogue and popularity, by which ids become items.
+      users: the validation users.
+      decoder: maps parameters to plain beam search with K = BEAMS.
+
+    Returns:
+      A function of the target's parameters that returns {"recall@10", "ndcg@10"}.
     """
     items_sorted, offsets = dataset.catalog.items_by_id(dataset.popularity)
 
@@ -56,11 +62,17 @@ def list_quality(
 def target_calls(
     users: FixedUsers, decoder: Callable[[Any], Callable[[Prompt], Result]]
 ) -> Callable[[Any], dict[str, float]]:
-    """Params of a draft -> what its acceptance is, means over the users: "target_calls", "accept_steps" (AS@K, levels
-    that cost no call), and "coverage_1", "coverage_2" ...: share of the target's K beams of a level that were drafted
-    in round 1, where it was reached.
+    """Makes the evaluation of a draft: target calls and coverage, means over the users.
 
-    decoder: params -> speculative decoder.
+    Args:
+      users: the validation users.
+      decoder: maps parameters to a speculative decoder.
+
+    Returns:
+      A function of the draft's parameters that returns "target_calls", "accept_steps"
+      (AS@K, the levels that cost no call) and "coverage_1", "coverage_2", ...: the share
+      of the target's K beams of a level that were drafted in round 1, among the users
+      whose walk reached the level.
     """
 
     def evaluate(params) -> dict[str, float]:

@@ -69,7 +69,19 @@ def rotary_rows(
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:
-    """X [B, T, H, head_dim] turned by its position; dimension i pairs with i + head_dim / 2."""
+    """Rotates queries or keys by the angles of their positions.
+
+    Dimension i of a head is paired with dimension i + head_dim / 2, the layout in which
+    Hugging Face stores weights.
+
+    Args:
+      x: [B, T, H, head_dim].
+      cos: [B, T, head_dim / 2] (`rotary_angles`).
+      sin: the same shape as cos.
+
+    Returns:
+      [B, T, H, head_dim] in the dtype of x.
+    """
     first, second = jnp.split(x, 2, -1)
     cos, sin = cos[:, :, None].astype(x.dtype), sin[:, :, None].astype(x.dtype)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1)

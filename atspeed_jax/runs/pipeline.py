@@ -1,6 +1,11 @@
-"""The stages of a run in order: data, target, teacher, draft, evaluation.
+"""The stages of a run in order. Each stage skips what is complete and resumes what is not.
 
-Each skips what is complete and resumes what is not. WORKDIR/ data target teacher draft_sft draft evaluation report.*
+WORKDIR/data         the dataset
+WORKDIR/target       the trained target
+WORKDIR/teacher      the target's beams on training users
+WORKDIR/draft_sft    the draft after next-item training
+WORKDIR/draft        the draft after alignment
+WORKDIR/evaluation   measurements; report.json, report.md and plots lie in WORKDIR
 """
 
 from __future__ import annotations
