@@ -11,10 +11,10 @@ from absl.testing import flagsaver
 
 import small
 import small_sweep
-from atspeed_jax.runs import assets
+from atspeed_jax.runs import assets, record
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.pipeline import Run
-from launch import outcomes, record, sweep
+from launch import outcomes, sweep
 from launch.backends import BackendError
 from mains import QUICK, run_mains
 from stubs import stub, stub_path
