@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.measures import FILE_LINES, FUNCTION_LINES, PACKAGE, imports, long_functions, room_of
+
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "atspeed_jax"
 
 # The floors of the house, from the ground up: a room may import what stands on a lower floor, and itself.
 FLOORS = (
@@ -28,8 +29,6 @@ MAY_IMPORT = {room: set().union(*FLOORS[:number]) for number, floor in enumerate
 LIBRARY_NEVER = ("absl.flags", "absl.app", "ml_collections", "tensorflow", "torch", "transformers", "launch", "configs")
 PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 
-FILE_LINES = 300
-FUNCTION_LINES = 60
 MAIN_LINES = 60
 
 
@@ -38,26 +37,8 @@ def sources(*folders: str) -> list[Path]:
     return sorted(path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-def imports(tree: ast.AST, path: Path) -> list[tuple[int, str]]:
-    """(line, dotted name) of every import, also inside functions; `from a import b` gives a.b, relative ones too."""
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            package = path.parts[: len(path.parts) - node.level] if node.level else ()
-            module = ".".join([*package, *([node.module] if node.module else [])])
-            found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
-    return found
-
-
 def within(name: str, module: str) -> bool:
     return name == module or name.startswith(module + ".")
-
-
-def room_of(path: Path) -> str | None:
-    """Room of a library file; None for the package's own __init__.py."""
-    return None if path.parts[1] == "__init__.py" else path.parts[1].removesuffix(".py")
 
 
 def import_offences(path: Path, tree: ast.AST) -> list[str]:
@@ -133,15 +114,6 @@ def acts_on_import(tree: ast.Module) -> list[int]:
             if any(re.match(r"(jnp|jax\.(numpy|random|devices|device_put|make_mesh))\b", call) for call in calls):
                 lines.append(node.lineno)
     return lines
-
-
-def long_functions(tree: ast.AST) -> list[str]:
-    return [
-        f"{node.name} ({node.end_lineno - node.lineno + 1} lines)"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.end_lineno - node.lineno + 1 > FUNCTION_LINES
-    ]
 
 
 def is_main(tree: ast.Module) -> bool:
