@@ -4,8 +4,8 @@
     python -m launch.pipeline --config=configs/atspeed_s.py --workdir=WORKDIR --data_dir=PATH/TO/beauty
 
 Without the first line the target is trained anew. AdamW, learning rate 1e-3 with 100 warm-up steps and cosine, batch
-256, 20 epochs, weight decay 0.1, patience 5, alpha 0.7 and K = 20 are the public code's (ALGORITHM section 7). Its one
-teacher prompt per user is here the whole train history, which has no next item: the 1 - alpha part is then nothing.
+256, 20 epochs, weight decay 0.1, patience 5, alpha 0.7 and K = 20 are the public code's (ALGORITHM.md section 7). Its
+one teacher prompt per user is here the whole train history, which has no next item: the 1 - alpha part is then nothing.
 """
 
 import ml_collections

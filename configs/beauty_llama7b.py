@@ -7,7 +7,7 @@ Both directories are Hugging Face ones of the same vocabulary (32,000 tokens), w
 Those of configs/models, the defaults, hold sizes alone, for `launch.plan`; a run refuses them: they have no weights.
 With --config=configs/beauty_llama7b.py:item prompts are item codes alone, and every item of a row is predicted. LoRA r
 = 8, alpha 16, dropout 0.05 on q and v, lr 1e-4, batch 256, 20 epochs, weight decay 0.01; draft AdamW lr 1e-3, 100
-warm-up steps, weight decay 0.1, alpha 0.7, AtSpeed-S: the public code's (ALGORITHM section 7). Base weights in
+warm-up steps, weight decay 0.1, alpha 0.7, AtSpeed-S: the public code's (ALGORITHM.md section 7). Base weights in
 bfloat16 take 13.5 GB; adapter and item rows are float32. Never run: no weights of this size can be had where it was
 written, and its steps have only been compiled. The mesh splits weights over 8 devices, 1.6 GiB each; what else they
 need for rows of about 200 tokens (item: 85) says README, "Will it fit?", and of a changed config

@@ -102,7 +102,7 @@ def in_both_worlds(name: str, decoders: Decoders, catalog: Catalog, decode: Deco
 
 def same_lists(peers: Peers, batch: Mapping[str, np.ndarray], beams: int, ours: Result) -> bool:
     """Whether constrained `generate` gives our lists (`lists.differing`); users whose lists differ are decoded again by
-    both in float64 (ALGORITHM section 5), where they must agree."""
+    both in float64 (ALGORITHM.md section 5), where they must agree."""
     differ = different(*peers.theirs(batch, beams, trie=True), ours)
     if not differ.any():
         return True

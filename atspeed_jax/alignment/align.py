@@ -47,7 +47,7 @@ class AlignConfig:
 
     objective: losses.Objective
     alpha: Share
-    temperature: Annotated[float, Range(0.1, 1e3, why="below 0.1 gradients vanish (ALGORITHM section 7); use 1.0")]
+    temperature: Annotated[float, Range(0.1, 1e3, why="below 0.1 gradients vanish; use 1.0")]
     top_k: Beams
     density_weight: LossWeight
     coverage_weight: LossWeight
@@ -60,7 +60,7 @@ class AlignConfig:
         if self.objective == "reference_tv":
             warnings.warn(
                 "objective='reference_tv': at temperature 0.001 its gradient is zero almost everywhere, so the draft "
-                "learns nothing from the teacher (ALGORITHM section 7); use 'atspeed_r'",
+                "learns nothing from the teacher (atspeed_jax/decoding/ALGORITHM.md section 7); use 'atspeed_r'",
                 stacklevel=2,
             )
         if self.on_policy and self.objective in (*losses.ON_HISTORIES, "seq_kd"):
@@ -102,7 +102,7 @@ def align_loss(
     *,
     widths: tuple[int, ...] = (),
 ):
-    """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM section
+    """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM.md section
     7).
 
     batch: "tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B] (see `teacher_tree`), "list" [B, K], rows of the

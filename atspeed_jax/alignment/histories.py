@@ -18,7 +18,9 @@ DIVERGENCES = {"word_kd": losses.tree_kd, "tvd_kd": losses.atspeed_r}
 def history_loss(
     config: AlignConfig, draft: LlamaConfig, target: LlamaConfig, draft_params, target_params, batch, dropout_key
 ):
-    """(1 - alpha) * cross-entropy of the next code + alpha * divergence from the teacher there (ALGORITHM section 7).
+    """(1 - alpha) * cross-entropy of the next code + alpha * divergence from the teacher there.
+
+    Source: ALGORITHM.md section 7.
 
     WordKD: forward KL; TVDKD: total variation; both over the whole vocabulary, mean over the codes. "sft" is the
     cross-entropy alone, whatever alpha. batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`),

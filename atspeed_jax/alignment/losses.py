@@ -39,7 +39,7 @@ Exists = Bool[Array, "B N M"]
 
 
 def tree_kd(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
-    """Forward KL, sum_y p(y) (log p(y) - log q(y)) over the children [B, N] (TreeKD, ALGORITHM section 7)."""
+    """Forward KL, sum_y p(y) (log p(y) - log q(y)) over the children [B, N] (TreeKD, ALGORITHM.md section 7)."""
     return jnp.where(exists, jnp.exp(p) * (p - q), 0.0).sum(-1)
 
 
@@ -77,7 +77,7 @@ def reference_tv(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
     """`atspeed_r` as the public reference has it, [B, N]: of both distributions sharpened by temperature 0.001.
 
     Both are then one-hot but for ties, so the gradient is exactly zero almost everywhere and nothing is learnt
-    (ALGORITHM section 7). Here to show that.
+    (ALGORITHM.md section 7). Here to show that.
     """
     p, q = (jax.nn.log_softmax(jnp.where(exists, x, -1e4) / REFERENCE_TEMPERATURE, -1) for x in (p, q))
     return atspeed_r(p, q, exists)
@@ -125,7 +125,7 @@ def kth_largest(scores: Float[Array, "B M"], k: int) -> Float[Array, "B 1"]:
 
 def seq_kd(q: Sequence[Float[Array, "B K"]], counted: Bool[Array, "B K"]) -> Float[Array, ""]:
     """Cross-entropy of the teacher's lists, -log q(y) summed over an item's codes, mean over the items (SeqKD,
-    sequence-level distillation: the teacher's beams are taken for truth; ALGORITHM section 7).
+    sequence-level distillation: the teacher's beams are taken for truth; ALGORITHM.md section 7).
 
     q: per drafted level, what the student thinks of the code that each of the K items goes on with. counted: places of
     the lists that hold an item. A code that several items share counts once for each.

@@ -140,7 +140,7 @@ def child_log_probs(
     N, R + 1].
 
     "trie" renormalises over the children. "vocab" keeps the children's log-softmax over the vocabulary and adds one
-    bucket, last, for all other tokens: that mass moves beams against each other (ALGORITHM section 7).
+    bucket, last, for all other tokens: that mass moves beams against each other (ALGORITHM.md section 7).
     """
     children = B.children_of(context.trie, level, beams, logits, "vocab")
     return constrained(children.log_prob, children.exists, beams.valid, norm)

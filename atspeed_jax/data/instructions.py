@@ -20,7 +20,7 @@ from atspeed_jax.items.catalog import PAD, Catalog, Instruction
 from atspeed_jax.items.tokenizer import MAKE_ONE, TOKENIZER_FILE, code_texts, extended_tokenizer
 
 PLACE = "{items}"
-# Word for word that of the public code (ALGORITHM section 7).
+# Word for word that of the public code (ALGORITHM.md section 7).
 TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\nThe user has interacted with items {items} in chronological order. Can you predict the next "

@@ -30,8 +30,10 @@ class DecodeError(ValueError):
 
 
 class StepModel(Protocol):
-    """One forward pass over tokens with an explicit slot and an explicit mask (DESIGN: one idea that keeps it
-    small)."""
+    """One forward pass over tokens with an explicit slot and an explicit mask.
+
+    See ALGORITHM.md section 2.
+    """
 
     def init_cache(self, batch: int, slots: int) -> Any: ...
 
@@ -175,7 +177,7 @@ class Layout:
 
 
 class RoundOne(struct.PyTreeNode):
-    """Round 1 of a speculative search at levels 1..L-1, each [B, L-1] (ALGORITHM: acceptance_l, coverage_l).
+    """Round 1 of a speculative search at levels 1..L-1, each [B, L-1] (ALGORITHM.md section 1).
 
     reached: the walk came to this level. accepted: it went on, since all K beams had been drafted, or nearly
     (`SearchConfig.tolerance`). coverage: share of them that had.

@@ -162,7 +162,7 @@ def count_differences(
     """(mismatched users, near-tie users) between the decodes `a` of `setting` and `b` of `baseline`.
 
     A user whose lists differ is decoded again by both in float64: equal there is a near tie (two batch shapes of one
-    model round differently), else a mismatch. Source: ALGORITHM section 5.
+    model round differently), else a mismatch. Source: ALGORITHM.md section 5.
     """
     different = differing(a, b)
     if not different.any():

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-SCORE_TOLERANCE = 1e-4  # ALGORITHM section 5: "equal" is same items, same order, scores to this
+SCORE_TOLERANCE = 1e-4  # ALGORITHM.md section 5: "equal" is same items, same order, scores to this
 
 
 class HasLists(Protocol):

@@ -15,7 +15,7 @@ from devices import begin_processes
 from mains import QUICK, SMALL
 
 # Of one process and several alike: the losses of every step and the parameters to this, lists and calls entirely
-# (ALGORITHM section 5).
+# (ALGORITHM.md section 5).
 RELATIVE = 1e-5
 SWEEP = "tests/helpers/small_sweep.py"
 

@@ -133,7 +133,7 @@ def test_a_batch_that_the_devices_cannot_share_is_refused():
 
 
 def check_meshes(report):
-    """Training and decoding on meshes are those of one device; ALGORITHM section 5 says what equal lists are."""
+    """Training and decoding on meshes are those of one device; ALGORITHM.md section 5 says what equal lists are."""
     for name, found in report["meshes"].items():
         assert found["losses"] < 1e-5 and found["params"] < 1e-5, name
         assert found["last_loss"] < 0.9 * found["first_loss"]
