@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from atspeed_jax.benchmarks.plot import speed_up_plot
-from atspeed_jax.decoding.base import prefixes_by_norm
+from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 import atspeed_jax.serving.decoders as decoders_module
 from atspeed_jax.data.batches import prompt_batches
-from atspeed_jax.decoding.base import prefixes_by_norm
+from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.export import ExportError, export_decoder
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.serving.decode_users import prompt_of

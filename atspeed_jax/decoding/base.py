@@ -1,4 +1,4 @@
-"""What a decoder takes and gives: the model contract, the search settings, the slot layout, the result.
+"""What a decoder takes and gives: the model contract, the prompt, the slot layout, the result.
 
 Nothing here knows attention. A model is a hashable `StepModel` (a static jit argument) and its parameters (a traced
 one); tests inject a lookup table in its place.
@@ -7,7 +7,7 @@ one); tests inject a lookup table in its place.
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from atspeed_jax.items.catalog import MAX_LENGTH
-from atspeed_jax.items.trie import prefix_counts
 from atspeed_jax.shapes import Logits, RowBool, RowInt, SlotMask, Tokens
-from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
 
 ScoreNorm = Literal["vocab", "trie"]
 Mode = Literal["strict", "stochastic", "relaxed", "coupled", "relaxed_reference"]
@@ -43,96 +40,6 @@ class StepModel(Protocol):
         """Writes the T tokens at their slots (slot S: nowhere), attends under the mask, returns logits of the last
         n_out tokens."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchConfig:
-    """Static settings of one decode.
-
-    beams: K, prefixes kept per level. widths: W_1..W_{L-1}, drafted nodes per level, ints (see `resolve_widths`).
-    gamma: most levels drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary,
-    "trie" over allowed children; there a prefix with one item left is finished: its remaining codes have probability 1,
-    so it is neither drafted nor fed to a model, and widths count the open prefixes alone. tolerance: share of the K
-    beams' probability that a level may give up to be accepted with some of them not drafted, as long as the list loses
-    no place by that; 0 gives the list of plain beam search (ALGORITHM section 6). budget: M, drafted nodes that a
-    target call reads, the best of all levels (`decoding.budget`); None for all that the widths allow. row_share: rounds
-    after the first read the unfinished rows alone, 1/row_share of the batch at a time (`decoding.unfinished`); 1 reads
-    the whole batch.
-
-    mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
-    Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
-    softmax of their scores (AtSpeed-R decoding, exact), by accepting or rejecting what the draft drew; "coupled", of
-    the same law in fewer calls: target and draft draw with the same noise, so the draw is the target's own and a draft
-    only has to cover it; "relaxed_reference", relaxed as the public reference does it, bias included. temperature:
-    divides the logits of target and draft; 1 in strict mode. All but strict need `Prompt.keys`.
-    """
-
-    beams: Beams
-    widths: tuple[Width, ...]
-    gamma: Annotated[int, Range(1, MAX_LENGTH)]
-    score_norm: ScoreNorm
-    tolerance: PartialShare = 0.0
-    mode: Mode = "strict"
-    temperature: Temperature = 1.0
-    budget: Nodes | None = None
-    row_share: BatchSize = 4
-
-    def __post_init__(self):
-        if "all" in self.widths:
-            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (resolve_widths)")
-        check_ranges(self)
-        check_mode(self.mode, self.temperature, self.score_norm)
-        if self.tolerance and self.mode != "strict":
-            raise DecodeError(f"tolerance={self.tolerance} with mode={self.mode!r}: only strict mode can give up beams")
-        if self.budget is not None and self.budget < self.beams:
-            raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
-        if self.budget is not None and self.mode.startswith("relaxed"):
-            raise DecodeError(f"budget={self.budget} with mode={self.mode!r}: leaving out draws would change the law")
-        if self.score_norm not in ("vocab", "trie"):
-            raise DecodeError(f"score_norm={self.score_norm!r}: expected 'vocab' or 'trie'")
-
-
-def check_mode(mode: str, temperature: float, score_norm: str) -> None:
-    """Raises DecodeError for a mode that does not exist or that temperature or norm do not go with."""
-    if mode not in (modes := get_args(Mode)):
-        raise DecodeError(f"mode={mode!r}: expected one of {', '.join(modes)}")
-    if not temperature > 0 or (mode == "strict" and temperature != 1):
-        raise DecodeError(f"temperature={temperature} with mode={mode!r}: expected more than 0, and 1 in strict mode")
-    if mode == "stochastic" and score_norm != "trie":
-        raise DecodeError(
-            f"mode='stochastic' with score_norm={score_norm!r}: it draws items by their probability, which is defined "
-            "under score_norm='trie' alone"
-        )
-
-
-def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
-    """Prefixes of depth 1..L that a level can draft, for `resolve_widths`: all, or under trie norm the open ones."""
-    return {"vocab": prefix_counts(id_tokens), "trie": prefix_counts(id_tokens, open_only=True)}
-
-
-def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
-    """Widths as ints: "all" becomes the number of prefixes of that depth, and no level is wider than that.
-
-    prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`), open ones under trie norm. Raises
-    DecodeError for a wrong number of widths, or one below min(K, prefixes of its level): such a level could never hold
-    all K beams.
-    """
-    if len(widths) != len(prefixes) - 1:
-        raise DecodeError(
-            f"widths={widths} has {len(widths)} entries; ids of length {len(prefixes)} need {len(prefixes) - 1}, one "
-            "for each level but the last"
-        )
-    resolved = []
-    for level, (width, have) in enumerate(zip(widths, prefixes, strict=False), start=1):
-        if width != "all" and not isinstance(width, int):
-            raise DecodeError(f"width {width!r} of level {level}: expected an int or 'all'")
-        if width != "all" and width < min(beams, have):
-            raise DecodeError(
-                f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
-                f"{min(beams, have)}: it could never hold the K beams; raise it, or lower K"
-            )
-        resolved.append(max(1, have if width == "all" else min(width, have)))
-    return tuple(resolved)
 
 
 class Prompt(struct.PyTreeNode):

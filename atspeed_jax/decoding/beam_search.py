@@ -15,7 +15,8 @@ from jaxtyping import Bool
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
-from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, check_keys, check_mode
+from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, check_keys
+from atspeed_jax.decoding.config import check_mode
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import RowInt
 

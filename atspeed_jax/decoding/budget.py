@@ -10,7 +10,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import Layout, SearchConfig
+from atspeed_jax.decoding.base import Layout
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.shapes import NodeBool, NodeInt, RowInt
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
-from atspeed_jax.decoding.base import Layout, Prompt, SearchConfig, StepModel, select_rows
+from atspeed_jax.decoding.base import Layout, Prompt, StepModel, select_rows
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.noise import Purpose
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import RowInt

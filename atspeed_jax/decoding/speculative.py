@@ -19,18 +19,9 @@ from jax import Array
 from jaxtyping import Float
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import (
-    DecodeError,
-    Layout,
-    Mode,
-    Prompt,
-    Result,
-    RoundOne,
-    SearchConfig,
-    StepModel,
-    check_keys,
-)
+from atspeed_jax.decoding.base import DecodeError, Layout, Mode, Prompt, Result, RoundOne, StepModel, check_keys
 from atspeed_jax.decoding.budget import room_for, within_budget
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import Drafter, draft_tree
 from atspeed_jax.decoding.unfinished import batch_axes, most_passes, on_unfinished, rows_at_a_time
 from atspeed_jax.decoding.verify import accept, also_given_up, verify_tree

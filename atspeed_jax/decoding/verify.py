@@ -14,8 +14,9 @@ from jaxtyping import Float, Key
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise, relaxed
-from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, SearchConfig, StepModel, select_rows
+from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, StepModel, select_rows
 from atspeed_jax.decoding.budget import squeeze
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.shapes import Logits, NodeBool, RowBool, RowInt
 

@@ -18,7 +18,8 @@ from atspeed_jax.alignment.histories import histories_loss
 from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.prompts import prompt_width
-from atspeed_jax.decoding.base import Layout, Prompt, prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.base import Layout, Prompt
+from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
 from atspeed_jax.decoding.sharded import lower_on_mesh
 from atspeed_jax.decoding.unfinished import most_passes, rows_at_a_time
 from atspeed_jax.items.catalog import Catalog

@@ -22,7 +22,7 @@ from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
 from atspeed_jax.data.instructions import read_instruction, same_instruction
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
-from atspeed_jax.decoding.base import prefixes_by_norm
+from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie, popularity_prior

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from atspeed_jax.data.dataset import Dataset, DatasetError
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
-from atspeed_jax.decoding.base import DecodeError, prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.base import DecodeError
+from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig

@@ -23,7 +23,7 @@ from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_
 from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset
 from atspeed_jax.data.summary import summarize
-from atspeed_jax.decoding.base import prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.reporting.curves import loss_curves

@@ -13,17 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from atspeed_jax.decoding.base import (
-    DecodeError,
-    Mode,
-    Prompt,
-    Result,
-    ScoreNorm,
-    SearchConfig,
-    StepModel,
-    resolve_widths,
-)
+from atspeed_jax.decoding.base import DecodeError, Mode, Prompt, Result, ScoreNorm, StepModel
 from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.config import SearchConfig, resolve_widths
 from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.sharded import decode_on_mesh
 from atspeed_jax.decoding.speculative import speculative_beam_search

@@ -16,7 +16,8 @@ import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
-from atspeed_jax.decoding.base import DecodeError, ScoreNorm, SearchConfig
+from atspeed_jax.decoding.base import DecodeError, ScoreNorm
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.serving import timing
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative

@@ -8,8 +8,9 @@ import pytest
 
 import oracle
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import DecodeError, Layout, SearchConfig
+from atspeed_jax.decoding.base import DecodeError, Layout
 from atspeed_jax.decoding.budget import squeeze, within_budget
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.shapes import SlotMask
 from cases import SHAPES, make_batch
 from properties import check_user

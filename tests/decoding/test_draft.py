@@ -7,7 +7,8 @@ import pytest
 
 import oracle
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import Layout, SearchConfig
+from atspeed_jax.decoding.base import Layout
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter, draft_tree
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from cases import STEP, TRIES, Shape, make_batch

@@ -10,7 +10,8 @@ import pytest
 import oracle
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import relaxed
-from atspeed_jax.decoding.base import DecodeError, SearchConfig
+from atspeed_jax.decoding.base import DecodeError
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.items.trie import build_trie
 from cases import DRAFTS, STEP, Shape, items_of, make_batch

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding.base import DecodeError, Prompt, SearchConfig, check_finite
+from atspeed_jax.decoding.base import DecodeError, Prompt, check_finite
 from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.speculative import speculative_beam_search

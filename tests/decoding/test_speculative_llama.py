@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding.base import Prompt, SearchConfig
+from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.trie import build_trie, popularity_prior

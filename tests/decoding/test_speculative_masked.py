@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import Prompt, SearchConfig
+from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.speculative import speculative_beam_search

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding.base import Prompt, SearchConfig
+from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.filters import NO_ID, FilteredTrie

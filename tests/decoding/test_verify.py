@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from atspeed_jax.decoding import beams as B
-from atspeed_jax.decoding.base import Layout, Prompt, SearchConfig
+from atspeed_jax.decoding.base import Layout, Prompt
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, draft_tree
 from atspeed_jax.decoding.verify import accept, match, verify_tree
 from atspeed_jax.items.trie import build_trie

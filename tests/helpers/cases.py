@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.decoding.base import Prompt, Result, SearchConfig
+from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, popularity_prior

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.decoding.base import Prompt, prefixes_by_norm
+from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.models.weights import param_shapes

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
-from atspeed_jax.decoding.base import prefixes_by_norm
+from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from atspeed_jax.decoding.base import prefixes_by_norm  # noqa: E402
+from atspeed_jax.decoding.config import prefixes_by_norm  # noqa: E402
 from atspeed_jax.items.catalog import BOS, Catalog  # noqa: E402
 from atspeed_jax.items.trie import build_trie, popularity_prior  # noqa: E402
 from atspeed_jax.serving.decode_users import prompt_of  # noqa: E402

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.decoding.base import Prompt, SearchConfig, prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.config import SearchConfig, prefixes_by_norm, resolve_widths
 from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.catalog import Catalog

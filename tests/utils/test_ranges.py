@@ -19,7 +19,7 @@ from atspeed_jax.alignment.align import AlignConfig
 from atspeed_jax.alignment.teacher import TeacherConfig
 from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.data.simulate import SyntheticConfig
-from atspeed_jax.decoding.base import SearchConfig
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.evaluation.baselines import CovisitationConfig
 from atspeed_jax.evaluation.evaluate import EvaluateConfig
 from atspeed_jax.evaluation.modes import ModesConfig
