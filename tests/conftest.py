@@ -85,6 +85,18 @@ def real_data(small_config, tmp_path_factory):
     return SimpleNamespace(config=config, source=source, directory=directory)
 
 
+@pytest.fixture(scope="session")
+def beauty_dir() -> Path:
+    """Directory of the real Beauty data, which the environment variable ATSPEED_BEAUTY names."""
+    named = os.environ.get("ATSPEED_BEAUTY")
+    if not named:
+        pytest.skip("to run this test, set ATSPEED_BEAUTY to the directory with Beauty's sequential_train.txt")
+    directory = Path(named)
+    if not directory.is_dir():
+        raise NotADirectoryError(f"ATSPEED_BEAUTY={named} is no directory; give that of the Beauty data")
+    return directory
+
+
 @pytest.fixture
 def report() -> dict:
     """See `reports.small_report`."""

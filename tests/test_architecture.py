@@ -80,9 +80,8 @@ def touches_jax_config(tree: ast.AST, path: Path) -> list[int]:
         if alias.name == "jax"
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "config":
-            if isinstance(node.value, ast.Name) and node.value.id in aliases:
-                lines.append(node.lineno)
+        if isinstance(node, ast.Attribute) and node.attr == "config" and ast.unparse(node.value) in aliases:
+            lines.append(node.lineno)
     return lines
 
 

@@ -71,9 +71,11 @@ def test_two_exports_cannot_make_one_directory(tmp_path, monkeypatch):
     refused = []
 
     def second(path, *_, **__):
-        with pytest.raises(ExportError, match="target is being written by another process; wait for it, or give anoth"):
-            with export_module._appearing(tmp_path / "target"):
-                pass
+        with (
+            pytest.raises(ExportError, match="target is being written by another process; wait for it, or give anoth"),
+            export_module._appearing(tmp_path / "target"),
+        ):
+            pass
         refused.append(path.is_dir())  # and what the first has written is left alone
 
     monkeypatch.setattr(export_module, "save_weights", second)
@@ -133,7 +135,7 @@ def test_settings_of_a_tokenizer_that_is_not_there_are_left_out(tmp_path):
 def test_settings_of_a_tokenizer_that_cannot_be_read(tmp_path, text):
     base, catalog = of_base(tmp_path / "base")
     (tmp_path / "base" / "tokenizer_config.json").write_text(text)
-    with pytest.raises(TokenizerError, match="tokenizer_config.json (cannot be read|holds a list)"):
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json (cannot be read|holds a list)"):
         exported_of(base, catalog, tmp_path / "out")
 
 

@@ -147,7 +147,7 @@ def test_on_policy_rows_are_asked_about_the_drafts_own_beams(world):
 
 
 def test_on_policy_needs_an_objective_on_beams():
-    with pytest.raises(ValueError, match="on_policy=0.5 with objective='seq_kd'"):
+    with pytest.raises(ValueError, match=r"on_policy=0\.5 with objective='seq_kd'"):
         dataclasses.replace(CONFIG, objective="seq_kd", on_policy=0.5)
 
 

@@ -1,19 +1,6 @@
 import json
-import os
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def beauty_dir():
-    """The real Beauty data: ATSPEED_BEAUTY, or its place beside the repository."""
-    directory = Path(os.environ.get("ATSPEED_BEAUTY", ROOT.parent / "shared" / "data" / "beauty"))
-    if not directory.is_dir():
-        pytest.skip(f"{directory} is not here; set ATSPEED_BEAUTY to the Beauty data to run this test")
-    return directory
 
 
 @pytest.fixture

@@ -161,7 +161,9 @@ def test_killed_build_leaves_nothing_half_made(tmp_path):
     assert answer.returncode == -9
     assert not target.exists()
     assert len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(DatasetError, match="no such dataset directory. Build it with `python -m launch.prepare_data"):
+    with pytest.raises(
+        DatasetError, match=r"no such dataset directory\. Build it with `python -m launch\.prepare_data"
+    ):
         load_dataset(target)
     build_dataset(make_source(), target)
     assert_holds(load_dataset(target), make_source())
@@ -192,13 +194,13 @@ def test_nothing_is_overwritten(tmp_path):
     target.mkdir()
     build_dataset(make_source(), target)  # an empty directory may be there
     before = {file: file.read_bytes() for file in target.rglob("*") if file.is_file()}
-    with pytest.raises(DatasetError, match="shop: something is already there; it is kept. Give another"):
+    with pytest.raises(DatasetError, match=r"shop: something is already there; it is kept\. Give another"):
         build_dataset(make_source(seed=1), target)
     assert before == {file: file.read_bytes() for file in target.rglob("*") if file.is_file()}
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DatasetError, match="file: something is already there"):
         build_dataset(make_source(), tmp_path / "file")
-    with pytest.raises(DatasetError, match="below: cannot be written .*; give a directory you may write to"):
+    with pytest.raises(DatasetError, match=r"below: cannot be written .*; give a directory you may write to"):
         build_dataset(make_source(), tmp_path / "file" / "below")
 
 
@@ -222,7 +224,7 @@ def test_bad_source(tmp_path):
     train = (*source.train[:7], np.array([0, 30], np.int32), *source.train[8:])
     with pytest.raises(DatasetError, match=r"train, user 7: an item outside 0\.\.29"):
         build_dataset(dataclasses.replace(source, train=train), tmp_path / "it")
-    with pytest.raises(DatasetError, match="'test': 39.*every split needs an entry for every user"):
+    with pytest.raises(DatasetError, match=r"'test': 39.*every split needs an entry for every user"):
         build_dataset(dataclasses.replace(source, test=source.test[1:]), tmp_path / "it")
     with pytest.raises(CatalogError, match="item 0 has code -1"):
         build_dataset(dataclasses.replace(source, codes=np.array([[-1]])), tmp_path / "it")
@@ -241,7 +243,7 @@ def test_damaged_catalogue(copy):
     entries = json.loads(file.read_text())
     for text in ("{", "[]", json.dumps({**entries, "level_sizes": [1, 2]}), json.dumps({**entries, "codes": [[1], 2]})):
         file.write_text(text)
-        with pytest.raises(DatasetError, match="catalog.json: damaged .*remove .* and build it again"):
+        with pytest.raises(DatasetError, match=r"catalog\.json: damaged .*remove .* and build it again"):
             load_dataset(copy)
 
 
@@ -250,14 +252,14 @@ def test_damaged_records(copy, tmp_path):
     content = file.read_bytes()
     for damage in (b"", content[: len(content) // 2], content[:100] + b"\0" * 400 + content[500:]):
         file.write_bytes(damage)
-        with pytest.raises(DatasetError, match="1.0.0: cannot be read .*remove .* and build it again"):
+        with pytest.raises(DatasetError, match=r"1\.0\.0: cannot be read .*remove .* and build it again"):
             load_dataset(copy)
     build_dataset(make_source(seed=1), tmp_path / "other")
     file.write_bytes(next((tmp_path / "other").rglob("*.array_record*")).read_bytes())
     with pytest.raises(DatasetError, match=r"cannot be read \(content [0-9a-f]{16} differs from"):
         load_dataset(copy)
     file.unlink()
-    with pytest.raises(DatasetError, match="1.0.0: cannot be read"):
+    with pytest.raises(DatasetError, match=r"1\.0\.0: cannot be read"):
         load_dataset(copy)
 
 

@@ -92,7 +92,8 @@ def test_other_braces_in_a_template_are_text():
 
 def test_a_directory_without_a_tokenizer(tmp_path):
     with pytest.raises(
-        PromptError, match="there is no .*tokenizer.json: an instruction is text.*prompt.kind='item'.*save_pretrained"
+        PromptError,
+        match=r"there is no .*tokenizer\.json: an instruction is text.*prompt\.kind='item'.*save_pretrained",
     ):
         read_instruction(tmp_path, Catalog(CODES, (12,) * 3).behind(50, BOS), REFERENCE)
 
@@ -101,7 +102,7 @@ def test_a_directory_without_a_tokenizer(tmp_path):
     ("template", "separator"), [("After <a_1>: {items}", ", "), ("After {items}", " <c_0> "), ("{items}", "<b_1>")]
 )
 def test_codes_in_the_text(tmp_path, template, separator):
-    with pytest.raises(PromptError, match="does not take template=.* apart at the item codes"):
+    with pytest.raises(PromptError, match=r"does not take template=.* apart at the item codes"):
         read_instruction(*saved(byte_level(), tmp_path), PromptConfig("instruction", template, separator))
 
 

@@ -76,7 +76,7 @@ def test_missing_split(layout, split):
 
 def test_no_or_several_indices(layout):
     (layout / "more.json").write_text("{}")
-    with pytest.raises(SourceError, match="found: index.json, more.json. .*exactly one"):
+    with pytest.raises(SourceError, match=r"found: index\.json, more\.json\. .*exactly one"):
         read_atspeed(layout)
     (layout / "more.json").unlink()
     (layout / "index.json").unlink()
@@ -86,20 +86,24 @@ def test_no_or_several_indices(layout):
 
 def test_index_with_a_missing_item(layout):
     replace_index(layout, lambda index: index.pop("1"))
-    with pytest.raises(SourceError, match="index.json: item 1 is missing; 3 entries must be the items 0..2. Add it"):
+    with pytest.raises(
+        SourceError, match=r"index\.json: item 1 is missing; 3 entries must be the items 0\.\.2\. Add it"
+    ):
         read_atspeed(layout)
 
 
 def test_index_with_uneven_lengths(layout):
     replace_index(layout, lambda index: index["2"].append("<c_1>"))
-    with pytest.raises(SourceError, match="index.json: item 2 has 3 codes, item 0 has 2; all ids must have the same"):
+    with pytest.raises(SourceError, match=r"index\.json: item 2 has 3 codes, item 0 has 2; all ids must have the same"):
         read_atspeed(layout)
 
 
 @pytest.mark.parametrize("token", ["a_1", "<a1>", "<a_>", "<_1>", "<a_-1>", "<a_1.0>", "<a_65536>", "<a_1> ", 7, None])
 def test_index_with_a_malformed_token(layout, token):
     replace_index(layout, lambda index: index["3"].__setitem__(0, token))
-    with pytest.raises(SourceError, match="index.json: item 3, place 1: malformed token .*; expected <letter_number>"):
+    with pytest.raises(
+        SourceError, match=r"index\.json: item 3, place 1: malformed token .*; expected <letter_number>"
+    ):
         read_atspeed(layout)
 
 
@@ -113,7 +117,7 @@ def test_index_with_two_spellings_of_one_code(layout):
     replace_index(layout, lambda index: index["2"].__setitem__(0, "<a_03>"))
     with pytest.raises(
         SourceError,
-        match="index.json: item 2, place 1: '<a_03>' is the code that item 0 spells '<a_3>'; .* spell it one way",
+        match=r"index\.json: item 2, place 1: '<a_03>' is the code that item 0 spells '<a_3>'; .* spell it one way",
     ):
         read_atspeed(layout)
     replace_index(layout, lambda index: index["0"].__setitem__(0, "<a_03>"))
@@ -166,26 +170,30 @@ def test_index_of_another_kind(layout, text, message):
 )
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_bad_line(layout, split, line, message):
-    with open(layout / f"sequential_{split}.txt", "a") as file:
+    with (layout / f"sequential_{split}.txt").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(SourceError, match=f"sequential_{split}.txt, line 4: {message}"):
         read_atspeed(layout)
 
 
 def test_user_that_a_split_lacks(layout):
-    with open(layout / "sequential_train.txt", "a") as file:
+    with (layout / "sequential_train.txt").open("a") as file:
         file.write("9 1\n")
-    with pytest.raises(SourceError, match="sequential_valid.txt: user 9 has no line here but one in sequential_train"):
+    with pytest.raises(
+        SourceError, match=r"sequential_valid\.txt: user 9 has no line here but one in sequential_train"
+    ):
         read_atspeed(layout)
-    with open(layout / "sequential_valid.txt", "a") as file:
+    with (layout / "sequential_valid.txt").open("a") as file:
         file.write("9\n8\n")
-    with pytest.raises(SourceError, match="sequential_train.txt: user 8 has no line here but one in sequential_valid"):
+    with pytest.raises(
+        SourceError, match=r"sequential_train\.txt: user 8 has no line here but one in sequential_valid"
+    ):
         read_atspeed(layout)
 
 
 def test_nothing_to_train_on(tmp_path, write_layout):
     layout = write_layout(tmp_path / "idle", CODES, {1: ([], [0], [1])})
-    with pytest.raises(SourceError, match="sequential_train.txt: no interactions at all"):
+    with pytest.raises(SourceError, match=r"sequential_train\.txt: no interactions at all"):
         read_atspeed(layout)
 
 

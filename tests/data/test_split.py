@@ -70,7 +70,7 @@ def test_events_of_one_moment_stay_together():
 
 @pytest.mark.parametrize("shares", [(0, 0.1), (0.1, 0), (0.5, 0.5), (-0.1, 0.1), (float("nan"), 0.1)])
 def test_bad_shares(shares):
-    with pytest.raises(ValueError, match="valid_share .* and test_share"):
+    with pytest.raises(ValueError, match=r"valid_share .* and test_share"):
         split_by_time(random_table(), *shares)
 
 

@@ -94,7 +94,8 @@ def test_user_and_level_of_the_first_fault(shape, mode, value):
 def check_message(faulty, expected):
     users = np.arange(len(expected)) + 100
     if not any(expected):
-        return check_finite(faulty, users)
+        check_finite(faulty, users)
+        return
     first = next(user for user, level in enumerate(expected) if level)
     with pytest.raises(DecodeError, match=f"user {100 + first}: scores of level {expected[first]} are not"):
         check_finite(faulty, users)

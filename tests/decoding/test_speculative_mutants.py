@@ -273,9 +273,8 @@ def test_mutant_turns_its_test_red(mutant, copy):
     path.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
     result = run(copy, mutant.test)
     assert result.returncode == 1, result.stdout + result.stderr  # 1: tests ran and failed
-    assert "1 failed" in result.stdout and re.search(r"^E +(assert|AssertionError)\b", result.stdout, re.M), (
-        result.stdout
-    )
+    assert "1 failed" in result.stdout, result.stdout
+    assert re.search(r"^E +(assert|AssertionError)\b", result.stdout, re.M), result.stdout
     assert f": in {mutant.check}\n" in result.stdout, result.stdout
 
 

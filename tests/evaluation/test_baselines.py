@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,8 +11,6 @@ from atspeed_jax.evaluation.baselines import (
     popularity_lists,
 )
 from atspeed_jax.evaluation.metrics import ndcg_at, recall_at
-
-BEAUTY = Path(os.environ.get("ATSPEED_BEAUTY", Path(__file__).resolve().parents[3] / "shared/data/beauty"))
 
 # Six items; item 5 is never trained on, and items 0 and 3 are equally popular.
 TRAIN = [np.array([0, 1, 2]), np.array([3, 1, 0]), np.array([3, 4, 3])]
@@ -119,10 +114,9 @@ def test_bad_settings():
         popularity_lists(POPULARITY, [np.array([1])], k=0, remove_seen=True)
 
 
-@pytest.mark.skipif(not BEAUTY.is_dir(), reason="the Beauty data is not here; ATSPEED_BEAUTY names its directory")
-def test_beauty_figures():
+def test_beauty_figures(beauty_dir):
     """Recall@10 and NDCG@10 known for this split. They change only if data, definition or measure does."""
-    source = read_atspeed(BEAUTY)
+    source = read_atspeed(beauty_dir)
     popularity = np.bincount(np.concatenate(source.train), minlength=len(source.codes))
     users = [user for user, truth in enumerate(source.test) if len(truth)]
     truths = [source.test[user] for user in users]

@@ -21,7 +21,7 @@ def test_text_and_tokens():
     assert tokenizer.encode("").ids == prompt_tokens(CATALOG, [], 5).tolist()
     assert tokenizer.get_vocab_size() == CATALOG.vocab_size
     assert code_texts(CATALOG) == ["<a_0>", "<a_1>", *(f"<b_{n}>" for n in range(4)), "<c_0>", "<c_1>", "<c_2>"]
-    with pytest.raises(Exception, match="UNK|unk"):
+    with pytest.raises(Exception, match=r"UNK|unk"):
         tokenizer.encode("<a_7>")
 
 

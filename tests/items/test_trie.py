@@ -1,7 +1,5 @@
 import itertools
 import json
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +7,6 @@ import numpy as np
 import pytest
 
 from atspeed_jax.items.trie import TrieCapacity, TrieError, build_trie, popularity_prior, prefix_counts
-
-BEAUTY = Path(os.environ.get("ATSPEED_BEAUTY", Path(__file__).resolve().parents[3] / "shared/data/beauty"))
 
 
 def random_ids(rng, length, codes, count):
@@ -175,9 +171,8 @@ def test_popularity_prior_sums_to_one_over_siblings():
         np.testing.assert_allclose(total, 1, rtol=1e-5)
 
 
-@pytest.mark.skipif(not BEAUTY.is_dir(), reason="the Beauty data is not here; ATSPEED_BEAUTY names its directory")
-def test_beauty_figures():
-    index = json.loads(next(BEAUTY.glob("*.json")).read_text(encoding="utf-8"))
+def test_beauty_figures(beauty_dir):
+    index = json.loads(next(beauty_dir.glob("*.json")).read_text(encoding="utf-8"))
     codes = np.array([[int(code[1:-1].split("_")[1]) for code in one] for one in index.values()])
     offsets = 2 + np.concatenate([[0], np.cumsum(codes.max(0) + 1)[:-1]])
     ids = np.unique(codes + offsets, axis=0)

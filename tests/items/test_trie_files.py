@@ -71,7 +71,9 @@ def test_damaged_files_are_named(stored, damage, message):
 def test_another_version_and_no_trie_at_all(stored, tmp_path):
     path = stored[1] / "trie.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
-    with pytest.raises(TrieError, match="of version 1, expected 'atspeed_jax.trie' of version 2: build the trie again"):
+    with pytest.raises(
+        TrieError, match=r"of version 1, expected 'atspeed_jax\.trie' of version 2: build the trie again"
+    ):
         load_trie(stored[1])
     with pytest.raises(TrieError, match="holds no stored trie"):
         load_trie(tmp_path)

@@ -72,7 +72,7 @@ def test_a_trial_is_submitted_once(sweep, capsys):
 
 def test_a_job_that_is_refused_leaves_no_record(sweep, monkeypatch):
     sweep.codes("sbatch", 1)
-    with pytest.raises(BackendError, match="slurm.sh ended with exit code 1; kd_0 was not submitted"):
+    with pytest.raises(BackendError, match=r"slurm\.sh ended with exit code 1; kd_0 was not submitted"):
         backends.submit("slurm", sweep.workdir, sweep.made, ())
     assert len(sweep.called("sbatch")) == 1
     assert not list(sweep.workdir.glob("*/job.json"))
@@ -86,9 +86,10 @@ def test_a_job_that_is_refused_leaves_no_record(sweep, monkeypatch):
 @pytest.mark.parametrize("left", ["", '{"backend": "sl', None])
 def test_a_submission_that_was_killed_is_not_repeated(sweep, left, monkeypatch, capsys):
     if left is None:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(backends.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-            backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+            with pytest.raises(KeyboardInterrupt):
+                backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
     else:
         (sweep.workdir / "kd_0" / "job.json").write_text(left)
     backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
@@ -155,7 +156,7 @@ def test_a_preview_submits_and_writes_nothing(sweep, capfd, monkeypatch):
 def test_nothing_runs_here_where_a_job_may_be_at_work(sweep):
     backends.check_no_jobs(sweep.workdir, sweep.made, ())
     backends.submit("slurm", sweep.workdir, sweep.made[1:], ())
-    with pytest.raises(BackendError, match="words_0: slurm job 4711, .*--resubmit=words_0"):
+    with pytest.raises(BackendError, match=r"words_0: slurm job 4711, .*--resubmit=words_0"):
         backends.check_no_jobs(sweep.workdir, sweep.made, ())
     backends.check_no_jobs(sweep.workdir, sweep.made, ["words_0"])
     backends.check_no_jobs(sweep.workdir, sweep.made, ())  # it is forgotten

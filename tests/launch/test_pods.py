@@ -162,7 +162,8 @@ def test_a_worker_runs_one_program_at_a_time(place, tmp_path):
     stub(tmp_path, "python", f'mkdir "{busy}" || code=9; sleep 0.3; rmdir "{busy}"')
     command = place.run("tpu_vm", "--dry_run", "launch.pipeline", **GIVEN["tpu_vm"]).stdout.splitlines()[0]
     done = place.run(None, f"{command} & {command} & wait -n && wait -n")
-    assert done.returncode == 0 and len(place.called("python")) == 2, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(place.called("python")) == 2, done.stderr
 
 
 @pytest.mark.parametrize("script", TOOLS)

@@ -183,7 +183,8 @@ def test_a_mistake_changes_nothing_that_was_there(ended):
 
 
 def test_a_right_start_after_one_that_was_refused_makes_its_own_record(ended, place):
-    assert ended.rightly.code == 0 and "was trained with another config" not in ended.rightly.err, ended.rightly.err
+    assert ended.rightly.code == 0, ended.rightly.err
+    assert "was trained with another config" not in ended.rightly.err
     assert json.loads((place / "widths" / "experiment.json").read_text())["decode"]["widths"] == ["all", 10]
     assert {entry.name for entry in (place / "widths").iterdir()} == {"data", "experiment.json"}
 
@@ -213,7 +214,7 @@ def test_errors_end_in_one_line(monkeypatch, error):
     monkeypatch.setattr(stage, "open_run", lambda **_: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(stage, "join_others", lambda several: None)
-    with pytest.raises(SystemExit, match="^error: loss = nan at step 7$"):
+    with pytest.raises(SystemExit, match=r"^error: loss = nan at step 7$"):
         stage.main(fail)
 
 
@@ -245,7 +246,7 @@ def test_any_flag_of_several_processes_joins_them(monkeypatch, given, joined):
     assert found == 2 * joined
     monkeypatch.setattr(stage.jax, "process_count", lambda: 2)
     stage.join_others(True)
-    refused = pytest.raises(stage.ProcessError, match="works in one process, here are 2: start it once.*NODES=1")
+    refused = pytest.raises(stage.ProcessError, match=r"works in one process, here are 2: start it once.*NODES=1")
     with refused if joined else contextlib.nullcontext():
         stage.join_others(False)
 
@@ -269,8 +270,10 @@ def test_every_main_can_be_the_only_process(tmp_path):
     ended = run_mains(cases, QUICK)
     assert len(cases) >= 12
     for (name, *_), result in zip(cases, ended, strict=True):
-        assert result.code == 1 and "error: " in result.err, (name, result.err)
-        assert "one process" not in result.err and "did not join" not in result.err, (name, result.err)
+        assert result.code == 1, (name, result.err)
+        assert "error: " in result.err, (name, result.err)
+        assert "one process" not in result.err, (name, result.err)
+        assert "did not join" not in result.err, (name, result.err)
 
 
 @pytest.mark.parametrize("text", ["3", "4:2", "0:1", "a:b", "1:2:3"])

@@ -28,8 +28,10 @@ def test_a_sweep_borrows_measures_and_goes_on_where_it_was(small_run, tmp_path):
     killed = (*case[:4], str(workdir / "words_0" / "draft" / "metrics.jsonl"))
     done = (*case[:3], ["--backend=xpk"], "")  # all of it is done: needs no cluster
     first, second, third = run_mains([killed, case, done], QUICK)
-    assert first.code == -9 and second.code == 0, second.err
-    assert third.code == 0 and third.out.endswith(second.out[second.out.index("Runs side by side") :]), third.err
+    assert first.code == -9, first.err
+    assert second.code == 0, second.err
+    assert third.code == 0, third.err
+    assert third.out.endswith(second.out[second.out.index("Runs side by side") :])
     for stage in ("data", "target", "teacher", "draft_sft"):
         assert (workdir / "kd_0" / stage).is_symlink()
         assert (workdir / "words_0" / stage).is_symlink()

@@ -121,7 +121,7 @@ def test_what_is_not_understood_is_refused(tmp_path, change, messages):
 
 
 def test_no_config(tmp_path):
-    with pytest.raises(HFConfigError, match="there is no .*config.json"):
+    with pytest.raises(HFConfigError, match=r"there is no .*config\.json"):
         read_hf_config(tmp_path)
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(HFConfigError, match="cannot be read"):

@@ -119,7 +119,7 @@ def test_what_is_saved_is_loaded(tmp_path, model, items):
     fields = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert fields["base_model_name_or_path"] == "some/base"
     assert fields["peft_type"] == "LORA"
-    with pytest.raises(L.LoraError, match="already has adapter_config.json"):
+    with pytest.raises(L.LoraError, match=r"already has adapter_config\.json"):
         L.save_adapter(tmp_path / "a", model, LORA, params, adapter, "some/base")
 
 

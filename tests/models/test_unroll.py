@@ -49,7 +49,7 @@ def test_every_layer_has_its_own_arrays():
 
 
 def test_layers_apart_are_not_taken_apart_again():
-    with pytest.raises(ValueError, match="embedding, layers_0, layers_1, layers_2, norm .* unrolled already"):
+    with pytest.raises(ValueError, match=r"embedding, layers_0, layers_1, layers_2, norm .* unrolled already"):
         unroll(unroll(params()))
 
 

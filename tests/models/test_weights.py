@@ -63,7 +63,8 @@ def test_import_and_export_is_byte_identical(tmp_path, variant):
     theirs, ours = load_file(directory / ONE_FILE), load_file(tmp_path / ONE_FILE)
     assert theirs.keys() == ours.keys()
     for name, tensor in theirs.items():
-        assert tensor.dtype == ours[name].dtype and tensor.tobytes() == ours[name].tobytes(), name
+        assert tensor.dtype == ours[name].dtype, name
+        assert tensor.tobytes() == ours[name].tobytes(), name
     with safe_open(tmp_path / ONE_FILE, "numpy") as file:
         assert file.metadata() == {"format": "pt"}  # transformers refuses a file without it
 

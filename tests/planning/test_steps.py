@@ -82,5 +82,5 @@ def test_the_sizes_in_the_repository_are_those_of_the_papers_pair_and_no_run_beg
     models = {name: one.model for name, one in opened(SEVEN_B).items()}
     assert dataclasses.astuple(models["target"])[:7] == (32_000, 4096, 11_008, 32, 32, 32, 128)
     assert dataclasses.astuple(models["draft"])[:7] == (32_000, 768, 3072, 2, 12, 12, 64)
-    with pytest.raises(WeightsError, match="llama_7b has neither model.safetensors"):
+    with pytest.raises(WeightsError, match=r"llama_7b has neither model\.safetensors"):
         Run(SEVEN_B, tmp_path, None).pretrained  # noqa: B018

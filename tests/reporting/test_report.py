@@ -138,9 +138,9 @@ def test_bad_values_are_named_and_nothing_is_written(tmp_path, report, key, valu
 
 
 def test_decoding_must_be_a_list_and_sections_dicts(report):
-    with pytest.raises(ReportError, match="report.decoding is None"):
+    with pytest.raises(ReportError, match=r"report\.decoding is None"):
         validate_report({**report, "decoding": None})
-    with pytest.raises(ReportError, match="report.environment is 'cpu'"):
+    with pytest.raises(ReportError, match=r"report\.environment is 'cpu'"):
         validate_report({**report, "environment": "cpu"})
 
 

@@ -59,7 +59,9 @@ def test_the_tokenizer_of_either_base_must_take_the_codes(small_config, data_onl
     write_base(tmp_path / "target")
     write_base(tmp_path / "draft", words=WORDS[:-1])
     bases = {name: PretrainedConfig(str(tmp_path / name), None) for name in ("target", "draft")}
-    with pytest.raises(TokenizerError, match="draft.*tokenizer.json has tokens 0..4, but the model's embedding has 6"):
+    with pytest.raises(
+        TokenizerError, match=r"draft.*tokenizer\.json has tokens 0\.\.4, but the model's embedding has 6"
+    ):
         RunAssets(dataclasses.replace(small_config, **bases), data_only, None).dataset  # noqa: B018
 
 

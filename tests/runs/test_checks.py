@@ -74,7 +74,7 @@ def test_an_empty_split_is_refused_before_it_is_stored(real_data, tmp_path, caps
 
 
 def test_settings_that_do_not_fit_the_data_are_refused_before_they_are_stored(small_config, tmp_path):
-    with pytest.raises(ValueError, match="config.decode.widths: width 9 of level 2"):
+    with pytest.raises(ValueError, match=r"config\.decode\.widths: width 9 of level 2"):
         Run(small.changed(small_config, "decode.widths", ("all", 9)), tmp_path / "run", None).data()
     assert not (tmp_path / "run").exists()
 
@@ -111,9 +111,11 @@ def test_a_stage_that_another_process_makes_does_not_begin(small_config, data_on
     workdir = shutil.copytree(data_only, tmp_path / "run")
     run = Run(small_config, workdir, None)
     seen = begun(run)
-    with claimed_workdir(workdir / "target", "target", run.stage_fingerprint("target")):
-        with pytest.raises(WorkdirError, match="is in use by another process"):
-            run.target()
+    with (
+        claimed_workdir(workdir / "target", "target", run.stage_fingerprint("target")),
+        pytest.raises(WorkdirError, match="is in use by another process"),
+    ):
+        run.target()
     assert seen == []
 
 

@@ -145,5 +145,5 @@ def test_a_type_that_is_not_understood_is_the_programmers_error():
     class Odd:
         values: dict[str, int]
 
-    with pytest.raises(TypeError, match="config.values: type"):
+    with pytest.raises(TypeError, match=r"config\.values: type"):
         load({"values": {"a": 1}}, Odd)

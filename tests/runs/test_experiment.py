@@ -74,7 +74,7 @@ def named(fields: dict, path: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize("kind", config_classes())
-def test_no_field_has_the_name_of_a_method_of_ConfigDict(kind):
+def test_no_field_has_the_name_of_a_method_of_configdict(kind):
     """ml_collections finds the method in its place, so the command line could not set such a field."""
     assert not {field.name for field in dataclasses.fields(kind)} & set(dir(ConfigDict))
 
@@ -91,7 +91,7 @@ def test_prompts_of_the_7b_pair():
 def test_a_prompt_on_the_command_line(monkeypatch):
     file, text = CONFIGS / "beauty_llama7b.py", "--config.data.prompt.template=Then {items}?"
     assert from_command_line(monkeypatch, file, text).data.prompt == PromptConfig("instruction", "Then {items}?")
-    with pytest.raises(ConfigError, match="config.data.prompt: template='Then' has {items} 0 times: put it once"):
+    with pytest.raises(ConfigError, match=r"config\.data\.prompt: template='Then' has {items} 0 times: put it once"):
         from_command_line(monkeypatch, file, "--config.data.prompt.template=Then")
 
 

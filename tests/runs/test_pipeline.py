@@ -180,7 +180,7 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
     assert "part-00000.parquet" in first
     assert "part-00001.parquet" not in first
     run = Run(small_config, copy, None)
-    with pytest.raises(teacher.TeacherError, match="no complete teacher data.*launch.make_teacher"):
+    with pytest.raises(teacher.TeacherError, match=r"no complete teacher data.*launch\.make_teacher"):
         run.draft()
     assert not (copy / "teacher" / "complete.json").exists()
     run.teacher()
@@ -235,16 +235,16 @@ def test_evaluation_refuses_models_of_another_config(small_run, small_config):
 
 @pytest.mark.parametrize("stage", ["target", "teacher", "draft", "evaluation"])
 def test_a_stage_without_the_one_before_says_so(small_config, data_only, tmp_path, stage):
-    with pytest.raises(ValueError, match="no such dataset directory.*launch.prepare_data"):
+    with pytest.raises(ValueError, match=r"no such dataset directory.*launch\.prepare_data"):
         getattr(Run(small_config, tmp_path, None), stage)()
     assert not list(tmp_path.iterdir())
     if stage in ("teacher", "evaluation"):
-        with pytest.raises(ValueError, match="target does not exist.*train it first"):
+        with pytest.raises(ValueError, match=r"target does not exist.*train it first"):
             getattr(Run(small_config, data_only, None), stage)()
 
 
 def test_a_data_directory_that_would_not_be_read_is_refused(small_config, tmp_path):
-    with pytest.raises(ValueError, match="this config makes its own data.*leave --data_dir out"):
+    with pytest.raises(ValueError, match=r"this config makes its own data.*leave --data_dir out"):
         Run(small_config, tmp_path / "run", tmp_path)
 
 

@@ -1,6 +1,7 @@
 """A run whose models read the paper's instruction, from Hugging Face directories to lists and exports."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -121,7 +122,7 @@ def test_the_exported_decoder_says_how_its_prompts_are_made(trained, tmp_path):
     tokens = np.full(about["tokens"], about["pad"], np.int32)
     for line, items in zip(tokens, HISTORIES, strict=True):
         codes = [piece for item in items[-4:].tolist() for piece in (about["separator"], catalog.tokens(item).tolist())]
-        prompt = [*about["head"], *sum(codes[1:], []), *about["tail"]] if len(items) else about["empty"]
+        prompt = [*about["head"], *itertools.chain(*codes[1:]), *about["tail"]] if len(items) else about["empty"]
         line[len(line) - len(prompt) :] = prompt
     exported = jax.export.deserialize((tmp_path / "out" / "decoder.jax").read_bytes())
     found = exported.call(load_file(tmp_path / "out" / "arrays.safetensors"), tokens, tokens != about["pad"])
@@ -167,7 +168,7 @@ def test_what_is_no_instruction_is_refused_before_any_work(small_config, data_on
 
 
 def test_settings_that_an_instruction_does_not_allow(small_config, tmp_path):
-    with pytest.raises(ValueError, match="data.prompt.kind='instruction': models made from scratch know item codes"):
+    with pytest.raises(ValueError, match=r"data\.prompt\.kind='instruction': models made from scratch know item codes"):
         small.changed(small_config, "data.prompt", INSTRUCTION)
     config = with_instruction(small_config, tmp_path)
     for name in ("train_target", "train_draft"):

@@ -101,7 +101,7 @@ def test_models_of_two_vocabularies_are_refused(trained):
     config, place, _, _ = trained
     write_base(place / "larger", dataclasses.replace(BASE, vocab_size=9), words=())
     changed = dataclasses.replace(config, draft=PretrainedConfig(str(place / "larger"), None))
-    with pytest.raises(ValueError, match="must share one vocabulary.*6 tokens.*9 tokens"):
+    with pytest.raises(ValueError, match=r"must share one vocabulary.*6 tokens.*9 tokens"):
         Run(changed, place / "run", None).dataset  # noqa: B018
 
 
@@ -121,5 +121,5 @@ def test_the_result_goes_back_to_hugging_face(trained, tmp_path):
 
 def test_an_adapter_of_the_draft_is_refused(trained):
     config, _, _, _ = trained
-    with pytest.raises(ValueError, match="draft.lora"):
+    with pytest.raises(ValueError, match=r"draft\.lora"):
         dataclasses.replace(config, draft=config.target)

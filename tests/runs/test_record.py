@@ -67,7 +67,7 @@ def test_two_starts_at_once_cannot_both_be_recorded(small_config, run):
     workdir = run("data")
     assert open_made(workdir, other).config == other
     (workdir / "target").mkdir()  # by the first one, meanwhile
-    with pytest.raises(WorkdirError, match="train_target.seed: 0 -> 1"):
+    with pytest.raises(WorkdirError, match=r"train_target\.seed: 0 -> 1"):
         record_config(workdir, other)
     assert recorded(workdir) == small_config
 
@@ -78,7 +78,7 @@ def test_the_directory_of_the_stage_that_begins_is_not_in_its_way(small_config, 
     workdir = run("data", "target")
     record_config(workdir, other, "target")
     assert recorded(workdir) == other
-    with pytest.raises(WorkdirError, match="train_target.seed: 1 -> 0"):
+    with pytest.raises(WorkdirError, match=r"train_target\.seed: 1 -> 0"):
         record_config(workdir, small_config, "draft_sft")
 
 
@@ -107,7 +107,7 @@ def test_what_a_begun_stage_was_made_with_stays(small_config, run, stages, path,
 def test_a_link_to_nowhere_is_a_begun_stage(small_config, run):
     workdir = run()
     (workdir / "target").symlink_to(workdir / "gone")
-    with pytest.raises(WorkdirError, match="train_target.seed: 0 -> 1"):
+    with pytest.raises(WorkdirError, match=r"train_target\.seed: 0 -> 1"):
         open_made(workdir, changed(small_config, "train_target.seed", 1))
 
 
@@ -136,7 +136,7 @@ def test_how_a_trained_run_is_served_is_chosen_each_time(small_config, run, open
     assert found.serve == ServeConfig(given.decode, given.evaluate, given.mesh)
     assert [one.path for one in found.chosen] == list(SERVED)
     assert str(found.chosen[2]) == "config.evaluate.batch_size: 1 -> 2"
-    with pytest.raises(WorkdirError, match="config.align.alpha: 0.9 -> 0.5; --workdir=.*run without them opens"):
+    with pytest.raises(WorkdirError, match=r"config\.align\.alpha: 0\.9 -> 0\.5; --workdir=.*run without them opens"):
         opened(workdir, changed(given, "align.alpha", 0.5))
 
 
@@ -146,10 +146,12 @@ def test_a_main_that_trains_nothing_writes_nothing(small_config, run, tmp_path):
     found = open_trained(workdir, changed(small_config, "decode.gamma", 1))
     assert found.config == small_config
     assert found.serve.decode.gamma == 1
-    with pytest.raises(WorkdirError, match="config.align.alpha"):  # nothing was made with it, and nothing will be
+    with pytest.raises(WorkdirError, match=r"config\.align\.alpha"):  # nothing was made with it, and nothing will be
         open_trained(workdir, changed(small_config, "align.alpha", 0.5))
     assert (workdir / MARKER_FILE).read_bytes() == marker
-    with pytest.raises(WorkdirError, match="there is no run in .*nothing .no experiment.json.; give the directory of"):
+    with pytest.raises(
+        WorkdirError, match=r"there is no run in .*nothing \(no experiment\.json\); give the directory of"
+    ):
         open_trained(tmp_path / "nothing", small_config)
     assert not (tmp_path / "nothing").exists()
 
@@ -165,7 +167,7 @@ def test_a_field_newer_than_the_record_is_at_its_default(small_config, run):
     del fields["mesh"], fields["decode"]["budget"]
     (workdir / MARKER_FILE).write_text(json.dumps(fields), encoding="utf-8")
     assert recorded(workdir) == small_config == load(fields, type(small_config))
-    with pytest.raises(WorkdirError, match="config.decode.budget: None -> 12"):
+    with pytest.raises(WorkdirError, match=r"config\.decode\.budget: None -> 12"):
         open_made(workdir, changed(small_config, "decode.budget", 12))
 
 
@@ -173,7 +175,9 @@ def test_a_record_of_another_version_is_refused(small_config, run):
     workdir = run()
     fields = json.loads((workdir / MARKER_FILE).read_text(encoding="utf-8"))
     (workdir / MARKER_FILE).write_text(json.dumps(fields | {"gone": 1}), encoding="utf-8")
-    with pytest.raises(WorkdirError, match="experiment.json is not of this version of the program: config.gone is unk"):
+    with pytest.raises(
+        WorkdirError, match=r"experiment\.json is not of this version of the program: config\.gone is unk"
+    ):
         open_made(workdir, small_config)
 
 
@@ -183,7 +187,7 @@ def test_a_difference_of_fields_that_come_and_go(small_config, run):
     record_config(workdir, other)
     (workdir / "data").mkdir()
     with pytest.raises(
-        WorkdirError, match="config.data.source: atspeed -> synthetic, config.data.synthetic: None -> {"
+        WorkdirError, match=r"config\.data\.source: atspeed -> synthetic, config\.data\.synthetic: None -> {"
     ):
         open_made(workdir, small_config)
     assert str(Difference("a.b", "absent", 60 * "x")) == f"config.a.b: absent -> {60 * 'x'}"

@@ -14,9 +14,11 @@ from atspeed_jax.serving.recommend import recommend
 
 @pytest.mark.parametrize("name", ["r.csv", "r", "r.json", "-", "r.jsonl.bz2", "r.gz", "jsonl"])
 def test_a_name_that_does_not_say_what_is_written_is_refused(tmp_path, name):
-    with pytest.raises(RecommendError, match=f"--output=.*{name}: the name must end in .jsonl or .ndjson .*parquet"):
-        with claimed_output(tmp_path / name):
-            pass
+    with (
+        pytest.raises(RecommendError, match=f"--output=.*{name}: the name must end in .jsonl or .ndjson .*parquet"),
+        claimed_output(tmp_path / name),
+    ):
+        pass
     assert not list(tmp_path.iterdir())
 
 
@@ -25,9 +27,11 @@ def test_two_runs_cannot_write_one_output(tmp_path, name):
     with claimed_output(tmp_path / name) as output:
         resume(output, "a")
         output.partial.write_text("1\n")
-        with pytest.raises(RecommendError, match=f"{name} is being written by another process; wait"):
-            with claimed_output(tmp_path / name):
-                pass
+        with (
+            pytest.raises(RecommendError, match=f"{name} is being written by another process; wait"),
+            claimed_output(tmp_path / name),
+        ):
+            pass
         assert output.partial.read_text() == "1\n"
         assert output.claim.exists()
         with claimed_output(tmp_path / f"other-{name}"):
@@ -41,9 +45,11 @@ def test_the_first_of_several_processes_holds_the_lock_for_all(tmp_path, monkeyp
     """`agreed` gives every process what the first finds: here, of another one, that the lock is somebody else's."""
     found = iter([True, False])
     monkeypatch.setattr(list_file, "agreed", lambda look: next(found))
-    with pytest.raises(RecommendError, match="r.jsonl is being written by another process"):
-        with claimed_output(tmp_path / "r.jsonl"):
-            pass
+    with (
+        pytest.raises(RecommendError, match=r"r\.jsonl is being written by another process"),
+        claimed_output(tmp_path / "r.jsonl"),
+    ):
+        pass
     assert not list(tmp_path.iterdir())
 
 
@@ -59,16 +65,22 @@ def test_what_is_in_the_way(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(RecommendError, match="r.jsonl cannot be written .*; choose another --output"):
-        with claimed_output(tmp_path / "r.jsonl"):
-            pass
+    with (
+        pytest.raises(RecommendError, match=r"r\.jsonl cannot be written .*; choose another --output"),
+        claimed_output(tmp_path / "r.jsonl"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_nothing_is_left_where_no_list_was_written(tmp_path, error):
-    with pytest.raises(error), claimed_output(tmp_path / "r.jsonl") as output:
-        resume(output, "a")
-        raise error
+    def begin_and_fail():
+        with claimed_output(tmp_path / "r.jsonl") as output:
+            resume(output, "a")
+            raise error
+
+    with pytest.raises(error):
+        begin_and_fail()
     assert not list(tmp_path.iterdir())
 
 
@@ -94,7 +106,8 @@ def test_compressed_lines(tmp_path):
         resume(output, "a")
         output.partial.write_text('{"user": 1}\n{"user": 2}\n')
         finish(output, 1)
-    assert [json.loads(line)["user"] for line in gzip.open(tmp_path / "r.jsonl.gz", "rt")] == [1, 2]
+    lines = gzip.decompress((tmp_path / "r.jsonl.gz").read_bytes()).splitlines()
+    assert [json.loads(line)["user"] for line in lines] == [1, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl.gz"]
 
 

@@ -74,7 +74,7 @@ def test_parquet_holds_what_the_lines_hold(tmp_path, chunk):
     assert pq.read_table(tmp_path / "none.parquet").num_rows == 0
     mixed = [User(1, np.arange(2)), User("x", np.arange(2))]
     with pytest.raises(
-        RecommendError, match="m.parquet: these users cannot share a par.* take the lines from .*m.parquet.part"
+        RecommendError, match=r"m\.parquet: these users cannot share a par.* take the lines from .*m\.parquet\.part"
     ):
         write(mixed, stand_in, tmp_path / "m.parquet", **how)
     names = {path.name for path in tmp_path.iterdir()} - {".m.parquet.partial"}
@@ -95,7 +95,7 @@ def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
     with pytest.raises(KeyboardInterrupt):
         write(USERS, dies, tmp_path / "r.jsonl")
     assert not (tmp_path / "r.jsonl").exists()
-    with open(tmp_path / "r.jsonl.partial", "a") as file:
+    with (tmp_path / "r.jsonl.partial").open("a") as file:
         file.write(torn)  # what a kill in the middle of a write leaves
     with Told() as bar:
         assert write(USERS, dies, tmp_path / "r.jsonl", progress=bar) == 11
@@ -106,7 +106,7 @@ def test_an_interrupted_job_goes_on_without_gaps_or_repeats(tmp_path, torn):
 
 def test_nothing_is_mixed_or_overwritten(tmp_path):
     (tmp_path / "r.jsonl").write_text("precious")
-    with pytest.raises(RecommendError, match="r.jsonl exists; choose another"):
+    with pytest.raises(RecommendError, match=r"r\.jsonl exists; choose another"):
         write(USERS, stand_in, tmp_path / "r.jsonl")
 
     def dies(users):
@@ -126,7 +126,7 @@ def test_nothing_is_mixed_or_overwritten(tmp_path):
     assert len(read(tmp_path / "s.jsonl.partial")) == 8
     lines = (tmp_path / "s.jsonl.partial").read_text().splitlines(keepends=True)
     (tmp_path / "s.jsonl.partial").write_text("".join(lines[:5]))
-    with pytest.raises(RecommendError, match="s.jsonl.partial has 5 lines, where s.jsonl.partial.json counts 8"):
+    with pytest.raises(RecommendError, match=r"s\.jsonl\.partial has 5 lines, where s\.jsonl\.partial\.json counts 8"):
         write(USERS, stand_in, tmp_path / "s.jsonl")
 
 
@@ -137,7 +137,7 @@ def test_a_full_disk_ends_in_one_clear_error_and_the_next_run_goes_on(tmp_path, 
 
     with monkeypatch.context() as disk:
         disk.setattr(broken, full)
-        with pytest.raises(RecommendError, match="cannot be written .*No space left.* run again, it goes on"):
+        with pytest.raises(RecommendError, match=r"cannot be written .*No space left.* run again, it goes on"):
             write(USERS, stand_in, tmp_path / "r.jsonl")
     assert write(USERS, stand_in, tmp_path / "r.jsonl") == 11
     assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]

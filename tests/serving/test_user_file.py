@@ -141,7 +141,7 @@ def test_whole_numbers_of_any_column_are_items(tmp_path, items):
         assert given(read(tmp_path / name)) == [(7, [0, 3])]
     for gap in ([[0, None]], [None]):
         pq.write_table(pa.table({"user": [7], "items": pa.array(gap, pa.list_(pa.float64()))}), tmp_path / name)
-        with pytest.raises(UserFileError, match="line 1: (item None is not|expected)"):
+        with pytest.raises(UserFileError, match=r"line 1: (item None is not|expected)"):
             read(tmp_path / name)
 
 
@@ -212,7 +212,7 @@ def test_a_pipe_is_a_stream(tmp_path):
     writer.start()
     assert given(read(path)) == WHAT_GOOD_HOLDS
     writer.join()
-    with pytest.raises(UserFileError, match="there is no input file .*; give JSON lines"):
+    with pytest.raises(UserFileError, match=r"there is no input file .*; give JSON lines"):
         UserFile(tmp_path, 4).check()
 
 
@@ -253,7 +253,7 @@ def test_users_that_cannot_share_a_column_are_refused_before_any_work(tmp_path, 
 )
 def test_a_long_value_is_cut_in_the_message(tmp_path, line, how):
     (tmp_path / "u.jsonl").write_text(line + "\n")
-    with pytest.raises(UserFileError, match="line 1: .*; ") as told:
+    with pytest.raises(UserFileError, match=r"line 1: .*; ") as told:
         read(tmp_path / "u.jsonl", **how)
     assert len(str(told.value)) < 640 + len(str(tmp_path))
     assert "..." in str(told.value)

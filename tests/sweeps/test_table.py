@@ -47,4 +47,5 @@ def test_pairs_of_users():
     assert first[0] == "fast"
     assert first[-2] == "-1.000 [-1.000, -1.000]"
     assert first[-1] == "–"
-    assert second[4] == "5" and second[-2:] == ["–", "–"], "the reference was not measured so"
+    assert second[4] == "5"
+    assert second[-2:] == ["–", "–"], "the reference was not measured so"

@@ -70,7 +70,7 @@ def test_a_model_that_cannot_be_written_is_an_error_that_names_the_directory(tmp
 
 
 def test_a_missing_directory_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere does not exist.*train it first"):
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist.*train it first"):
         load_params(tmp_path / "nowhere", abstract_of(params_of()))
 
 
@@ -78,7 +78,7 @@ def test_a_model_without_its_last_file_is_incomplete(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "model")
     (tmp_path / "model" / checkpoint.METADATA_FILE).unlink()
     (tmp_path / "model" / "checkpoints" / "7").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="metadata.json is missing.*run its training again, which resumes"):
+    with pytest.raises(CheckpointError, match=r"metadata\.json is missing.*run its training again, which resumes"):
         load_params(tmp_path / "model", abstract_of(params_of()))
     # ... and is completed by saving it again.
     save_params(tmp_path / "model", params_of(3.0), {"step": 1})
@@ -128,7 +128,7 @@ def test_damaged_parameters_of_which_no_sizes_are_known_are_named(finished, tmp_
     params = tmp_path / "model" / "params"
     path = params / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with pytest.raises(CheckpointError, match="params is missing or damaged.*delete .*model and train again"):
+    with pytest.raises(CheckpointError, match=r"params is missing or damaged.*delete .*model and train again"):
         load_params(tmp_path / "model", abstract_of(params_of()))
 
 
@@ -157,7 +157,7 @@ def test_damaged_arrays_are_named(finished, tmp_path, lost):
 def test_damaged_metadata_is_named(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "model")
     (tmp_path / "model" / checkpoint.METADATA_FILE).write_text("{")
-    with pytest.raises(WorkdirError, match="metadata.json is damaged"):
+    with pytest.raises(WorkdirError, match=r"metadata\.json is damaged"):
         load_params(tmp_path / "model", abstract_of(params_of()))
 
 

@@ -19,5 +19,5 @@ def test_settings_outside_their_range_are_named(name, value):
 
 
 def test_a_loop_longer_than_its_schedule_is_refused():
-    with pytest.raises(FitConfigError, match="FitConfig.steps = 61 goes beyond OptimConfig.steps"):
+    with pytest.raises(FitConfigError, match=r"FitConfig\.steps = 61 goes beyond OptimConfig\.steps"):
         dataclasses.replace(toy.toy_config(), steps=61)

@@ -47,7 +47,7 @@ def test_resuming_drops_later_records_and_a_half_written_line(tmp_path):
     # Event files are named by the second: an older one keeps its own name.
     (events,) = (tmp_path / "tensorboard").iterdir()
     events.rename(events.with_name("events.out.tfevents.1.host"))
-    with open(tmp_path / "metrics.jsonl", "a") as file:
+    with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "spl')
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     with MetricsLog(tmp_path, 2) as log:
@@ -79,7 +79,7 @@ def test_no_log_is_an_empty_log(tmp_path):
 def test_a_broken_line_is_named_and_nothing_is_lost(tmp_path, line):
     text = b'{"step": 1, "split": "train"}\n' + line + b'\n{"step": 2, "split": "train"}\n'
     (tmp_path / "metrics.jsonl").write_bytes(text)
-    with pytest.raises(WorkdirError, match="metrics.jsonl line 2: .*remove this line"):
+    with pytest.raises(WorkdirError, match=r"metrics\.jsonl line 2: .*remove this line"):
         MetricsLog(tmp_path, 5)
     assert (tmp_path / "metrics.jsonl").read_bytes() == text
 
@@ -92,9 +92,13 @@ def test_a_full_disk_is_told_where_it_happens(tmp_path, monkeypatch):
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, log._events._py_recordio_writer._writer.fileno())
     os.close(full)
-    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/tensorboard'"):
+
+    def write_until_it_is_noticed():
         for step in range(2, 40):
             log.write(step, "train", {"loss": 0.5})
+
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/tensorboard'"):
+        write_until_it_is_noticed()
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/tensorboard'"):
         log.close()
     with pytest.raises(OSError, match="No space left on device"):

@@ -180,7 +180,8 @@ def test_every_order_of_a_shuffled_row_is_as_likely():
     batch = {name: np.repeat(values, 6000, 0) for name, values in row.items()}
     batch["valid"], batch["predict"] = batch["tokens"] > 0, batch["tokens"] >= 2
     orders, counts = np.unique(shuffled_items(batch, 2, 1.0), axis=0, return_counts=True)
-    assert len(orders) == 6 and abs(counts - 1000).max() < 150, "five standard deviations"
+    assert len(orders) == 6
+    assert abs(counts - 1000).max() < 150, "five standard deviations"
 
 
 def test_nothing_is_shuffled_at_rate_zero():

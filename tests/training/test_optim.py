@@ -100,5 +100,5 @@ def test_settings_outside_their_range_are_named(name, value):
 
 
 def test_a_warm_up_as_long_as_the_schedule_is_refused():
-    with pytest.raises(optim.OptimConfigError, match="OptimConfig.warmup_steps = 20, expected less than steps = 20"):
+    with pytest.raises(optim.OptimConfigError, match=r"OptimConfig\.warmup_steps = 20, expected less than steps = 20"):
         dataclasses.replace(CONFIG, warmup_steps=20)

@@ -82,8 +82,7 @@ def test_parts_stop_between_two_of_them(several):
     assert list(until_sigterm([0], "teacher")) == [0]
     stop.add(asked[-1] + 2)
     with pytest.raises(Preempted, match="teacher: SIGTERM came, what is done is saved; run the same command"):
-        for part in until_sigterm(range(5), "teacher"):
-            done.append(part)
+        done.extend(until_sigterm(range(5), "teacher"))
     assert done == [0, 1]
 
 

@@ -135,10 +135,13 @@ def test_a_batch_that_the_devices_cannot_share_is_refused():
 def check_meshes(report):
     """Training and decoding on meshes are those of one device; ALGORITHM.md section 5 says what equal lists are."""
     for name, found in report["meshes"].items():
-        assert found["losses"] < 1e-5 and found["params"] < 1e-5, name
+        assert found["losses"] < 1e-5, name
+        assert found["params"] < 1e-5, name
         assert found["last_loss"] < 0.9 * found["first_loss"]
-        assert found["same_ids"] == [True] * 4 and found["scores"] < 1e-4, name
-        assert found["same_calls"] == [True] * 4 and len(found["calls"]) > 1, name
+        assert found["same_ids"] == [True] * 4, name
+        assert found["scores"] < 1e-4, name
+        assert found["same_calls"] == [True] * 4, name
+        assert len(found["calls"]) > 1, name
         assert not found["host"]
         # The weights of a layer are gathered when their turn comes, never all layers at once.
         assert max(found["gathered"], default=0) < report["largest_stacked"], name

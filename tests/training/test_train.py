@@ -148,7 +148,7 @@ def test_a_gradient_that_is_not_finite_stops_too_even_right_before_a_checkpoint(
         at_zero = jnp.where(batch["x"].shape[1] == 6, 0.0, 1.0)  # the root's slope at 0 is infinite, its value is fine
         return value + jnp.sqrt(at_zero * params["out"]["kernel"][0, 0] ** 2), metrics
 
-    with pytest.raises(TrainingDiverged, match="grad_norm = (nan|inf) at step 2, on batch 1"):
+    with pytest.raises(TrainingDiverged, match=r"grad_norm = (nan|inf) at step 2, on batch 1"):
         toy.fit_toy(tmp_path / "run", toy.toy_config(checkpoint_every=2), loss=loss)
     with TrainCheckpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         assert checkpoints.steps() == []

@@ -183,6 +183,8 @@ def test_a_training_state_of_another_model_names_the_leaves(tmp_path):
         checkpoints.save(1, state_of(1), {"at": 1}, 1)
     other = abstract_of(state_of(1))
     other["params"]["embed"] = jax.ShapeDtypeStruct((4, 2), jnp.float32)
-    with TrainCheckpoints(tmp_path) as checkpoints:
-        with pytest.raises(CheckpointError, match=r"embed: stored float32\[3, 2\]"):
-            checkpoints.resume(other, pytest.fail)
+    with (
+        TrainCheckpoints(tmp_path) as checkpoints,
+        pytest.raises(CheckpointError, match=r"embed: stored float32\[3, 2\]"),
+    ):
+        checkpoints.resume(other, pytest.fail)

@@ -103,7 +103,7 @@ def test_a_finished_run_that_lost_its_metadata_is_not_trained_again(uninterrupte
 def test_a_run_of_another_fingerprint_is_refused_and_nothing_changes(uninterrupted):
     workdir, _ = uninterrupted
     before = contents(workdir)
-    with pytest.raises(WorkdirError, match="'toy-1', this run has 'toy-2'.*use another workdir"):
+    with pytest.raises(WorkdirError, match=r"'toy-1', this run has 'toy-2'.*use another workdir"):
         toy.fit_toy(workdir, toy.toy_config(), fingerprint="toy-2")
     assert contents(workdir) == before
 

@@ -23,18 +23,22 @@ def test_another_fingerprint_is_refused_and_nothing_changes(tmp_path):
     with claimed_workdir(tmp_path / "w", "toy", "f1"):
         pass
     before = {path: path.read_bytes() for path in (tmp_path / "w").iterdir()}
-    with pytest.raises(WorkdirError, match="'f1', this run has 'f2'.*use another workdir, or delete this one"):
-        with claimed_workdir(tmp_path / "w", "toy", "f2"):
-            pass
+    with (
+        pytest.raises(WorkdirError, match=r"'f1', this run has 'f2'.*use another workdir, or delete this one"),
+        claimed_workdir(tmp_path / "w", "toy", "f2"),
+    ):
+        pass
     assert {path: path.read_bytes() for path in (tmp_path / "w").iterdir()} == before
 
 
 def test_a_foreign_directory_is_refused_untouched(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(WorkdirError, match="not empty and holds no run.json.*thesis.tex"):
-        with claimed_workdir(tmp_path, "toy", "f1"):
-            pass
-    assert os.listdir(tmp_path) == ["thesis.tex"]
+    with (
+        pytest.raises(WorkdirError, match=r"not empty and holds no run\.json.*thesis\.tex"),
+        claimed_workdir(tmp_path, "toy", "f1"),
+    ):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_what_a_kill_leaves_before_the_first_file_is_not_foreign(tmp_path):
@@ -51,9 +55,11 @@ def test_checking_makes_nothing(tmp_path):
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match="file/w cannot be written.*use another workdir"):
-        with claimed_workdir(tmp_path / "file" / "w", "toy", "f1"):
-            pass
+    with (
+        pytest.raises(WorkdirError, match=r"file/w cannot be written.*use another workdir"),
+        claimed_workdir(tmp_path / "file" / "w", "toy", "f1"),
+    ):
+        pass
     with pytest.raises(WorkdirError, match="file is not a directory"):
         check_workdir(tmp_path / "file", "f1")
 
@@ -61,9 +67,11 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_directory_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(WorkdirError, match="cannot be written.*use another workdir"):
-        with claimed_workdir(tmp_path, "toy", "f1"):
-            pass
+    with (
+        pytest.raises(WorkdirError, match=r"cannot be written.*use another workdir"),
+        claimed_workdir(tmp_path, "toy", "f1"),
+    ):
+        pass
 
 
 def test_two_processes_cannot_share_a_directory(tmp_path):
@@ -82,5 +90,5 @@ def test_two_processes_cannot_share_a_directory(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
 def test_json_that_is_no_object_is_named(tmp_path, text):
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(WorkdirError, match="a.json is damaged .*; delete the directory or use another one"):
+    with pytest.raises(WorkdirError, match=r"a\.json is damaged .*; delete the directory or use another one"):
         read_json(tmp_path / "a.json")

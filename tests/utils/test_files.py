@@ -34,11 +34,11 @@ def test_non_finite_numbers_are_refused(tmp_path):
 def test_a_reader_keeps_the_file_it_opened(tmp_path):
     path = tmp_path / "a.txt"
     files.write_text(path, "old")
-    with open(path, encoding="utf-8") as reader:
+    with path.open(encoding="utf-8") as reader:
         files.write_text(path, "new")
         assert reader.read() == "old"  # the new file took its name, not its bytes
     assert path.read_text(encoding="utf-8") == "new"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_lines_are_added_one_after_another(tmp_path):
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_directory_that_is_read_only_is_refused_before_the_work(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(ValueError, match="--json=.*: the directory .* is not writable"):
+    with pytest.raises(ValueError, match=r"--json=.*: the directory .* is not writable"):
         files.check_writable("--json", tmp_path / "a.json")
 
 
@@ -199,13 +199,9 @@ QUOTA = OSError(122, "Disk quota exceeded", "/home/x")
 @pytest.mark.parametrize("error", [TENSORSTORE, ARRAY_RECORD, PYARROW, SAFETENSORS, QUOTA])
 def test_a_full_disk_is_recognised_whoever_tells_it(error):
     assert files.full_disk(error) == str(error)
-    try:
-        try:
-            raise error
-        except Exception as cause:
-            raise ValueError("cannot be written") from cause
-    except ValueError as outer:
-        assert files.full_disk(outer) == str(error)
+    outer = ValueError("cannot be written")
+    outer.__cause__ = error
+    assert files.full_disk(outer) == str(error)
 
 
 @pytest.mark.parametrize("error", [ValueError("RESOURCE_EXHAUSTED: Out of memory"), OSError(13, "Permission denied")])

@@ -120,7 +120,8 @@ def leaves(hint, path: tuple = (), kinds: tuple = ()) -> Iterator[Leaf]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     assert hint not in (int, float), f"{path} has no range: give it one, Annotated[{hint.__name__}, Range(low, high)]"
     if origin is Annotated:
-        assert isinstance(arguments[1], R.Range) and arguments[0] in (int, float), path
+        assert isinstance(arguments[1], R.Range), path
+        assert arguments[0] in (int, float), path
         yield Leaf(path, hint, kinds)
     elif origin is tuple:
         for place, kind in enumerate(arguments[:1] if arguments[1:] == (Ellipsis,) else arguments):
