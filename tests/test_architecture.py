@@ -79,10 +79,8 @@ def touches_jax_config(tree: ast.AST, path: Path) -> list[int]:
         for alias in node.names
         if alias.name == "jax"
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == "config" and ast.unparse(node.value) in aliases:
-            lines.append(node.lineno)
-    return lines
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "config")
+    return lines + [node.lineno for node in attributes if ast.unparse(node.value) in aliases]
 
 
 def allows_pickle(tree: ast.AST) -> list[int]:

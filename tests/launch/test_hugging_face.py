@@ -9,14 +9,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from atspeed_jax.decoding.config import prefixes_by_norm  # noqa: E402
-from atspeed_jax.items.catalog import BOS, Catalog  # noqa: E402
-from atspeed_jax.items.trie import build_trie, popularity_prior  # noqa: E402
-from atspeed_jax.serving.decode_users import prompt_of  # noqa: E402
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain  # noqa: E402
-from bases import BASE  # noqa: E402
-from launch.hugging_face import different, in_both_worlds, same_lists  # noqa: E402
-from numpy_llama import wide_params  # noqa: E402
+from atspeed_jax.decoding.config import prefixes_by_norm
+from atspeed_jax.items.catalog import BOS, Catalog
+from atspeed_jax.items.trie import build_trie, popularity_prior
+from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain
+from bases import BASE
+from launch.hugging_face import different, in_both_worlds, same_lists
+from numpy_llama import wide_params
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
 CATALOG = Catalog(np.random.default_rng(0).integers(0, 9, (150, 4)), (9,) * 4)
