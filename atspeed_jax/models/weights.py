@@ -169,7 +169,7 @@ def _stored(directory: Path) -> tuple[dict[str, tuple[Path, tuple[int, ...], str
     for path, listed in placed.items():
         try:
             with safe_open(path, "numpy") as file:
-                slices = {name: file.get_slice(name) for name in file.keys()}
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no iterable)
                 held = {name: (path, tuple(one.get_shape()), one.get_dtype()) for name, one in slices.items()}
         except FileNotFoundError:
             problems.append(f"{path.name}, named by {INDEX_FILE}, is missing")
