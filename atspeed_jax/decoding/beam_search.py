@@ -17,7 +17,7 @@ from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, check_keys
 from atspeed_jax.decoding.config import check_mode
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
 
 
@@ -25,7 +25,7 @@ from atspeed_jax.shapes import RowInt
 def beam_search(
     model: StepModel,
     params,
-    trie: Trie,
+    trie: ItemTrie,
     prompt: Prompt,
     *,
     beams: int,
@@ -51,7 +51,7 @@ def beam_search(
 def search_levels(
     model: StepModel,
     params,
-    trie: Trie,
+    trie: ItemTrie,
     prompt: Prompt,
     *,
     beams: int,

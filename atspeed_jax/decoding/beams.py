@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, RoundOne, ScoreNorm
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import (
     ChildBool,
     ChildFloat,
@@ -114,7 +114,7 @@ def root(prompt: Prompt, length: int, mode: Mode = "strict") -> Beams:
 
 
 def children_of(
-    trie: Trie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm, temperature: float = 1.0
+    trie: ItemTrie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm, temperature: float = 1.0
 ) -> Children:
     """Reads each node's trie children and scores them: log-softmax over the vocabulary, or over the children alone.
 
@@ -136,7 +136,7 @@ def children_of(
     return Children(edge, token, jnp.where(exists, log_prob, LOWEST), exists)
 
 
-def best(trie: Trie, level: int, beams: Beams, children: Children, count: int) -> Beams:
+def best(trie: ItemTrie, level: int, beams: Beams, children: Children, count: int) -> Beams:
     """The `count` best children of nodes of `level` by cumulative (or perturbed) score, in trie order, invalid last."""
     key = children.total(beams) if children.perturbed is None else children.perturbed
     index, found = largest(*(x.reshape(x.shape[0], -1) for x in (key, children.exists)), count)
@@ -155,7 +155,9 @@ def largest(score: Float[Array, "B M"], valid: Bool[Array, "B M"], count: int) -
     return index, value != -jnp.inf
 
 
-def take_children(trie: Trie, level: int, beams: Beams, children: Children, index: NodeInt, found: NodeBool) -> Beams:
+def take_children(
+    trie: ItemTrie, level: int, beams: Beams, children: Children, index: NodeInt, found: NodeBool
+) -> Beams:
     """The children at flat positions index [B, M] where found [B, M], in trie order, invalid last.
 
     Parents are in trie order and children in code order, so the flat index is the trie order and sorting it restores
@@ -184,7 +186,7 @@ def take_children(trie: Trie, level: int, beams: Beams, children: Children, inde
     )
 
 
-def finished(trie: Trie, level: int, beams: Beams, norm: ScoreNorm) -> NodeBool:
+def finished(trie: ItemTrie, level: int, beams: Beams, norm: ScoreNorm) -> NodeBool:
     """Beams of `level` that a model has nothing to say about: one item is left below, its probability given the prefix
     is 1.
 
@@ -204,14 +206,14 @@ def not_finite(children: Children) -> RowBool:
     return (children.exists & ~jnp.isfinite(children.log_prob)).any((1, 2))
 
 
-def open_children(trie: Trie, level: int, children: Children, norm: ScoreNorm) -> Children:
+def open_children(trie: ItemTrie, level: int, children: Children, norm: ScoreNorm) -> Children:
     """The children of nodes of `level` that may be drafted: those that are not finished."""
     if norm == "vocab":
         return children
     return children.replace(exists=children.exists & (trie.ids_below(level + 1, children.edge) > 1))
 
 
-def only_children(trie: Trie, level: int, beams: Beams) -> Children:
+def only_children(trie: ItemTrie, level: int, beams: Beams) -> Children:
     """The one child of each finished beam of `level`, with probability 1."""
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]

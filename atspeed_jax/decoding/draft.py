@@ -17,7 +17,7 @@ from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import Layout, Prompt, StepModel, select_rows
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.noise import Purpose
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
 
 
@@ -30,7 +30,14 @@ class Drafter(Protocol):
     def init_cache(self, batch: int, slots: int) -> Any: ...
 
     def children(
-        self, params: Any, trie: Trie, level: int, nodes: B.Beams, inputs: B.StepInput, cache: Any, config: SearchConfig
+        self,
+        params: Any,
+        trie: ItemTrie,
+        level: int,
+        nodes: B.Beams,
+        inputs: B.StepInput,
+        cache: Any,
+        config: SearchConfig,
     ) -> tuple[B.Children, Any]:
         """Children of the nodes of `level`, which `inputs` feeds (the whole prompt at level 0)."""
         ...
@@ -70,7 +77,7 @@ class PopularityDrafter:
 def draft_tree(
     drafter: Drafter,
     params,
-    trie: Trie,
+    trie: ItemTrie,
     prompt: Prompt,
     layout: Layout,
     config: SearchConfig,
@@ -108,7 +115,13 @@ def draft_tree(
 
 
 def _level_nodes(
-    trie: Trie, settled: B.Beams, drafted: B.Beams | None, level: int, layout: Layout, at: RowInt, config: SearchConfig
+    trie: ItemTrie,
+    settled: B.Beams,
+    drafted: B.Beams | None,
+    level: int,
+    layout: Layout,
+    at: RowInt,
+    config: SearchConfig,
 ) -> B.Beams:
     """Nodes of one level: settled beams (but finished ones) in rows standing at it, drafted ones in rows that stand
     above and reach it, else invalid."""

@@ -15,7 +15,7 @@ from jaxtyping import Int, Key
 
 from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Mode
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import ChildFloat, NodeFloat, NodeLevels
 
 
@@ -82,7 +82,7 @@ def perturb(
 def settle(
     mode: Mode,
     keys: Key[Array, " B"] | None,
-    trie: Trie,
+    trie: ItemTrie,
     level: int,
     beams: B.Beams,
     children: B.Children,

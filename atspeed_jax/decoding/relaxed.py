@@ -19,7 +19,7 @@ from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import select_rows
 from atspeed_jax.decoding.noise import Purpose
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 
 TINY = 1e-12  # probability that is left only by rounding
 
@@ -37,7 +37,7 @@ class Draws(NamedTuple):
 
 def choose(
     keys: Key[Array, " B"],
-    trie: Trie,
+    trie: ItemTrie,
     level: int,
     survivors: B.Beams,
     target: B.Children,

@@ -25,7 +25,7 @@ from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import Drafter, draft_tree
 from atspeed_jax.decoding.unfinished import batch_axes, most_passes, on_unfinished, rows_at_a_time
 from atspeed_jax.decoding.verify import accept, also_given_up, verify_tree
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
 
 
@@ -49,7 +49,7 @@ def speculative_beam_search(
     target_params,
     drafter: Drafter,
     draft_params,
-    trie: Trie,
+    trie: ItemTrie,
     prompt: Prompt,
     *,
     config: SearchConfig,
@@ -73,7 +73,7 @@ def speculative_beam_search(
         )
     layout = Layout(prompt.tokens.shape[1], (1, *(max(config.beams, w) for w in config.widths)))
 
-    def one_round(state: State, trie: Trie, prompt: Prompt, levels: range) -> tuple[State, RoundOne]:
+    def one_round(state: State, trie: ItemTrie, prompt: Prompt, levels: range) -> tuple[State, RoundOne]:
         nodes, proposed, draft_cache = draft_tree(
             drafter, draft_params, trie, prompt, layout, config, state.settled, state.level, state.draft_cache, levels
         )
@@ -88,7 +88,7 @@ def speculative_beam_search(
         faulty = jnp.where(state.faulty == 0, faulty, state.faulty)
         return State(settled, level, calls, also_given_up(state.lost, lost), faulty, target_cache, draft_cache), record
 
-    def later_round(state: State, trie: Trie, prompt: Prompt) -> State:
+    def later_round(state: State, trie: ItemTrie, prompt: Prompt) -> State:
         return one_round(state, trie, prompt, range(1, length))[0]
 
     def next_round(state: State, _):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from atspeed_jax.decoding.base import Prompt
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowBool, RowInt
 
 
@@ -37,7 +37,7 @@ def batch_axes(init_cache: Callable, slots: int):
     return jax.tree.map(lambda a, b: [m != n for m, n in zip(a.shape, b.shape, strict=True)].index(True), one, two)
 
 
-def on_unfinished(one_round: Callable, unfinished: RowBool, state, axes, trie: Trie, prompt: Prompt, size: int):
+def on_unfinished(one_round: Callable, unfinished: RowBool, state, axes, trie: ItemTrie, prompt: Prompt, size: int):
     """The state after `one_round(state, trie, prompt)` of the first `size` unfinished [B] rows; as it is if there are
     none.
 

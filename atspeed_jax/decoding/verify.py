@@ -17,7 +17,7 @@ from atspeed_jax.decoding import noise, relaxed
 from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, StepModel, select_rows
 from atspeed_jax.decoding.budget import squeeze
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import Logits, NodeBool, RowBool, RowInt
 
 Family = tuple[B.Beams, B.Children]  # nodes of a level and their children
@@ -60,7 +60,7 @@ def verify_tree(
 
 
 def accept(
-    trie: Trie,
+    trie: ItemTrie,
     nodes: dict[int, B.Beams],
     proposed: dict[int, B.Children],
     logits: dict[int, Logits],
@@ -119,7 +119,9 @@ def accept(
     return settled, at, lost, faulty, record
 
 
-def with_finished(trie: Trie, level: int, carried: B.Beams, target: Family, proposal: Family) -> tuple[Family, Family]:
+def with_finished(
+    trie: ItemTrie, level: int, carried: B.Beams, target: Family, proposal: Family
+) -> tuple[Family, Family]:
     """Nodes of `level` and their children, as target and draft score them, with the settled beams that are finished put
     among them in trie order; the draft proposes nothing below these."""
     only = B.only_children(trie, level, carried)
@@ -128,7 +130,7 @@ def with_finished(trie: Trie, level: int, carried: B.Beams, target: Family, prop
     return B.merge(order, target, (carried, only)), B.merge(order, proposal, (carried, none))
 
 
-def finish(trie: Trie, settled: B.Beams, at: RowInt, config: SearchConfig) -> tuple[B.Beams, RowInt]:
+def finish(trie: ItemTrie, settled: B.Beams, at: RowInt, config: SearchConfig) -> tuple[B.Beams, RowInt]:
     """Rows whose beams are all finished go to the last level: their items are certain."""
     if config.score_norm == "vocab":
         return settled, at
@@ -142,7 +144,7 @@ def finish(trie: Trie, settled: B.Beams, at: RowInt, config: SearchConfig) -> tu
 
 def choose(
     keys: Key[Array, " B"] | None,
-    trie: Trie,
+    trie: ItemTrie,
     level: int,
     current: B.Beams,
     children: B.Children,
@@ -170,7 +172,7 @@ def choose(
     )
 
 
-def still_fill(trie: Trie, level: int, found: B.Beams, covered: NodeBool, beams: int) -> RowBool:
+def still_fill(trie: ItemTrie, level: int, found: B.Beams, covered: NodeBool, beams: int) -> RowBool:
     """Rows whose covered beams of `level` alone lead to as many items as all of them, at most K = `beams`.
 
     Beam search fills as many places as there are ids below its beams. A level of which no node was drafted in this

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from atspeed_jax.items.catalog import Catalog, expand_ids
 from atspeed_jax.items.trie import Trie
-from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt
+from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt, RowInt
 
 NO_ID = np.iinfo(np.int32).max  # fills a list; beyond every id, so the lists stay sorted
 
@@ -48,11 +48,11 @@ class FilteredTrie(struct.PyTreeNode):
         edge, exists = self.trie.edges(level, node)
         return edge, exists & (self.ids_below(level + 1, edge) > 0)
 
-    def child_token(self, level: int, edge: ChildInt) -> ChildInt:
+    def child_token(self, level: int, edge: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
         """As `Trie.child_token`."""
         return self.trie.child_token(level, edge)
 
-    def ids_below(self, level: int, node: Array) -> Array:
+    def ids_below(self, level: int, node: Int[Array, B * rest]) -> Int[Array, B * rest]:
         """As `Trie.ids_below`, of permitted ids; node [B, ...]: row b reads list b."""
         first, end = (self.trie.first_id(level, nodes) for nodes in (node, node + 1))
 
@@ -62,9 +62,13 @@ class FilteredTrie(struct.PyTreeNode):
         listed = jax.vmap(below)(self.ids, end) - jax.vmap(below)(self.ids, first)
         return listed if self.allow else end - first - listed
 
-    def take_rows(self, rows: Array) -> FilteredTrie:
+    def take_rows(self, rows: RowInt) -> FilteredTrie:
         """The lists of the given users of a batch."""
         return self.replace(ids=self.ids[rows])
+
+    def per_user(self) -> FilteredTrie:
+        """The lists alone have a row per user."""
+        return self.replace(trie=self.trie.per_user(), ids=True)
 
 
 def known_items(listed: Sequence[int], items: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from jaxtyping import Int
 
 from atspeed_jax.items.trie import Trie, TrieError
-from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt
+from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt, RowInt
 
 
 class LevelTrie(struct.PyTreeNode):
@@ -40,17 +42,21 @@ class LevelTrie(struct.PyTreeNode):
         edge = first[..., None] + jnp.arange(width, dtype=jnp.int32)
         return edge, jnp.ones(edge.shape, bool)
 
-    def child_token(self, level: int, edge: ChildInt) -> ChildInt:
+    def child_token(self, level: int, edge: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
         """As `Trie.child_token`."""
         return self.code[level][edge % self.row_width[level]]
 
-    def ids_below(self, level: int, node: Array) -> Array:
+    def ids_below(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
         """As `Trie.ids_below`, but no more than an int32 can tell."""
         return jnp.full_like(node, min(math.prod(self.row_width[level:]), np.iinfo(np.int32).max))
 
-    def take_rows(self, rows: Array) -> LevelTrie:
+    def take_rows(self, rows: RowInt) -> LevelTrie:
         """As `Trie.take_rows`."""
         return self
+
+    def per_user(self) -> LevelTrie:
+        """As `Trie.per_user`."""
+        return jax.tree.map(lambda _: False, self)
 
 
 def level_trie(trie: Trie) -> LevelTrie:

@@ -10,13 +10,16 @@ catalogue that fits them does not recompile.
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from jaxtyping import Int
 
-from atspeed_jax.shapes import ChildBool, ChildInt, NodeBool, NodeInt, NodeLevels
+from atspeed_jax.shapes import ChildBool, ChildInt, NodeBool, NodeInt, NodeLevels, RowInt
 
 
 class TrieError(ValueError):
@@ -37,6 +40,50 @@ class TrieCapacity:
     def padded(cls, nodes: tuple[int, ...], row_width: tuple[int, ...]) -> TrieCapacity:
         """The next powers of two, which catalogues of like size share."""
         return cls(tuple(map(_power_of_two, nodes)), tuple(map(_power_of_two, row_width)))
+
+
+class ItemTrie(Protocol):
+    """The constraint of a search: which prefixes exist, and how many ids each of them leads to.
+
+    A pytree of arrays. A node is an int among the nodes of its depth; nodes of one depth
+    are numbered in lexicographic order of their prefixes, and node 0 of depth 0 is the
+    root. The edge that leads to a node has the number of that node. `Trie` is the plain
+    one, `FilteredTrie` leaves out ids per user, `LevelTrie` allows any known code.
+    """
+
+    @property
+    def length(self) -> int:
+        """L, codes of an id."""
+        ...
+
+    def edges(self, level: int, node: NodeInt) -> tuple[ChildInt, ChildBool]:
+        """Reads the children of nodes.
+
+        Args:
+          level: depth of the nodes, 0..L-1.
+          node: [B, N] nodes of that depth; row b of the batch is user b.
+
+        Returns:
+          (edges [B, N, R] in code order, which of the R exist [B, N, R]). An edge that
+          does not exist has some valid number, so that it may be read.
+        """
+        ...
+
+    def child_token(self, level: int, edge: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+        """Returns the token on each existing edge that leaves a node of depth `level`."""
+        ...
+
+    def ids_below(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+        """Returns how many ids begin with each node [B, ...] of depth `level`, 0..L."""
+        ...
+
+    def take_rows(self, rows: RowInt) -> Self:
+        """Returns the trie of the users `rows` of a batch, for a batch of those alone."""
+        ...
+
+    def per_user(self) -> Self:
+        """Returns, in the shape of this pytree, True for each array with a row per user."""
+        ...
 
 
 class Trie(struct.PyTreeNode):
@@ -66,8 +113,8 @@ class Trie(struct.PyTreeNode):
         exists = edge < end[..., None]
         return jnp.where(exists, edge, 0), exists
 
-    def child_token(self, level: int, edge: ChildInt) -> ChildInt:
-        """Tokens [B, N, R] on edges that exist."""
+    def child_token(self, level: int, edge: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+        """Tokens on edges that exist."""
         return self.token[level][edge]
 
     def find(self, tokens: NodeLevels) -> tuple[NodeInt, NodeBool]:
@@ -81,19 +128,23 @@ class Trie(struct.PyTreeNode):
             node = jnp.where(found, jnp.where(same, edge, 0).max(-1), 0)
         return node, found
 
-    def first_id(self, level: int, node: Array) -> Array:
+    def first_id(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
         """Number of ids that come before node `node` of depth `level`."""
         for depth in range(level, self.length):
             node = self.row_start[depth][node]
         return node
 
-    def ids_below(self, level: int, node: Array) -> Array:
+    def ids_below(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
         """Ids that begin with the prefix `node` of depth `level`."""
         return self.first_id(level, node + 1) - self.first_id(level, node)
 
-    def take_rows(self, rows: Array) -> Trie:
+    def take_rows(self, rows: RowInt) -> Trie:
         """The trie of the given users of a batch: the same for all."""
         return self
+
+    def per_user(self) -> Trie:
+        """No array has a row per user."""
+        return jax.tree.map(lambda _: False, self)
 
 
 def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> Trie:

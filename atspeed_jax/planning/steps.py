@@ -142,7 +142,7 @@ class Steps:
             step, there = functools.partial(LlamaStep, unrolled=True), (*there, *served)
             served = [sharding.abstract_on(jax.eval_shape(unroll, one), self.mesh) for one in served]
         models = target.config, served[0], draft.config, served[1]
-        decode, arrays = Decoders(*models, trie, (), self.prefixes, step, self.mesh).program(setting)
+        decode, params = Decoders(*models, trie, (), self.prefixes, step, self.mesh).program(setting)
         rows, width = c.evaluate.batch_size, self._prompt
         prompt = Prompt(jax.ShapeDtypeStruct((rows, width), jnp.int32), jax.ShapeDtypeStruct((rows, width), bool))
         widths = self._widths(setting.beams)
@@ -152,7 +152,7 @@ class Steps:
         return Step(
             "decode",
             rows,
-            lambda: lower_on_mesh(decode, arrays, prompt, self.mesh),
+            lambda: lower_on_mesh(decode, params, trie, prompt, self.mesh),
             {"parameters": served, "optimizer": (), "other": (trie, *there)},
             (),
             jax.eval_shape(lambda: [one.init_cache(own, layout.slots) for one in caches]),

@@ -20,8 +20,8 @@ from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.sharded import decode_on_mesh
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.catalog import MAX_LENGTH
-from atspeed_jax.items.levels import LevelTrie, level_trie
-from atspeed_jax.items.trie import Trie
+from atspeed_jax.items.levels import level_trie
+from atspeed_jax.items.trie import ItemTrie, Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
@@ -123,9 +123,9 @@ class _Plain:
     mode: Mode
     temperature: float
 
-    def __call__(self, arrays, prompt: Prompt) -> Result:
+    def __call__(self, params, trie: ItemTrie, prompt: Prompt) -> Result:
         how = {"beams": self.beams, "score_norm": self.score_norm, "mode": self.mode, "temperature": self.temperature}
-        return beam_search(self.step, *arrays, prompt, **how)
+        return beam_search(self.step, params, trie, prompt, **how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +136,8 @@ class _Speculative:
     drafter: Drafter
     config: SearchConfig
 
-    def __call__(self, arrays, prompt: Prompt) -> Result:
-        target_params, draft_params, trie = arrays
+    def __call__(self, params, trie: ItemTrie, prompt: Prompt) -> Result:
+        target_params, draft_params = params
         models = self.step, target_params, self.drafter, draft_params
         return speculative_beam_search(*models, trie, prompt, config=self.config)
 
@@ -176,9 +176,28 @@ class Decoders:
         decode = self._build(setting, level_trie(self.trie))
         return lambda prompt: _with_ids(decode(prompt), self.trie)
 
-    def program(self, setting: Setting) -> tuple[Callable, tuple]:
-        """(decode, arrays) of a setting under the catalogue's own trie: what `build` runs as decode(arrays, prompt)."""
-        return self._program(setting, self.trie)
+    def program(self, setting: Setting) -> tuple[Callable, Any]:
+        """(decode, params) of a setting: what `build` runs as decode(params, trie, prompt)."""
+        step = self.step(self.target)
+        if setting.method == "beam_search":
+            how = _Plain(step, setting.beams, setting.score_norm, setting.mode, setting.temperature)
+            return how, self.target_params
+        config = SearchConfig(
+            setting.beams,
+            resolve_widths(setting.widths, self._prefixes(setting), setting.beams),
+            setting.gamma,
+            setting.score_norm,
+            setting.tolerance,
+            setting.mode,
+            setting.temperature,
+            setting.budget,
+            setting.row_share,
+        )
+        if setting.drafter == "draft":
+            drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
+        else:
+            drafter, params = PopularityDrafter(), self.prior
+        return _Speculative(step, drafter, config), (self.target_params, params)
 
     def fitted(self, setting: Setting, say: Callable[[str], None]) -> Setting:
         """The setting with widths, and a budget, that can hold its K: what is too small is raised to what K needs, and
@@ -203,33 +222,11 @@ class Decoders:
             return self.prefixes[setting.score_norm]
         return tuple(itertools.accumulate(level_trie(self.trie).row_width, operator.mul))
 
-    def _build(self, setting: Setting, trie: Trie | LevelTrie) -> Callable[[Prompt], Result]:
-        decode, arrays = self._program(setting, trie)
+    def _build(self, setting: Setting, trie: ItemTrie) -> Callable[[Prompt], Result]:
+        decode, params = self.program(setting)
         if self.mesh is None:
-            return functools.partial(decode, arrays)
-        return lambda prompt: decode_on_mesh(decode, arrays, prompt, self.mesh)
-
-    def _program(self, setting: Setting, trie: Trie | LevelTrie) -> tuple[Callable, tuple]:
-        step = self.step(self.target)
-        if setting.method == "beam_search":
-            how = _Plain(step, setting.beams, setting.score_norm, setting.mode, setting.temperature)
-            return how, (self.target_params, trie)
-        config = SearchConfig(
-            setting.beams,
-            resolve_widths(setting.widths, self._prefixes(setting), setting.beams),
-            setting.gamma,
-            setting.score_norm,
-            setting.tolerance,
-            setting.mode,
-            setting.temperature,
-            setting.budget,
-            setting.row_share,
-        )
-        if setting.drafter == "draft":
-            drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
-        else:
-            drafter, params = PopularityDrafter(), self.prior
-        return _Speculative(step, drafter, config), (self.target_params, params, trie)
+            return functools.partial(decode, params, trie)
+        return lambda prompt: decode_on_mesh(decode, params, trie, prompt, self.mesh)
 
     def unrolled(self) -> Decoders:
         """The same, faster where calls are short, but longer to compile: layers of both models lie side by side

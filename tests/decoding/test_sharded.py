@@ -8,7 +8,10 @@ import pytest
 
 from atspeed_jax.decoding import sharded
 from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.items.trie import build_trie
 from devices import report_of, whole_mesh
+
+TRIE = build_trie(np.array([[0], [1]]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +20,9 @@ class Echo:
 
     factor: int
 
-    def __call__(self, arrays, prompt: Prompt) -> Result:
+    def __call__(self, params, trie, prompt: Prompt) -> Result:
         rows = prompt.tokens.shape[0]
-        ids, zeros = arrays * self.factor * prompt.tokens, jnp.zeros((rows,))
+        ids, zeros = params * self.factor * prompt.tokens, jnp.zeros((rows,))
         calls = ids.max(1)
         return Result(ids, ids[..., None], ids * 1.0, ids > 0, calls, zeros, calls, calls.max(), None)
 
@@ -30,7 +33,7 @@ def prompt(rows):
 
 
 def test_rows_keep_their_places_and_nothing_is_added():
-    result = sharded.decode_on_mesh(Echo(3), jnp.int32(5), prompt(3), whole_mesh())
+    result = sharded.decode_on_mesh(Echo(3), jnp.int32(5), TRIE, prompt(3), whole_mesh())
     np.testing.assert_array_equal(result.ids, 15 * np.arange(1, 7).reshape(3, 2))
     assert int(result.rounds) == 90
     assert result.round_one is None
@@ -39,7 +42,7 @@ def test_rows_keep_their_places_and_nothing_is_added():
 def test_one_compilation_for_decoders_that_are_equal():
     before = sharded._decode._cache_size()
     for _ in range(2):
-        sharded.decode_on_mesh(Echo(7), jnp.int32(5), prompt(3), whole_mesh())
+        sharded.decode_on_mesh(Echo(7), jnp.int32(5), TRIE, prompt(3), whole_mesh())
     assert sharded._decode._cache_size() == before + 1
 
 

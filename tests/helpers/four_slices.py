@@ -12,13 +12,13 @@ from atspeed_jax.items.filters import FilteredTrie
 from atspeed_jax.serving.decoders import _Plain
 from cases import SHAPES, STEP, make_batch
 from devices import whole_mesh
-from tests.decoding.test_sharded import Echo, prompt
+from tests.decoding.test_sharded import TRIE, Echo, prompt
 
 COLLECTIVES = r"= [^=]*? (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 
 mesh = whole_mesh()
-result = jax.device_get(sharded.decode_on_mesh(Echo(3), jnp.int32(5), prompt(6), mesh))
-text = sharded._decode.lower(Echo(3), mesh, jnp.int32(5), prompt(8)).compile().as_text()
+result = jax.device_get(sharded.decode_on_mesh(Echo(3), jnp.int32(5), TRIE, prompt(6), mesh))
+text = sharded._decode.lower(Echo(3), mesh, jnp.int32(5), TRIE, prompt(8)).compile().as_text()
 found = re.findall(COLLECTIVES, text)
 
 batch = make_batch(SHAPES[2], np.random.default_rng(0), trie="full", table="smooth", draft="random")
@@ -26,10 +26,8 @@ users = jax.tree.map(lambda x: x[:6], batch.prompt)
 excluded = np.sort(
     np.random.default_rng(1).permuted(np.tile(np.arange(len(batch.ids)), (6, 1)), axis=1)[:, :60], axis=1
 )
-arrays = jnp.asarray(batch.table), FilteredTrie(batch.trie, excluded.astype(np.int32), allow=False)
+given = jnp.asarray(batch.table), FilteredTrie(batch.trie, excluded.astype(np.int32), allow=False), users
 search = _Plain(STEP, 4, "vocab", "strict", 1.0)
-split, alone = (
-    jax.device_get(run) for run in (sharded.decode_on_mesh(search, arrays, users, mesh), search(arrays, users))
-)
+split, alone = (jax.device_get(run) for run in (sharded.decode_on_mesh(search, *given, mesh), search(*given)))
 lists = {"split": split.ids.tolist(), "alone": alone.ids.tolist(), "excluded": excluded.tolist()}
 print(json.dumps(lists | {"ids": result.ids.tolist(), "rounds": int(result.rounds), "collectives": found}))

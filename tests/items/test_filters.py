@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from atspeed_jax.items.filters import (
     known_items,
     unseen_items,
 )
+from atspeed_jax.items.levels import level_trie
 from atspeed_jax.items.trie import build_trie
 from cases import SHAPES, STEP, batches
 from properties import ROUNDING, check_user
@@ -131,3 +133,19 @@ def test_unseen_items():
     ids = np.array([[1, 2, -1], [1, 0, 2], [-1, 2, 1]])
     found = unseen_items(ids, [[], [3, 0], [2, 1, 3]], *shared)
     assert found.tolist() == [[3, 1, 2], [1, 2, -1], [-1, -1, -1]]
+
+
+def test_the_lists_alone_have_a_row_per_user():
+    """What is split over devices and taken row by row: the lists, whichever trie they stand over."""
+    plain = build_trie(np.array([[2, 4], [2, 5], [3, 4]]))
+    lists = jnp.array([[0, NO_ID], [1, 2], [NO_ID, NO_ID]])
+    trie = FilteredTrie(plain, lists, allow=False)
+    for free in (plain, level_trie(plain)):
+        assert jax.tree.structure(free.per_user()) == jax.tree.structure(free)
+        assert not any(jax.tree.leaves(free.per_user()))
+        assert free.take_rows(jnp.array([2, 0])) is free
+    marks = trie.per_user()
+    assert jax.tree.structure(marks) == jax.tree.structure(trie)
+    assert marks.ids is True
+    assert not any(jax.tree.leaves(marks.trie))
+    assert trie.take_rows(jnp.array([2, 0])).ids.tolist() == [lists[2].tolist(), lists[0].tolist()]
