@@ -36,9 +36,9 @@ from atspeed_jax.alignment.tree import TreeContext, teacher_tree, to_float16, tr
 from atspeed_jax.data.batches import bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_rows
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Prompt, ScoreNorm, StepModel
 from atspeed_jax.decoding.beam_search import search_levels
+from atspeed_jax.decoding.children import score_children
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.items.trie import Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -106,7 +106,7 @@ def beam_log_probs(model: LlamaConfig, params, context: TreeContext, prompt: Pro
     tree = teacher_tree(context, prompt, beams, jnp.full((beams.shape[0],), -1))
     logits = tree_logits(model, params, tree, None)
     found = [
-        B.children_of(context.trie, level, nodes, logits[level], "vocab") for level, nodes in enumerate(tree.levels)
+        score_children(context.trie, level, nodes, logits[level], "vocab") for level, nodes in enumerate(tree.levels)
     ]
     # The last node of a level is the true next item's: none here.
     rows = [

@@ -15,8 +15,10 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Layout, Prompt, ScoreNorm
+from atspeed_jax.decoding.beams import LOWEST, Beams, assign_slots, gather_nodes, root_beams
+from atspeed_jax.decoding.children import score_children
+from atspeed_jax.decoding.inputs import StepInput, concatenate_inputs, level_input, prompt_input
 from atspeed_jax.items.trie import Trie, prefix_rows
 from atspeed_jax.models.llama import LlamaConfig, apply_masked
 from atspeed_jax.shapes import ChildBool, ChildFloat, Logits, NodeBool
@@ -37,8 +39,8 @@ class TeacherTree(struct.PyTreeNode):
     that is the true next item's prefix (one, or none where the user has no next item). next_token [B, L].
     """
 
-    levels: tuple[B.Beams, ...]
-    inputs: B.StepInput
+    levels: tuple[Beams, ...]
+    inputs: StepInput
     is_beam: tuple[Bool[Array, "B N"], ...]
     is_next: tuple[Bool[Array, "B N"], ...]
     next_token: Int[Array, "B L"]
@@ -79,8 +81,8 @@ def teacher_tree(
     layout = Layout(width, (1,) + (beams.shape[2] + 1,) * len(depths))
     nowhere = jnp.zeros((batch,), jnp.int32)
     truth = path_to(context, next_id)
-    current = B.root(prompt, length)
-    levels, inputs = [current], [B.prompt_input(prompt)]
+    current = root_beams(prompt, length)
+    levels, inputs = [current], [prompt_input(prompt)]
     is_beam, is_next = [current.valid], [(next_id >= 0)[:, None]]
     for level in depths:
         nodes = beams[:, level - 1]
@@ -89,11 +91,11 @@ def teacher_tree(
         nodes = jnp.concatenate([nodes, extra], 1)
         current = _attach(context, current, nodes, level, layout)
         levels.append(current)
-        inputs.append(B.level_input(current, level, prompt, layout, nowhere))
+        inputs.append(level_input(current, level, prompt, layout, nowhere))
         is_beam.append(current.valid & (jnp.arange(nodes.shape[1]) < nodes.shape[1] - 1))
         is_next.append(current.valid & (nodes == true_node))
     tokens = jnp.stack([trie.token[level][jnp.maximum(truth[level], 0)] for level in range(length)], 1)
-    return TeacherTree(tuple(levels), B.join(*inputs), tuple(is_beam), tuple(is_next), tokens)
+    return TeacherTree(tuple(levels), concatenate_inputs(*inputs), tuple(is_beam), tuple(is_next), tokens)
 
 
 def path_to(context: TreeContext, ids: Int[Array, ...]) -> list[Int[Array, ...]]:
@@ -104,21 +106,21 @@ def path_to(context: TreeContext, ids: Int[Array, ...]) -> list[Int[Array, ...]]
     return path
 
 
-def _attach(context: TreeContext, parents: B.Beams, nodes: Int[Array, "B N"], level: int, layout: Layout) -> B.Beams:
+def _attach(context: TreeContext, parents: Beams, nodes: Int[Array, "B N"], level: int, layout: Layout) -> Beams:
     """Nodes of depth `level` hung below their parents among `parents`, placed; a node whose parent is absent is
     invalid."""
     valid, node = nodes >= 0, jnp.maximum(nodes, 0)
     hit = _is_parent(context, parents, node, level)
-    current = parents.take(hit.argmax(-1))
+    current = gather_nodes(parents, hit.argmax(-1))
     current = current.replace(
         tokens=current.tokens.at[..., level - 1].set(context.trie.token[level - 1][node]),
         node=node,
         valid=valid & hit.any(-1),
     )
-    return B.place(current, level, layout)
+    return assign_slots(current, level, layout)
 
 
-def _is_parent(context: TreeContext, parents: B.Beams, node, level: int) -> Bool[Array, "B N M"]:
+def _is_parent(context: TreeContext, parents: Beams, node, level: int) -> Bool[Array, "B N M"]:
     """Which of the beams `parents` [B, M] is the parent of each node [B, N] of depth `level`."""
     return (context.parent[level - 1][node][:, :, None] == parents.node[:, None]) & parents.valid[:, None]
 
@@ -134,7 +136,7 @@ def tree_logits(model: LlamaConfig, params, tree: TeacherTree, dropout_key: Arra
 
 
 def child_log_probs(
-    context: TreeContext, level: int, beams: B.Beams, logits: Logits, norm: ScoreNorm
+    context: TreeContext, level: int, beams: Beams, logits: Logits, norm: ScoreNorm
 ) -> tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]:
     """Next-code distributions under the serving constraint, and which entries exist: [B, N, R], under "vocab" norm [B,
     N, R + 1].
@@ -142,11 +144,11 @@ def child_log_probs(
     "trie" renormalises over the children. "vocab" keeps the children's log-softmax over the vocabulary and adds one
     bucket, last, for all other tokens: that mass moves beams against each other (ALGORITHM.md section 7).
     """
-    children = B.children_of(context.trie, level, beams, logits, "vocab")
+    children = score_children(context.trie, level, beams, logits, "vocab")
     return constrained(children.log_prob, children.exists, beams.valid, norm)
 
 
-def path_scores(context: TreeContext, levels: Sequence[B.Beams], log_probs: Sequence[Array]) -> list[ChildFloat]:
+def path_scores(context: TreeContext, levels: Sequence[Beams], log_probs: Sequence[Array]) -> list[ChildFloat]:
     """Cumulative log-probability of every child of every node [B, N, R], level by level, from `child_log_probs`.
 
     What does not exist has no meaning here.
@@ -169,7 +171,7 @@ def path_scores(context: TreeContext, levels: Sequence[B.Beams], log_probs: Sequ
 
 
 def listed_log_probs(
-    context: TreeContext, levels: Sequence[B.Beams], log_probs: Sequence[Array], ids: Int[Array, "B K"]
+    context: TreeContext, levels: Sequence[Beams], log_probs: Sequence[Array], ids: Int[Array, "B K"]
 ) -> list[Float[Array, "B K"]]:
     """Per level, log-probability of the code that each id [B, K] (rows of the sorted ids, -1: none) goes on with.
 
@@ -193,7 +195,7 @@ def constrained(
 ) -> tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]:
     """`child_log_probs` from the children's log-softmax over the vocabulary; valid [B, N] marks the nodes."""
     if norm == "trie":
-        return log_prob - jax.nn.logsumexp(jnp.where(exists, log_prob, B.LOWEST), -1, keepdims=True), exists
+        return log_prob - jax.nn.logsumexp(jnp.where(exists, log_prob, LOWEST), -1, keepdims=True), exists
     mass = jnp.where(exists, jnp.exp(log_prob), 0.0).sum(-1, keepdims=True)
     rest = jnp.log(jnp.clip(1.0 - mass, 1e-6, 1.0))  # clipped: rounding may leave less than nothing
     return jnp.concatenate([log_prob, rest], -1), jnp.concatenate([exists, valid[..., None]], -1)
@@ -205,7 +207,7 @@ def to_float16(log_probs: np.ndarray) -> np.ndarray:
 
 
 def stored_log_probs(
-    context: TreeContext, levels: Sequence[B.Beams], stored: Float[Array, "B M R"], norm: ScoreNorm
+    context: TreeContext, levels: Sequence[Beams], stored: Float[Array, "B M R"], norm: ScoreNorm
 ) -> list[tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]]:
     """`child_log_probs` of every level of a teacher tree from its stored log-softmax over the vocabulary.
 
@@ -219,6 +221,6 @@ def stored_log_probs(
         rows = stored[:, start : start + taught, : exists.shape[-1]].astype(jnp.float32)
         rows = jnp.pad(rows, ((0, 0), (0, beams.count - taught), (0, exists.shape[-1] - rows.shape[-1])))
         exists &= beams.valid[..., None] & (jnp.arange(beams.count) < taught)[:, None]
-        found.append(constrained(jnp.where(exists, rows, B.LOWEST), exists, beams.valid, norm))
+        found.append(constrained(jnp.where(exists, rows, LOWEST), exists, beams.valid, norm))
         start += taught
     return found

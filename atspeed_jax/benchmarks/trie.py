@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.decoding import beams as B
+from atspeed_jax.decoding.beams import Beams
+from atspeed_jax.decoding.children import Children, best_children, score_children
 from atspeed_jax.items.levels import LevelTrie
 from atspeed_jax.items.trie import Trie, TrieCapacity, build_trie, prefix_counts
 from atspeed_jax.items.trie_files import load_trie, save_trie
@@ -104,14 +105,14 @@ def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:
     nodes = [int(rows[-1]) for rows in trie.row_start]  # of depth 1..L
     none, valid = jnp.zeros((*shape, config.length), jnp.int32), jnp.ones(shape, bool)
     beams = [
-        B.Beams(none, none, jnp.zeros(shape), jnp.asarray(rng.integers(0, nodes[level - 1], shape), jnp.int32), valid)
+        Beams(none, none, jnp.zeros(shape), jnp.asarray(rng.integers(0, nodes[level - 1], shape), jnp.int32), valid)
         for level in levels
     ]
 
     @jax.jit
     def constrained(trie, beams, logits):
         return [
-            B.best(trie, level, parents, B.children_of(trie, level, parents, logits, "vocab"), config.beams)
+            best_children(trie, level, parents, score_children(trie, level, parents, logits, "vocab"), config.beams)
             for level, parents in zip(levels, beams, strict=True)
         ]
 
@@ -126,8 +127,8 @@ def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:
             start = FIRST_CODE + level * config.codes
             log_prob = jax.nn.log_softmax(logits, -1)[..., start : start + config.codes]
             code = jnp.broadcast_to(jnp.arange(config.codes), log_prob.shape)
-            children = B.Children(code, code + start, log_prob, jnp.ones(code.shape, bool))
-            found.append(B.best(free, level, parents, children, config.beams))
+            children = Children(code, code + start, log_prob, jnp.ones(code.shape, bool))
+            found.append(best_children(free, level, parents, children, config.beams))
         return found
 
     return {

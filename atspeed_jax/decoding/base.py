@@ -68,19 +68,19 @@ def check_keys(mode: Mode, prompt: Prompt) -> None:
 class Layout:
     """Which cache slots a level owns: node j of level l lives at offset[l] + j; the root is the last prompt slot.
 
-    room: nodes of level 0..L-1. The last level needs no slots.
+    capacity: nodes of level 0..L-1. The last level needs no slots.
     """
 
     prompt: int
-    room: tuple[int, ...]
+    capacity: tuple[int, ...]
 
     @property
     def offset(self) -> tuple[int, ...]:
-        return (self.prompt - 1, *(self.prompt + sum(self.room[1:level]) for level in range(1, len(self.room))))
+        return (self.prompt - 1, *(self.prompt + sum(self.capacity[1:level]) for level in range(1, len(self.capacity))))
 
     @property
     def slots(self) -> int:
-        return self.prompt + sum(self.room[1:])
+        return self.prompt + sum(self.capacity[1:])
 
 
 class RoundOne(struct.PyTreeNode):

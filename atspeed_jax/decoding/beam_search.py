@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, check_keys
+from atspeed_jax.decoding.beams import Beams, assign_slots, is_finished, root_beams, to_result
+from atspeed_jax.decoding.children import not_finite, score_children
 from atspeed_jax.decoding.config import check_mode
+from atspeed_jax.decoding.inputs import StepInput, level_input, prompt_input
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
 
@@ -45,7 +47,7 @@ def beam_search(
         model, params, trie, prompt, beams=beams, score_norm=score_norm, mode=mode, temperature=temperature
     )
     faulty = jnp.where(faults.any(0), 1 + faults.argmax(0), 0)
-    return B.finalise(levels[-1], calls, jnp.zeros(calls.shape), faulty, calls.max(), None)
+    return to_result(levels[-1], calls, jnp.zeros(calls.shape), faulty, calls.max(), None)
 
 
 def search_levels(
@@ -58,7 +60,7 @@ def search_levels(
     score_norm: ScoreNorm,
     mode: Mode = "strict",
     temperature: float = 1.0,
-) -> tuple[list[B.Beams], RowInt, Bool[Array, "L B"]]:
+) -> tuple[list[Beams], RowInt, Bool[Array, "L B"]]:
     """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`), the model calls of each
     user [B], and levels whose scores are not finite [L, B].
 
@@ -67,17 +69,17 @@ def search_levels(
     batch, width = prompt.tokens.shape
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
     cache = model.init_cache(batch, layout.slots)
-    settled = B.root(prompt, trie.length, mode)
+    settled = root_beams(prompt, trie.length, mode)
     calls, everyone = jnp.zeros((batch,), jnp.int32), jnp.ones((batch,), bool)
     levels, faults = [], []
     for level in range(trie.length):
         certain = level == 0 or score_norm == "vocab"  # every user needs this call, whatever was found
-        needs = everyone if certain else (settled.valid & ~B.finished(trie, level, settled, score_norm)).any(1)
+        needs = everyone if certain else (settled.valid & ~is_finished(trie, level, settled, score_norm)).any(1)
         if level == 0:
-            inputs = B.prompt_input(prompt)
+            inputs = prompt_input(prompt)
         else:
-            inputs = B.level_input(settled, level, prompt, layout, jnp.where(needs, level, trie.length))
-        call = functools.partial(_call, model, params, inputs, n_out=layout.room[level])
+            inputs = level_input(settled, level, prompt, layout, jnp.where(needs, level, trie.length))
+        call = functools.partial(_call, model, params, inputs, n_out=layout.capacity[level])
         if certain:
             logits, cache = call(cache)
         else:
@@ -86,14 +88,14 @@ def search_levels(
                 needs.any(), call, lambda cache, silent=silent: (jnp.zeros(silent.shape, silent.dtype), cache), cache
             )
         calls += needs
-        children = B.children_of(trie, level, settled, logits, score_norm, temperature)
+        children = score_children(trie, level, settled, logits, score_norm, temperature)
         settled = noise.settle(mode, prompt.keys, trie, level, settled, children, beams)
         if level + 1 < trie.length:
-            settled = B.place(settled, level + 1, layout)
+            settled = assign_slots(settled, level + 1, layout)
         levels.append(settled)
-        faults.append(B.not_finite(children))
+        faults.append(not_finite(children))
     return levels, calls, jnp.stack(faults)
 
 
-def _call(model: StepModel, params, inputs: B.StepInput, cache, *, n_out: int):
+def _call(model: StepModel, params, inputs: StepInput, cache, *, n_out: int):
     return model(params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=n_out)

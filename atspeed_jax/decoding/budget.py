@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Layout
+from atspeed_jax.decoding.beams import Beams, gather_nodes, largest
 from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.inputs import StepInput
 from atspeed_jax.shapes import NodeBool, NodeInt, RowInt
 
 
-def within_budget(nodes: dict[int, B.Beams], at: RowInt, layout: Layout, config: SearchConfig) -> dict[int, B.Beams]:
+def within_budget(nodes: dict[int, Beams], at: RowInt, layout: Layout, config: SearchConfig) -> dict[int, Beams]:
     """The nodes of a round, invalid where they are not among a row's best `config.budget` drafted ones.
 
     Best by the draft's cumulative (or perturbed) score, among equals the shallower, then the first in trie order. So a
@@ -27,7 +28,7 @@ def within_budget(nodes: dict[int, B.Beams], at: RowInt, layout: Layout, config:
     drafted = [beams.valid & (at < level)[:, None] for level, beams in nodes.items()]
     scores = [beams.score if beams.perturbed is None else beams.perturbed for beams in nodes.values()]
     scores, valid = (jnp.concatenate(part, 1) for part in (scores, drafted))
-    index, found = B.largest(scores, valid, config.budget)
+    index, found = largest(scores, valid, config.budget)
     rows = jnp.arange(valid.shape[0])[:, None]
     best = jnp.zeros(valid.shape, bool).at[rows, index].set(found)
     read = jnp.ones((valid.shape[0], layout.slots), bool)  # by slot; what earlier rounds read stays
@@ -43,16 +44,20 @@ def within_budget(nodes: dict[int, B.Beams], at: RowInt, layout: Layout, config:
     return kept
 
 
-def room_for(config: SearchConfig, levels: range) -> int | None:
-    """Nodes below the root that a target call of `levels` has room for: the budget, and in later rounds, whose first
-    level holds settled beams, these too. None: all."""
+def node_capacity(config: SearchConfig, levels: range) -> int | None:
+    """Returns the most nodes below the root that a target call of `levels` reads; None for all.
+
+    The budget, and in later rounds, whose first level holds settled beams, these too.
+    """
     if config.budget is None:
         return None
     return config.budget + (0 if 0 in levels else config.beams)
 
 
-def squeeze(read: B.StepInput, valid: NodeBool, room: int) -> tuple[B.StepInput, NodeInt]:
-    """The valid ones of N nodes, no more than `room` per row, as an input of `room` tokens; and where each node is now
-    [B, N] (anywhere, if it is not valid)."""
-    order = jnp.argsort(~valid, axis=1, stable=True)[:, :room]
-    return B.take_nodes(read, order), jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
+def compact(read: StepInput, valid: NodeBool, capacity: int) -> tuple[StepInput, NodeInt]:
+    """Returns the valid ones of N nodes, at most `capacity` per row, as an input of `capacity` tokens.
+
+    Second, the place of each node in that input [B, N]; any place if it is not valid.
+    """
+    order = jnp.argsort(~valid, axis=1, stable=True)[:, :capacity]
+    return gather_nodes(read, order), jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)

@@ -24,8 +24,8 @@ class SearchConfig:
     beams' probability that a level may give up to be accepted with some of them not drafted, as long as the list loses
     no place by that; 0 gives the list of plain beam search (ALGORITHM section 6). budget: M, drafted nodes that a
     target call reads, the best of all levels (`decoding.budget`); None for all that the widths allow. row_share: rounds
-    after the first read the unfinished rows alone, 1/row_share of the batch at a time (`decoding.unfinished`); 1 reads
-    the whole batch.
+    after the first read the unfinished rows alone, 1/row_share of the batch at a time (`decoding.row_compaction`); 1
+    reads the whole batch.
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 import jax.numpy as jnp
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import Layout, Prompt, StepModel, select_rows
+from atspeed_jax.decoding.beams import LOWEST, Beams, assign_slots, is_finished
+from atspeed_jax.decoding.children import Children, best_children, open_children, score_children
 from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.inputs import StepInput, level_input, prompt_input
 from atspeed_jax.decoding.noise import Purpose
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
@@ -34,11 +36,11 @@ class Drafter(Protocol):
         params: Any,
         trie: ItemTrie,
         level: int,
-        nodes: B.Beams,
-        inputs: B.StepInput,
+        nodes: Beams,
+        inputs: StepInput,
         cache: Any,
         config: SearchConfig,
-    ) -> tuple[B.Children, Any]:
+    ) -> tuple[Children, Any]:
         """Children of the nodes of `level`, which `inputs` feeds (the whole prompt at level 0)."""
         ...
 
@@ -56,7 +58,7 @@ class ModelDrafter:
         logits, cache = self.model(
             params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=nodes.count
         )
-        return B.children_of(trie, level, nodes, logits, config.score_norm, config.temperature), cache
+        return score_children(trie, level, nodes, logits, config.score_norm, config.temperature), cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +72,8 @@ class PopularityDrafter:
     def children(self, params, trie, level, nodes, inputs, cache, config):
         edge, exists = trie.edges(level, nodes.node)
         exists &= nodes.valid[..., None]
-        log_prob = jnp.where(exists, params[level][edge], B.LOWEST)
-        return B.Children(edge, jnp.where(exists, trie.child_token(level, edge), 0), log_prob, exists), cache
+        log_prob = jnp.where(exists, params[level][edge], LOWEST)
+        return Children(edge, jnp.where(exists, trie.child_token(level, edge), 0), log_prob, exists), cache
 
 
 def draft_tree(
@@ -81,11 +83,11 @@ def draft_tree(
     prompt: Prompt,
     layout: Layout,
     config: SearchConfig,
-    settled: B.Beams,
+    settled: Beams,
     at: RowInt,
     cache,
     levels: range,
-) -> tuple[dict[int, B.Beams], dict[int, B.Children], Any]:
+) -> tuple[dict[int, Beams], dict[int, Children], Any]:
     """Nodes of each level in `levels`, placed in their slots; the children that the drafter proposed for them; and the
     drafter's cache.
 
@@ -94,42 +96,42 @@ def draft_tree(
     below (idle). Finished prefixes (`beams.finished`) are never among them. Every level but the
     last is fed to the drafter once, even where it drafts no further: its cache stays complete.
     """
-    nodes: dict[int, B.Beams] = {}
-    proposed: dict[int, B.Children] = {}
+    nodes: dict[int, Beams] = {}
+    proposed: dict[int, Children] = {}
     drafted = None
     for level in levels:
         if level == 0:
             nodes[0] = settled
-            inputs = B.prompt_input(prompt)
+            inputs = prompt_input(prompt)
         else:
             nodes[level] = _level_nodes(trie, settled, drafted, level, layout, at, config)
-            inputs = B.level_input(nodes[level], level, prompt, layout, at)
+            inputs = level_input(nodes[level], level, prompt, layout, at)
         if level < trie.length - 1:
             children, cache = drafter.children(params, trie, level, nodes[level], inputs, cache, config)
             # Noise is conditioned on all siblings, as the target's is, those that need no drafting too.
             children = noise.perturb(config.mode, Purpose.DRAFT, prompt.keys, level, nodes[level], children)
-            children = B.open_children(trie, level, children, config.score_norm)
-            drafted = B.best(trie, level, nodes[level], children, config.widths[level])
+            children = open_children(trie, level, children, config.score_norm)
+            drafted = best_children(trie, level, nodes[level], children, config.widths[level])
             proposed[level] = children.replace(perturbed=None)
     return nodes, proposed, cache
 
 
 def _level_nodes(
     trie: ItemTrie,
-    settled: B.Beams,
-    drafted: B.Beams | None,
+    settled: Beams,
+    drafted: Beams | None,
     level: int,
     layout: Layout,
     at: RowInt,
     config: SearchConfig,
-) -> B.Beams:
+) -> Beams:
     """Nodes of one level: settled beams (but finished ones) in rows standing at it, drafted ones in rows that stand
     above and reach it, else invalid."""
-    settled = settled.replace(valid=settled.valid & ~B.finished(trie, level, settled, config.score_norm))
+    settled = settled.replace(valid=settled.valid & ~is_finished(trie, level, settled, config.score_norm))
     if drafted is None:  # the first level of a later round holds settled beams alone, so K places do
-        mine = B.place(settled, level, layout)
+        mine = assign_slots(settled, level, layout)
         return mine.replace(valid=mine.valid & (at == level)[:, None])
-    mine = B.place(settled.resize(layout.room[level]), level, layout)
-    others = B.place(drafted.resize(layout.room[level]), level, layout)
+    mine = assign_slots(settled.resize(layout.capacity[level]), level, layout)
+    others = assign_slots(drafted.resize(layout.capacity[level]), level, layout)
     in_reach = (at < level) & (level <= at + config.gamma)
     return select_rows(at == level, mine, others.replace(valid=others.valid & in_reach[:, None]))

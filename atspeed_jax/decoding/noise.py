@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int, Key
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Mode
+from atspeed_jax.decoding.beams import LOWEST, Beams
+from atspeed_jax.decoding.children import Children, best_children
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import ChildFloat, NodeFloat, NodeLevels
 
@@ -39,9 +40,7 @@ def of_nodes(keys: Key[Array, " B"], tokens: NodeLevels, depth: int, purpose: Pu
     return jnp.vectorize(jax.random.uniform)(_prefix_keys(keys, tokens, depth, purpose))
 
 
-def of_children(
-    keys: Key[Array, " B"], beams: B.Beams, children: B.Children, level: int, purpose: Purpose
-) -> ChildFloat:
+def of_children(keys: Key[Array, " B"], beams: Beams, children: Children, level: int, purpose: Purpose) -> ChildFloat:
     """Standard Gumbel noise of the children of nodes of `level`."""
     parents = _prefix_keys(keys, beams.tokens, level, purpose)
     return jnp.vectorize(jax.random.gumbel)(_fold_in(parents[..., None], children.token))
@@ -61,8 +60,8 @@ def _fold_in(keys, numbers):
 
 
 def perturb(
-    mode: Mode, purpose: Purpose, keys: Key[Array, " B"] | None, level: int, beams: B.Beams, children: B.Children
-) -> B.Children:
+    mode: Mode, purpose: Purpose, keys: Key[Array, " B"] | None, level: int, beams: Beams, children: Children
+) -> Children:
     """Children with `perturbed`, by which the mode chooses among them.
 
     strict: none, the score decides. stochastic: the noise of `BEAM`, conditioned on the parents. relaxed: score plus
@@ -76,7 +75,7 @@ def perturb(
     if mode == "coupled":
         purpose = Purpose.TARGET
     drawn = children.total(beams) + of_children(keys, beams, children, level, purpose)
-    return children.replace(perturbed=jnp.where(children.exists, drawn, B.LOWEST))
+    return children.replace(perturbed=jnp.where(children.exists, drawn, LOWEST))
 
 
 def settle(
@@ -84,31 +83,31 @@ def settle(
     keys: Key[Array, " B"] | None,
     trie: ItemTrie,
     level: int,
-    beams: B.Beams,
-    children: B.Children,
+    beams: Beams,
+    children: Children,
     count: int,
-) -> B.Beams:
+) -> Beams:
     """What the target alone keeps of the children of its beams: the best, or its own draw."""
-    found = B.best(trie, level, beams, perturb(mode, Purpose.TARGET, keys, level, beams, children), count)
+    found = best_children(trie, level, beams, perturb(mode, Purpose.TARGET, keys, level, beams, children), count)
     return found if mode in ("strict", "stochastic") else forget(found)
 
 
-def forget(beams: B.Beams) -> B.Beams:
+def forget(beams: Beams) -> Beams:
     """Beams whose draw is over: but in stochastic mode the next level starts from the score, and the list is sorted by
     it."""
     return beams.replace(perturbed=beams.score)
 
 
-def _conditional(beams: B.Beams, children: B.Children, noise: ChildFloat) -> B.Children:
+def _conditional(beams: Beams, children: Children, noise: ChildFloat) -> Children:
     """Gumbels of the children given that their maximum is the parent's own (Kool et al. 2019, section 4.1 and appendix
     B.3, whose two cases of a stable log are one `logaddexp` here)."""
-    free = jnp.where(children.exists, children.total(beams) + noise, B.LOWEST)
+    free = jnp.where(children.exists, children.total(beams) + noise, LOWEST)
     top = free.max(-1, keepdims=True)
     below = jnp.where(children.exists, jnp.minimum(free - top, 0.0), -1.0)  # 0 at the maximum, which takes `own`
     own = beams.perturbed[..., None]
     gap = own - free + jnp.where(below < 0, _log1mexp(below), -jnp.inf)
-    value = jnp.maximum(own - jnp.logaddexp(0.0, gap), B.LOWEST)
-    return children.replace(perturbed=jnp.where(children.exists, value, B.LOWEST))
+    value = jnp.maximum(own - jnp.logaddexp(0.0, gap), LOWEST)
+    return children.replace(perturbed=jnp.where(children.exists, value, LOWEST))
 
 
 def _log1mexp(x):

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.base import select_rows
+from atspeed_jax.decoding.beams import LOWEST, Beams, gather_nodes, largest
+from atspeed_jax.decoding.children import Children, select_children
 from atspeed_jax.decoding.noise import Purpose
 from atspeed_jax.items.trie import ItemTrie
 
@@ -39,15 +40,15 @@ def choose(
     keys: Key[Array, " B"],
     trie: ItemTrie,
     level: int,
-    survivors: B.Beams,
-    target: B.Children,
-    proposed_from: B.Beams,
-    proposed: B.Children,
-    drafted: B.Beams | None,
+    survivors: Beams,
+    target: Children,
+    proposed_from: Beams,
+    proposed: Children,
+    drafted: Beams | None,
     count: int,
     *,
     reference: bool,
-) -> B.Beams:
+) -> Beams:
     """K = `count` children of the survivors, in trie order: from the draft's draws as far as they are accepted, the
     rest from the target.
 
@@ -57,7 +58,7 @@ def choose(
     places empty.
     """
     rows = jnp.argsort(~survivors.valid, axis=1, stable=True)[:, :count]  # the nodes that count, in trie order
-    survivors, target, proposed_from, proposed = B.take_nodes((survivors, target, proposed_from, proposed), rows)
+    survivors, target, proposed_from, proposed = gather_nodes((survivors, target, proposed_from, proposed), rows)
     exists = target.exists & survivors.valid[..., None]
     batch = exists.shape[0]
     totals = target.total(survivors), proposed.total(proposed_from)
@@ -71,10 +72,10 @@ def choose(
     rule = _as_reference if reference else _exactly
     chosen = rule(p, q, exists, draws, noises, count)
     kept, index = jax.lax.top_k((chosen & exists).astype(jnp.int32), min(count, exists.shape[1]))
-    return noise.forget(B.take_children(trie, level, survivors, target, index, kept > 0).resize(count))
+    return noise.forget(select_children(trie, level, survivors, target, index, kept > 0).resize(count))
 
 
-def _draws(keys, level, drafted: B.Beams | None, edge, exists) -> Draws:
+def _draws(keys, level, drafted: Beams | None, edge, exists) -> Draws:
     """Draws that are children of survivors, first drawn first."""
     batch = edge.shape[0]
     if drafted is None:
@@ -114,7 +115,7 @@ def _exactly(p, q, exists, draws: Draws, noises, count: int) -> Bool[Array, "B M
 
 def _fill(p, exists, chosen, left, noises, count: int) -> Bool[Array, "B M"]:
     """Chosen, and what is missing: one draw from what the last rejection left, the others from p without the chosen."""
-    first, found = B.largest(_log(left) + noises[0], left > 0, 1)
+    first, found = largest(_log(left) + noises[0], left > 0, 1)
     wanted = found & (chosen.sum(1, keepdims=True) < count)
     chosen |= wanted & (first == jnp.arange(p.shape[1]))
     return _add(chosen, p + noises[1], exists & ~chosen, count)
@@ -138,7 +139,7 @@ def _as_reference(p, q, exists, draws: Draws, noises, count: int) -> Bool[Array,
 def _add(chosen, key, free, count: int):
     """Chosen and, of the free ones, those of the largest keys, until there are `count`."""
     missing = count - chosen.sum(1, keepdims=True)
-    index, found = B.largest(key, free, count)
+    index, found = largest(key, free, count)
     wanted = (jnp.arange(index.shape[1]) < missing) & found
     rows = jnp.arange(chosen.shape[0])[:, None]
     return chosen.at[rows, jnp.where(wanted, index, chosen.shape[1])].set(True, mode="drop")
@@ -150,7 +151,7 @@ def _log(weight):
 
 def _softmax(score, among):
     """Over those `among` which the choice is; 0 for the others, whatever their score."""
-    top = jnp.where(among, score, B.LOWEST).max(-1, keepdims=True)
+    top = jnp.where(among, score, LOWEST).max(-1, keepdims=True)
     weight = jnp.where(among, jnp.exp(score - top), 0.0)
     return weight / jnp.maximum(weight.sum(-1, keepdims=True), 1.0)  # the largest has weight 1
 

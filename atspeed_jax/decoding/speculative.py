@@ -18,12 +18,12 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import DecodeError, Layout, Mode, Prompt, Result, RoundOne, StepModel, check_keys
-from atspeed_jax.decoding.budget import room_for, within_budget
+from atspeed_jax.decoding.beams import Beams, root_beams, to_result
+from atspeed_jax.decoding.budget import node_capacity, within_budget
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import Drafter, draft_tree
-from atspeed_jax.decoding.unfinished import batch_axes, most_passes, on_unfinished, rows_at_a_time
+from atspeed_jax.decoding.row_compaction import batch_axes, most_passes, rows_at_a_time, run_on_unfinished
 from atspeed_jax.decoding.verify import accept, also_given_up, verify_tree
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
@@ -34,7 +34,7 @@ class State(struct.PyTreeNode):
     probability given up so far [B] (0 without `tolerance`), the first level with faulty scores [B] (0: none), and both
     caches."""
 
-    settled: B.Beams
+    settled: Beams
     level: RowInt
     calls: RowInt
     lost: Float[Array, " B"]
@@ -79,7 +79,7 @@ def speculative_beam_search(
         )
         nodes = within_budget(nodes, state.level, layout, config)
         logits, target_cache = verify_tree(
-            target, target_params, prompt, layout, nodes, state.level, state.target_cache, room_for(config, levels)
+            target, target_params, prompt, layout, nodes, state.level, state.target_cache, node_capacity(config, levels)
         )
         settled, level, lost, faulty, record = accept(
             trie, nodes, proposed, logits, prompt.keys, state.settled, state.level, config
@@ -93,7 +93,7 @@ def speculative_beam_search(
 
     def next_round(state: State, _):
         unfinished = state.level < length
-        return on_unfinished(later_round, unfinished, state, axes, trie, prompt, size), unfinished.any()
+        return run_on_unfinished(later_round, unfinished, state, axes, trie, prompt, size), unfinished.any()
 
     batch = prompt.tokens.shape[0]
     size = rows_at_a_time(batch, config.row_share)
@@ -103,7 +103,7 @@ def speculative_beam_search(
     if length > 1:  # ids of one code are settled by round 1, and a later round would have no level to read
         state, ran = jax.lax.scan(next_round, state, None, length=most_passes(batch, size, length - 1))
         rounds += ran.sum(dtype=jnp.int32)
-    return B.finalise(state.settled, state.calls, state.lost, state.faulty, rounds, round_one)
+    return to_result(state.settled, state.calls, state.lost, state.faulty, rounds, round_one)
 
 
 def _begin(target: StepModel, drafter: Drafter, prompt: Prompt, layout: Layout, length: int, mode: Mode):
@@ -111,7 +111,7 @@ def _begin(target: StepModel, drafter: Drafter, prompt: Prompt, layout: Layout, 
     batch = prompt.tokens.shape[0]
     zeros = jnp.zeros((batch,), jnp.int32)
     caches = target.init_cache(batch, layout.slots), drafter.init_cache(batch, layout.slots)
-    state = State(B.root(prompt, length, mode), zeros, zeros, jnp.zeros((batch,)), zeros, *caches)
+    state = State(root_beams(prompt, length, mode), zeros, zeros, jnp.zeros((batch,)), zeros, *caches)
     axes = jax.tree.map(lambda _: 0, state).replace(
         target_cache=batch_axes(target.init_cache, layout.slots),
         draft_cache=batch_axes(drafter.init_cache, layout.slots),

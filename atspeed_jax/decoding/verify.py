@@ -12,15 +12,17 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise, relaxed
 from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, StepModel, select_rows
-from atspeed_jax.decoding.budget import squeeze
+from atspeed_jax.decoding.beams import LOWEST, Beams, is_finished, merge_nodes, trie_order
+from atspeed_jax.decoding.budget import compact
+from atspeed_jax.decoding.children import Children, best_children, not_finite, only_children, score_children
 from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.inputs import concatenate_inputs, level_input, prompt_input
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import Logits, NodeBool, RowBool, RowInt
 
-Family = tuple[B.Beams, B.Children]  # nodes of a level and their children
+Family = tuple[Beams, Children]  # nodes of a level and their children
 
 
 def verify_tree(
@@ -28,26 +30,26 @@ def verify_tree(
     params,
     prompt: Prompt,
     layout: Layout,
-    nodes: dict[int, B.Beams],
+    nodes: dict[int, Beams],
     at: RowInt,
     cache,
-    room: int | None = None,
+    capacity: int | None = None,
 ) -> tuple[dict[int, Logits], Any]:
     """Target logits [B, N_l, V] of every level in `nodes` by ONE call; with level 0 among them the same call reads the
     prompt.
 
-    room: no row has more valid nodes below the root, and the call reads no more tokens than that (`budget`); logits of
-    invalid nodes mean nothing.
+    capacity: no row has more valid nodes below the root, and the call reads no more tokens than that (`budget`); logits
+    of invalid nodes mean nothing.
     """
-    head = [B.prompt_input(prompt)] if 0 in nodes else []
+    head = [prompt_input(prompt)] if 0 in nodes else []
     below = {level: beams for level, beams in nodes.items() if level}
-    tail = [B.level_input(beams, level, prompt, layout, at) for level, beams in below.items()]
+    tail = [level_input(beams, level, prompt, layout, at) for level, beams in below.items()]
     n_out = count = sum(beams.count for beams in nodes.values())
-    if room is not None and room < count - len(head):
+    if capacity is not None and capacity < count - len(head):
         valid = jnp.concatenate([beams.valid for beams in below.values()], 1)
-        squeezed, place = squeeze(B.join(*tail), valid, room)
-        tail, n_out = [squeezed], len(head) + room
-    call = B.join(*head, *tail)
+        compacted, place = compact(concatenate_inputs(*tail), valid, capacity)
+        tail, n_out = [compacted], len(head) + capacity
+    call = concatenate_inputs(*head, *tail)
     logits, cache = target(params, call.tokens, call.positions, call.slots, call.mask, cache, n_out=n_out)
     if n_out < count:
         root = logits[:, : len(head)]
@@ -61,14 +63,14 @@ def verify_tree(
 
 def accept(
     trie: ItemTrie,
-    nodes: dict[int, B.Beams],
-    proposed: dict[int, B.Children],
+    nodes: dict[int, Beams],
+    proposed: dict[int, Children],
     logits: dict[int, Logits],
     keys: Key[Array, " B"] | None,
-    settled: B.Beams,
+    settled: Beams,
     at: RowInt,
     config: SearchConfig,
-) -> tuple[B.Beams, RowInt, Float[Array, " B"], RowInt, RoundOne]:
+) -> tuple[Beams, RowInt, Float[Array, " B"], RowInt, RoundOne]:
     """The walk (lossless but in the relaxed modes): settles levels while all K target beams of a level are among its
     drafted nodes, or finished (`beams.finished`).
 
@@ -89,18 +91,18 @@ def accept(
     for level, drafted in nodes.items():
         starts = begun == level
         current = drafted if verified is None else select_rows(starts, drafted, verified)
-        children = B.children_of(trie, level, current, logits[level], config.score_norm, config.temperature)
+        children = score_children(trie, level, current, logits[level], config.score_norm, config.temperature)
         proposal = drafted, proposed.get(level, children)
         if config.score_norm == "trie" and level:
-            carried = settled.replace(valid=B.finished(trie, level, settled, config.score_norm))
+            carried = settled.replace(valid=is_finished(trie, level, settled, config.score_norm))
             (current, children), proposal = with_finished(trie, level, carried, (current, children), proposal)
         found = choose(keys, trie, level, current, children, proposal, nodes.get(level + 1), config)
         alive = alive | starts
         settled = select_rows(alive, found, settled)
-        faulty = jnp.where(alive & (faulty == 0) & B.not_finite(children), level + 1, faulty)
+        faulty = jnp.where(alive & (faulty == 0) & not_finite(children), level + 1, faulty)
         at = jnp.where(alive, level + 1, at)
         if level + 1 < trie.length:
-            covered = ~found.valid | B.finished(trie, level + 1, found, config.score_norm)
+            covered = ~found.valid | is_finished(trie, level + 1, found, config.score_norm)
             if level + 1 in nodes:
                 verified, present = match(found, nodes[level + 1])
                 covered |= present
@@ -120,23 +122,23 @@ def accept(
 
 
 def with_finished(
-    trie: ItemTrie, level: int, carried: B.Beams, target: Family, proposal: Family
+    trie: ItemTrie, level: int, carried: Beams, target: Family, proposal: Family
 ) -> tuple[Family, Family]:
     """Nodes of `level` and their children, as target and draft score them, with the settled beams that are finished put
     among them in trie order; the draft proposes nothing below these."""
-    only = B.only_children(trie, level, carried)
+    only = only_children(trie, level, carried)
     none = only.replace(exists=jnp.zeros_like(only.exists))
-    order = B.trie_order(target[0], carried)
-    return B.merge(order, target, (carried, only)), B.merge(order, proposal, (carried, none))
+    order = trie_order(target[0], carried)
+    return merge_nodes(order, target, (carried, only)), merge_nodes(order, proposal, (carried, none))
 
 
-def finish(trie: ItemTrie, settled: B.Beams, at: RowInt, config: SearchConfig) -> tuple[B.Beams, RowInt]:
+def finish(trie: ItemTrie, settled: Beams, at: RowInt, config: SearchConfig) -> tuple[Beams, RowInt]:
     """Rows whose beams are all finished go to the last level: their items are certain."""
     if config.score_norm == "vocab":
         return settled, at
     for level in range(1, trie.length):
-        done = (at == level) & (B.finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)
-        items = B.best(trie, level, settled, B.only_children(trie, level, settled), config.beams)
+        done = (at == level) & (is_finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)
+        items = best_children(trie, level, settled, only_children(trie, level, settled), config.beams)
         settled = select_rows(done, items.replace(perturbed=settled.perturbed), settled)
         at = jnp.where(done, level + 1, at)
     return settled, at
@@ -146,12 +148,12 @@ def choose(
     keys: Key[Array, " B"] | None,
     trie: ItemTrie,
     level: int,
-    current: B.Beams,
-    children: B.Children,
+    current: Beams,
+    children: Children,
     proposal: Family,
-    drafted: B.Beams | None,
+    drafted: Beams | None,
     config: SearchConfig,
-) -> B.Beams:
+) -> Beams:
     """The K children that are the target's beams of the next level, under `config.mode`.
 
     proposal: the same nodes and children as the draft scores them; drafted: what it made of them at level + 1. Relaxed
@@ -172,7 +174,7 @@ def choose(
     )
 
 
-def still_fill(trie: ItemTrie, level: int, found: B.Beams, covered: NodeBool, beams: int) -> RowBool:
+def still_fill(trie: ItemTrie, level: int, found: Beams, covered: NodeBool, beams: int) -> RowBool:
     """Rows whose covered beams of `level` alone lead to as many items as all of them, at most K = `beams`.
 
     Beam search fills as many places as there are ids below its beams. A level of which no node was drafted in this
@@ -191,7 +193,7 @@ def also_given_up(lost: Float[Array, " B"], share: Float[Array, " B"]) -> Float[
     return lost + share - lost * share
 
 
-def given_up(found: B.Beams, covered: NodeBool) -> Float[Array, " B"]:
+def given_up(found: Beams, covered: NodeBool) -> Float[Array, " B"]:
     """Share of the K beams' probability, by their cumulative scores, that is in beams not covered; above 0 if one
     is not."""
     weight = jnp.maximum(jnp.exp(found.score - found.score.max(1, keepdims=True)), 1e-30)  # above 0, however small
@@ -199,7 +201,7 @@ def given_up(found: B.Beams, covered: NodeBool) -> Float[Array, " B"]:
     return jnp.where(covered, 0.0, mass).sum(1) / jnp.maximum(mass.sum(1), 1.0)  # the best beam alone has mass 1
 
 
-def match(found: B.Beams, drafted: B.Beams):
+def match(found: Beams, drafted: Beams):
     """Drafted nodes of a level that are among the target's beams, with the target's score; and which beams were
     drafted.
 
@@ -207,8 +209,8 @@ def match(found: B.Beams, drafted: B.Beams):
     scatter: a beam that was not drafted has no place to scatter to.
     """
     hit = (found.node[:, :, None] == drafted.node[:, None]) & found.valid[:, :, None] & drafted.valid[:, None]
-    score = jnp.where(hit, found.score[:, :, None], B.LOWEST).max(1)
+    score = jnp.where(hit, found.score[:, :, None], LOWEST).max(1)
     perturbed = None
     if found.perturbed is not None:
-        perturbed = jnp.where(hit, found.perturbed[:, :, None], B.LOWEST).max(1)
+        perturbed = jnp.where(hit, found.perturbed[:, :, None], LOWEST).max(1)
     return drafted.replace(score=score, valid=hit.any(1), perturbed=perturbed), hit.any(2)

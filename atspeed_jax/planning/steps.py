@@ -20,8 +20,8 @@ from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Layout, Prompt
 from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.row_compaction import most_passes, rows_at_a_time
 from atspeed_jax.decoding.sharded import lower_on_mesh
-from atspeed_jax.decoding.unfinished import most_passes, rows_at_a_time
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -161,11 +161,11 @@ class Steps:
 
     def _calls(self, setting, layout: Layout, own: int) -> tuple[Pass, ...]:
         """Every model call of a slice of `own` users if none finishes early."""
-        length, room, width = self.catalog.length, layout.room, layout.prompt
+        length, capacity, width = self.catalog.length, layout.capacity, layout.prompt
         target, draft = self.models["target"].config, self.models["draft"].config
-        budget = setting.budget or sum(room)
-        first = min(budget, sum(room[1 : setting.gamma + 1]))
-        later = min(budget + setting.beams, setting.beams + sum(room[2:]))
+        budget = setting.budget or sum(capacity)
+        first = min(budget, sum(capacity[1 : setting.gamma + 1]))
+        later = min(budget + setting.beams, setting.beams + sum(capacity[2:]))
         size = rows_at_a_time(own, setting.row_share)
         passes = most_passes(own, size, length - 1) if length > 1 else 0
 
@@ -173,10 +173,12 @@ class Steps:
             return Pass(model, rows, tokens, width, n_out, "nothing", False, times)
 
         calls = [call(target, own, width + first, 1 + first), call(draft, own, width, 1)]
-        calls += [call(draft, own, count, count) for count in room[1:-1]]
+        calls += [call(draft, own, count, count) for count in capacity[1:-1]]
         if passes:
             calls.append(call(target, size, later, later, passes))
-            calls += [call(draft, size, count, count, passes) for count in (setting.beams, *room[2:-1])[: length - 2]]
+            calls += [
+                call(draft, size, count, count, passes) for count in (setting.beams, *capacity[2:-1])[: length - 2]
+            ]
         return tuple(calls)
 
     def _fit(self, name: str, train: TrainConfig, loss, init_params, frozen, batch) -> Step:

@@ -6,7 +6,7 @@ from atspeed_jax.decoding.base import Layout, Prompt, select_rows
 
 def test_levels_own_disjoint_slots_after_the_prompt():
     layout = Layout(5, (1, 4, 6, 2))
-    owned = [set(range(o, o + r)) for o, r in zip(layout.offset, layout.room, strict=True)]
+    owned = [set(range(o, o + r)) for o, r in zip(layout.offset, layout.capacity, strict=True)]
     assert owned[0] == {4}  # the root is the last prompt token
     assert sorted(set().union(*owned[1:])) == list(range(5, 17))
     assert sum(map(len, owned[1:])) == 12

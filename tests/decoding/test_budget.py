@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import DecodeError, Layout
-from atspeed_jax.decoding.budget import squeeze, within_budget
+from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, assign_slots
+from atspeed_jax.decoding.budget import compact, within_budget
 from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.inputs import StepInput
 from atspeed_jax.shapes import SlotMask
 from cases import SHAPES, make_batch
 from properties import check_user
@@ -37,11 +38,11 @@ class MeasuredStep(TableStep):
 def level(number, scores, parents, valid=(True, True, True)):
     """Three placed nodes of a level; parents: places at the level above."""
     above = jnp.asarray(parents) + LAYOUT.offset[number - 1]
-    path = jnp.full((1, 3, 3), B.UNPLACED).at[0, :, number - 1].set(above)
-    nodes = B.Beams(
+    path = jnp.full((1, 3, 3), UNPLACED).at[0, :, number - 1].set(above)
+    nodes = Beams(
         jnp.zeros((1, 3, 3), jnp.int32), path, jnp.array([scores], jnp.float32), jnp.arange(3)[None], jnp.array([valid])
     )
-    return B.place(nodes, number, LAYOUT)
+    return assign_slots(nodes, number, LAYOUT)
 
 
 def kept(nodes, budget, at=0):
@@ -78,24 +79,24 @@ def test_a_node_whose_parent_is_not_read_is_not_read():
 
 
 def test_invalid_nodes_are_not_made_valid():
-    nodes = {1: level(1, [-1.0, B.LOWEST, B.LOWEST], [0, 0, 0], [True, False, False])}
+    nodes = {1: level(1, [-1.0, LOWEST, LOWEST], [0, 0, 0], [True, False, False])}
     assert kept(nodes, 2) == {1: [True, False, False]}
 
 
 def test_invalid_nodes_take_no_place_of_valid_ones_whatever_their_score():
-    nodes = {1: level(1, [9.0, B.LOWEST, B.LOWEST], [0, 0, 0], [False, False, True])}
+    nodes = {1: level(1, [9.0, LOWEST, LOWEST], [0, 0, 0], [False, False, True])}
     assert kept(nodes, 2) == {1: [False, False, True]}
 
 
-def test_squeezed_nodes_are_found_again():
+def test_compacted_nodes_are_found_again():
     valid = jnp.array([[False, True, False, True, True], [True, False, False, False, False]])
     numbers = jnp.arange(10).reshape(2, 5)
     mask = SlotMask(jnp.broadcast_to(numbers[..., None], (2, 5, 4)) > 0, numbers[..., None])
-    read = B.StepInput(numbers, numbers, numbers, mask)
-    squeezed, place = squeeze(read, valid, 3)
-    assert squeezed.tokens.shape == (2, 3)
-    assert squeezed.mask.prompt.shape == (2, 3, 4)
-    for part in (squeezed.tokens, squeezed.mask.path[..., 0]):
+    read = StepInput(numbers, numbers, numbers, mask)
+    compacted, place = compact(read, valid, 3)
+    assert compacted.tokens.shape == (2, 3)
+    assert compacted.mask.prompt.shape == (2, 3, 4)
+    for part in (compacted.tokens, compacted.mask.path[..., 0]):
         again = np.take_along_axis(part, np.asarray(place), 1)
         np.testing.assert_array_equal(again[valid], numbers[valid])
 

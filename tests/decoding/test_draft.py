@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Layout
+from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, root_beams
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter, draft_tree
 from atspeed_jax.items.trie import build_trie, popularity_prior
@@ -24,7 +24,7 @@ def first_tree(drafter, params, trie, prompt, gamma):
     at = jnp.zeros((SHAPE.batch,), jnp.int32)
     cache = drafter.init_cache(SHAPE.batch, LAYOUT.slots)
     levels = range(min(gamma + 1, 3))
-    return draft_tree(drafter, params, trie, prompt, LAYOUT, config, B.root(prompt, 3), at, cache, levels)[0]
+    return draft_tree(drafter, params, trie, prompt, LAYOUT, config, root_beams(prompt, 3), at, cache, levels)[0]
 
 
 def expected_tree(batch, prompt, gamma):
@@ -48,12 +48,12 @@ def test_first_tree_holds_the_best_prefixes_by_draft_score(gamma):
         for row, prompt in enumerate(batch.sequences()):
             for level, want in expected_tree(batch, prompt, gamma).items():
                 beams = jax.tree.map(lambda x, row=row: np.asarray(x[row]), nodes[level])
-                assert len(beams.valid) == LAYOUT.room[level]
+                assert len(beams.valid) == LAYOUT.capacity[level]
                 assert beams.valid.sum() == len(want)
                 assert [tuple(t[:level].tolist()) for t in beams.tokens[beams.valid]] == [prefix for prefix, _ in want]
                 assert beams.score[beams.valid].tolist() == [score for _, score in want]
                 assert beams.path[:, level].tolist() == list(
-                    range(LAYOUT.offset[level], LAYOUT.offset[level] + LAYOUT.room[level])
+                    range(LAYOUT.offset[level], LAYOUT.offset[level] + LAYOUT.capacity[level])
                 )
         last = jax.tree.map(np.asarray, nodes[gamma])
         if gamma == 2:  # a node's path leads through its parent's slot
@@ -78,9 +78,9 @@ def test_rows_put_settled_beams_at_their_level_and_nothing_below():
     tokens = (
         jnp.zeros((batch_size, beams, 3), jnp.int32).at[..., 0].set(2 + jnp.where(at == 1, jnp.arange(3)[:, None], 1).T)
     )
-    settled = B.Beams(
+    settled = Beams(
         tokens,
-        jnp.full_like(tokens, B.UNPLACED),
+        jnp.full_like(tokens, UNPLACED),
         jnp.zeros((batch_size, beams)) - jnp.arange(3),
         node,
         jnp.ones((batch_size, beams), bool),
@@ -89,7 +89,7 @@ def test_rows_put_settled_beams_at_their_level_and_nothing_below():
     untouched = STEP.init_cache(batch_size, LAYOUT.slots)
     first, second = nodes[1], nodes[2]
     assert first.count == beams
-    assert second.count == LAYOUT.room[2]
+    assert second.count == LAYOUT.capacity[2]
     for row, level in enumerate(at.tolist()):
         assert first.valid[row].all() if level == 1 else not first.valid[row].any()
         written = np.flatnonzero(cache[row] != untouched[row]).tolist()
@@ -112,7 +112,7 @@ def test_popularity_drafter_reads_the_prior_of_each_edge():
     trie = build_trie(ids)
     prior = popularity_prior(trie, ids, np.array([2, 0, 5]))
     drafter = PopularityDrafter()
-    nodes = B.Beams(
+    nodes = Beams(
         jnp.zeros((1, 3, 2), jnp.int32),
         jnp.zeros((1, 3, 2), jnp.int32),
         jnp.zeros((1, 3)),
@@ -124,7 +124,7 @@ def test_popularity_drafter_reads_the_prior_of_each_edge():
     assert hash(drafter) == hash(PopularityDrafter())
     assert children.exists.tolist() == [[[True, True], [True, False], [False, False]]]
     np.testing.assert_allclose(np.exp(children.log_prob[0, 0]), [3 / 4, 1 / 4], rtol=1e-6)
-    np.testing.assert_allclose(children.log_prob[0, 1], [0, B.LOWEST])
+    np.testing.assert_allclose(children.log_prob[0, 1], [0, LOWEST])
     assert children.token[0].tolist() == [[5, 6], [5, 0], [0, 0]]
 
 

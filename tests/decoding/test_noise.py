@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import noise
+from atspeed_jax.decoding.beams import LOWEST, Beams
+from atspeed_jax.decoding.children import Children
 from atspeed_jax.decoding.noise import Purpose
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -16,13 +17,13 @@ def beams_of(tokens, perturbed=None):
     """Beams [B, N] of depth 2 with the given tokens [B, N, 3]."""
     tokens = jnp.asarray(tokens, jnp.int32)
     shape = tokens.shape[:2]
-    return B.Beams(tokens, tokens, jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), perturbed)
+    return Beams(tokens, tokens, jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), perturbed)
 
 
 def children_of(token, log_prob=None, exists=None):
     token = jnp.asarray(token, jnp.int32)
     log_prob = jnp.zeros(token.shape) if log_prob is None else jnp.asarray(log_prob, jnp.float32)
-    return B.Children(token, token, log_prob, jnp.ones(token.shape, bool) if exists is None else jnp.asarray(exists))
+    return Children(token, token, log_prob, jnp.ones(token.shape, bool) if exists is None else jnp.asarray(exists))
 
 
 TOKENS = np.random.default_rng(0).integers(2, 9, (4, 5, 3))
@@ -85,7 +86,7 @@ def test_children_of_the_largest_noise_are_their_parent():
     expected = -np.log(np.exp(-own) - np.exp(-top) + np.exp(-free))
     np.testing.assert_allclose(np.asarray(found)[exists], expected[exists], atol=1e-4)
     np.testing.assert_allclose(found.max(-1), perturbed, atol=1e-6)
-    assert (np.asarray(found)[~exists] == B.LOWEST).all()
+    assert (np.asarray(found)[~exists] == LOWEST).all()
 
 
 def test_far_children_stay_finite_and_in_order():

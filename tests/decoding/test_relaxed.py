@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding import relaxed
 from atspeed_jax.decoding.base import DecodeError
+from atspeed_jax.decoding.beams import Beams
+from atspeed_jax.decoding.children import Children, best_children
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.items.trie import build_trie
@@ -107,19 +108,19 @@ def one_level(p, q, width, count, *, reference=False):
     """`count` of the root's children, drawn for 40,000 users from p with `width` draws of q: nodes [users, count]."""
     users = 40_000
     tokens = jnp.zeros((users, 1, 1), jnp.int32)
-    root = B.Beams(
+    root = Beams(
         tokens, tokens, jnp.zeros((users, 1)), tokens[..., 0], jnp.ones((users, 1), bool), jnp.zeros((users, 1))
     )
     trie = build_trie(np.arange(len(p))[:, None])
     edge = jnp.broadcast_to(jnp.arange(len(p)), (users, 1, len(p)))
     target, draft = (
-        B.Children(edge, edge, jnp.broadcast_to(jnp.log(x), edge.shape), jnp.ones(edge.shape, bool)) for x in (p, q)
+        Children(edge, edge, jnp.broadcast_to(jnp.log(x), edge.shape), jnp.ones(edge.shape, bool)) for x in (p, q)
     )
 
     @jax.jit
     def run(keys):
         gumbel = jax.random.gumbel(jax.random.key(9), edge.shape)
-        drafted = B.best(trie, 0, root, draft.replace(perturbed=draft.log_prob + gumbel), width)
+        drafted = best_children(trie, 0, root, draft.replace(perturbed=draft.log_prob + gumbel), width)
         return relaxed.choose(keys, trie, 0, root, target, root, draft, drafted, count, reference=reference).node
 
     return np.asarray(run(user_keys(5, np.arange(users))))

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
+from atspeed_jax.decoding.beams import root_beams
+from atspeed_jax.decoding.children import not_finite, score_children
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.noise import user_keys
@@ -132,27 +133,27 @@ def test_no_draw_takes_a_masked_item_while_others_are_left(mode):
 def test_children_that_are_masked_alike_share_the_probability(norm):
     """Whatever their logits are, and whatever the temperature; only -inf, NaN and infinity are no numbers."""
     trie = build_trie(np.array([(0,), (1,), (2,), (3,)]))
-    root = B.root(Prompt(jnp.zeros((3, 1), jnp.int32), jnp.ones((3, 1), bool)), 1)
+    root = root_beams(Prompt(jnp.zeros((3, 1), jnp.int32), jnp.ones((3, 1), bool)), 1)
     largest = np.finfo(np.float32).max
     rows = [[LEAST] * 4, [largest] * 4, [LEAST, LEAST, largest, largest]]
     for temperature in (0.1, 1.0, 7.0):
-        children = B.children_of(trie, 0, root, jnp.array(rows, jnp.float32)[:, None], norm, temperature)
-        assert not B.not_finite(children).any()
+        children = score_children(trie, 0, root, jnp.array(rows, jnp.float32)[:, None], norm, temperature)
+        assert not not_finite(children).any()
         np.testing.assert_allclose(children.log_prob[:2, 0], np.log(0.25), rtol=1e-6)
         np.testing.assert_allclose(children.log_prob[2, 0, 2:], np.log(0.5), rtol=1e-6)
         assert (children.log_prob[2, 0, :2] <= LEAST / 10).all()
     for value in (-np.inf, np.inf, np.nan):
         rows = jnp.array([[value, 0, 0, 0], [0, 0, 0, value], [0, 0, 0, 0]], jnp.float32)[:, None]
-        assert B.not_finite(B.children_of(trie, 0, root, rows, norm)).tolist() == [True, True, False]
+        assert not_finite(score_children(trie, 0, root, rows, norm)).tolist() == [True, True, False]
 
 
 def test_half_precision_logits_are_scored_in_single_precision():
     trie = build_trie(np.array([(0,), (1,)]))
-    root = B.root(Prompt(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)), 1)
+    root = root_beams(Prompt(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)), 1)
     for dtype in (jnp.bfloat16, jnp.float16):
         logits = jnp.array([[[float(jnp.finfo(dtype).min), 0.0]]], dtype)
-        children = B.children_of(trie, 0, root, logits, "vocab")
+        children = score_children(trie, 0, root, logits, "vocab")
         assert children.log_prob.dtype == jnp.float32
-        assert not B.not_finite(children).any()
+        assert not not_finite(children).any()
         assert children.log_prob[0, 0, 1] == 0
         assert children.log_prob[0, 0, 0] == jnp.finfo(dtype).min

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.decoding import beams as B
 from atspeed_jax.decoding.base import Layout, Prompt
+from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, root_beams
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, draft_tree
 from atspeed_jax.decoding.verify import accept, match, verify_tree
@@ -22,7 +22,7 @@ def drafted_and_verified(table, draft, trie, prompt):
     at = jnp.zeros((SHAPE.batch,), jnp.int32)
     cache = STEP.init_cache(SHAPE.batch, LAYOUT.slots)
     nodes, _, _ = draft_tree(
-        ModelDrafter(STEP), draft, trie, prompt, LAYOUT, config, B.root(prompt, 3), at, cache, range(3)
+        ModelDrafter(STEP), draft, trie, prompt, LAYOUT, config, root_beams(prompt, 3), at, cache, range(3)
     )
     return nodes, verify_tree(STEP, table, prompt, LAYOUT, nodes, at, cache)[0]
 
@@ -46,13 +46,13 @@ def test_one_call_gives_every_node_the_logits_of_its_sequence():
 def beams_of(nodes, scores, valid):
     shape = (1, len(nodes), 2)
     path = jnp.arange(20, 20 + 2 * len(nodes)).reshape(shape)
-    return B.Beams(
+    return Beams(
         jnp.zeros(shape, jnp.int32), path, jnp.array([scores], jnp.float32), jnp.array([nodes]), jnp.array([valid])
     )
 
 
 def test_match_takes_the_targets_score_and_forgets_what_is_no_beam():
-    found = beams_of([7, 4, 9, 0], [-1.0, -2.0, -3.0, B.LOWEST], [True, True, True, False])
+    found = beams_of([7, 4, 9, 0], [-1.0, -2.0, -3.0, LOWEST], [True, True, True, False])
     drafted = beams_of([4, 5, 7, 9, 0], [-9.0] * 5, [True, True, True, False, True])
     verified, present = match(found, drafted)
     assert present.tolist() == [[True, True, False, False]]  # node 9 was drafted in an invalid place only
@@ -63,7 +63,7 @@ def test_match_takes_the_targets_score_and_forgets_what_is_no_beam():
 
 def test_match_of_a_missing_place_leaves_the_first_node_alone():
     """A scatter by argmax would write the score of a beam that is not there, or was not drafted, to node 0."""
-    found = beams_of([4, 0, 0], [-2.0, B.LOWEST, B.LOWEST], [True, False, False])
+    found = beams_of([4, 0, 0], [-2.0, LOWEST, LOWEST], [True, False, False])
     verified, present = match(found, beams_of([4, 5], [-9.0, -9.0], [True, True]))
     assert verified.score[0, 0] == -2.0
     assert verified.valid.tolist() == [[True, False]]
@@ -90,8 +90,8 @@ def walk(ids, drafted, beams, at=0, level_one=None, tolerance=0.0):
     config = SearchConfig(beams, (max(2, len(drafted)),), 1, "vocab", tolerance)
     tokens = jnp.array([[[2 + node, 0] for node in drafted]])
     valid = jnp.ones((1, len(drafted)), bool)
-    level = B.Beams(tokens, jnp.full_like(tokens, B.UNPLACED), jnp.zeros(valid.shape), jnp.array([drafted]), valid)
-    root = B.root(prompt, 2)
+    level = Beams(tokens, jnp.full_like(tokens, UNPLACED), jnp.zeros(valid.shape), jnp.array([drafted]), valid)
+    root = root_beams(prompt, 2)
     logits = {0: logits_of({2: -2.0, 3: -1.0}), 1: level_one}
     settled = root if at == 0 else level.resize(beams)
     result = accept(build_trie(ids), {0: root, 1: level}, {}, logits, None, settled, jnp.array([at]), config)

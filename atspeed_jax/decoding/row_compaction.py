@@ -37,7 +37,7 @@ def batch_axes(init_cache: Callable, slots: int):
     return jax.tree.map(lambda a, b: [m != n for m, n in zip(a.shape, b.shape, strict=True)].index(True), one, two)
 
 
-def on_unfinished(one_round: Callable, unfinished: RowBool, state, axes, trie: ItemTrie, prompt: Prompt, size: int):
+def run_on_unfinished(one_round: Callable, unfinished: RowBool, state, axes, trie: ItemTrie, prompt: Prompt, size: int):
     """The state after `one_round(state, trie, prompt)` of the first `size` unfinished [B] rows; as it is if there are
     none.
 
@@ -49,18 +49,18 @@ def on_unfinished(one_round: Callable, unfinished: RowBool, state, axes, trie: I
             return one_round(state, trie, prompt)
         rows = jnp.argsort(~unfinished, stable=True)[:size]
         own = jax.tree.map(lambda x: x[rows], prompt)
-        part = one_round(take_rows(state, axes, rows), trie.take_rows(rows), own)
-        return put_rows(state, axes, rows, part)
+        part = one_round(gather_rows(state, axes, rows), trie.take_rows(rows), own)
+        return scatter_rows(state, axes, rows, part)
 
     return jax.lax.cond(unfinished.any(), with_rows, lambda state: state, state)
 
 
-def take_rows(tree, axes, rows: RowInt):
+def gather_rows(tree, axes, rows: RowInt):
     """The given rows of every array."""
     return jax.tree.map(lambda x, axis: jnp.take(x, rows, axis=axis), tree, axes)
 
 
-def put_rows(tree, axes, rows: RowInt, part):
+def scatter_rows(tree, axes, rows: RowInt, part):
     """The arrays with `part` in the given (distinct) rows."""
     return jax.tree.map(
         lambda x, axis, new: x.at[(slice(None),) * axis + (rows,)].set(new, unique_indices=True), tree, axes, part

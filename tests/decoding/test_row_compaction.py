@@ -7,7 +7,14 @@ import pytest
 
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.draft import PopularityDrafter
-from atspeed_jax.decoding.unfinished import batch_axes, most_passes, on_unfinished, put_rows, rows_at_a_time, take_rows
+from atspeed_jax.decoding.row_compaction import (
+    batch_axes,
+    gather_rows,
+    most_passes,
+    rows_at_a_time,
+    run_on_unfinished,
+    scatter_rows,
+)
 from atspeed_jax.items.filters import FilteredTrie
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -23,7 +30,7 @@ def test_rows_at_a_time(batch, share, size):
 
 
 def test_passes_suffice_whatever_each_row_needs():
-    """Each pass gives the first `size` unfinished rows a round, as `on_unfinished` does."""
+    """Each pass gives the first `size` unfinished rows a round, as `run_on_unfinished` does."""
     rng, tight = np.random.default_rng(1), 0
     for _ in range(2000):
         batch, rounds = rng.integers(1, 12), rng.integers(1, 5)
@@ -50,9 +57,9 @@ def test_rows_are_taken_and_put():
     rng = np.random.default_rng(0)
     tree, axes = {"a": rng.integers(1, 99, (BATCH, 3)), "b": rng.integers(1, 99, (2, BATCH))}, {"a": 0, "b": 1}
     rows = jnp.array([5, 2, 11])
-    part = take_rows(tree, axes, rows)
+    part = gather_rows(tree, axes, rows)
     np.testing.assert_array_equal(part["b"], tree["b"][:, [5, 2, 11]])
-    put = put_rows(jax.tree.map(jnp.asarray, tree), axes, rows, jax.tree.map(lambda x: -x, part))
+    put = scatter_rows(jax.tree.map(jnp.asarray, tree), axes, rows, jax.tree.map(lambda x: -x, part))
     for name, axis in axes.items():
         sign = np.where(np.isin(np.arange(BATCH), rows), -1, 1).reshape((-1, 1) if axis == 0 else (1, -1))
         np.testing.assert_array_equal(put[name], sign * tree[name])
@@ -78,7 +85,9 @@ def test_the_first_unfinished_rows_have_a_round(count):
 
     axes = {"todo": 0, "ran": 1, "user": 0}
     for size in (1, 4, BATCH):
-        run = jax.jit(lambda state, size=size: on_unfinished(one_round, state["todo"], state, axes, trie, prompt, size))
+        run = jax.jit(
+            lambda state, size=size: run_on_unfinished(one_round, state["todo"], state, axes, trie, prompt, size)
+        )
         result, first = run(state), unfinished & (np.cumsum(unfinished) <= size)
         assert result["ran"][0].tolist() == np.where(first, size, 0).tolist()
         assert result["todo"].tolist() == (unfinished & ~first).tolist()
