@@ -10,7 +10,7 @@ With --config=configs/beauty_llama7b.py:item prompts are item codes alone, and e
 warm-up steps, weight decay 0.1, alpha 0.7, AtSpeed-S: the public code's (ALGORITHM.md section 7). Base weights in
 bfloat16 take 13.5 GB; adapter and item rows are float32. Never run: no weights of this size can be had where it was
 written, and its steps have only been compiled. The mesh splits weights over 8 devices, 1.6 GiB each; what else they
-need for rows of about 200 tokens (item: 85) says README, "Will it fit?", and of a changed config
+need for rows of about 200 tokens (item: 85) says configs/README.md, "Will it fit", and of a changed config
 `python -m launch.plan --config=configs/beauty_llama7b.py --devices=8`. Where it does not fit, lower
 train_target.batch_size and evaluate.batch_size, or raise train_target.accumulate.
 """

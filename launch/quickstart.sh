@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-# glibc backs XLA's buffers with huge pages (and other systems ignore it): see README, "The main job".
+# glibc backs XLA's buffers with huge pages (and other systems ignore it): see launch/README.md, "Huge pages".
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 say "running the whole pipeline on synthetic data into runs/quickstart (finished stages are skipped)"

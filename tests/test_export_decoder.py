@@ -29,8 +29,8 @@ from devices import whole_mesh
 from mains import QUICK
 from numpy_llama import wide_params
 
-README = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
-LOAD_DECODER = next(block for block in re.findall("```python\n(.*?)```", README, re.S) if "decoder.jax" in block)
+DOCUMENT = Path(__file__).parents[1].joinpath("launch", "README.md").read_text(encoding="utf-8")
+LOAD_DECODER = next(block for block in re.findall("```python\n(.*?)```", DOCUMENT, re.S) if "decoder.jax" in block)
 CALL_DECODER = """
 import sys
 assert (found["target_calls"] >= 1).all() and found["ids"].shape[0] == len(tokens)
@@ -53,7 +53,7 @@ def in_fresh_process(code, *arguments):
 
 
 def called(directory, prompts):
-    """What the exported decoder gives in a fresh process that runs README's lines."""
+    """What the exported decoder gives in a fresh process that runs the lines of launch/README.md."""
     return in_fresh_process(LOAD_DECODER.replace("OUT/", f"{directory}/") + CALL_DECODER, json.dumps(prompts))
 
 
