@@ -19,26 +19,35 @@ from absl import flags
 
 from atspeed_jax.reporting.tables import Table, plain
 from atspeed_jax.utils import files
-from launch.peers import peers_rows
-from launch.peers_lora import lora_rows
-from launch.stage import start
-from launch.suites import alignment_rows, input_rows, overhead_rows, trie_rows
+from launch import peers, peers_lora, suites
+from launch.stage import FLAGS, start
 
-_SUITE = flags.DEFINE_enum(
-    "suite", None, ["trie", "overhead", "alignment", "input", "peers", "lora"], "What is measured."
-)
-_JSON = flags.DEFINE_string("json", None, "File to write the rows to.")
+ROWS = {
+    "trie": suites.trie_rows,
+    "overhead": suites.overhead_rows,
+    "alignment": suites.alignment_rows,
+    "input": suites.input_rows,
+    "peers": peers.peers_rows,
+    "lora": peers_lora.lora_rows,
+}
+
+
+def define_flags() -> None:
+    """Defines the flags of this main."""
+    flags.DEFINE_enum("suite", None, list(ROWS), "What is measured.")
+    flags.DEFINE_string("json", None, "File to write the rows to.")
+    for module in (peers, peers_lora, suites):
+        module.define_flags()
 
 
 def benchmark() -> None:
-    path = Path(_JSON.value)
+    path = Path(FLAGS.json)
     files.check_writable("--json", path)
-    suites = {"trie": trie_rows, "overhead": overhead_rows, "alignment": alignment_rows, "input": input_rows}
-    rows = (suites | {"peers": peers_rows, "lora": lora_rows})[_SUITE.value](path)
+    rows = ROWS[FLAGS.suite](path)
     files.write_json(path, rows)
     cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    print(plain(Table(_SUITE.value.title(), list(rows[0]), cells)))
+    print(plain(Table(FLAGS.suite.title(), list(rows[0]), cells)))
 
 
 if __name__ == "__main__":
-    start(benchmark, required=("suite", "json"))
+    start(benchmark, define_flags, required=("suite", "json"))

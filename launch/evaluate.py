@@ -5,9 +5,13 @@ python -m launch.evaluate --workdir=DIR [--full] [--config.decode.widths=...] [-
 
 from absl import flags
 
-from launch.stage import main
+from launch.stage import FLAGS, main
 
-_FULL = flags.DEFINE_bool("full", False, "The whole grid on all test users, not on a fixed few.")
+
+def define_flags() -> None:
+    """Defines the flags of this main."""
+    flags.DEFINE_bool("full", False, "The whole grid on all test users, not on a fixed few.")
+
 
 if __name__ == "__main__":
-    main(lambda run: run.evaluation(full=_FULL.value))
+    main(lambda run: run.evaluation(full=FLAGS.full), define_flags)

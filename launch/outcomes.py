@@ -10,9 +10,11 @@ from atspeed_jax.runs.assets import fingerprint
 from atspeed_jax.runs.checks import check_modes
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.runs.record import record_config
 from atspeed_jax.sweeps.plot import sweep_plot
 from atspeed_jax.sweeps.table import pairs_table, sweep_row, sweep_table
 from atspeed_jax.utils import files
+from atspeed_jax.utils.distributed import check_shared
 from atspeed_jax.utils.program_memory import forget_programs
 from launch.trials import SweepConfig, Trial
 
@@ -30,6 +32,18 @@ def lenders(directories: Sequence[str]) -> list[Path]:
                 "has done its data stage"
             )
     return [Path(directory) for directory in directories]
+
+
+def others(workdir: Path, made: Sequence[Trial], lent: Sequence[Path]) -> dict[str, list[Path]]:
+    """Name of each trial -> directories whose finished stages it may link: those of the other trials, and `lent`."""
+    return {trial.name: [workdir / other.name for other in made if other is not trial] + [*lent] for trial in made}
+
+
+def begin(workdir: Path, picked: Sequence[Trial]) -> None:
+    """Makes the directory of each trial, with the record of its config."""
+    for trial in picked:
+        record_config(workdir / trial.name, trial.config)
+    check_shared(workdir)
 
 
 def find(workdir: Path, trial: Trial, settings: SweepConfig, data_dir: str | None, others: Sequence[Path]) -> None:

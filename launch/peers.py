@@ -31,6 +31,7 @@ from atspeed_jax.utils import files
 from atspeed_jax.utils.ranges import BatchSize, Beams, Range, Seed, check_ranges
 from launch.command_line import define_numbers
 from launch.hugging_face import HuggingFace, Peers, in_both_worlds, same_lists
+from launch.stage import FLAGS
 
 PromptTokens = Annotated[int, Range(1, 100_000)]
 CODES = (91, 256, 256, 256)  # of the random catalogue: levels as wide as Beauty's
@@ -203,29 +204,31 @@ def interleaved(runs: Mapping[str, Callable[[], float]], repeats: int, seconds: 
     return times
 
 
-_MODELS = flags.DEFINE_list("models", list(SIZES), "Of the peers suite: sizes of the targets.")
-_BATCHES = define_numbers("batches", "1,8", BatchSize, "Of the peers suite: users at once (110M: 1 alone).")
-_KS = define_numbers("ks", "1,5,20", Beams, "Of the peers suite: K.")
-_PROMPTS = define_numbers("prompts", "80,300", PromptTokens, "Of the peers suite: tokens per prompt, BOS apart.")
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Of the peers suite: timed rounds of each cell.", 3, 10_000)
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "Of the peers suite: a slower cell stops after three rounds.", 0.0, 1e6)
+def define_flags() -> None:
+    """Defines the flags of these suites."""
+    flags.DEFINE_list("models", list(SIZES), "Of the peers suite: sizes of the targets.")
+    define_numbers("batches", "1,8", BatchSize, "Of the peers suite: users at once (110M: 1 alone).")
+    define_numbers("ks", "1,5,20", Beams, "Of the peers suite: K.")
+    define_numbers("prompts", "80,300", PromptTokens, "Of the peers suite: tokens per prompt, BOS apart.")
+    flags.DEFINE_integer("repeats", 15, "Of the peers suite: timed rounds of each cell.", 3, 10_000)
+    flags.DEFINE_float("seconds", 20.0, "Of the peers suite: a slower cell stops after three rounds.", 0.0, 1e6)
 
 
 def peers_rows(path: Path) -> list[dict]:
     """The rows that the flags ask for; a plot of them is written beside `path`."""
-    if stray := set(_MODELS.value) - SIZES.keys():
+    if stray := set(FLAGS.models) - SIZES.keys():
         raise ValueError(f"--models={min(stray)}: expected some of {', '.join(SIZES)}")
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise ValueError(f"--suite=peers needs {name}: pip install -r tests/peers.txt")
     config = PeersConfig(
-        models=tuple(_MODELS.value),
-        batches=tuple(_BATCHES.value),
-        beams=tuple(_KS.value),
-        prompts=tuple(_PROMPTS.value),
+        models=tuple(FLAGS.models),
+        batches=tuple(FLAGS.batches),
+        beams=tuple(FLAGS.ks),
+        prompts=tuple(FLAGS.prompts),
         widths=("all", 64, 96),
-        repeats=_REPEATS.value,
-        seconds=_SECONDS.value,
+        repeats=FLAGS.repeats,
+        seconds=FLAGS.seconds,
     )
     rows = measure_peers(config, lambda text: print(f"[peers] {text}", flush=True))
     files.write_bytes(path.with_suffix(".png"), speed_up_plot(rows))

@@ -23,11 +23,20 @@ from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig, make_optimizer
 from atspeed_jax.training.step import make_train_step
 from launch.peers import interleaved, random_catalog, random_config, random_params, random_prompts
+from launch.stage import FLAGS
 
-_DTYPES = flags.DEFINE_multi_enum(
-    "dtypes", ["float32", "bfloat16"], ["float32", "bfloat16"], "Of the lora suite (--dtypes=float32 for that alone)."
-)
-_ROWS = flags.DEFINE_integer("rows", 8, "Of the lora suite: rows per step.", lower_bound=1, upper_bound=65_536)
+
+def define_flags() -> None:
+    """Defines the flags of these suites."""
+    flags.DEFINE_multi_enum(
+        "dtypes",
+        ["float32", "bfloat16"],
+        ["float32", "bfloat16"],
+        "Of the lora suite (--dtypes=float32 for that alone).",
+    )
+    flags.DEFINE_integer("rows", 8, "Of the lora suite: rows per step.", lower_bound=1, upper_bound=65_536)
+
+
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=("q_proj", "v_proj"))
 OPTIM = OptimConfig(
     learning_rate=1e-4, warmup_steps=0, weight_decay=0.01, clip_norm=1.0, b1=0.9, b2=0.999, average=0.0, steps=1000
@@ -90,8 +99,8 @@ def lora_rows(path: Path, model: str = "110M", repeats: int = 7, seconds: float 
     `seconds`; the first one is left out."""
     del path  # no file beside the rows
     catalog, found = random_catalog(0), []
-    tokens = random_prompts(catalog, _ROWS.value, 84, 0)["tokens"]
-    for dtype in _DTYPES.value:
+    tokens = random_prompts(catalog, FLAGS.rows, 84, 0)["tokens"]
+    for dtype in FLAGS.dtypes:
         config = dataclasses.replace(random_config(model, catalog.vocab_size), dtype=dtype)
         params = jax.jit(random_params, static_argnums=(0, 1))(config, 0)
         count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6

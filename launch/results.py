@@ -8,16 +8,14 @@ holds the tables.
 
 from pathlib import Path
 
-from absl import flags
-
 from atspeed_jax.runs.record import WorkdirError
 from launch import outcomes
-from launch.stage import given_fields, start  # and its flags
+from launch.stage import FLAGS, given_fields, start
 from launch.trials import trials
 
 
 def results() -> None:
-    workdir = Path(flags.FLAGS["workdir"].value)
+    workdir = Path(FLAGS.workdir)
     settings, made = trials(given_fields())
     if not workdir.is_dir():
         raise WorkdirError(f"--workdir={workdir}: there is no such directory; expected that of a sweep")

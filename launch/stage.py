@@ -23,18 +23,27 @@ from launch.compilation_cache import keep_programs
 from launch.config import load
 from launch.errors import NotOfOrbax, one_line
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "To begin a run, such as configs/tiny.py; --config.x.y=... overrides."
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run, opened by its own record; new with --config.")
-_PROFILE = flags.DEFINE_string("profile_steps", None, "FIRST:LAST steps of training to trace, in STAGE/profile.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes; SLURM, GKE, a TPU VM say which.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", 1, 1_000_000)
-_PROCESS = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", 0, 999_999)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it; items count from 1 there."
-)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the flags that every main has."""
+    config_flags.DEFINE_config_file(
+        "config", None, "To begin a run, such as configs/tiny.py; --config.x.y=... overrides."
+    )
+    flags.DEFINE_string("workdir", None, "Directory of a run, opened by its own record; new with --config.")
+    flags.DEFINE_string("profile_steps", None, "FIRST:LAST steps of training to trace, in STAGE/profile.")
+    flags.DEFINE_bool("distributed", False, "One of several processes; SLURM, GKE, a TPU VM say which.")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
+    flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", 1, 1_000_000)
+    flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", 0, 999_999)
+    flags.DEFINE_string(
+        "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it; items count from 1 there."
+    )
+
+
+def no_flags() -> None:
+    """Defines nothing: the main has only the flags that all mains share."""
 
 
 def open_run(*, trains: bool = False, writes: bool = True) -> Run:
@@ -44,12 +53,12 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
     opened as recorded; decode, evaluate and mesh on the command line say how it is served. writes: whether anything is
     written into its directory.
     """
-    workdir, steps = Path(_WORKDIR.value), _steps(_PROFILE.value)
-    if trains and not is_run(workdir) and not flags.FLAGS["config"].present:
+    workdir, steps = Path(FLAGS.workdir), _steps(FLAGS.profile_steps)
+    if trains and not is_run(workdir) and not FLAGS["config"].present:
         raise ConfigError(f"there is no run in {workdir}: give --config=FILE to begin one, such as configs/tiny.py")
     given = given_config() or recorded(workdir)
     check_same(fingerprint(given), "config")
-    data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
+    data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
     Run(given, workdir, data_dir)  # its complaints, before anything is written
     known = is_run(workdir)
     config, serve, chosen = (open_made if trains else open_trained)(workdir, given)
@@ -79,7 +88,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 def given_fields() -> ConfigDict | None:
     """What the file of --config says, with overrides; None without that flag."""
-    return _CONFIG.value if flags.FLAGS["config"].present else None
+    return FLAGS.config if FLAGS["config"].present else None
 
 
 def given_config() -> ExperimentConfig | None:
@@ -99,8 +108,8 @@ def join_others(several: bool) -> None:
 
     Raises ProcessError if they do not come, or this main is for one process (`several` False) and there are more.
     """
-    others = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
-    if not (_DISTRIBUTED.value or any(given is not None for given in others)):
+    others = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
+    if not (FLAGS.distributed or any(given is not None for given in others)):
         return
     join(*others)
     if not several and jax.process_count() > 1:
@@ -110,21 +119,23 @@ def join_others(several: bool) -> None:
         )
 
 
-def main(call, *, trains: bool = False, several: bool = True) -> None:
+def main(call, define=no_flags, *, trains: bool = False, several: bool = True) -> None:
     """Runs `call(run)` on the run that the flags describe. trains: see `open_run`; several: see `start`."""
-    start(lambda: call(open_run(trains=trains)), required=("workdir",), several=several)
+    start(lambda: call(open_run(trains=trains)), define, required=("workdir",), several=several)
 
 
-def start(call, *, required: tuple[str, ...], several: bool = False, first=lambda: None) -> None:
+def start(call, define=no_flags, *, required: tuple[str, ...], several: bool = False, first=lambda: None) -> None:
     """Runs `call()` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
 
-    required: flags that must be given. several: whether several processes can do this together. first: called before
-    anything touches a device, joining others included. --verbosity=1 shows the traceback as well. Exit code 75: it was
-    stopped by SIGTERM and saved; run the same command again.
+    define: defines the flags of this main alone. required: flags that must be given. several: whether several processes
+    can do this together. first: called before anything touches a device, joining others included. --verbosity=1 shows
+    the traceback as well. Exit code 75: it was stopped by SIGTERM and saved; run the same command again.
     """
+    define_flags()
+    define()
 
     def body(_):
-        if not flags.FLAGS["verbosity"].present:
+        if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
             logging.get_absl_logger().addFilter(NotOfOrbax())
         try:

@@ -14,47 +14,47 @@ from pathlib import Path
 from absl import flags
 
 from atspeed_jax.runs.assets import fingerprint
-from atspeed_jax.runs.record import record_config
-from atspeed_jax.utils.distributed import check_same, check_shared, is_writer
+from atspeed_jax.utils.distributed import check_same, is_writer
 from launch import backends, outcomes
 from launch.foresight import Foresight
-from launch.stage import given_fields, start  # and its flags
+from launch.stage import FLAGS, given_fields, start
 from launch.trials import chosen, trials
 
-_BORROW = flags.DEFINE_multi_string("borrow", [], "Directories of runs whose finished stages may be used.")
-_BACKEND = flags.DEFINE_enum("backend", "local", ["local", *backends.CLUSTERS], "Where the experiments run.")
-_ONLY = flags.DEFINE_list("only", [], "Names such as coverage_0: no others, and no tables (what a job does).")
-_RESUBMIT = flags.DEFINE_list("resubmit", [], "Names of experiments whose earlier jobs are gone.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would run or be submitted, stage by stage; do nothing.")
+
+def define_flags() -> None:
+    """Defines the flags of this main."""
+    flags.DEFINE_multi_string("borrow", [], "Directories of runs whose finished stages may be used.")
+    flags.DEFINE_enum("backend", "local", ["local", *backends.CLUSTERS], "Where the experiments run.")
+    flags.DEFINE_list("only", [], "Names such as coverage_0: no others, and no tables (what a job does).")
+    flags.DEFINE_list("resubmit", [], "Names of experiments whose earlier jobs are gone.")
+    flags.DEFINE_bool("dry_run", False, "Print what would run or be submitted, stage by stage; do nothing.")
 
 
 def sweep() -> None:
-    workdir, data_dir = Path(flags.FLAGS["workdir"].value), flags.FLAGS["data_dir"].value
-    (settings, made), here = trials(given_fields()), _BACKEND.value == "local"
-    picked = chosen(made, _ONLY.value) if _ONLY.value else made
-    again = [trial.name for trial in chosen(made, _RESUBMIT.value)]
+    workdir, data_dir = Path(FLAGS.workdir), FLAGS.data_dir
+    (settings, made), here = trials(given_fields()), FLAGS.backend == "local"
+    picked = chosen(made, FLAGS.only) if FLAGS.only else made
+    again = [trial.name for trial in chosen(made, FLAGS.resubmit)]
     todo = picked if here else outcomes.not_done(workdir, settings, picked)
-    lent = outcomes.lenders(_BORROW.value) if here else list(map(Path, _BORROW.value))  # a cluster's may not be mounted
-    others = {trial.name: [workdir / other.name for other in made if other is not trial] + lent for trial in made}
-    if _DRY_RUN.value:
+    lent = outcomes.lenders(FLAGS.borrow) if here else list(map(Path, FLAGS.borrow))  # a cluster's may not be mounted
+    others = outcomes.others(workdir, made, lent)
+    if FLAGS.dry_run:
         stages = Foresight(workdir, data_dir, settings, others, waits=here)
-        return backends.preview(_BACKEND.value, workdir, picked, again, stages)
+        return backends.preview(FLAGS.backend, workdir, picked, again, stages)
     check_same(fingerprint(settings, *picked), "config or --only")
-    for trial in picked:
-        record_config(workdir / trial.name, trial.config)
-    check_shared(workdir)
+    outcomes.begin(workdir, picked)
     if not here:
-        if len(todo) > 1 and not _BORROW.value:
+        if len(todo) > 1 and not FLAGS.borrow:
             print("note: a job that finds no finished target trains its own; --borrow=RUN links that of RUN")
-        backends.submit(_BACKEND.value, workdir, todo, again)
+        backends.submit(FLAGS.backend, workdir, todo, again)
         return outcomes.collect(workdir, settings, made)
-    if not _ONLY.value:
+    if not FLAGS.only:
         backends.check_no_jobs(workdir, outcomes.not_done(workdir, settings, made), again)
     for trial in picked:
         outcomes.find(workdir, trial, settings, data_dir, others[trial.name])
-    if not _ONLY.value and is_writer():
+    if not FLAGS.only and is_writer():
         outcomes.collect(workdir, settings, made)
 
 
 if __name__ == "__main__":
-    start(sweep, required=("config", "workdir"), several=True)
+    start(sweep, define_flags, required=("config", "workdir"), several=True)

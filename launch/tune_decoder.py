@@ -10,50 +10,49 @@ Measures on validation users of a trained run, with nothing else running; writes
 from absl import flags
 
 from atspeed_jax.reporting.report import environment
-from atspeed_jax.reporting.tables import markdown, plain, tune_table
+from atspeed_jax.reporting.tables import tune_table
 from atspeed_jax.runs.checks import check_grid
 from atspeed_jax.serving.tune import TuneConfig, parse_widths, tune
-from atspeed_jax.utils import files
 from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes
 from launch.command_line import define_numbers
-from launch.stage import main, say
+from launch.serving import publish
+from launch.stage import FLAGS, main, say
 
-_BEAMS = define_numbers("beams", "20,5,1", Beams, "K.")
-_BATCH_SIZES = define_numbers("batch_sizes", "1,64", BatchSize, "Users decoded at once.")
-_WIDTHS = flags.DEFINE_multi_string("widths", [], "More widths, such as --widths=20,20,20 (may be repeated).")
-_DRAFTERS = flags.DEFINE_list("drafters", ["draft", "popularity"], "Who proposes.")
-_BUDGETS = define_numbers("budgets", "none", Nodes | None, "Drafted nodes that a target call reads; none: all.")
-_SHARES = define_numbers("row_shares", "4", BatchSize, "SearchConfig.row_share; 1: later rounds read the whole batch.")
-_BATCHES = flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1, upper_bound=1_000_000)
-_HOPELESS = flags.DEFINE_float(
-    "hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0, 1e9
-)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", 1, 10_000)
+
+def define_flags() -> None:
+    """Defines the flags of this main."""
+    define_numbers("beams", "20,5,1", Beams, "K.")
+    define_numbers("batch_sizes", "1,64", BatchSize, "Users decoded at once.")
+    flags.DEFINE_multi_string("widths", [], "More widths, such as --widths=20,20,20 (may be repeated).")
+    flags.DEFINE_list("drafters", ["draft", "popularity"], "Who proposes.")
+    define_numbers("budgets", "none", Nodes | None, "Drafted nodes that a target call reads; none: all.")
+    define_numbers("row_shares", "4", BatchSize, "SearchConfig.row_share; 1: later rounds read the whole batch.")
+    flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1, upper_bound=1_000_000)
+    flags.DEFINE_float("hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0, 1e9)
+    flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", 1, 10_000)
 
 
 def tune_decoder(run) -> None:
     own = (run.serve.decode.widths, *run.serve.evaluate.grid_widths)
     config = TuneConfig(
-        beams=tuple(_BEAMS.value),
-        batch_sizes=tuple(_BATCH_SIZES.value),
-        widths=tuple(dict.fromkeys((*own, *map(parse_widths, _WIDTHS.value)))),
-        drafters=tuple(_DRAFTERS.value),
-        budgets=tuple(_BUDGETS.value),
-        row_shares=tuple(_SHARES.value),
-        batches=_BATCHES.value,
-        hopeless=_HOPELESS.value,
-        repeats=_REPEATS.value,
+        beams=tuple(FLAGS.beams),
+        batch_sizes=tuple(FLAGS.batch_sizes),
+        widths=tuple(dict.fromkeys((*own, *map(parse_widths, FLAGS.widths)))),
+        drafters=tuple(FLAGS.drafters),
+        budgets=tuple(FLAGS.budgets),
+        row_shares=tuple(FLAGS.row_shares),
+        batches=FLAGS.batches,
+        hopeless=FLAGS.hopeless,
+        repeats=FLAGS.repeats,
     )
     check_grid("--widths", config.widths, run.dataset)
     decode, evaluate = run.serve.decode, run.serve.evaluate
     draft_params = run.draft_params if "draft" in config.drafters else None
     how = {"history": run.config.data.history, "buckets": evaluate.buckets, "say": lambda text: say(f"[tune] {text}")}
     rows = tune(run.decoders(draft_params), run.dataset, decode, config, **how)
-    table, where = tune_table(rows), {"score_norm": decode.score_norm, "environment": environment()}
-    files.write_json(run.workdir / "tuned.json", {**where, "rows": rows})
-    files.write_text(run.workdir / "tuned.md", markdown(table))
-    print(plain(table))
+    found = {"score_norm": decode.score_norm, "environment": environment(), "rows": rows}
+    publish(run.workdir / "tuned", found, tune_table(rows))
 
 
 if __name__ == "__main__":
-    main(tune_decoder, several=False)
+    main(tune_decoder, define_flags, several=False)

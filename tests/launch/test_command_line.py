@@ -1,6 +1,7 @@
 """The command line of every main: its help, and what it refuses. All run as children of one process."""
 
 import ast
+import importlib
 import re
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from absl import flags
 
 from atspeed_jax.utils.ranges import Beams, Nodes, PartialShare
 from launch import command_line
+from main_flags import flags_of
 from mains import ALL, QUICK, ROOT, run_mains
 
 DEFINED = re.compile(r'(?:DEFINE_(?!config)\w+|DEFINE_config_file|define_numbers)\(\s*"(\w+)"')
@@ -52,6 +54,14 @@ def test_help_shows_every_flag_and_ends_with_0(ended, main):
     assert "config" in shown
     assert f"python -m launch.{main}" in result.out
     assert max(map(len, result.out.splitlines())) <= 120, "as wide as the docstrings"
+
+
+def test_all_mains_are_imported_in_one_process_and_each_has_its_own_flags_alone():
+    mains = {name: importlib.import_module(f"launch.{name}") for name in ALL}
+    for name, module in mains.items():
+        with flags_of(module):
+            shown = re.findall(r"^  --(?:\[no\])?(\w+)", command_line.help_text(()), re.MULTILINE)
+        assert set(shown) == defined(name) | {"verbosity"}
 
 
 @pytest.mark.parametrize("main", ALL)

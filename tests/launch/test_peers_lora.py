@@ -16,8 +16,7 @@ from launch import peers, peers_lora  # noqa: E402
 @pytest.mark.filterwarnings("ignore")  # of torch, transformers and peft
 def test_both_sides_begin_with_one_loss(monkeypatch):
     monkeypatch.setitem(peers.SIZES, "tiny", (64, 80, 2))
-    monkeypatch.setattr(peers_lora, "_ROWS", SimpleNamespace(value=2))
-    monkeypatch.setattr(peers_lora, "_DTYPES", SimpleNamespace(value=["float32", "bfloat16"]))
+    monkeypatch.setattr(peers_lora, "FLAGS", SimpleNamespace(rows=2, dtypes=["float32", "bfloat16"]))
     rows = peers_lora.lora_rows(Path("unused.json"), "tiny", repeats=1)
     assert [(row["side"], row["dtype"]) for row in rows] == [
         (side, dtype) for dtype in ("float32", "bfloat16") for side in ("ours", "peft")

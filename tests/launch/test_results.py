@@ -1,25 +1,17 @@
 """launch.results as a user meets it; the tables are those of tests/launch/test_outcomes.py."""
 
-import sys
-import warnings
-
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 import small
 import small_sweep
 from atspeed_jax.runs.record import WorkdirError
 from launch import outcomes, results
 from launch.trials import trials
+from main_flags import flags_of
 
 
-def call(monkeypatch, workdir):
-    argv = ["results", "--config=tests/helpers/small_sweep.py", f"--workdir={workdir}"]
-    monkeypatch.setattr(sys, "argv", argv)
-    with flagsaver.flagsaver(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of how config_flags loads a file
-        flags.FLAGS(argv)
+def call(workdir):
+    with flags_of(results, ["--config=tests/helpers/small_sweep.py", f"--workdir={workdir}"]):
         results.results()
 
 
@@ -29,13 +21,13 @@ def test_the_tables_of_what_is_done(tmp_path, monkeypatch, capsys):
     (tmp_path / "kd_0").mkdir()
     outcomes.find(tmp_path, made[0], settings, None, [])
     before = small.snapshot(tmp_path)
-    call(monkeypatch, tmp_path)
+    call(tmp_path)
     told = capsys.readouterr().out
     assert "Runs side by side" in told
     assert told.endswith("Not done: words_0.\n")
     assert set(small.snapshot(tmp_path)) == {*before, "sweep.json", "sweep.md", "sweep.png"}
 
 
-def test_a_directory_that_is_not_there(tmp_path, monkeypatch):
+def test_a_directory_that_is_not_there(tmp_path):
     with pytest.raises(WorkdirError, match="none: there is no such directory; expected that of a sweep"):
-        call(monkeypatch, tmp_path / "none")
+        call(tmp_path / "none")

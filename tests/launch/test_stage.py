@@ -211,6 +211,7 @@ def test_errors_end_in_one_line(monkeypatch, error):
         raise error("loss = nan\n  at step 7")
 
     monkeypatch.setattr(stage.app, "run", lambda body, flags_parser: body([]))
+    monkeypatch.setattr(stage, "define_flags", stage.no_flags)
     monkeypatch.setattr(stage, "open_run", lambda **_: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(stage, "join_others", lambda several: None)
@@ -220,6 +221,7 @@ def test_errors_end_in_one_line(monkeypatch, error):
 
 def test_a_programmers_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(stage.app, "run", lambda body, flags_parser: body([]))
+    monkeypatch.setattr(stage, "define_flags", stage.no_flags)
     monkeypatch.setattr(stage, "open_run", lambda **_: None)
     monkeypatch.setattr(stage.logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(stage, "join_others", lambda several: None)
@@ -231,15 +233,15 @@ def test_a_programmers_error_keeps_its_traceback(monkeypatch):
     ("given", "joined"),
     [
         ({}, []),
-        ({"_DISTRIBUTED": True}, [(None, None, None)]),
-        ({"_PROCESSES": 2}, [(None, 2, None)]),  # which `join` refuses, rather than one process on its own
-        ({"_COORDINATOR": "host:1", "_PROCESSES": 2, "_PROCESS": 0}, [("host:1", 2, 0)]),
+        ({"distributed": True}, [(None, None, None)]),
+        ({"num_processes": 2}, [(None, 2, None)]),  # which `join` refuses, rather than one process on its own
+        ({"coordinator": "host:1", "num_processes": 2, "process_id": 0}, [("host:1", 2, 0)]),
     ],
 )
 def test_any_flag_of_several_processes_joins_them(monkeypatch, given, joined):
     found = []
-    for flag in ("_DISTRIBUTED", "_COORDINATOR", "_PROCESSES", "_PROCESS"):
-        monkeypatch.setattr(stage, flag, SimpleNamespace(value=given.get(flag)))
+    unset = dict.fromkeys(("distributed", "coordinator", "num_processes", "process_id"))
+    monkeypatch.setattr(stage, "FLAGS", SimpleNamespace(**unset | given))
     monkeypatch.setattr(stage, "join", lambda *others: found.append(others))
     stage.join_others(True)
     stage.join_others(False)  # one process may be told so: launch/pods always does

@@ -2,12 +2,8 @@
 
 import json
 import shlex
-import sys
-import warnings
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 import small
 import small_sweep
@@ -16,6 +12,7 @@ from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.pipeline import Run
 from launch import outcomes, sweep
 from launch.backends import BackendError
+from main_flags import flags_of
 from mains import QUICK, run_mains
 from stubs import stub, stub_path
 
@@ -97,11 +94,7 @@ def call(tmp_path, monkeypatch):
         return [small_sweep.row(trial.run)]
 
     def call(*arguments):
-        argv = ["sweep", f"--config={SWEEP}", f"--workdir={workdir}", *arguments]
-        monkeypatch.setattr(sys, "argv", argv)
-        with flagsaver.flagsaver(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of how config_flags loads a file
-            flags.FLAGS(argv)
+        with flags_of(sweep, [f"--config={SWEEP}", f"--workdir={workdir}", *arguments]):
             sweep.sweep()
 
     def jobs():
@@ -158,7 +151,7 @@ def test_the_first_of_several_processes_marks_directories_and_all_see_them(call,
     monkeypatch.setattr(sweep, "is_writer", lambda: False)
     monkeypatch.setattr(record, "is_writer", lambda: False)
     monkeypatch.setattr(sweep, "check_same", lambda value, what: seen.append((what, call.workdir.exists())))
-    monkeypatch.setattr(sweep, "check_shared", seen.append)
+    monkeypatch.setattr(outcomes, "check_shared", seen.append)
     monkeypatch.setattr(outcomes, "find", lambda *_: None)
     call("--only=kd_0")
     assert seen == [("config or --only", False), call.workdir]
