@@ -32,6 +32,7 @@ SOURCE = {  # of figures
     "date": re.compile(r"\b20\d\d-\d\d-\d\d\b"),
 }
 
+LAUNCH = ROOT / "launch" / "README.md"
 PUBLISHED = ROOT / "atspeed_jax" / "decoding" / "ALGORITHM.md"  # its figures are the paper's
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -155,6 +156,13 @@ def test_the_map_names_every_room(name):
     assert not [room for room in rooms if not re.search(rf"\b{room}\b", text)]
 
 
+def test_every_main_is_described():
+    text = LAUNCH.read_text(encoding="utf-8")
+    mains = [path.stem for path in LAUNCH.parent.glob("*.py") if flags_of(path.stem)]
+    assert mains
+    assert not [main for main in mains if not re.search(rf"\blaunch\.{main}\b", text)]
+
+
 @every_document
 def test_links_lead_somewhere(document):
     assert not broken_links(document, text_of(document))
@@ -185,7 +193,6 @@ def test_figures_name_command_machine_and_date(document):
     assert document == PUBLISHED or not bare_figures(text_of(document))
 
 
-LAUNCH = ROOT / "launch" / "README.md"
 FIGURES = "## A\n| a | b |\n| - | - |\n| 1.5 | 2.5 |\n"
 
 
