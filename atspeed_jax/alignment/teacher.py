@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +32,7 @@ from atspeed_jax.alignment.teacher_files import (
     write_part,
 )
 from atspeed_jax.alignment.tree import TreeContext, teacher_tree, to_float16, tree_logits
-from atspeed_jax.data.batches import bucket_lengths, bucketed_batches, prompt_batches
+from atspeed_jax.data.batches import Batches, bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_rows
 from atspeed_jax.decoding.base import Prompt, ScoreNorm, StepModel
@@ -214,7 +213,7 @@ def alignment_batches(
     batch_size: int,
     seed: int,
     rows: np.ndarray | None = None,
-) -> grain.MapDataset:
+) -> Batches:
     """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "list" [B, K], "next_id" [B]} over the
     training users' prompts, and "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Protocol
 
-import grain
 import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
@@ -18,6 +18,12 @@ from atspeed_jax.data.prompts import prompt_rows, training_rows
 from atspeed_jax.items.catalog import PAD, Catalog
 
 _ENDLESS = 1 << 40  # batches; grain wants a length
+
+
+class Batches(Protocol):
+    """Endless batches: batches[step] is the dict of arrays of a step, a function of `step` alone."""
+
+    def __getitem__(self, step: int) -> dict: ...
 
 
 def bucket_lengths(buckets: tuple[int, ...], longest: int) -> tuple[int, ...]:
@@ -71,7 +77,7 @@ def bucketed_batches(
     seed: int,
     collate: Callable[[list, int], dict],
     rows: np.ndarray | None = None,
-) -> grain.MapDataset:
+) -> Batches:
     """Endless shuffled batches, each from one bucket; buckets take turns in proportion to their number of examples.
 
     `batches[step]` depends on the arguments and `step` alone, so a run resumes by asking for its next step. Within a
@@ -90,6 +96,8 @@ def bucketed_batches(
     Raises:
       ValueError: no examples, one longer than every bucket, or a batch size below 1.
     """
+    import grain  # of the extra `train`: an installed library that only recommends does without
+
     _check_batch_size(batch_size)
     if len(examples) != len(lengths):
         raise ValueError(f"{len(examples)} examples but {len(lengths)} lengths; give one length per example.")
@@ -117,7 +125,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     rows: np.ndarray | None = None,
-) -> grain.MapDataset:
+) -> Batches:
     """Endless batches of training windows, see `bucketed_batches`.
 
     A user's train items are cut, newest first, into windows of at most `history` + 1 items that do not overlap; with an
