@@ -33,7 +33,7 @@ def test_editors_see_the_same_names():
 
 
 def test_an_unknown_name_is_no_attribute():
-    with pytest.raises(AttributeError, match="'atspeed_jax' has no attribute 'beam_serch'; it has .*beam_search"):
+    with pytest.raises(AttributeError, match=r"'atspeed_jax' has no attribute 'beam_serch'; it has .*beam_search"):
         _ = atspeed_jax.beam_serch
 
 
