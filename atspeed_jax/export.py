@@ -40,8 +40,9 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
-from atspeed_jax.serving.decoders import Decoders, Setting
+from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, User
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.utils import files
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # jax.export takes any other word too, and lowers for nothing that exists
@@ -122,8 +123,10 @@ def export_decoder(
     does, and for an unknown platform or a setting that draws.
     """
     _check_platforms(platforms)
-    if setting.mode != "strict":
-        raise ExportError(f"mode={setting.mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
+    if setting.search.mode != "strict":
+        raise ExportError(
+            f"mode={setting.search.mode!r}: it draws, and the artifact takes no keys; export a strict decoder"
+        )
     drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
     needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
     paths, tree = jax.tree_util.tree_flatten_with_path(needed)
@@ -150,7 +153,7 @@ def export_decoder(
     }
     with _appearing(Path(directory)) as partial:
         exported = jax.export.export(decode, platforms=tuple(platforms))(*takes.values())
-        about = _about(exported, takes) | _prompt(catalog) | {"setting": setting.label, "K": setting.beams}
+        about = _about(exported, takes) | _prompt(catalog) | {"setting": setting.label, "K": setting.search.beams}
         files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
         save_file(arrays, partial / "arrays.safetensors")
         pq.write_table(pa.table(items), partial / "items.parquet")

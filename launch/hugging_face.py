@@ -19,8 +19,9 @@ from atspeed_jax.decoding.base import Result
 from atspeed_jax.export import export_hf
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.serving.decode_users import prompt_of
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain
+from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import Lists, differing
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 
 
 class HuggingFace:
@@ -108,7 +109,7 @@ def same_lists(peers: Peers, batch: Mapping[str, np.ndarray], beams: int, ours: 
         return True
     some = {name: np.asarray(values)[differ] for name, values in batch.items()}
     with peers.theirs.in_float64(), jax.enable_x64(True):
-        wide = peers.decoders.in_float64().build(plain(beams, "vocab"))
+        wide = peers.decoders.in_float64().build(Setting.beam_search(beams, "vocab"))
         return not different(*peers.theirs(some, beams, trie=True), wide(prompt_of(some))).any()
 
 

@@ -19,13 +19,14 @@ import numpy as np
 from absl import flags
 
 from atspeed_jax.benchmarks.plot import speed_up_plot
-from atspeed_jax.decoding.config import prefixes_by_norm
+from atspeed_jax.decoding.config import Widths, prefixes_by_norm
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.serving.decode_users import prompt_of
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, Widths, plain, speculative
+from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import differing
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.serving.timing import run_once
 from atspeed_jax.utils import files
 from atspeed_jax.utils.ranges import BatchSize, Beams, Range, Seed, check_ranges
@@ -136,7 +137,10 @@ def measure_cell(
     those of our beam search (`same_lists`); None without constraint, which may name no item. "_unrolled": the same with
     layers side by side (`decode.unroll`).
     """
-    settings = {"beam_search": plain(beams, "vocab"), "speculative": speculative("draft", beams, peers.decode)}
+    settings = {
+        "beam_search": Setting.beam_search(beams, "vocab"),
+        "speculative": Setting.strict("draft", beams, peers.decode),
+    }
     own = {name: peers.decoders.build(setting) for name, setting in settings.items()}
     own |= {f"{name}_unrolled": peers.unrolled.build(setting) for name, setting in settings.items()}
     runs: dict[str, Callable[[], float]] = {

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from atspeed_jax.reporting.tables import Table, markdown, plain
 from atspeed_jax.runs.pipeline import Run
-from atspeed_jax.serving.decoders import Decoders, Setting, strict
+from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.tune import tuned_setting
 from atspeed_jax.utils import files
 from launch.stage import say
@@ -17,7 +18,7 @@ def decoders_of(run: Run, drafter: str, beams: int) -> tuple[Decoders, Setting]:
     drafter: "draft", "popularity", "none" for plain beam search, "tuned" for the choice of launch.tune_decoder. Raises
     TuneError where nothing was tuned for K.
     """
-    setting = tuned_of(run, beams) if drafter == "tuned" else strict(drafter, beams, run.serve.decode)
+    setting = tuned_of(run, beams) if drafter == "tuned" else Setting.strict(drafter, beams, run.serve.decode)
     decoders = run.decoders(run.draft_params if setting.drafter == "draft" else None)
     return decoders, decoders.fitted(setting, say)
 

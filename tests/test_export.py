@@ -14,8 +14,8 @@ from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.pretrained import PretrainedConfig, described
 from atspeed_jax.models.weights import load_weights
-from atspeed_jax.serving.decoders import plain
 from atspeed_jax.serving.recommend import lists_of
+from atspeed_jax.serving.settings import Setting
 from bases import CATALOG, CONFIG, write_base
 from compilation import compile_quickly
 from numpy_llama import wide_params
@@ -154,7 +154,7 @@ def test_lists_as_a_table(small_run, tmp_path):
     c, dataset = run.config, run.dataset
     shapes = {"history": c.data.history, "buckets": c.evaluate.buckets, "batch_size": 8}
     with compile_quickly():
-        lists = lists_of(run.decoders(None), plain(10, "vocab"), dataset, **shapes, exclude_seen=False)
+        lists = lists_of(run.decoders(None), Setting.beam_search(10, "vocab"), dataset, **shapes, exclude_seen=False)
         export_lists(tmp_path / "lists", lists, dataset)
     rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
     assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]

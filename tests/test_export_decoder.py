@@ -22,7 +22,8 @@ from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.export import ExportError, export_decoder
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.serving.decode_users import prompt_of
-from atspeed_jax.serving.decoders import Decoders, plain, speculative
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import Setting
 from bases import CATALOG, CONFIG
 from compilation import compile_quickly
 from devices import whole_mesh
@@ -87,7 +88,7 @@ def random_decoders(dtype):
 def bfloat16_decoder(tmp_path_factory):
     """(directory, decoders, setting) of plain beam search."""
     directory = tmp_path_factory.mktemp("bfloat16") / "out"
-    decoders, setting = random_decoders("bfloat16"), plain(2, "vocab")
+    decoders, setting = random_decoders("bfloat16"), Setting.beam_search(2, "vocab")
     with compile_quickly():
         export_decoder(directory, decoders, setting, CATALOG, batch=3, history=4, platforms=["cpu", "rocm"])
     return directory, decoders, setting
@@ -163,7 +164,7 @@ def test_a_platform_that_does_not_exist_is_refused_before_work(tmp_path, platfor
 def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter, unrolled):
     run, output = small_run.run, tmp_path / "decoder"
     c, catalog = run.config, run.dataset.catalog
-    setting = plain(4, "vocab") if drafter == "none" else speculative(drafter, 4, c.decode)
+    setting = Setting.beam_search(4, "vocab") if drafter == "none" else Setting.strict(drafter, 4, c.decode)
     decoders = run.decoders(run.draft_params).unrolled() if unrolled else run.decoders(run.draft_params)
     with compile_quickly():
         export_decoder(output, decoders, setting, catalog, batch=3, history=4, platforms=["cpu", "tpu"])
@@ -181,13 +182,13 @@ def test_the_decoder_is_for_one_device_wherever_it_was_exported(small_run, tmp_p
     monkeypatch.setattr(decoders_module, "decode_on_mesh", lambda *_: pytest.fail("the program of a whole mesh"))
     how = {"batch": 1, "history": 2, "platforms": ["cpu"]}
     with compile_quickly():
-        export_decoder(tmp_path / "decoder", decoders, plain(3, "vocab"), run.dataset.catalog, **how)
+        export_decoder(tmp_path / "decoder", decoders, Setting.beam_search(3, "vocab"), run.dataset.catalog, **how)
     assert jax.export.deserialize((tmp_path / "decoder" / "decoder.jax").read_bytes()).nr_devices == 1
 
 
 def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
     run = small_run.run
-    setting = dataclasses.replace(plain(4, "vocab"), mode="relaxed")
+    setting = Setting.beam_search(4, "vocab").searching(mode="relaxed")
     how = {"batch": 1, "history": 4, "platforms": ["cpu"]}
     with pytest.raises(ExportError, match="mode='relaxed': it draws"):
         export_decoder(tmp_path / "decoder", run.decoders(None), setting, run.dataset.catalog, **how)
@@ -197,7 +198,7 @@ def test_a_decoder_that_draws_is_not_exported(small_run, tmp_path):
 def test_the_decoder_is_lowered_for_all_platforms_at_once(small_run, tmp_path):
     run = small_run.run
     how = {"batch": 2, "history": 4, "platforms": ["cpu", "cuda", "tpu"]}
-    setting = speculative("draft", 4, run.config.decode)
+    setting = Setting.strict("draft", 4, run.config.decode)
     export_decoder(tmp_path / "out", run.decoders(run.draft_params), setting, run.dataset.catalog, **how)
     exported = jax.export.deserialize((tmp_path / "out" / "decoder.jax").read_bytes())
     assert exported.platforms == ("cpu", "cuda", "tpu")

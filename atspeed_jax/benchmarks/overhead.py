@@ -20,7 +20,8 @@ from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation.evaluate import EvaluateConfig
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.serving.decode_users import Keys, prompt_of
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, Setting, plain, speculative
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.serving.timing import medians, run_once
 from atspeed_jax.shapes import SlotMask
 
@@ -109,8 +110,8 @@ def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
     settings = []
     modes_of = {"vocab": ("strict", "relaxed", "coupled", "relaxed_reference"), "trie": ("strict", "stochastic")}
     for norm, modes in modes_of.items():
-        own = speculative("draft", beams, dataclasses.replace(decode, score_norm=norm))
-        settings += [plain(beams, norm), *(dataclasses.replace(own, mode=mode) for mode in modes)]
+        own = Setting.strict("draft", beams, dataclasses.replace(decode, score_norm=norm))
+        settings += [Setting.beam_search(beams, norm), *(own.searching(mode=mode) for mode in modes)]
     return settings
 
 
@@ -141,7 +142,8 @@ def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys:
     decode, tokens on the host to lists on the host. calls_ms: the same of the sum of its model calls, each timed alone,
     all interleaved. overhead: ms / calls_ms.
     """
-    built, own = decoders.build(setting), None if setting.mode == "strict" else keys
+    search, built = setting.search, decoders.build(setting)
+    own = None if search.mode == "strict" else keys
     first, later = traced_calls(decoders, setting, prompt_of(batches[0], own))
     params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
     alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
@@ -154,10 +156,10 @@ def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys:
         calls.append(sum(times[call] for call in calls_of(setting, count, first, later)))
     return {
         "method": setting.method,
-        "mode": setting.mode,
-        "score_norm": setting.score_norm,
-        "K": setting.beams,
-        "widths": list(setting.widths),
+        "mode": search.mode,
+        "score_norm": search.score_norm,
+        "K": search.beams,
+        "widths": list(search.widths),
         "users": len(batches),
         "rounds": float(np.mean(rounds)),
         "ms": 1e3 * float(np.mean(whole)),

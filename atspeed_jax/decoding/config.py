@@ -12,20 +12,40 @@ from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.trie import prefix_counts
 from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
 
+Widths = tuple[Width | Literal["all"], ...]
+
 
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
-    """Static settings of one decode.
+class TreeConfig:
+    """How a tree is drafted and scored, whatever K.
 
-    beams: K, prefixes kept per level. widths: W_1..W_{L-1}, drafted nodes per level, ints (see `resolve_widths`).
-    gamma: most levels drafted beyond the settled one. score_norm: "vocab" sums log-softmax over the whole vocabulary,
-    "trie" over allowed children; there a prefix with one item left is finished: its remaining codes have probability 1,
-    so it is neither drafted nor fed to a model, and widths count the open prefixes alone. tolerance: share of the K
-    beams' probability that a level may give up to be accepted with some of them not drafted, as long as the list loses
-    no place by that; 0 gives the list of plain beam search (ALGORITHM section 6). budget: M, drafted nodes that a
-    target call reads, the best of all levels (`decoding.budget`); None for all that the widths allow. row_share: rounds
-    after the first read the unfinished rows alone, 1/row_share of the batch at a time (`decoding.row_compaction`); 1
-    reads the whole batch.
+    Attributes:
+      widths: W_1..W_{L-1}, drafted nodes per level, each an int or "all".
+      gamma: most levels that are drafted beyond the settled one.
+      score_norm: "vocab" sums log-softmax over the whole vocabulary, "trie" over the allowed children. Under "trie" a
+        prefix with one item left is finished: its remaining codes have probability 1, so it is neither drafted nor fed
+        to a model, and widths count the open prefixes alone.
+      budget: M, drafted nodes that a target call reads, the best of all levels (`decoding.budget`); None for all that
+        the widths allow.
+    """
+
+    widths: Widths
+    gamma: Annotated[int, Range(1, MAX_LENGTH)]
+    score_norm: ScoreNorm
+    budget: Nodes | None = None
+
+    def __post_init__(self):
+        check_ranges(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchConfig(TreeConfig):
+    """Static settings of one decode; `resolve` makes its widths ints, which decoding takes.
+
+    beams: K, prefixes kept per level. tolerance: share of the K beams' probability that a level may give up to be
+    accepted with some of them not drafted, as long as the list loses no place by that; 0 gives the list of plain beam
+    search (ALGORITHM section 6). row_share: rounds after the first read the unfinished rows alone, 1/row_share of the
+    batch at a time (`decoding.row_compaction`); 1 reads the whole batch.
 
     mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
     Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
@@ -36,28 +56,43 @@ class SearchConfig:
     """
 
     beams: Beams
-    widths: tuple[Width, ...]
-    gamma: Annotated[int, Range(1, MAX_LENGTH)]
-    score_norm: ScoreNorm
     tolerance: PartialShare = 0.0
     mode: Mode = "strict"
     temperature: Temperature = 1.0
-    budget: Nodes | None = None
     row_share: BatchSize = 4
 
     def __post_init__(self):
-        if "all" in self.widths:
-            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (resolve_widths)")
-        check_ranges(self)
+        super().__post_init__()
         check_mode(self.mode, self.temperature, self.score_norm)
         if self.tolerance and self.mode != "strict":
             raise DecodeError(f"tolerance={self.tolerance} with mode={self.mode!r}: only strict mode can give up beams")
-        if self.budget is not None and self.budget < self.beams:
-            raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
         if self.budget is not None and self.mode.startswith("relaxed"):
             raise DecodeError(f"budget={self.budget} with mode={self.mode!r}: leaving out draws would change the law")
         if self.score_norm not in ("vocab", "trie"):
             raise DecodeError(f"score_norm={self.score_norm!r}: expected 'vocab' or 'trie'")
+
+    @classmethod
+    def of(cls, tree: TreeConfig, beams: int) -> SearchConfig:
+        """Strict search with K = `beams` that drafts this tree."""
+        fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(TreeConfig)}
+        return cls(beams=beams, **fields)
+
+    def resolve(self, prefixes: tuple[int, ...]) -> SearchConfig:
+        """The same search with widths as ints, for a catalogue with these prefixes (see `resolve_widths`).
+
+        Raises DecodeError for widths, or a budget, that can never hold the K beams.
+        """
+        widths = resolve_widths(self.widths, prefixes, self.beams)
+        resolved = dataclasses.replace(self, widths=widths)
+        resolved.check_resolved()
+        return resolved
+
+    def check_resolved(self) -> None:
+        """Raises DecodeError for widths that hold "all", or a budget below K."""
+        if "all" in self.widths:
+            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (`resolve`)")
+        if self.budget is not None and self.budget < self.beams:
+            raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
 
 
 def check_mode(mode: str, temperature: float, score_norm: str) -> None:
@@ -78,7 +113,7 @@ def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
     return {"vocab": prefix_counts(id_tokens), "trie": prefix_counts(id_tokens, open_only=True)}
 
 
-def resolve_widths(widths: tuple[int | Literal["all"], ...], prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
+def resolve_widths(widths: Widths, prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
     """Widths as ints: "all" becomes the number of prefixes of that depth, and no level is wider than that.
 
     prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`), open ones under trie norm. Raises

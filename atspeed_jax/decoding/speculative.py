@@ -57,7 +57,7 @@ def speculative_beam_search(
     """The same K items, order and scores as `beam_search` of the target, for ANY drafter and widths.
 
     In relaxed mode the same law instead of the same draw. With `config.tolerance` above 0, nearly the same, and the
-    result says what was given up. Raises DecodeError if `config.widths` does not have L - 1 entries, or keys are
+    result says what was given up. Raises DecodeError if `config` is not resolved, its widths are not L - 1, or keys are
     missing. A level's slots hold max(K, W_l) nodes; invalid places of the result are flagged, never filled.
 
     The same means: from the same logits. Those of one prefix are rounded otherwise in a call of another shape, by about
@@ -65,6 +65,7 @@ def speculative_beam_search(
     wherever no choice between two prefixes or items hangs on less. Scores are summed in float32 whatever the model
     computes in.
     """
+    config.check_resolved()
     check_keys(config.mode, prompt)
     length = trie.length
     if len(config.widths) != length - 1:

@@ -17,13 +17,15 @@ import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import HeldOutUsers, held_out_users
+from atspeed_jax.decoding.config import Widths
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import baselines, precision, quality
 from atspeed_jax.items.filters import unseen_items
 from atspeed_jax.serving import timing
 from atspeed_jax.serving.decode_users import Decoded, Keys, count_differences, decode_users, find_ids, without_seen
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import agreement
+from atspeed_jax.serving.settings import DecodeConfig, DrafterName, Setting
 from atspeed_jax.utils import files
 from atspeed_jax.utils import ranges as R
 from atspeed_jax.utils.program_memory import forget_programs
@@ -99,7 +101,7 @@ class Evaluation:
         rows = []
         for beams in (*config.beams, *config.grid_beams):
             main = beams in config.beams
-            rows.append((plain(beams, norm), self.everyone if main else some))
+            rows.append((Setting.beam_search(beams, norm), self.everyone if main else some))
             trees = [self._tree(beams, widths) for widths in (self.decode.widths, *config.grid_widths)]
             for tree in dict.fromkeys(trees):
                 for drafter in config.drafters:
@@ -109,7 +111,7 @@ class Evaluation:
 
     def _tree(self, beams: int, widths: Widths) -> Setting:
         """Strict speculation with these widths, or wider ones where K needs them."""
-        setting = speculative("draft", beams, dataclasses.replace(self.decode, widths=widths))
+        setting = Setting.strict("draft", beams, dataclasses.replace(self.decode, widths=widths))
         return self.decoders.fitted(setting, self.say)
 
     def quality(self) -> dict:
@@ -133,7 +135,7 @@ class Evaluation:
 
     def _target_ids(self, seen: Sequence[np.ndarray] | None) -> np.ndarray:
         """The target's own lists of all users; seen: items that they may not hold, for an exact search without."""
-        setting, users = plain(self.config.list_size, self.decode.score_norm), self.everyone
+        setting, users = Setting.beam_search(self.config.list_size, self.decode.score_norm), self.everyone
         if seen is None:
             return self.decoded(setting, users).ids
         self.say(f"decoding {len(users.users)} users without the items they have seen: {setting.label}")
@@ -162,17 +164,17 @@ class Evaluation:
         return self._remembered(name, lambda: self._row(setting, users), {"method": str, "K": int})
 
     def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
-        decoded = self.decoded(setting, users)
+        search, decoded = setting.search, self.decoded(setting, users)
         length = self.dataset.catalog.length
         speculated = decoded.reached is not None
         return {
             "method": setting.method,
             "drafter": setting.drafter,
-            "mode": setting.mode,
-            "score_norm": setting.score_norm,
-            "K": setting.beams,
-            "widths": list(setting.widths),
-            "budget": setting.budget,
+            "mode": search.mode,
+            "score_norm": search.score_norm,
+            "K": search.beams,
+            "widths": list(search.widths),
+            "budget": search.budget,
             "users": len(users.users),
             "target_calls_mean": float(decoded.calls.mean()),
             "accept_steps_mean": float(length - decoded.calls.mean()),
@@ -195,7 +197,7 @@ class Evaluation:
         built = {setting.label: self.decoders.build(setting) for setting in settings}
         single = self.batches(self.everyone.choose(config.latency_users, config.seed + 2), batch_size=1)
         latency = timing.latencies(built, single, repeats=config.latency_repeats)
-        base = latency[plain(settings[0].beams, settings[0].score_norm).label]
+        base = latency[settings[0].baseline.label]
         return {
             label: {
                 "latency_ms_p50": float(np.percentile(latency[label], 50)),
@@ -213,7 +215,7 @@ class Evaluation:
 
     def keys(self, setting: Setting, users: HeldOutUsers, seed: int = 0) -> Keys | None:
         """What the modes that draw need: one key per user, the same whoever is decoded with them."""
-        return None if setting.mode == "strict" else user_keys(self.config.seed + seed, users.users)
+        return None if setting.search.mode == "strict" else user_keys(self.config.seed + seed, users.users)
 
     def decoded(self, setting: Setting, users: HeldOutUsers, seed: int = 0, batch_size: int | None = None) -> Decoded:
         """The users' lists; plain beam search, with which every other row is compared, is decoded once."""
@@ -257,6 +259,6 @@ def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
     pairs = evaluation.settings(full)
     rows = [evaluation.row(setting, users) for setting, users in pairs]
     times: dict[str, dict] = {}
-    for beams in dict.fromkeys(setting.beams for setting, _ in pairs):
-        times |= evaluation.times([setting for setting, _ in pairs if setting.beams == beams])
+    for beams in dict.fromkeys(setting.search.beams for setting, _ in pairs):
+        times |= evaluation.times([setting for setting, _ in pairs if setting.search.beams == beams])
     return measured, [row | times[setting.label] for row, (setting, _) in zip(rows, pairs, strict=True)]

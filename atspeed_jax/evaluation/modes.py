@@ -15,21 +15,14 @@ import numpy as np
 
 from atspeed_jax.data.users import HeldOutUsers
 from atspeed_jax.decoding.base import Mode, ScoreNorm
+from atspeed_jax.decoding.config import TreeConfig, Widths
 from atspeed_jax.evaluation import metrics
 from atspeed_jax.evaluation.evaluate import Evaluation
 from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.serving.decode_users import Decoded
-from atspeed_jax.serving.decoders import (
-    NO_ITEM,
-    Constraint,
-    DecodeConfig,
-    DrafterName,
-    Setting,
-    Widths,
-    plain,
-    speculative,
-)
+from atspeed_jax.serving.decoders import NO_ITEM
 from atspeed_jax.serving.lists import overlap
+from atspeed_jax.serving.settings import Constraint, DrafterName, Setting
 from atspeed_jax.utils import files
 from atspeed_jax.utils.ranges import Beams, Nodes, Range, Repeats, Temperature, check_each_once, check_ranges
 
@@ -89,17 +82,17 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
     for constraint, norm, beams in itertools.product(config.constraints, config.norms, config.beams):
         modes = [mode for mode in config.modes if norm == "trie" or mode != "stochastic"]
         heat = {mode: 1.0 if mode == "strict" else config.temperature for mode in modes}
-        alone = [dataclasses.replace(plain(beams, norm), mode=mode, temperature=heat[mode]) for mode in modes]
+        alone = [Setting.beam_search(beams, norm).searching(mode=mode, temperature=heat[mode]) for mode in modes]
         own = [setting for setting in alone if setting.baseline == setting]
-        trees = [speculative(config.drafter, beams, DecodeConfig(widths, gamma, norm)) for widths in config.widths]
+        trees = [Setting.strict(config.drafter, beams, TreeConfig(widths, gamma, norm)) for widths in config.widths]
         if config.tuned and config.tuned[beams].method == "speculative":
-            trees.append(dataclasses.replace(config.tuned[beams], score_norm=norm))
+            trees.append(config.tuned[beams].searching(score_norm=norm))
         for strict in dict.fromkeys(trees):
             if "strict" in modes:
-                own += [strict, *(dataclasses.replace(strict, tolerance=share) for share in config.tolerances)]
-                own += [dataclasses.replace(strict, budget=count) for count in config.budgets]
+                own += [strict, *(strict.searching(tolerance=share) for share in config.tolerances)]
+                own += [strict.searching(budget=count) for count in config.budgets]
             drawn = [mode for mode in modes if mode != "strict"]
-            own += [dataclasses.replace(strict, mode=mode, temperature=heat[mode]) for mode in drawn]
+            own += [strict.searching(mode=mode, temperature=heat[mode]) for mode in drawn]
         rows += [dataclasses.replace(setting, constraint=constraint) for setting in own]
     return rows
 
@@ -120,33 +113,34 @@ class ModeTable:
         for line in dict.fromkeys(raised):
             evaluation.say(line)
         for setting in fitted:
-            users = evaluation.everyone if setting.beams in self.config.main_beams else evaluation.some
+            users = evaluation.everyone if setting.search.beams in self.config.main_beams else evaluation.some
             name = f"mode_{setting.label}_{len(users.users)}_{self.seeds(setting)}"
             path = evaluation.directory / f"{name}.json"
             rows.append(files.remembered(path, lambda s=setting, u=users: self._row(s, u), evaluation.say, ROW_FIELDS))
         return rows
 
     def seeds(self, setting: Setting) -> int:
-        return self.config.seeds if setting.baseline.mode == "relaxed" else 1
+        return self.config.seeds if setting.baseline.search.mode == "relaxed" else 1
 
     def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
         """Means over users and seeds; differences to the baseline in pairs, with 95 % intervals over users."""
         config, decoded = self.evaluation.config, self.evaluation.decoded
         own = [decoded(setting, users, seed) for seed in range(self.seeds(setting))]
         alone = [decoded(setting.baseline, users, seed) for seed in range(self.seeds(setting))]
-        exact = dataclasses.replace(plain(setting.beams, setting.score_norm), constraint=setting.constraint)
-        exact = decoded(exact, users)
+        search = setting.search
+        exact = Setting.beam_search(search.beams, search.score_norm)
+        exact = decoded(dataclasses.replace(exact, constraint=setting.constraint), users)
         row = {
             "method": setting.method,
             "drafter": setting.drafter,
-            "mode": setting.mode,
-            "tolerance": setting.tolerance,
-            "temperature": setting.temperature,
-            "score_norm": setting.score_norm,
+            "mode": search.mode,
+            "tolerance": search.tolerance,
+            "temperature": search.temperature,
+            "score_norm": search.score_norm,
             "constraint": setting.constraint,
-            "K": setting.beams,
-            "widths": list(setting.widths),
-            "budget": setting.budget,
+            "K": search.beams,
+            "widths": list(search.widths),
+            "budget": search.budget,
             "users": len(users.users),
             "seeds": len(own),
             "target_calls_mean": float(np.mean([one.calls for one in own])),
@@ -159,10 +153,10 @@ class ModeTable:
             "mismatched_users": None,
             "near_tie_users": None,
         }
-        if setting.mode in EXACT and not setting.tolerance:
+        if search.mode in EXACT and not search.tolerance:
             row |= self.evaluation.equality(setting, users, own[0])
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
-        mine, theirs = self._quality(own, users, setting.beams), self._quality(alone, users, setting.beams)
+        mine, theirs = self._quality(own, users, search.beams), self._quality(alone, users, search.beams)
         row["quality"] = metrics.summarize(mine, **sampling)
         row["difference_to_baseline"] = metrics.compare(mine, theirs, **sampling)
         return row

@@ -19,7 +19,7 @@ from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Layout, Prompt
-from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.config import SearchConfig, prefixes_by_norm, resolve_widths
 from atspeed_jax.decoding.row_compaction import most_passes, rows_at_a_time
 from atspeed_jax.decoding.sharded import lower_on_mesh
 from atspeed_jax.items.catalog import Catalog
@@ -31,7 +31,8 @@ from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.planning.estimate import Pass
 from atspeed_jax.runs.experiment import ExperimentConfig, TrainConfig
-from atspeed_jax.serving.decoders import Decoders, speculative
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.start import Start, begun, scratch
@@ -136,7 +137,7 @@ class Steps:
     def decode(self) -> Step:
         """Speculative beam search of the largest K that is measured, of a batch of the evaluation."""
         c, target, draft = self.config, self.models["target"], self.models["draft"]
-        trie, setting = self._whole(self.trie), speculative("draft", max(c.evaluate.beams), c.decode)
+        trie, setting = self._whole(self.trie), Setting.strict("draft", max(c.evaluate.beams), c.decode)
         step, served, there = LlamaStep, (target.served, draft.served), (target.held, draft.held)
         if c.decode.unroll:  # copies, beside which a run keeps the stacks
             step, there = functools.partial(LlamaStep, unrolled=True), (*there, *served)
@@ -145,8 +146,9 @@ class Steps:
         decode, params = Decoders(*models, trie, (), self.prefixes, step, self.mesh).program(setting)
         rows, width = c.evaluate.batch_size, self._prompt
         prompt = Prompt(jax.ShapeDtypeStruct((rows, width), jnp.int32), jax.ShapeDtypeStruct((rows, width), bool))
-        widths = self._widths(setting.beams)
-        layout = Layout(width, (1, *(max(setting.beams, size) for size in widths)))
+        search = setting.search
+        widths = self._widths(search.beams)
+        layout = Layout(width, (1, *(max(search.beams, size) for size in widths)))
         own = -(-rows // self.mesh.shape["data"])
         caches = [step(one.config) for one in (target, draft)]
         return Step(
@@ -156,17 +158,17 @@ class Steps:
             {"parameters": served, "optimizer": (), "other": (trie, *there)},
             (),
             jax.eval_shape(lambda: [one.init_cache(own, layout.slots) for one in caches]),
-            self._calls(setting, layout, own),
+            self._calls(search, layout, own),
         )
 
-    def _calls(self, setting, layout: Layout, own: int) -> tuple[Pass, ...]:
+    def _calls(self, search: SearchConfig, layout: Layout, own: int) -> tuple[Pass, ...]:
         """Every model call of a slice of `own` users if none finishes early."""
         length, capacity, width = self.catalog.length, layout.capacity, layout.prompt
         target, draft = self.models["target"].config, self.models["draft"].config
-        budget = setting.budget or sum(capacity)
-        first = min(budget, sum(capacity[1 : setting.gamma + 1]))
-        later = min(budget + setting.beams, setting.beams + sum(capacity[2:]))
-        size = rows_at_a_time(own, setting.row_share)
+        budget = search.budget or sum(capacity)
+        first = min(budget, sum(capacity[1 : search.gamma + 1]))
+        later = min(budget + search.beams, search.beams + sum(capacity[2:]))
+        size = rows_at_a_time(own, search.row_share)
         passes = most_passes(own, size, length - 1) if length > 1 else 0
 
         def call(model, rows, tokens, n_out, times=1):
@@ -177,7 +179,7 @@ class Steps:
         if passes:
             calls.append(call(target, size, later, later, passes))
             calls += [
-                call(draft, size, count, count, passes) for count in (setting.beams, *capacity[2:-1])[: length - 2]
+                call(draft, size, count, count, passes) for count in (search.beams, *capacity[2:-1])[: length - 2]
             ]
         return tuple(calls)
 

@@ -14,13 +14,12 @@ from atspeed_jax.data.dataset import Dataset, DatasetError
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError
-from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.config import Widths, prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
-from atspeed_jax.serving.decoders import Widths
 from atspeed_jax.training.sharding import check_batch, check_model
 
 

@@ -13,7 +13,7 @@ from atspeed_jax.evaluation.evaluate import EvaluateConfig
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
-from atspeed_jax.serving.decoders import DecodeConfig
+from atspeed_jax.serving.settings import DecodeConfig
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.sharding import MeshConfig

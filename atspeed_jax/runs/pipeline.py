@@ -30,7 +30,7 @@ from atspeed_jax.reporting.curves import loss_curves
 from atspeed_jax.reporting.report import environment, format_table, write_report
 from atspeed_jax.runs.assets import RunAssets, fingerprint
 from atspeed_jax.runs.experiment import TrainConfig
-from atspeed_jax.serving.decoders import plain, speculative
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss, validation
@@ -73,7 +73,7 @@ class Run(RunAssets):
         train = self.config.train_target
 
         def decoder(params):
-            return self.decoders(None, target_params=params).build(plain(BEAMS, "vocab"))
+            return self.decoders(None, target_params=params).build(Setting.beam_search(BEAMS, "vocab"))
 
         lists = list_quality(self.dataset, self._fixed_users(train), decoder)
         best = (f"ndcg@{CUT}", "max")
@@ -113,7 +113,7 @@ class Run(RunAssets):
         # The teacher first: what is wrong with it is said before the long training of the start.
         loss, batches, epoch = self._on_histories() if c.align.objective in ON_HISTORIES else self._on_beams()
         sft = self.draft_sft()
-        setting = speculative("draft", c.teacher.beams, c.decode)
+        setting = Setting.strict("draft", c.teacher.beams, c.decode)
 
         def decoder(params):
             return self.decoders(params).build(setting)

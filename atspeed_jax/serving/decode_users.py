@@ -15,8 +15,9 @@ from jaxtyping import Key
 from atspeed_jax.decoding.base import Prompt, Result, check_finite
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.filters import FilteredTrie, id_lists
-from atspeed_jax.serving.decoders import Decoders, Setting
+from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import differing
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.utils.distributed import gather
 
 Keys = Key[Array, " N"]

@@ -1,4 +1,4 @@
-"""Every way to decode under one roof: what to run, and the models and catalogue to run it with."""
+"""Every way to decode under one roof: the models and the catalogue, ready for any `Setting`."""
 
 from __future__ import annotations
 
@@ -7,139 +7,52 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from atspeed_jax.decoding.base import DecodeError, Mode, Prompt, Result, ScoreNorm, StepModel
+from atspeed_jax.decoding.base import DecodeError, Prompt, Result, ScoreNorm, StepModel
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.config import SearchConfig, resolve_widths
 from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.sharded import decode_on_mesh
 from atspeed_jax.decoding.speculative import speculative_beam_search
-from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.levels import level_trie
 from atspeed_jax.items.trie import ItemTrie, Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.unroll import unroll
-from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
+from atspeed_jax.serving.settings import Constraint, Setting
 
-Method = Literal["beam_search", "speculative"]
-DrafterName = Literal["none", "draft", "popularity"]
-Widths = tuple[Width | Literal["all"], ...]
-Constraint = Literal["trie", "levels"]
 NO_ITEM = -2  # id of codes that no item has
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodeConfig:
-    """How a tree is drafted and scored. widths: drafted nodes of levels 1..L-1, ints or "all".
-
-    gamma: most levels drafted at once. score_norm, budget: see SearchConfig. unroll: layers of both models side by side
-    (`Decoders.unrolled`).
-    """
-
-    widths: Widths
-    gamma: Annotated[int, Range(1, MAX_LENGTH)]
-    score_norm: ScoreNorm
-    budget: Nodes | None = None
-    unroll: bool = False
-
-    def __post_init__(self):
-        check_ranges(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One way to decode.
-
-    Plain beam search has drafter "none" and no widths. mode, tolerance, temperature, budget, row_share: see
-    `SearchConfig`. constraint: "trie", ids of items alone, or "levels", any known code of each level, as the paper's
-    reference decodes; ids are NO_ITEM where no item has the codes.
-    """
-
-    method: Method
-    drafter: DrafterName
-    beams: Beams
-    widths: Widths
-    gamma: Annotated[int, Range(0, MAX_LENGTH)]
-    score_norm: ScoreNorm
-    mode: Mode = "strict"
-    tolerance: PartialShare = 0.0
-    temperature: Temperature = 1.0
-    budget: Nodes | None = None
-    constraint: Constraint = "trie"
-    row_share: BatchSize = SearchConfig.row_share
-
-    def __post_init__(self):
-        check_ranges(self)
-
-    @property
-    def label(self) -> str:
-        widths = "-".join(map(str, self.widths)) or "none"
-        label = f"{self.method}_{self.drafter}_K{self.beams}_w{widths}_g{self.gamma}_{self.score_norm}"
-        if self.budget is not None:
-            label += f"_b{self.budget}"
-        if self.mode != "strict":
-            label += f"_{self.mode}_T{self.temperature:g}"
-        if self.tolerance:
-            label += f"_tolerance{self.tolerance:g}"
-        if self.row_share != SearchConfig.row_share:
-            label += f"_rows{self.row_share}"
-        return label + ("_levels" if self.constraint == "levels" else "")
-
-    @property
-    def baseline(self) -> Setting:
-        """What the target does alone, call by call: plain beam search, or its own sampler."""
-        mode = "relaxed" if self.mode in ("coupled", "relaxed_reference") else self.mode
-        alone = plain(self.beams, self.score_norm)
-        return dataclasses.replace(alone, mode=mode, temperature=self.temperature, constraint=self.constraint)
-
-
-def plain(beams: int, score_norm: ScoreNorm) -> Setting:
-    """Plain beam search, the baseline of every speed-up."""
-    return Setting("beam_search", "none", beams, (), 0, score_norm)
-
-
-def speculative(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setting:
-    """Strict speculative beam search with the given drafter."""
-    return Setting("speculative", drafter, beams, decode.widths, decode.gamma, decode.score_norm, budget=decode.budget)
-
-
-def strict(drafter: DrafterName, beams: int, decode: DecodeConfig) -> Setting:
-    """`speculative` with a drafter, `plain` with "none": one list, whoever drafts."""
-    return plain(beams, decode.score_norm) if drafter == "none" else speculative(drafter, beams, decode)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plain:
+class BeamSearch:
     """Plain beam search as a function of what it reads."""
 
     step: StepModel
-    beams: int
-    score_norm: ScoreNorm
-    mode: Mode
-    temperature: float
+    search: SearchConfig
 
     def __call__(self, params, trie: ItemTrie, prompt: Prompt) -> Result:
-        how = {"beams": self.beams, "score_norm": self.score_norm, "mode": self.mode, "temperature": self.temperature}
+        fields = ("beams", "score_norm", "mode", "temperature")
+        how = {name: getattr(self.search, name) for name in fields}
         return beam_search(self.step, params, trie, prompt, **how)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Speculative:
+class SpeculativeSearch:
     """Speculative beam search as a function of what it reads."""
 
     step: StepModel
     drafter: Drafter
-    config: SearchConfig
+    search: SearchConfig
 
     def __call__(self, params, trie: ItemTrie, prompt: Prompt) -> Result:
         target_params, draft_params = params
         models = self.step, target_params, self.drafter, draft_params
-        return speculative_beam_search(*models, trie, prompt, config=self.config)
+        return speculative_beam_search(*models, trie, prompt, config=self.search)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,46 +93,35 @@ class Decoders:
         """(decode, params) of a setting: what `build` runs as decode(params, trie, prompt)."""
         step = self.step(self.target)
         if setting.method == "beam_search":
-            how = _Plain(step, setting.beams, setting.score_norm, setting.mode, setting.temperature)
-            return how, self.target_params
-        config = SearchConfig(
-            setting.beams,
-            resolve_widths(setting.widths, self._prefixes(setting), setting.beams),
-            setting.gamma,
-            setting.score_norm,
-            setting.tolerance,
-            setting.mode,
-            setting.temperature,
-            setting.budget,
-            setting.row_share,
-        )
+            return BeamSearch(step, setting.search), self.target_params
+        search = setting.search.resolve(self._prefixes(setting))
         if setting.drafter == "draft":
             drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
         else:
             drafter, params = PopularityDrafter(), self.prior
-        return _Speculative(step, drafter, config), (self.target_params, params)
+        return SpeculativeSearch(step, drafter, search), (self.target_params, params)
 
     def fitted(self, setting: Setting, say: Callable[[str], None]) -> Setting:
         """The setting with widths, and a budget, that can hold its K: what is too small is raised to what K needs, and
         `say` is told. Raises DecodeError for another number of widths than the ids have levels to draft."""
         if setting.method == "beam_search":
             return setting
-        prefixes = self._prefixes(setting)
-        resolve_widths(setting.widths, prefixes, 1)
-        least = [min(setting.beams, have) for have in prefixes]
-        widths = tuple(w if w == "all" else max(w, need) for w, need in zip(setting.widths, least, strict=False))
-        budget = None if setting.budget is None else max(setting.budget, setting.beams)
-        raised = dataclasses.replace(setting, widths=widths, budget=budget)
+        search, prefixes = setting.search, self._prefixes(setting)
+        resolve_widths(search.widths, prefixes, 1)
+        least = [min(search.beams, have) for have in prefixes]
+        widths = tuple(w if w == "all" else max(w, need) for w, need in zip(search.widths, least, strict=False))
+        budget = None if search.budget is None else max(search.budget, search.beams)
+        raised = setting.searching(widths=widths, budget=budget)
         if raised != setting:
-            told = [(name, getattr(setting, name), getattr(raised, name)) for name in ("widths", "budget")]
-            changes = ", ".join(f"{name} {old} -> {new}" for name, old, new in told if old != new)
-            say(f"raised to what K={setting.beams} needs: {changes}")
+            fields = [(name, getattr(search, name), getattr(raised.search, name)) for name in ("widths", "budget")]
+            changes = ", ".join(f"{name} {old} -> {new}" for name, old, new in fields if old != new)
+            say(f"raised to what K={search.beams} needs: {changes}")
         return raised
 
     def _prefixes(self, setting: Setting) -> tuple[int, ...]:
         """How many nodes each level has to draft."""
         if setting.constraint == "trie":
-            return self.prefixes[setting.score_norm]
+            return self.prefixes[setting.search.score_norm]
         return tuple(itertools.accumulate(level_trie(self.trie).row_width, operator.mul))
 
     def _build(self, setting: Setting, trie: ItemTrie) -> Callable[[Prompt], Result]:

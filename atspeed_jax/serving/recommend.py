@@ -19,8 +19,9 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.numbering import count_from_one
 from atspeed_jax.items.filters import unseen_items
 from atspeed_jax.serving.decode_users import find_ids, without_seen
-from atspeed_jax.serving.decoders import Decoders, Setting
+from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.list_file import Output, RecommendError, finish, resume, written
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.user_file import FROM_ZERO, User
 from atspeed_jax.utils import files
 from atspeed_jax.utils.distributed import barrier, is_writer

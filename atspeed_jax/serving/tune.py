@@ -17,10 +17,11 @@ import numpy as np
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
-from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.config import SearchConfig, Widths
 from atspeed_jax.serving import timing
 from atspeed_jax.serving.decode_users import decode_users
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, DrafterName, Setting, Widths, plain, speculative
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import DecodeConfig, DrafterName, Setting
 from atspeed_jax.utils.files import read_json
 from atspeed_jax.utils.program_memory import forget_programs
 from atspeed_jax.utils.ranges import (
@@ -85,12 +86,12 @@ def grid(
 ) -> list[Setting]:
     """Plain beam search, and every setting that can work for this K (a width or budget below K cannot: `say` why); of
     the run's own widths, if they are among them, those that this K needs."""
-    settings = [plain(beams, decode.score_norm)]
-    own = decoders.fitted(speculative("draft", beams, decode), say).widths
+    settings = [Setting.beam_search(beams, decode.score_norm)]
+    own = decoders.fitted(Setting.strict("draft", beams, decode), say).search.widths
     every = dict.fromkeys(own if widths == decode.widths else widths for widths in config.widths)
     for drafter, widths, budget, share in itertools.product(config.drafters, every, config.budgets, config.row_shares):
-        setting = speculative(drafter, beams, dataclasses.replace(decode, widths=widths, budget=budget))
-        setting = dataclasses.replace(setting, row_share=share)
+        setting = Setting.strict(drafter, beams, dataclasses.replace(decode, widths=widths, budget=budget))
+        setting = setting.searching(row_share=share)
         try:
             decoders.build(setting)
         except DecodeError as error:
@@ -150,7 +151,7 @@ def _measure(decoders: Decoders, settings: Mapping[str, Setting], batches: Seque
         rows.append(
             {
                 "label": label,
-                "setting": dataclasses.asdict(setting),
+                "setting": setting.row,
                 "target_calls": float(decoded.calls.mean()),
                 "one_call_share": float((decoded.calls == 1).mean()),
                 "time_ms": 1e3 * decoded.seconds / len(batches) if own is None else float(own.mean()),
@@ -213,4 +214,7 @@ def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm
         raise TuneError(f"{path} has no K={beams}, only {known}; tune again with --beams={beams}")
     row = min(rows, key=lambda row: (abs(row["batch"] - batch), row["batch"]))
     found = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
-    return Setting(**found | {"widths": tuple(found["widths"])})
+    try:
+        return Setting.from_row(found)
+    except DecodeError as error:
+        raise TuneError(f"{path} holds {error}; delete it and tune again") from error

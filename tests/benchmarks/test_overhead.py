@@ -10,7 +10,7 @@ from atspeed_jax.benchmarks import overhead
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.serving.decode_users import prompt_of
-from atspeed_jax.serving.decoders import DecodeConfig, plain, speculative
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -36,16 +36,16 @@ def shapes(calls):
 
 @pytest.mark.parametrize("norm", ["vocab", "trie"])
 def test_plain_beam_search_reads_the_prompt_then_a_level_a_call(toy, batches, norm):
-    first, later = overhead.traced_calls(toy.decoders, plain(2, norm), prompt_of(batches[0]))
+    first, later = overhead.traced_calls(toy.decoders, Setting.beam_search(2, norm), prompt_of(batches[0]))
     assert shapes(first) == [(1, 5, 5, 0, 7, 1), (1, 2, 5, 1, 7, 2)]
     assert later == []
     assert {call.config for call in first} == {toy.decoders.target}
-    assert overhead.calls_of(plain(2, norm), 1, first, later) == first[:1]
-    assert overhead.calls_of(plain(2, norm), 2, first, later) == first
+    assert overhead.calls_of(Setting.beam_search(2, norm), 1, first, later) == first[:1]
+    assert overhead.calls_of(Setting.beam_search(2, norm), 2, first, later) == first
 
 
 def test_calls_of_layers_side_by_side_are_the_same_and_can_be_timed(toy, batches):
-    own, setting = toy.decoders.unrolled(), speculative("draft", 2, DECODE)
+    own, setting = toy.decoders.unrolled(), Setting.strict("draft", 2, DECODE)
     found = overhead.traced_calls(own, setting, prompt_of(batches[0]))
     stacked = overhead.traced_calls(toy.decoders, setting, prompt_of(batches[0]))
     assert [shapes(calls) for calls in found] == [shapes(calls) for calls in stacked]
@@ -56,7 +56,7 @@ def test_calls_of_layers_side_by_side_are_the_same_and_can_be_timed(toy, batches
 
 
 def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(toy, batches):
-    setting = speculative("draft", 2, DECODE)
+    setting = Setting.strict("draft", 2, DECODE)
     first, later = overhead.traced_calls(toy.decoders, setting, prompt_of(batches[0]))
     assert shapes(first) == [(1, 5, 5, 0, 8, 1), (1, 8, 5, 1, 8, 4)]
     assert [call.config for call in first] == [toy.decoders.draft, toy.decoders.target]
@@ -71,7 +71,7 @@ def test_a_row_sums_the_calls_of_each_list(toy, batches, mode, monkeypatch):
     """Every call takes 2 seconds alone, every list 7."""
     monkeypatch.setattr(overhead, "run_once", lambda *_: 7.0)
     monkeypatch.setattr(overhead, "timed_call", lambda call, params: lambda: 2.0)
-    setting = dataclasses.replace(speculative("draft", 2, DECODE), mode=mode)
+    setting = Setting.strict("draft", 2, DECODE).searching(mode=mode)
     keys = user_keys(0, np.arange(3))
     row = overhead.measure(toy.decoders, setting, batches, keys, repeats=1)
     assert row["users"] == 3
@@ -83,7 +83,7 @@ def test_a_row_sums_the_calls_of_each_list(toy, batches, mode, monkeypatch):
 
 
 def test_a_call_alone_can_be_repeated(toy, batches):
-    first, _ = overhead.traced_calls(toy.decoders, plain(2, "vocab"), prompt_of(batches[0]))
+    first, _ = overhead.traced_calls(toy.decoders, Setting.beam_search(2, "vocab"), prompt_of(batches[0]))
     for call in first:
         run = overhead.timed_call(call, toy.decoders.target_params)
         assert run() > 0
@@ -93,7 +93,9 @@ def test_a_call_alone_can_be_repeated(toy, batches):
 def test_every_mode_is_measured():
     settings = overhead.every_mode(5, DECODE)
     assert len({setting.label for setting in settings}) == len(settings) == 8
-    modes = [(setting.score_norm, setting.mode) for setting in settings if setting.method == "speculative"]
+    modes = [
+        (setting.search.score_norm, setting.search.mode) for setting in settings if setting.method == "speculative"
+    ]
     assert set(modes) == {
         ("vocab", "strict"), ("vocab", "relaxed"), ("vocab", "coupled"), ("vocab", "relaxed_reference"),
         ("trie", "strict"), ("trie", "stochastic"),

@@ -20,7 +20,7 @@ from table_model import TableStep, table_logits
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 LAYOUT = Layout(2, (1, 3, 3))
-CONFIG = SearchConfig(1, (3, 3), 2, "vocab")
+CONFIG = SearchConfig((3, 3), 2, "vocab", beams=1)
 SHAPE = next(shape for shape in SHAPES if shape.budget)
 
 
@@ -133,4 +133,4 @@ def test_any_budget_gives_the_list_of_plain_beam_search(budget):
 )
 def test_budgets_that_cannot_work(change, message):
     with pytest.raises(DecodeError, match=message):
-        SearchConfig(4, (4,), 1, "vocab", **change)
+        SearchConfig((4,), 1, "vocab", beams=4, **change).check_resolved()

@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 
 from atspeed_jax.decoding.base import DecodeError
-from atspeed_jax.decoding.config import SearchConfig, resolve_widths
+from atspeed_jax.decoding.config import SearchConfig, TreeConfig, resolve_widths
 
 
 @pytest.mark.parametrize(
@@ -49,15 +51,25 @@ def test_ids_of_one_code_have_no_widths():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((1, ("all", 4), 1, "vocab"), "widths=.*resolve_widths"),
-        ((4, (4,), 1, "softmax"), "score_norm='softmax': expected 'vocab' or 'trie'"),
+        ((("all", 4), 1, "vocab"), "widths=.*'all' must be resolved for a catalogue first"),
+        (((4,), 1, "softmax"), "score_norm='softmax': expected 'vocab' or 'trie'"),
     ],
 )
 def test_settings_that_cannot_work(settings, message):
     with pytest.raises(DecodeError, match=message):
-        SearchConfig(*settings)
+        SearchConfig(*settings, beams=1).check_resolved()
+
+
+def test_a_search_is_resolved_for_a_catalogue():
+    search = SearchConfig.of(TreeConfig(("all", 64, 96), 3, "vocab", 40), 20)
+    assert search == SearchConfig(("all", 64, 96), 3, "vocab", 40, beams=20)
+    assert search.resolve((91, 6539, 11172, 12023)) == dataclasses.replace(search, widths=(91, 64, 96))
+    with pytest.raises(DecodeError, match="budget=40: expected at least K=60"):
+        dataclasses.replace(search, beams=60).resolve((91, 6539, 11172, 12023))
+    with pytest.raises(DecodeError, match="width 64 of level 2 is below"):
+        dataclasses.replace(search, beams=70).resolve((91, 6539, 11172, 12023))
 
 
 def test_settings_are_a_value():
-    assert hash(SearchConfig(4, (4,), 1, "vocab")) == hash(SearchConfig(4, (4,), 1, "vocab"))
-    assert SearchConfig(4, (4,), 1, "vocab") != SearchConfig(4, (4,), 1, "trie")
+    assert hash(SearchConfig((4,), 1, "vocab", beams=4)) == hash(SearchConfig((4,), 1, "vocab", beams=4))
+    assert SearchConfig((4,), 1, "vocab", beams=4) != SearchConfig((4,), 1, "trie", beams=4)

@@ -20,7 +20,7 @@ LAYOUT = Layout(SHAPE.prompt, (1, 4, 5))
 
 @functools.partial(jax.jit, static_argnames=("drafter", "gamma"))
 def first_tree(drafter, params, trie, prompt, gamma):
-    config = SearchConfig(SHAPE.beams, SHAPE.widths, gamma, SHAPE.norm)
+    config = SearchConfig(SHAPE.widths, gamma, SHAPE.norm, beams=SHAPE.beams)
     at = jnp.zeros((SHAPE.batch,), jnp.int32)
     cache = drafter.init_cache(SHAPE.batch, LAYOUT.slots)
     levels = range(min(gamma + 1, 3))
@@ -64,7 +64,7 @@ def test_first_tree_holds_the_best_prefixes_by_draft_score(gamma):
 
 @functools.partial(jax.jit, static_argnames="gamma")
 def later_tree(params, trie, prompt, settled, at, gamma):
-    config = SearchConfig(SHAPE.beams, SHAPE.widths, gamma, SHAPE.norm)
+    config = SearchConfig(SHAPE.widths, gamma, SHAPE.norm, beams=SHAPE.beams)
     drafter = ModelDrafter(STEP)
     cache = drafter.init_cache(SHAPE.batch, LAYOUT.slots)
     return draft_tree(drafter, params, trie, prompt, LAYOUT, config, settled, at, cache, range(1, 3))

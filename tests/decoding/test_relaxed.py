@@ -160,7 +160,7 @@ def test_one_level_as_the_paper_counts_it():
 )
 def test_modes_that_cannot_be(settings, message):
     with pytest.raises(DecodeError, match=message):
-        SearchConfig(4, (4,), 1, "vocab", **settings)
+        SearchConfig((4,), 1, "vocab", beams=4, **settings)
 
 
 def test_a_mode_that_draws_needs_keys():

@@ -149,7 +149,7 @@ def test_a_row_alone_and_a_wider_prompt_give_the_same():
 
 def compiled(shape, step):
     batch = make_batch(shape, np.random.default_rng(8), trie="some", table=shape.tables[0], draft="near")
-    config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm)
+    config = SearchConfig(shape.widths, shape.gamma, shape.norm, beams=shape.beams)
     return speculative_beam_search.lower(
         step, batch.table, ModelDrafter(STEP), batch.draft, batch.trie, batch.prompt, config=config
     )
@@ -175,7 +175,7 @@ def test_another_catalogue_and_other_parameters_do_not_recompile():
         ids = np.array(make_ids((4, 4), "full", 3, rng))
         ids = np.delete(ids, rng.choice(len(ids), 3, replace=False), axis=0)
         trie = build_trie(ids)
-        config = SearchConfig(3, (4,), 1, "vocab")
+        config = SearchConfig((4,), 1, "vocab", beams=3)
         result = speculative_beam_search(
             STEP, batch.table, ModelDrafter(STEP), batch.draft, trie, batch.prompt, config=config
         )
@@ -186,7 +186,7 @@ def test_another_catalogue_and_other_parameters_do_not_recompile():
 @pytest.mark.parametrize("widths", [(), (4,), (4, 4, 4, 4)])
 def test_wrong_number_of_widths(widths):
     batch = make_batch(NARROW, np.random.default_rng(10), trie="full", table="coarse", draft="random")
-    config = SearchConfig(4, widths, 3, "vocab")
+    config = SearchConfig(widths, 3, "vocab", beams=4)
     with pytest.raises(DecodeError, match="ids of length 4 need 3 widths"):
         speculative_beam_search(
             STEP, batch.table, ModelDrafter(STEP), batch.draft, batch.trie, batch.prompt, config=config

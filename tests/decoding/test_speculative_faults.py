@@ -104,7 +104,7 @@ def check_message(faulty, expected):
 def both(ids, table, beams, widths):
     """Results of both decoders under trie norm for a bigram table, which is its own draft, and BOS alone."""
     trie, prompt = build_trie(np.array(ids)), Prompt(jnp.array([[1]]), jnp.array([[True]]))
-    config = SearchConfig(beams, widths, len(widths), "trie")
+    config = SearchConfig(widths, len(widths), "trie", beams=beams)
     yield beam_search(BIGRAM, table, trie, prompt, beams=beams, score_norm="trie")
     yield speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), table, trie, prompt, config=config)
 

@@ -68,7 +68,7 @@ def decode(dtype, length, widths, beams, norm, drafter, rng, row_share=1):
         drafter, draft = PopularityDrafter(), popularity_prior(trie, ids, rng.integers(0, 9, len(ids)))
     else:
         drafter = ModelDrafter(LlamaStep(model))
-    search = SearchConfig(beams, widths, 2, norm, row_share=row_share)
+    search = SearchConfig(widths, 2, norm, beams=beams, row_share=row_share)
     plain = beam_search(LlamaStep(model), target, trie, prompt, beams=beams, score_norm=norm)
     strict = speculative_beam_search(LlamaStep(model), target, drafter, draft, trie, prompt, config=search)
     logits = numpy_llama(model, target)

@@ -101,7 +101,7 @@ def test_masked_items_come_last(norm):
     draft = np.where(table == 0, LEAST, 0).astype(np.float32)
     trie, prompt = build_trie(np.array(ids)), Prompt(jnp.array([[1]]), jnp.array([[True]]))
     plain = beam_search(BIGRAM, table, trie, prompt, beams=8, score_norm=norm)
-    config = SearchConfig(8, (2,), 1, norm)
+    config = SearchConfig((2,), 1, norm, beams=8)
     found = speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), draft, trie, prompt, config=config)
     for result in (plain, found):
         assert result.faulty.tolist() == [0]
@@ -122,7 +122,7 @@ def test_no_draw_takes_a_masked_item_while_others_are_left(mode):
     users = 400
     ones = jnp.ones((users, 1), jnp.int32)
     prompt = Prompt(ones, ones == 1, user_keys(0, np.arange(users)))
-    config = SearchConfig(2, (2,), 1, "vocab", mode=mode)
+    config = SearchConfig((2,), 1, "vocab", beams=2, mode=mode)
     found = speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), draft, build_trie(ids), prompt, config=config)
     assert found.valid.all()
     assert (found.tokens[..., 0] >= 4).all()

@@ -60,7 +60,7 @@ def bigram(size, rows):
 def decode(trie, target, draft, beams, widths, norm, tolerance, users=1):
     """One level drafted per round, for users with BOS alone."""
     prompt = Prompt(jnp.ones((users, 1), jnp.int32), jnp.ones((users, 1), bool))
-    config = SearchConfig(beams, widths, 1, norm, tolerance)
+    config = SearchConfig(widths, 1, norm, beams=beams, tolerance=tolerance)
     return speculative_beam_search(BIGRAM, target, ModelDrafter(BIGRAM), draft, trie, prompt, config=config)
 
 

@@ -18,7 +18,7 @@ LAYOUT = Layout(SHAPE.prompt, (1, 4, 5))
 
 @jax.jit
 def drafted_and_verified(table, draft, trie, prompt):
-    config = SearchConfig(SHAPE.beams, SHAPE.widths, SHAPE.gamma, SHAPE.norm)
+    config = SearchConfig(SHAPE.widths, SHAPE.gamma, SHAPE.norm, beams=SHAPE.beams)
     at = jnp.zeros((SHAPE.batch,), jnp.int32)
     cache = STEP.init_cache(SHAPE.batch, LAYOUT.slots)
     nodes, _, _ = draft_tree(
@@ -87,7 +87,7 @@ def logits_of(*rows):
 def walk(ids, drafted, beams, at=0, level_one=None, tolerance=0.0):
     """accept() of one user over L = 2: level 0's logits favour code 3 over 2; `drafted` nodes of level 1."""
     prompt = Prompt(jnp.array([[1]]), jnp.array([[True]]))
-    config = SearchConfig(beams, (max(2, len(drafted)),), 1, "vocab", tolerance)
+    config = SearchConfig((max(2, len(drafted)),), 1, "vocab", beams=beams, tolerance=tolerance)
     tokens = jnp.array([[[2 + node, 0] for node in drafted]])
     valid = jnp.ones((1, len(drafted)), bool)
     level = Beams(tokens, jnp.full_like(tokens, UNPLACED), jnp.zeros(valid.shape), jnp.array([drafted]), valid)

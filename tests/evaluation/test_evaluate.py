@@ -9,7 +9,7 @@ import pytest
 
 from atspeed_jax.evaluation import evaluate as module
 from atspeed_jax.items.catalog import BOS
-from atspeed_jax.serving.decoders import plain, speculative
+from atspeed_jax.serving.settings import Setting
 from evaluations import DECODE, FLOAT32, decoded_lists, make_evaluation
 
 
@@ -48,10 +48,10 @@ def test_settings_cover_the_grid_once(toy, tmp_path, full):
     expected = []
     for beams in (5, 2, 3):
         everyone = 5 if beams != 3 else some
-        expected.append((plain(beams, "vocab"), everyone))
+        expected.append((Setting.beam_search(beams, "vocab"), everyone))
         for widths in (("all",), (3,)):
             for drafter in ("draft", "popularity"):
-                setting = speculative(drafter, beams, dataclasses.replace(DECODE, widths=widths))
+                setting = Setting.strict(drafter, beams, dataclasses.replace(DECODE, widths=widths))
                 expected.append((setting, everyone if widths == ("all",) else some))
     assert rows == expected
     assert len(set(rows)) == 15
@@ -68,7 +68,7 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
     evaluation.dataset = three_levels
     users = SimpleNamespace(users=np.arange(4))
     plain_lists = decoded_lists(calls=np.full(4, 3), reached=None, accepted=None, coverage=None)
-    setting = speculative("draft", 2, DECODE)
+    setting = Setting.strict("draft", 2, DECODE)
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
     monkeypatch.setattr(
         evaluation, "decoded", lambda setting, users: decoded_lists() if setting.drafter == "draft" else plain_lists
@@ -97,10 +97,10 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
         "target_fingerprint": "t1",
     }
     (arguments,) = compared
-    assert arguments[1:3] == (setting, plain(2, "vocab"))
+    assert arguments[1:3] == (setting, Setting.beam_search(2, "vocab"))
     assert arguments[4] is plain_lists
 
-    baseline = evaluation.row(plain(2, "vocab"), users)
+    baseline = evaluation.row(Setting.beam_search(2, "vocab"), users)
     assert baseline["acceptance_by_level"] is baseline["coverage_by_level"] is None
     assert (baseline["target_calls_mean"], baseline["accept_steps_mean"], baseline["widths"]) == (3, 0, [])
 
@@ -112,14 +112,14 @@ def test_a_level_nobody_reached_has_no_share(toy, three_levels, tmp_path, monkey
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
     monkeypatch.setattr(evaluation, "decoded", lambda setting, users: nobody)
     monkeypatch.setattr(module, "count_differences", lambda *arguments: (0, 0))
-    row = evaluation.row(speculative("draft", 2, DECODE), SimpleNamespace(users=np.arange(4)))
+    row = evaluation.row(Setting.strict("draft", 2, DECODE), SimpleNamespace(users=np.arange(4)))
     assert row["acceptance_by_level"] == [0, None]
     assert row["coverage_by_level"][1] is None
 
 
 def test_times_by_hand(toy, tmp_path, monkeypatch):
     """WS is the mean over users of the ratio of times, not the ratio of the means."""
-    settings = [plain(5, "vocab"), speculative("draft", 5, DECODE)]
+    settings = [Setting.beam_search(5, "vocab"), Setting.strict("draft", 5, DECODE)]
     evaluation = make_evaluation(toy, tmp_path, decoders=SimpleNamespace(build=lambda setting: setting))
     given = []
 
@@ -158,7 +158,7 @@ def test_what_was_measured_and_is_damaged_is_named(toy, tmp_path, content):
     evaluation = make_evaluation(toy, tmp_path)
     evaluation.directory.mkdir()
     again = "delete it, and it is measured again"
-    setting = plain(2, "vocab")
+    setting = Setting.beam_search(2, "vocab")
     label = f"row_{setting.label}_{len(evaluation.everyone.users)}"
     reads = {
         "quality_seen_kept": evaluation.quality,
@@ -183,19 +183,19 @@ def test_plain_beam_search_is_decoded_once_per_k_and_users(toy, tmp_path, monkey
     monkeypatch.setattr(module, "decode_users", lambda *arguments: seen.append(arguments) or decoded_lists())
     forgotten = []
     monkeypatch.setattr(module, "forget_programs", lambda: forgotten.append(len(seen)))
-    draft = speculative("draft", 5, DECODE)
+    draft = Setting.strict("draft", 5, DECODE)
     for setting, users in (
-        (plain(5, "vocab"), evaluation.everyone),
+        (Setting.beam_search(5, "vocab"), evaluation.everyone),
         (draft, evaluation.everyone),
-        (plain(5, "vocab"), evaluation.everyone),
-        (plain(5, "vocab"), evaluation.some),
-        (plain(2, "vocab"), evaluation.everyone),
+        (Setting.beam_search(5, "vocab"), evaluation.everyone),
+        (Setting.beam_search(5, "vocab"), evaluation.some),
+        (Setting.beam_search(2, "vocab"), evaluation.everyone),
     ):
         evaluation.decoded(setting, users)
     assert [(setting, users, keys) for setting, _, users, keys in seen] == [
-        (plain(5, "vocab"), 5, None),
+        (Setting.beam_search(5, "vocab"), 5, None),
         (draft, 5, None),
-        (plain(5, "vocab"), 2, None),
-        (plain(2, "vocab"), 5, None),
+        (Setting.beam_search(5, "vocab"), 2, None),
+        (Setting.beam_search(2, "vocab"), 5, None),
     ]
     assert forgotten == [0, 1, 2, 3]  # before each decode: programs of many settings are too many for one process

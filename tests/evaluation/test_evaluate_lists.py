@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.evaluation import evaluate as module
-from atspeed_jax.serving.decoders import plain, speculative
+from atspeed_jax.serving.settings import Setting
 from evaluations import BFLOAT16, DECODE, FLOAT32, decoded_lists, make_evaluation
 
 THREE_LEVELS = SimpleNamespace(catalog=SimpleNamespace(length=3, items=7))
@@ -29,7 +29,7 @@ def test_below_float32_speculation_is_held_against_plain_beam_search_itself(toy,
     monkeypatch.setattr(evaluation, "decoded", lists)
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
     monkeypatch.setattr(module, "count_differences", lambda *arguments: (1, 2))
-    row = evaluation.row(speculative("draft", 2, DECODE), users)
+    row = evaluation.row(Setting.strict("draft", 2, DECODE), users)
     found = row["agreement"]
     assert (row["mismatched_users"], row["near_tie_users"]) == (1, 2)
     assert ("beam_search", 2) in asked
@@ -37,10 +37,10 @@ def test_below_float32_speculation_is_held_against_plain_beam_search_itself(toy,
     assert found["itself"] == {"same_list": 0.75, "items_shared": 1, "score_gap": 0.25, "largest_gap": 0.25}
     assert found["arithmetic"] == "as bfloat16"
     assert (found["itself_batch_size"], found["loses_more"]) == (2, ["score_gap"])
-    assert "agreement" not in evaluation.row(plain(2, "vocab"), users)
+    assert "agreement" not in evaluation.row(Setting.beam_search(2, "vocab"), users)
     exact = make_evaluation(toy, tmp_path / "exact", decoders=FLOAT32)
     exact.dataset, exact.decoded, exact.batches = THREE_LEVELS, evaluation.decoded, evaluation.batches
-    assert "agreement" not in exact.row(speculative("draft", 2, DECODE), users)
+    assert "agreement" not in exact.row(Setting.strict("draft", 2, DECODE), users)
 
 
 def test_quality_by_hand(toy, tmp_path, monkeypatch):

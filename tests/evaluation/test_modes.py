@@ -10,7 +10,7 @@ from atspeed_jax.evaluation import modes
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable
 from atspeed_jax.reporting.tables import mode_table
 from atspeed_jax.serving.decode_users import decode_users
-from atspeed_jax.serving.decoders import DecodeConfig, plain, speculative
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -44,19 +44,22 @@ def test_every_combination_has_its_row(made):
         assert row["seeds"] == (1 if row["mode"] in ("strict", "stochastic") else 2)
     both = modes.settings(dataclasses.replace(CONFIG, norms=("vocab", "trie"), beams=(3, 5), budgets=(6,)), 2)
     assert len(set(both)) == len(both) == 2 * (2 + 6) + 2 * (3 + 7)
-    assert not [s for s in both if s.mode == "stochastic" and s.score_norm == "vocab"]
+    assert not [s for s in both if s.search.mode == "stochastic" and s.search.score_norm == "vocab"]
 
 
 def test_a_tuned_setting_is_shown_beside_the_widths():
     config = dataclasses.replace(CONFIG, norms=("vocab",), beams=(3, 5))
-    fast = speculative("popularity", 5, DecodeConfig((8, 8), 2, "trie"))
-    both = modes.settings(dataclasses.replace(config, tuned={3: plain(3, "vocab"), 5: fast}), 2)
+    fast = Setting.strict("popularity", 5, DecodeConfig((8, 8), 2, "trie"))
+    both = modes.settings(dataclasses.replace(config, tuned={3: Setting.beam_search(3, "vocab"), 5: fast}), 2)
     more = set(both) - set(modes.settings(config, 2))
     kinds = {("strict", 0), ("strict", 0.3), ("relaxed", 0), ("coupled", 0), ("relaxed_reference", 0)}
-    assert {(s.mode, s.tolerance) for s in more} == kinds
-    assert {(s.drafter, s.beams, s.widths, s.score_norm) for s in more} == {("popularity", 5, (8, 8), "vocab")}
-    alone = modes.settings(dataclasses.replace(config, widths=(), tuned={3: plain(3, "vocab"), 5: fast}), 2)
-    assert {s.widths for s in alone} == {(), (8, 8)}
+    assert {(s.search.mode, s.search.tolerance) for s in more} == kinds
+    trees = {(s.drafter, s.search.beams, s.search.widths, s.search.score_norm) for s in more}
+    assert trees == {("popularity", 5, (8, 8), "vocab")}
+    alone = modes.settings(
+        dataclasses.replace(config, widths=(), tuned={3: Setting.beam_search(3, "vocab"), 5: fast}), 2
+    )
+    assert {s.search.widths for s in alone} == {(), (8, 8)}
     assert len(both) == len(set(both))
 
 
@@ -65,8 +68,9 @@ def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
     evaluation.directory = tmp_path
     config = dataclasses.replace(CONFIG, constraints=("levels",), beams=(16,), widths=(("all", 16),), norms=("vocab",))
     table = ModeTable(evaluation, config)
-    wanted = [setting for setting in modes.settings(config, 2) if setting.mode == "strict" and not setting.tolerance]
-    alone, strict = (table._row(setting, evaluation.some) for setting in wanted if setting.budget is None)
+    made = modes.settings(config, 2)
+    wanted = [one for one in made if one.search.mode == "strict" and not one.search.tolerance]
+    alone, strict = (table._row(setting, evaluation.some) for setting in wanted if setting.search.budget is None)
     assert alone["constraint"] == strict["constraint"] == "levels"
     assert strict["mismatched_users"] == 0
     assert 0 < strict["places_without_item"] == alone["places_without_item"] < 1
@@ -78,7 +82,9 @@ def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
 def test_main_beams_are_measured_on_all_users(small_run, tmp_path, monkeypatch):
     evaluation = small_run.run.measurements()
     evaluation.directory = tmp_path
-    monkeypatch.setattr(ModeTable, "_row", lambda _, setting, users: {"K": setting.beams, "users": len(users.users)})
+    monkeypatch.setattr(
+        ModeTable, "_row", lambda _, setting, users: {"K": setting.search.beams, "users": len(users.users)}
+    )
     rows = ModeTable(evaluation, dataclasses.replace(CONFIG, beams=(10, 3), main_beams=(10,))).rows()
     everyone = len(evaluation.everyone.users)
     assert {(row["K"], row["users"]) for row in rows} == {(10, everyone), (3, 4)}
@@ -104,8 +110,8 @@ def test_a_row_by_hand(made):
     evaluation, rows = made
     (row,) = [r for r in rows if (r["method"], r["mode"]) == ("beam_search", "relaxed")]
     users, batches = evaluation.some, evaluation.batches(evaluation.some)
-    exact = decode_users(evaluation.decoders.build(plain(3, "trie")), batches, 4)
-    setting = dataclasses.replace(plain(3, "trie"), mode="relaxed")
+    exact = decode_users(evaluation.decoders.build(Setting.beam_search(3, "trie")), batches, 4)
+    setting = Setting.beam_search(3, "trie").searching(mode="relaxed")
     shares = []
     for seed in range(2):
         keys = user_keys(evaluation.config.seed + seed, users.users)
@@ -170,4 +176,4 @@ def test_a_mode_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="constraint 'level': expected some of trie, levels"):
         dataclasses.replace(CONFIG, constraints=("level",))
     with pytest.raises(ValueError, match=r"tuned has no setting for K 5: expected one for each of beams=\(3, 5\)"):
-        dataclasses.replace(CONFIG, beams=(3, 5), tuned={3: plain(3, "vocab")})
+        dataclasses.replace(CONFIG, beams=(3, 5), tuned={3: Setting.beam_search(3, "vocab")})

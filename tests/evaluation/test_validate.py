@@ -11,7 +11,7 @@ from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.evaluation import validate
 from atspeed_jax.models.llama import LlamaStep
 from atspeed_jax.serving.decode_users import prompt_of
-from atspeed_jax.serving.decoders import plain, speculative
+from atspeed_jax.serving.settings import Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -61,7 +61,7 @@ def test_list_quality_by_hand(small_run, users):
 
     def decoder(params):
         asked.append(params)
-        return run.decoders(None, target_params=params).build(plain(validate.BEAMS, "vocab"))
+        return run.decoders(None, target_params=params).build(Setting.beam_search(validate.BEAMS, "vocab"))
 
     target = jax.tree.map(lambda x: x, run.target_params)
     figures = validate.list_quality(run.dataset, users, decoder)(target)
@@ -72,7 +72,7 @@ def test_list_quality_by_hand(small_run, users):
 
 def test_target_calls_are_those_of_the_decoder_it_is_given(small_run, users):
     run, asked = small_run.run, []
-    setting = speculative("draft", 5, run.config.decode)
+    setting = Setting.strict("draft", 5, run.config.decode)
 
     def decoder(params):
         asked.append(params)

@@ -125,7 +125,7 @@ class Batch:
         shape = self.shape
         drafter = ModelDrafter(STEP) if shape.drafter == "model" else PopularityDrafter()
         own = {"budget": shape.budget, "row_share": shape.row_share}
-        config = SearchConfig(shape.beams, shape.widths, shape.gamma, shape.norm, **(own | mode))
+        config = SearchConfig(shape.widths, shape.gamma, shape.norm, beams=shape.beams, **(own | mode))
         return speculative_beam_search(
             step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config
         )

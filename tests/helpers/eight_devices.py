@@ -17,7 +17,8 @@ from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.models.weights import param_shapes
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain, speculative
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.training import sharding
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.next_item import training_loss
@@ -81,7 +82,7 @@ def decode(mesh):
     tokens[:5, : 2 * LENGTH] = 0
     prompt = Prompt(jnp.asarray(np.concatenate([tokens, np.ones((13, 1), np.int32)], 1)), None)
     prompt = prompt.replace(valid=prompt.tokens > 0)
-    settings = plain(5, "vocab"), speculative("draft", 5, DecodeConfig((6, 6), 2, "vocab"))
+    settings = Setting.beam_search(5, "vocab"), Setting.strict("draft", 5, DecodeConfig((6, 6), 2, "vocab"))
     apart = decoders.unrolled()
     check_split(apart.target_params, mesh)
     made = [*map(decoders.build, settings), *map(apart.build, settings)]

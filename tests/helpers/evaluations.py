@@ -8,7 +8,7 @@ import numpy as np
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.evaluation.evaluate import EvaluateConfig, Evaluation
 from atspeed_jax.serving.decode_users import Decoded
-from atspeed_jax.serving.decoders import DecodeConfig
+from atspeed_jax.serving.settings import DecodeConfig
 
 CONFIG = EvaluateConfig(
     list_size=10,

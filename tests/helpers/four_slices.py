@@ -9,7 +9,8 @@ import numpy as np
 
 from atspeed_jax.decoding import sharded
 from atspeed_jax.items.filters import FilteredTrie
-from atspeed_jax.serving.decoders import _Plain
+from atspeed_jax.serving.decoders import BeamSearch
+from atspeed_jax.serving.settings import Setting
 from cases import SHAPES, STEP, make_batch
 from devices import whole_mesh
 from tests.decoding.test_sharded import TRIE, Echo, prompt
@@ -27,7 +28,7 @@ excluded = np.sort(
     np.random.default_rng(1).permuted(np.tile(np.arange(len(batch.ids)), (6, 1)), axis=1)[:, :60], axis=1
 )
 given = jnp.asarray(batch.table), FilteredTrie(batch.trie, excluded.astype(np.int32), allow=False), users
-search = _Plain(STEP, 4, "vocab", "strict", 1.0)
+search = BeamSearch(STEP, Setting.beam_search(4, "vocab").search)
 split, alone = (jax.device_get(run) for run in (sharded.decode_on_mesh(search, *given, mesh), search(*given)))
 lists = {"split": split.ids.tolist(), "alone": alone.ids.tolist(), "excluded": excluded.tolist()}
 print(json.dumps(lists | {"ids": result.ids.tolist(), "rounds": int(result.rounds), "collectives": found}))

@@ -13,7 +13,8 @@ from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.serving.decode_users import prompt_of
-from atspeed_jax.serving.decoders import DecodeConfig, Decoders, plain
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 from bases import BASE
 from launch.hugging_face import different, in_both_worlds, same_lists
 from numpy_llama import wide_params
@@ -56,7 +57,7 @@ def users():
 
 @pytest.mark.parametrize("beams", [1, 5, 20])
 def test_constrained_generate_gives_our_lists(peers, users, beams):
-    ours = peers.decoders.build(plain(beams, "vocab"))(prompt_of(users))
+    ours = peers.decoders.build(Setting.beam_search(beams, "vocab"))(prompt_of(users))
     assert same_lists(peers, users, beams, ours)
     ids, scores = peers.theirs(users, beams, trie=True)
     assert ids.shape == (USERS, beams, 4)
@@ -67,7 +68,7 @@ def test_constrained_generate_gives_our_lists(peers, users, beams):
 @pytest.mark.parametrize("beams", [1, 5])
 @pytest.mark.parametrize("wrong", [np.nan, 1e-3])
 def test_other_scores_are_seen(peers, users, beams, wrong):
-    ours = peers.decoders.build(plain(beams, "vocab"))(prompt_of(users))
+    ours = peers.decoders.build(Setting.beam_search(beams, "vocab"))(prompt_of(users))
     found = peers.theirs(users, beams, trie=True)
     other = found[1] + np.where(np.arange(USERS) == 3, wrong, 0.0)[:, None]
     assert np.flatnonzero(different(found[0], other, ours)).tolist() == [3]
@@ -75,7 +76,7 @@ def test_other_scores_are_seen(peers, users, beams, wrong):
 
 def test_other_lists_are_seen(peers, users):
     """Two places exchanged, another score, another model."""
-    ours = peers.decoders.build(plain(5, "vocab"))(prompt_of(users))
+    ours = peers.decoders.build(Setting.beam_search(5, "vocab"))(prompt_of(users))
     exchanged = ours.replace(tokens=ours.tokens.at[3, :2].set(ours.tokens[3, 1::-1]))
     other = dataclasses.replace(peers.decoders, target_params=jax.tree.map(lambda x: -x, peers.decoders.target_params))
     theirs = dataclasses.replace(peers, decoders=other)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.reporting import savings
-from atspeed_jax.serving.decoders import plain, speculative
+from atspeed_jax.serving.settings import Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -96,8 +96,10 @@ def test_a_draft_with_permuted_code_rows_saves_nothing(small_run):
     sentences = {}
     for name, params in (("trained", run.draft_params), ("ignorant", ignorant)):
         evaluation.decoders = run.decoders(params)
-        kinds = [speculative(drafter, beams, evaluation.decode) for drafter in ("draft", "popularity")]
-        rows = [evaluation._row(setting, evaluation.everyone) for setting in (plain(beams, "vocab"), *kinds)]
+        kinds = [Setting.strict(drafter, beams, evaluation.decode) for drafter in ("draft", "popularity")]
+        rows = [
+            evaluation._row(setting, evaluation.everyone) for setting in (Setting.beam_search(beams, "vocab"), *kinds)
+        ]
         assert [row["mismatched_users"] for row in rows] == [0, 0, 0]
         sentences[name] = savings.in_words([row | {"ws_vs_beam_search": 0.75} for row in rows])
     assert sentences["ignorant"][0].endswith("by plain beam search: this draft saves nothing here.")

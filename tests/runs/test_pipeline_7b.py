@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.decoding.base import Prompt
-from atspeed_jax.decoding.config import SearchConfig, prefixes_by_norm, resolve_widths
+from atspeed_jax.decoding.config import SearchConfig, prefixes_by_norm
 from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.catalog import Catalog
@@ -57,7 +57,7 @@ def test_decoding_with_the_68m_draft():
     target, draft = (dataclasses.replace(model, **sizes) for model in (TARGET, DRAFT))
     params, draft_params = (in_dtype(param_shapes(model), jnp.bfloat16) for model in (target, draft))
     prefixes = prefixes_by_norm(CATALOG.id_tokens)["vocab"]
-    config = SearchConfig(20, resolve_widths(("all", 64, 96), prefixes, 20), 3, "vocab")
+    config = SearchConfig(("all", 64, 96), 3, "vocab", beams=20).resolve(prefixes)
     prompt = Prompt(jax.ShapeDtypeStruct((8, PROMPT), jnp.int32), jax.ShapeDtypeStruct((8, PROMPT), bool))
     models = LlamaStep(target), params, ModelDrafter(LlamaStep(draft)), draft_params
     lowered = speculative_beam_search.lower(*models, build_trie(CATALOG.id_tokens), prompt, config=config)

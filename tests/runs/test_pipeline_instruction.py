@@ -18,8 +18,8 @@ from atspeed_jax.items.catalog import PAD
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.runs.experiment import PretrainedConfig
 from atspeed_jax.runs.pipeline import Run
-from atspeed_jax.serving.decoders import plain
 from atspeed_jax.serving.recommend import lists_of
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.user_file import User
 from atspeed_jax.training.workdir import WorkdirError
 from bases import BASE, BOS, write_base
@@ -102,7 +102,7 @@ def lists(run, exclude_seen=False):
     shapes = {"history": 4, "buckets": (4,), "batch_size": 3}
     decoders = run.decoders(None)
     users = [User(row, items) for row, items in enumerate(HISTORIES)]
-    return lists_of(decoders, plain(5, "vocab"), run.dataset, **shapes, exclude_seen=exclude_seen)(users)
+    return lists_of(decoders, Setting.beam_search(5, "vocab"), run.dataset, **shapes, exclude_seen=exclude_seen)(users)
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_lists_of_users_with_and_without_a_history(trained):
 @pytest.mark.slow
 def test_the_exported_decoder_says_how_its_prompts_are_made(trained, tmp_path):
     run, catalog = trained[2], trained[2].dataset.catalog
-    setting = plain(5, "vocab")
+    setting = Setting.beam_search(5, "vocab")
     export_decoder(tmp_path / "out", run.decoders(None), setting, catalog, batch=3, history=4, platforms=["cpu"])
     about = json.loads((tmp_path / "out" / "decoder.json").read_text())
     tokens = np.full(about["tokens"], about["pad"], np.int32)

@@ -56,7 +56,7 @@ def prompt(keys=None):
 )
 def test_the_decoders(mode, norm):
     keys = None if mode == "strict" else user_keys(0, np.arange(4))
-    step, config = LlamaStep(MODEL), SearchConfig(3, (4, 6), 2, norm, mode=mode)
+    step, config = LlamaStep(MODEL), SearchConfig((4, 6), 2, norm, beams=3, mode=mode)
     how = {"beams": 3, "score_norm": norm, "mode": mode}
     plain = jax.jit(lambda params, trie, prompt: beam_search(step, params, trie, prompt, **how))
     assert lowered(plain, PARAMS, TRIE, prompt(keys))

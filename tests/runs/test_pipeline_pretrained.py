@@ -15,8 +15,8 @@ from atspeed_jax.models.weights import load_weights
 from atspeed_jax.runs.experiment import PretrainedConfig
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.serving.decode_users import decode_users
-from atspeed_jax.serving.decoders import plain, speculative
 from atspeed_jax.serving.lists import differing
+from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training.workdir import WorkdirError
 from bases import BASE, BOS, write_base
 
@@ -80,8 +80,8 @@ def test_speculation_gives_the_lists_of_plain_beam_search(trained):
     _, _, run, _ = trained
     decoders, users = run.decoders(run.draft_params), held_out_users(run.dataset, "test")
     batches = users.batches(run.dataset, history=4, buckets=run.config.evaluate.buckets, batch_size=2)
-    alone = decode_users(decoders.build(plain(5, "vocab")), batches, len(users.users))
-    ours = decode_users(decoders.build(speculative("draft", 5, run.config.decode)), batches, len(users.users))
+    alone = decode_users(decoders.build(Setting.beam_search(5, "vocab")), batches, len(users.users))
+    ours = decode_users(decoders.build(Setting.strict("draft", 5, run.config.decode)), batches, len(users.users))
     assert not differing(ours, alone).any()
     assert ours.calls.mean() < 3
 

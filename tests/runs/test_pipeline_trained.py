@@ -18,7 +18,7 @@ from atspeed_jax.data.users import held_out_users
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.serving.decode_users import decode_users, prompt_of
-from atspeed_jax.serving.decoders import plain, speculative
+from atspeed_jax.serving.settings import Setting
 from launch.config import load
 from launch.hugging_face import in_both_worlds, same_lists
 from numpy_llama import numpy_llama
@@ -48,7 +48,10 @@ def test_trained_decoders_equal_the_oracle(run):
     batches, norm = batches_of(run, USERS), run.config.decode.score_norm
     decoded = {
         name: decode_users(decoders.build(setting), batches, USERS)
-        for name, setting in (("plain", plain(BEAMS, norm)), ("strict", speculative("draft", BEAMS, config.decode)))
+        for name, setting in (
+            ("plain", Setting.beam_search(BEAMS, norm)),
+            ("strict", Setting.strict("draft", BEAMS, config.decode)),
+        )
     }
     assert decoded["strict"].calls.mean() < catalog.length
 
@@ -79,7 +82,7 @@ def test_generate_gives_the_lists_of_the_trained_target(run):
     stacked = Run(dataclasses.replace(run.config, decode=decode), os.environ["ATSPEED_RUN"], None)
     compared = 0
     with in_both_worlds("target", stacked.decoders(None), run.dataset.catalog, decode) as peers:
-        search = run.decoders(None).build(plain(BEAMS, "vocab"))
+        search = run.decoders(None).build(Setting.beam_search(BEAMS, "vocab"))
         for batch in batches_of(run, 4 * USERS):
             real = batch["row"] >= 0
             found = search(prompt_of(batch))

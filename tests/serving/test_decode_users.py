@@ -10,8 +10,9 @@ from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import Result, RoundOne
 from atspeed_jax.serving import decode_users as module
 from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users
-from atspeed_jax.serving.decoders import NO_ITEM, plain
+from atspeed_jax.serving.decoders import NO_ITEM
 from atspeed_jax.serving.lists import differing
+from atspeed_jax.serving.settings import Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -110,7 +111,7 @@ def decoded_again(monkeypatch):
 def lists(toy):
     """(batches, lists of plain beam search, K = 3)."""
     batches = prompt_batches(toy.catalog, HISTORIES[:5], history=2, buckets=(2,), batch_size=4)
-    return batches, decode_users(toy.decoders.build(plain(3, "vocab")), batches, 5)
+    return batches, decode_users(toy.decoders.build(Setting.beam_search(3, "vocab")), batches, 5)
 
 
 def with_first_two_places_exchanged(decoded: Decoded, users: list[int]) -> Decoded:
@@ -122,14 +123,16 @@ def with_first_two_places_exchanged(decoded: Decoded, users: list[int]) -> Decod
 
 def test_equal_lists_are_not_decoded_again(toy, lists, decoded_again):
     batches, decoded = lists
-    assert count_differences(toy.decoders, plain(3, "trie"), plain(3, "vocab"), decoded, decoded, batches) == (0, 0)
+    assert count_differences(
+        toy.decoders, Setting.beam_search(3, "trie"), Setting.beam_search(3, "vocab"), decoded, decoded, batches
+    ) == (0, 0)
     assert decoded_again == []
 
 
 def test_a_difference_that_float64_does_not_see_is_a_near_tie(toy, lists, decoded_again):
     batches, decoded = lists
     planted = with_first_two_places_exchanged(decoded, [2])
-    setting = plain(3, "vocab")
+    setting = Setting.beam_search(3, "vocab")
     assert count_differences(toy.decoders, setting, setting, planted, decoded, batches) == (0, 1)
     prompt = [1, *toy.catalog.tokens(HISTORIES[2][-2:]).reshape(-1).tolist()]
     assert decoded_again == [([prompt], "float64")] * 2
@@ -139,7 +142,9 @@ def test_a_difference_that_stays_in_float64_is_a_mismatch(toy, lists, decoded_ag
     """Two decoders that do differ: their scores are normalised over other sets."""
     batches, decoded = lists
     planted = with_first_two_places_exchanged(decoded, [0, 4])
-    assert count_differences(toy.decoders, plain(3, "trie"), plain(3, "vocab"), planted, decoded, batches) == (2, 0)
+    assert count_differences(
+        toy.decoders, Setting.beam_search(3, "trie"), Setting.beam_search(3, "vocab"), planted, decoded, batches
+    ) == (2, 0)
     assert [dtype for _, dtype in decoded_again] == ["float64"] * 4
 
 

@@ -10,8 +10,9 @@ import pytest
 from atspeed_jax.data.batches import prompt_batches
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.serving.decode_users import decode_users
-from atspeed_jax.serving.decoders import NO_ITEM, DecodeConfig, plain, speculative, strict
+from atspeed_jax.serving.decoders import NO_ITEM
 from atspeed_jax.serving.lists import differing
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -27,7 +28,7 @@ def decode(toy, setting, histories=HISTORIES):
 
 @pytest.fixture(scope="module")
 def baseline(toy):
-    return decode(toy, plain(K, "vocab"))
+    return decode(toy, Setting.beam_search(K, "vocab"))
 
 
 def test_a_k_beyond_the_catalogue_flags_the_places_it_cannot_fill(baseline):
@@ -49,7 +50,7 @@ def test_users_without_history_and_with_a_long_one(baseline):
 
 @pytest.mark.parametrize("drafter", ["draft", "popularity"])
 def test_speculative_lists_are_those_of_beam_search(toy, baseline, drafter):
-    decoded = decode(toy, speculative(drafter, K, DECODE))
+    decoded = decode(toy, Setting.strict(drafter, K, DECODE))
     assert not differing(decoded, baseline).any()
     assert decoded.calls.tolist() == [1, 1, 1, 1]  # "all" cannot miss
     assert decoded.accepted.all()
@@ -61,7 +62,7 @@ def test_speculative_lists_are_those_of_beam_search(toy, baseline, drafter):
 def test_layers_side_by_side_give_the_same_lists(toy, baseline, drafter):
     apart = SimpleNamespace(catalog=toy.catalog, decoders=toy.decoders.unrolled())
     assert set(apart.decoders.target_params) == {"embedding", "norm", "layers_0"}
-    decoded = decode(apart, strict(drafter, K, DECODE))
+    decoded = decode(apart, Setting.strict(drafter, K, DECODE))
     assert not differing(decoded, baseline).any()
     assert decoded.calls.tolist() == [2 if drafter == "none" else 1] * 4
 
@@ -69,7 +70,7 @@ def test_layers_side_by_side_give_the_same_lists(toy, baseline, drafter):
 def test_layers_side_by_side_can_be_widened(toy, baseline):
     with jax.enable_x64(True):
         apart = SimpleNamespace(catalog=toy.catalog, decoders=toy.decoders.unrolled().in_float64())
-        decoded = decode(apart, plain(K, "vocab"))
+        decoded = decode(apart, Setting.beam_search(K, "vocab"))
     assert decoded.score.dtype == np.float64
     assert not differing(decoded, baseline).any()
 
@@ -77,24 +78,19 @@ def test_layers_side_by_side_can_be_widened(toy, baseline):
 def test_layers_side_by_side_without_a_draft(toy):
     apart = dataclasses.replace(toy.decoders, draft=None, draft_params=None).unrolled()
     assert apart.draft_params is None
-    assert apart.build(plain(2, "vocab"))
-
-
-def test_a_list_by_whoever_drafts():
-    assert strict("none", K, DECODE) == plain(K, "vocab")
-    assert strict("popularity", K, DECODE) == speculative("popularity", K, DECODE)
+    assert apart.build(Setting.beam_search(2, "vocab"))
 
 
 def test_any_code_of_a_level_may_follow_under_the_papers_constraint(toy):
     """Three codes at both levels: nine sequences, six of them ids."""
-    setting = dataclasses.replace(plain(9, "vocab"), constraint="levels")
+    setting = dataclasses.replace(Setting.beam_search(9, "vocab"), constraint="levels")
     decoded = decode(toy, setting)
     assert (np.sort(decoded.ids) == [NO_ITEM] * 3 + list(range(6))).all()
-    strict = dataclasses.replace(speculative("draft", 9, DECODE), constraint="levels")
+    strict = dataclasses.replace(Setting.strict("draft", 9, DECODE), constraint="levels")
     assert not differing(decode(toy, strict), decoded).any()
     assert differing(decoded, dataclasses.replace(decoded, score=decoded.score - (decoded.ids == NO_ITEM))).all()
     with pytest.raises(DecodeError, match="constraint='levels' with drafter='popularity'"):
-        toy.decoders.build(dataclasses.replace(speculative("popularity", 9, DECODE), constraint="levels"))
+        toy.decoders.build(dataclasses.replace(Setting.strict("popularity", 9, DECODE), constraint="levels"))
 
 
 @pytest.mark.parametrize(
@@ -108,22 +104,7 @@ def test_any_code_of_a_level_may_follow_under_the_papers_constraint(toy):
 )
 def test_widths_that_cannot_work_are_refused_before_decoding(toy, widths, beams, message):
     with pytest.raises(DecodeError, match=message):
-        toy.decoders.build(speculative("popularity", beams, dataclasses.replace(DECODE, widths=widths)))
-
-
-def test_settings_say_what_they_are():
-    assert plain(20, "vocab") == dataclasses.replace(plain(5, "vocab"), beams=20)
-    settings = [plain(20, "vocab"), plain(20, "trie"), plain(5, "vocab")]
-    for widths, gamma, drafter in ((("all", 64), 3, "draft"), ((6, 464), 3, "draft"), (("all", 64), 1, "popularity")):
-        settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab")))
-        settings.append(speculative(drafter, 20, DecodeConfig(widths, gamma, "vocab", 40)))
-    settings += [dataclasses.replace(setting, row_share=share) for setting in settings[3:] for share in (1, 2)]
-    settings += [dataclasses.replace(setting, constraint="levels") for setting in settings]
-    labels = [setting.label for setting in settings]
-    assert len(set(labels)) == len(labels)
-    assert labels[0] == "beam_search_none_K20_wnone_g0_vocab"
-    assert labels[3] == "speculative_draft_K20_wall-64_g3_vocab"
-    assert all(label.replace("_", "").replace("-", "").isalnum() for label in labels)  # they name files
+        toy.decoders.build(Setting.strict("popularity", beams, dataclasses.replace(DECODE, widths=widths)))
 
 
 def test_in_float64_widens_everything_and_leaves_the_original(toy):
@@ -141,36 +122,36 @@ def test_no_draft_model_is_needed_for_the_popularity_prior(toy):
     lone = dataclasses.replace(toy.decoders, draft=None, draft_params=None)
     with jax.enable_x64(True):
         assert lone.in_float64().draft is None
-    assert callable(lone.build(speculative("popularity", K, DECODE)))
+    assert callable(lone.build(Setting.strict("popularity", K, DECODE)))
 
 
 @pytest.mark.parametrize(
     ("setting", "widths", "budget", "told"),
     [
-        (speculative("draft", 5, DecodeConfig((2,), 1, "vocab")), (3,), None, ["widths (2,) -> (3,)"]),
+        (Setting.strict("draft", 5, DecodeConfig((2,), 1, "vocab")), (3,), None, ["widths (2,) -> (3,)"]),
         (
-            speculative("draft", 5, DecodeConfig((2,), 1, "vocab", budget=4)),
+            Setting.strict("draft", 5, DecodeConfig((2,), 1, "vocab", budget=4)),
             (3,),
             5,
             ["widths (2,) -> (3,), budget 4 -> 5"],
         ),
-        (speculative("popularity", 5, DecodeConfig((1,), 1, "trie")), (2,), None, ["widths (1,) -> (2,)"]),
-        (speculative("draft", 2, DecodeConfig((2,), 1, "vocab", budget=4)), (2,), 4, []),
-        (speculative("draft", 5, DecodeConfig(("all",), 1, "vocab")), ("all",), None, []),
-        (plain(5, "vocab"), (), None, []),
+        (Setting.strict("popularity", 5, DecodeConfig((1,), 1, "trie")), (2,), None, ["widths (1,) -> (2,)"]),
+        (Setting.strict("draft", 2, DecodeConfig((2,), 1, "vocab", budget=4)), (2,), 4, []),
+        (Setting.strict("draft", 5, DecodeConfig(("all",), 1, "vocab")), ("all",), None, []),
+        (Setting.beam_search(5, "vocab"), (), None, []),
     ],
 )
 def test_what_is_too_small_for_k_is_raised_to_what_k_needs(toy, setting, widths, budget, told):
     """There are three first codes, two of them with more than one item."""
     said = []
     fitted = toy.decoders.fitted(setting, said.append)
-    assert fitted == dataclasses.replace(setting, widths=widths, budget=budget)
+    assert fitted == setting.searching(widths=widths, budget=budget)
     assert said == [f"raised to what K=5 needs: {text}" for text in told]
     toy.decoders.build(fitted)  # it can be decoded
 
 
 def test_raised_widths_keep_to_the_levels_of_the_constraint(toy):
-    setting = dataclasses.replace(speculative("draft", 9, DecodeConfig((1,), 1, "trie")), constraint="levels")
-    assert toy.decoders.fitted(setting, print).widths == (3,)
+    setting = dataclasses.replace(Setting.strict("draft", 9, DecodeConfig((1,), 1, "trie")), constraint="levels")
+    assert toy.decoders.fitted(setting, print).search.widths == (3,)
     with pytest.raises(DecodeError, match="has 2 entries; ids of length 2 need 1"):
-        toy.decoders.fitted(dataclasses.replace(setting, widths=(3, 3)), print)
+        toy.decoders.fitted(setting.searching(widths=(3, 3)), print)

@@ -8,7 +8,7 @@ import pytest
 from atspeed_jax.reporting.tables import tune_table
 from atspeed_jax.serving import tune as T
 from atspeed_jax.serving.decode_users import prompt_of
-from atspeed_jax.serving.decoders import Setting, plain
+from atspeed_jax.serving.settings import Setting
 
 CONFIG = T.TuneConfig(
     beams=(4,),
@@ -97,7 +97,7 @@ def test_every_setting_that_can_work_is_measured(tuned):
     assert "raised to what K=12 needs: widths ('all', 10) -> ('all', 12)" in said  # the run's own, instead of none
     for row in rows:
         alone, *others = row["settings"]
-        assert alone["label"] == plain(row["K"], "vocab").label
+        assert alone["label"] == Setting.beam_search(row["K"], "vocab").label
         assert alone["ratio"] == alone["ratio_low"] == 1
         assert alone["target_calls"] == 3
         assert alone["one_call_share"] == 0
@@ -115,7 +115,7 @@ def test_the_grid_is_every_combination_that_can_work(small_run):
     wide = {"widths": (("all", 10), ("all", 4), ("all", "all")), "row_shares": (1, 2, 4)}
     config = dataclasses.replace(CONFIG, **wide, budgets=(None, 5))
     settings = T.grid(config, run.config.decode, run.decoders(None), 5, said.append)
-    assert settings[0] == plain(5, "vocab")
+    assert settings[0] == Setting.beam_search(5, "vocab")
     assert len(set(settings)) == len(settings) == 1 + 2 * 3 * 2
     assert len({setting.label for setting in settings}) == len(settings)
     assert len(said) == 3 * 2
@@ -164,12 +164,12 @@ def test_the_choice_is_read_back(tuned, tmp_path):
 
 def test_the_nearest_batch_size_counts(tmp_path):
     def row(batch, beams):
-        setting = plain(beams, "vocab")
-        entry = {"label": setting.label, "setting": dataclasses.asdict(setting)}
+        setting = Setting.beam_search(beams, "vocab")
+        entry = {"label": setting.label, "setting": setting.row}
         return {"K": 3, "batch": batch, "choice": entry["label"], "settings": [entry]}
 
     (tmp_path / "tuned.json").write_text(json.dumps({"score_norm": "vocab", "rows": [row(1, 1), row(64, 2)]}))
-    assert [T.tuned_setting(tmp_path, 3, batch, "vocab").beams for batch in (1, 30, 40, 256)] == [1, 1, 2, 2]
+    assert [T.tuned_setting(tmp_path, 3, batch, "vocab").search.beams for batch in (1, 30, 40, 256)] == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from atspeed_jax.alignment.align import AlignConfig
 from atspeed_jax.alignment.teacher import TeacherConfig
 from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.data.simulate import SyntheticConfig
-from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.config import SearchConfig, TreeConfig
 from atspeed_jax.evaluation.baselines import CovisitationConfig
 from atspeed_jax.evaluation.evaluate import EvaluateConfig
 from atspeed_jax.evaluation.modes import ModesConfig
@@ -29,7 +29,7 @@ from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, ModelConfig, ServeConfig, TrainConfig
-from atspeed_jax.serving.decoders import DecodeConfig, Setting
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.serving.tune import TuneConfig
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.optim import OptimConfig
@@ -67,8 +67,9 @@ EXAMPLES = {
     DecodeConfig: dataclasses.replace(TINY.decode, budget=64),
     EvaluateConfig: dataclasses.replace(TINY.evaluate, grid_beams=(3,), grid_widths=((20, 20, 20),), users=5),
     MeshConfig: MeshConfig(1, 1, 1),
-    SearchConfig: SearchConfig(5, (5, 5), 2, "vocab", budget=9),
-    Setting: Setting("speculative", "draft", 5, (5, 5), 2, "vocab", budget=9),
+    TreeConfig: TreeConfig((5, 5), 2, "vocab", budget=9),
+    SearchConfig: SearchConfig((5, 5), 2, "vocab", budget=9, beams=5),
+    Setting: Setting("draft", SearchConfig((5, 5), 2, "vocab", budget=9, beams=5)),
     TuneConfig: TuneConfig((5,), (1,), ((5, 5),), ("draft",), (None,)),
     ModesConfig: MODES,
     CovisitationConfig: CovisitationConfig(5, 20, 0.9),
@@ -89,7 +90,6 @@ ZERO = {  # fields that take 0, and what it means there; of one config alone, or
     "density_weight": "the first term alone",
     "drift": "interests stay",
     "dropout": "none",
-    "Setting.gamma": "plain beam search",
     "min_rating": "all ratings count",
     "noise": "none",
     "on_policy": "none",
