@@ -25,9 +25,8 @@ def decoders_of(run: Run, drafter: str, beams: int) -> tuple[Decoders, Setting]:
 
 def lists_by(run: Run, decoders: Decoders, setting: Setting, *, exclude_seen: bool) -> Lists:
     """Users -> their lists, with the prompts and batches that the run is served with; see `lists_of`."""
-    evaluate, history = run.serve.evaluate, run.config.data.history
-    shapes = {"history": history, "buckets": evaluate.buckets, "batch_size": evaluate.batch_size}
-    return lists_of(decoders, setting, run.dataset, **shapes, exclude_seen=exclude_seen)
+    shape = run.serve.evaluate.batch_shape(run.config.data.history)
+    return lists_of(decoders, setting, run.dataset, shape, exclude_seen=exclude_seen)
 
 
 def tuned_of(run: Run, beams: int) -> Setting:

@@ -48,8 +48,8 @@ def tune_decoder(run) -> None:
     check_grid("--widths", config.widths, run.dataset)
     decode, evaluate = run.serve.decode, run.serve.evaluate
     draft_params = run.draft_params if "draft" in config.drafters else None
-    how = {"history": run.config.data.history, "buckets": evaluate.buckets, "say": lambda text: say(f"[tune] {text}")}
-    rows = tune(run.decoders(draft_params), run.dataset, decode, config, **how)
+    shape, decoders = evaluate.batch_shape(run.config.data.history), run.decoders(draft_params)
+    rows = tune(decoders, run.dataset, decode, config, shape, lambda text: say(f"[tune] {text}"))
     found = {"score_norm": decode.score_norm, "environment": environment(), "rows": rows}
     publish(run.workdir / "tuned", found, tune_table(rows))
 

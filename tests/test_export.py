@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 import atspeed_jax.export as export_module
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.export import ExportError, export_figures, export_hf, export_lists
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
@@ -152,9 +153,9 @@ def test_lists_as_a_table(small_run, tmp_path):
     """Every test user's, in evaluation's own words: its recall is that of the report."""
     run = small_run.run
     c, dataset = run.config, run.dataset
-    shapes = {"history": c.data.history, "buckets": c.evaluate.buckets, "batch_size": 8}
+    shape = BatchShape(c.data.history, c.evaluate.buckets, 8)
     with compile_quickly():
-        lists = lists_of(run.decoders(None), Setting.beam_search(10, "vocab"), dataset, **shapes, exclude_seen=False)
+        lists = lists_of(run.decoders(None), Setting.beam_search(10, "vocab"), dataset, shape, exclude_seen=False)
         export_lists(tmp_path / "lists", lists, dataset)
     rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
     assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import atspeed_jax.serving.decoders as decoders_module
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.export import ExportError, export_decoder
 from atspeed_jax.items.trie import build_trie, popularity_prior
@@ -65,7 +65,7 @@ def prompts_of(catalog, histories):
 def assert_same_lists(found, decoders, setting, catalog, histories):
     """That the decoder itself gives these lists to users of one bucket of four items."""
     items = [np.array(items, np.int32) for items in histories]
-    (batch,) = prompt_batches(catalog, items, history=4, buckets=(4,), batch_size=len(items))
+    (batch,) = prompt_batches(catalog, items, BatchShape(4, (4,), len(items)))
     with compile_quickly():
         expected = decoders.build(setting)(prompt_of(batch))
     order = batch["row"].tolist()

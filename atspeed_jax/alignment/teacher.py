@@ -32,7 +32,7 @@ from atspeed_jax.alignment.teacher_files import (
     write_part,
 )
 from atspeed_jax.alignment.tree import TreeContext, teacher_tree, to_float16, tree_logits
-from atspeed_jax.data.batches import Batches, bucket_lengths, bucketed_batches, prompt_batches
+from atspeed_jax.data.batches import Batches, BatchShape, bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_rows
 from atspeed_jax.decoding.base import Prompt, ScoreNorm, StepModel
@@ -149,8 +149,7 @@ def make_teacher(
         return
     begins()
     histories, _ = teacher_examples(dataset, config.prompts)
-    rows = {"history": history, "buckets": config.buckets, "batch_size": config.batch_size}
-    batches = prompt_batches(dataset.catalog, histories, **rows)
+    batches = prompt_batches(dataset.catalog, histories, BatchShape(history, config.buckets, config.batch_size))
     parts = [batches[start : start + BATCHES_PER_PART] for start in range(0, len(batches), BATCHES_PER_PART)]
     for number, part in enumerate(progress(parts)):
         path = part_file(directory, number)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import jax
 from jax.sharding import Mesh
 
-from atspeed_jax.data.batches import train_batches
+from atspeed_jax.data.batches import BatchShape, train_batches
 from atspeed_jax.data.dataset import load_dataset
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training import sharding
@@ -24,10 +24,10 @@ def input_speed(run: Run, *, batches: int, steps: int) -> dict[str, float]:
     train, history = run.config.train_target, run.config.data.history
     start, length = run.target_start, run.dataset.catalog.length
     loss, fit_config = training_loss(start.read, length, train.shuffle, start.lora), train.fit(steps)
-    shape = {"history": history, "buckets": train.buckets, "batch_size": train.batch_size}
+    shape = BatchShape(history, train.buckets, train.batch_size)
 
     def make_batches():
-        return train_batches(load_dataset(run.workdir / "data"), seed=train.seed, **shape)
+        return train_batches(load_dataset(run.workdir / "data"), shape, seed=train.seed)
 
     return input_row(make_batches, start, loss, fit_config, run.mesh, batches=batches, steps=steps)
 

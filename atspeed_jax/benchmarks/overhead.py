@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import Prompt, StepModel
@@ -126,8 +127,8 @@ def overhead_of_modes(
     users: int,
 ) -> list[dict]:
     """`measure` of every mode on so many validation users, one at a time, prompts padded to the longest."""
-    chosen = held_out_users(dataset, "valid").choose(users, evaluate.seed)
-    batches = chosen.batches(dataset, history=history, buckets=(max(evaluate.buckets),), batch_size=1)
+    chosen = held_out_users(dataset, "valid").sample(users, evaluate.seed)
+    batches = chosen.batches(dataset, BatchShape(history, (max(evaluate.buckets),), 1))
     keys, repeats = user_keys(evaluate.seed, chosen.users), evaluate.latency_repeats
     raised: list[str] = []
     settings = [decoders.fitted(setting, raised.append) for setting in every_mode(beams, decode)]

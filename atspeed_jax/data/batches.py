@@ -8,6 +8,7 @@ A bucket is a number of items; a prompt of bucket b has P = `prompt_width(catalo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
@@ -24,6 +25,21 @@ class Batches(Protocol):
     """Endless batches: batches[step] is the dict of arrays of a step, a function of `step` alone."""
 
     def __getitem__(self, step: int) -> dict: ...
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The shapes of batches.
+
+    Attributes:
+      history: newest items of a user that a row holds before the item to be predicted.
+      buckets: lengths in items that rows are padded to, increasing; see `bucket_lengths`.
+      batch_size: rows of a batch, B.
+    """
+
+    history: int
+    buckets: tuple[int, ...]
+    batch_size: int
 
 
 def bucket_lengths(buckets: tuple[int, ...], longest: int) -> tuple[int, ...]:
@@ -117,26 +133,18 @@ def bucketed_batches(
     return grain.MapDataset.mix(parts, weights=weights)
 
 
-def train_batches(
-    dataset: Dataset,
-    *,
-    history: int,
-    buckets: tuple[int, ...],
-    batch_size: int,
-    seed: int,
-    rows: np.ndarray | None = None,
-) -> Batches:
+def train_batches(dataset: Dataset, shape: BatchShape, *, seed: int, rows: np.ndarray | None = None) -> Batches:
     """Endless batches of training windows, see `bucketed_batches`.
 
-    A user's train items are cut, newest first, into windows of at most `history` + 1 items that do not overlap; with an
-    instruction every item ends a window of its own. The largest bucket in use is `history` + 1.
+    A user's train items are cut, newest first, into windows of at most `shape.history` + 1 items that do not overlap;
+    with an instruction every item ends a window of its own. The largest bucket in use is `shape.history` + 1.
 
     Returns:
       dicts of "tokens" [B, T] int32, "valid" [B, T] bool (not PAD), "predict" [B, T] bool (what is to be predicted: all
       codes, or with an instruction those of the last item).
     """
-    windows = _windows(dataset, history)
-    buckets = bucket_lengths(buckets, history + 1)
+    windows = _windows(dataset, shape.history)
+    buckets = bucket_lengths(shape.buckets, shape.history + 1)
     lengths = np.array([len(window) for window in windows], np.int64)
     tables = _tables(training_rows, dataset.catalog, windows, lengths, buckets)
     codes = dataset.catalog.length * (lengths if dataset.catalog.instruction is None else np.ones_like(lengths))
@@ -148,25 +156,23 @@ def train_batches(
         tokens = tables[bucket][row_in_table[chosen]]
         return {"tokens": tokens, "valid": tokens != PAD, "predict": _last(codes[chosen], tokens.shape[1])}
 
-    shape = {"buckets": buckets, "batch_size": batch_size, "seed": seed, "rows": rows}
-    return bucketed_batches(range(len(windows)), lengths, collate=collate, **shape)
+    order = {"batch_size": shape.batch_size, "seed": seed, "rows": rows}
+    return bucketed_batches(range(len(windows)), lengths, buckets=buckets, collate=collate, **order)
 
 
-def steps_per_epoch(dataset: Dataset, history: int, buckets: tuple[int, ...], batch_size: int) -> int:
+def steps_per_epoch(dataset: Dataset, shape: BatchShape) -> int:
     """Batches of `train_batches` that hold as many rows as there are windows, rounded up."""
-    bucket_lengths(buckets, history + 1)  # the same complaints as train_batches
-    _check_batch_size(batch_size)
-    return -(-len(_windows(dataset, history)) // batch_size)
+    bucket_lengths(shape.buckets, shape.history + 1)  # the same complaints as train_batches
+    _check_batch_size(shape.batch_size)
+    return -(-len(_windows(dataset, shape.history)) // shape.batch_size)
 
 
-def valid_batches(
-    dataset: Dataset, *, users: int | None, seed: int, history: int, buckets: tuple[int, ...], batch_size: int
-) -> list[dict]:
+def valid_batches(dataset: Dataset, shape: BatchShape, *, users: int | None, seed: int) -> list[dict]:
     """All validation items of the chosen users once, each after what the user did before it.
 
-    A row is a window of at most `history` + 1 items that ends in validation items; a user with many gets several rows,
-    so that every item to be predicted has at least `history` // 2 items before it where the user has them; with an
-    instruction every one of them has a row, with `history` items before it.
+    With history for `shape.history`, a row is a window of at most history + 1 items that ends in validation items. A
+    user with many gets several rows, so that every item to be predicted has at least history // 2 items before it where
+    the user has them; with an instruction every one of them has a row, with history items before it.
 
     Args:
       users: how many users with validation items, chosen by `seed`; None (or more than there are) for all.
@@ -175,6 +181,7 @@ def valid_batches(
       dicts as in `train_batches`, "predict" True on the validation items' codes only. Rows that fill the last batch of
       a bucket are all PAD.
     """
+    history, batch_size = shape.history, shape.batch_size
     _check_batch_size(batch_size)
     with_items = np.array([user for user, items in enumerate(dataset.valid) if len(items)], np.int64)
     if users is not None and users < len(with_items):
@@ -188,7 +195,7 @@ def valid_batches(
             end = min(start + block, len(sequence))
             windows.append(sequence[max(0, end - history - 1) : end])
             predicted.append(end - start)
-    buckets = bucket_lengths(buckets, history + 1)
+    buckets = bucket_lengths(shape.buckets, history + 1)
     lengths = np.array([len(window) for window in windows], np.int64)
     tables = _tables(training_rows, dataset.catalog, windows, lengths, buckets)
 
@@ -203,18 +210,18 @@ def valid_batches(
     return batches
 
 
-def prompt_batches(
-    catalog: Catalog, histories: Sequence[np.ndarray], *, history: int, buckets: tuple[int, ...], batch_size: int
-) -> list[dict]:
+def prompt_batches(catalog: Catalog, histories: Sequence[np.ndarray], shape: BatchShape) -> list[dict]:
     """Every history once as a prompt, bucket after bucket, in the given order within a bucket.
 
     Returns:
       dicts of "row" [B] int32 (index into `histories`; -1 for a filler), "tokens" [B, P] int32, "valid" [B, P] bool;
-      the largest bucket in use is `history`. A filler is BOS alone, and so is an empty history without an instruction.
+      the largest bucket in use is `shape.history`. A filler is BOS alone, and so is an empty history without an
+      instruction.
     """
+    history, batch_size = shape.history, shape.batch_size
     _check_batch_size(batch_size)
     newest = [np.asarray(items)[max(0, len(items) - history) :] for items in histories]
-    buckets = bucket_lengths(buckets, history)
+    buckets = bucket_lengths(shape.buckets, history)
     lengths = np.array([len(items) for items in newest], np.int64)
     tables = _tables(prompt_rows, catalog, newest, lengths, buckets)
     batches = []

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 
 
@@ -19,11 +19,11 @@ class HeldOutUsers:
     histories: list[np.ndarray]
     truths: list[np.ndarray]
 
-    def batches(self, dataset: Dataset, *, history: int, buckets: tuple[int, ...], batch_size: int) -> list[dict]:
+    def batches(self, dataset: Dataset, shape: BatchShape) -> list[dict]:
         """The users' histories as prompts, see `data.batches.prompt_batches`."""
-        return prompt_batches(dataset.catalog, self.histories, history=history, buckets=buckets, batch_size=batch_size)
+        return prompt_batches(dataset.catalog, self.histories, shape)
 
-    def choose(self, count: int, seed: int) -> HeldOutUsers:
+    def sample(self, count: int, seed: int) -> HeldOutUsers:
         """`count` users chosen by `seed` (all, if there are no more), in order of their numbers."""
         rows = np.sort(np.random.default_rng(seed).permutation(len(self.users))[:count])
         return HeldOutUsers(self.users[rows], [self.histories[r] for r in rows], [self.truths[r] for r in rows])

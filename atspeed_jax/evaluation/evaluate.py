@@ -15,6 +15,7 @@ from typing import Annotated
 
 import numpy as np
 
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.config import Widths
@@ -68,6 +69,10 @@ class EvaluateConfig:
         if "none" in self.drafters:
             raise ValueError("drafters holds 'none', which is plain beam search; it is always measured, leave it out")
 
+    def batch_shape(self, history: int) -> BatchShape:
+        """The shapes of the batches that all users are decoded in, with `history` items of each."""
+        return BatchShape(history, self.buckets, self.batch_size)
+
 
 class Evaluation:
     """One evaluation: fixed users, decoders and settings, and the directory that remembers what is done."""
@@ -89,8 +94,8 @@ class Evaluation:
         self.decode, self.config, self.history = decode, config, history
         self.target_fingerprint, self.say = target_fingerprint, say
         everyone = held_out_users(dataset, "test")
-        self.everyone = everyone.choose(len(everyone.users) if config.users is None else config.users, config.seed)
-        self.some = self.everyone.choose(config.grid_users, config.seed + 1)
+        self.everyone = everyone.sample(len(everyone.users) if config.users is None else config.users, config.seed)
+        self.some = self.everyone.sample(config.grid_users, config.seed + 1)
         self._decoded: dict[tuple[str, int, int], Decoded] = {}
 
     def settings(self, full: bool) -> list[tuple[Setting, HeldOutUsers]]:
@@ -195,7 +200,7 @@ class Evaluation:
         config = self.config
         forget_programs()
         built = {setting.label: self.decoders.build(setting) for setting in settings}
-        single = self.batches(self.everyone.choose(config.latency_users, config.seed + 2), batch_size=1)
+        single = self.batches(self.everyone.sample(config.latency_users, config.seed + 2), batch_size=1)
         latency = timing.latencies(built, single, repeats=config.latency_repeats)
         base = latency[settings[0].baseline.label]
         return {
@@ -209,9 +214,10 @@ class Evaluation:
 
     def batches(self, users: HeldOutUsers, batch_size: int | None = None) -> list[dict]:
         """Their prompts, as every measurement but latency decodes them; batch_size: None for that of the config."""
-        buckets = self.config.buckets if users is self.everyone else (max(self.config.buckets),)
-        size = batch_size or self.config.batch_size
-        return users.batches(self.dataset, history=self.history, buckets=buckets, batch_size=size)
+        shape = self.config.batch_shape(self.history)
+        buckets = shape.buckets if users is self.everyone else (max(shape.buckets),)
+        size = batch_size or shape.batch_size
+        return users.batches(self.dataset, dataclasses.replace(shape, buckets=buckets, batch_size=size))
 
     def keys(self, setting: Setting, users: HeldOutUsers, seed: int = 0) -> Keys | None:
         """What the modes that draw need: one key per user, the same whoever is decoded with them."""

@@ -29,10 +29,8 @@ class FixedUsers(NamedTuple):
 
 def fixed_users(dataset: Dataset, config: EvaluateConfig, history: int, *, count: int, seed: int) -> FixedUsers:
     """`count` validation users chosen by `seed`, or all, in the batches of evaluation."""
-    chosen = held_out_users(dataset, "valid").choose(count, seed)
-    return FixedUsers(
-        chosen, chosen.batches(dataset, history=history, buckets=config.buckets, batch_size=config.batch_size)
-    )
+    chosen = held_out_users(dataset, "valid").sample(count, seed)
+    return FixedUsers(chosen, chosen.batches(dataset, config.batch_shape(history)))
 
 
 def list_quality(

@@ -20,7 +20,7 @@ from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.histories import histories_loss
 from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher, make_teacher
-from atspeed_jax.data.batches import steps_per_epoch, train_batches, valid_batches
+from atspeed_jax.data.batches import BatchShape, steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset
 from atspeed_jax.data.summary import summarize
 from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
@@ -166,12 +166,12 @@ class Run(RunAssets):
         shape = self._shape(dataclasses.replace(c.train_align, buckets=c.train_draft.buckets))
         loss = histories_loss(c.align, self.draft_model, self.target_model)
         rows = own_rows(self.mesh, c.train_align.batch_size)
-        batches = train_batches(self.dataset, seed=c.train_align.seed, rows=rows, **shape)
-        return loss, batches, steps_per_epoch(self.dataset, **shape)
+        batches = train_batches(self.dataset, shape, seed=c.train_align.seed, rows=rows)
+        return loss, batches, steps_per_epoch(self.dataset, shape)
 
-    def _shape(self, train: TrainConfig) -> dict:
+    def _shape(self, train: TrainConfig) -> BatchShape:
         """Of the batches of next-item training."""
-        return {"history": self.config.data.history, "buckets": train.buckets, "batch_size": train.batch_size}
+        return BatchShape(self.config.data.history, train.buckets, train.batch_size)
 
     def _fit_next_item(
         self,
@@ -187,8 +187,8 @@ class Run(RunAssets):
         start, length = getattr(self, f"{name}_start"), self.dataset.catalog.length
         shape = self._shape(train)
         rows = own_rows(self.mesh, train.batch_size)
-        batches = train_batches(self.dataset, seed=train.seed, rows=rows, **shape)
-        held_out = valid_batches(self.dataset, users=train.valid_users, seed=train.seed, **shape)
+        batches = train_batches(self.dataset, shape, seed=train.seed, rows=rows)
+        held_out = valid_batches(self.dataset, shape, users=train.valid_users, seed=train.seed)
         nats = validation(getattr(self, f"{name}_model"), held_out, length, self.mesh)
 
         def evaluate(trained):
@@ -198,7 +198,7 @@ class Run(RunAssets):
         return fit(
             name=directory,
             workdir=self.workdir / directory,
-            config=train.fit(steps_per_epoch(self.dataset, **shape)),
+            config=train.fit(steps_per_epoch(self.dataset, shape)),
             fingerprint=stage_fingerprint,
             init_params=start.init,
             loss=training_loss(start.read, length, train.shuffle, start.lora),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from tqdm import tqdm
 
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.numbering import count_from_one
 from atspeed_jax.items.filters import unseen_items
@@ -35,10 +35,8 @@ def lists_of(
     decoders: Decoders,
     setting: Setting,
     dataset: Dataset,
+    shape: BatchShape,
     *,
-    history: int,
-    buckets: tuple[int, ...],
-    batch_size: int,
     exclude_seen: bool,
 ) -> Lists:
     """Users -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
@@ -58,7 +56,7 @@ def lists_of(
             tqdm.write(f"note: these are histories of {dataset.name} with each number one too high: {FROM_ZERO}")
         asked = True
         histories, names = [user.items for user in users], np.array([user.user for user in users], object)
-        batches = prompt_batches(catalog, histories, history=history, buckets=buckets, batch_size=batch_size)
+        batches = prompt_batches(catalog, histories, shape)
         seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
         decoder_of = without_seen(decoders, setting, catalog, seen) if exclude_seen else lambda batch: decode_all
         return _items_of(*find_ids(decoder_of, batches, names), seen)

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import numpy as np
 
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
@@ -106,9 +107,7 @@ def tune(
     dataset: Dataset,
     decode: DecodeConfig,
     config: TuneConfig,
-    *,
-    history: int,
-    buckets: tuple[int, ...],
+    shape: BatchShape,
     say: Callable[[str], None],
 ) -> list[dict]:
     """One row per K and batch size: {"K", "batch", "choice": label, "slower_than_best", "settings": [{"label",
@@ -116,13 +115,13 @@ def tune(
 
     time_ms: mean over batches of the median time of a batch; ratio: plain beam search's time by it, median over
     batches; ratio_low: its lower 95 % bound. A setting that was hopeless in the first pass has ratio_low None.
-    slower_than_best: see `settle`. buckets: prompt lengths in items. gamma and score norm are `decode`'s.
+    slower_than_best: see `settle`. shape: of the batches, but for their size. gamma and score norm are `decode`'s.
     """
     everyone = held_out_users(dataset, "valid")
     rows = []
     for batch_size in config.batch_sizes:
-        users = everyone.choose(max(config.users, config.batches * batch_size), config.seed)
-        batches = users.batches(dataset, history=history, buckets=buckets, batch_size=batch_size)
+        users = everyone.sample(max(config.users, config.batches * batch_size), config.seed)
+        batches = users.batches(dataset, dataclasses.replace(shape, batch_size=batch_size))
         for beams in config.beams:
             say(f"K={beams}, batch {batch_size}: {len(users.users)} users in {len(batches)} batches")
             settings = {setting.label: setting for setting in grid(config, decode, decoders, beams, say)}

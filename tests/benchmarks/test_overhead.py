@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.benchmarks import overhead
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
@@ -20,7 +20,7 @@ DECODE = DecodeConfig(widths=(3,), gamma=1, score_norm="vocab")
 @pytest.fixture
 def batches(toy):
     histories = [np.array(items, np.int32) for items in ([], [3], [6, 0])]
-    return prompt_batches(toy.catalog, histories, history=2, buckets=(2,), batch_size=1)
+    return prompt_batches(toy.catalog, histories, BatchShape(2, (2,), 1))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.data.batches import (
+    BatchShape,
     bucket_lengths,
     bucketed_batches,
     prompt_batches,
@@ -85,7 +86,7 @@ def test_bucket_lengths():
 
 def test_batches_are_grain_and_resume_anywhere(dataset):
     def make(seed=5):
-        return train_batches(dataset, history=HISTORY, buckets=BUCKETS, batch_size=4, seed=seed)
+        return train_batches(dataset, BatchShape(HISTORY, BUCKETS, 4), seed=seed)
 
     batches, late = make(), make()
     assert isinstance(batches, grain.MapDataset)
@@ -156,14 +157,14 @@ def test_bad_examples():
 
 def test_train_windows_lose_no_item_and_the_newest_is_full(dataset):
     batch_size, windows = 4, Counter()
-    batches = train_batches(dataset, history=HISTORY, buckets=BUCKETS, batch_size=batch_size, seed=0)
+    batches = train_batches(dataset, BatchShape(HISTORY, BUCKETS, batch_size), seed=0)
     expected = Counter()
     for items in dataset.train:
         items = items.tolist()
         while items:
             expected[tuple(items[-HISTORY - 1 :])] += 1
             items = items[: -HISTORY - 1]
-    steps = steps_per_epoch(dataset, HISTORY, BUCKETS, batch_size)
+    steps = steps_per_epoch(dataset, BatchShape(HISTORY, BUCKETS, batch_size))
     assert steps == -(-expected.total() // batch_size)
     for step in range(3 * steps):
         for row in batches[step]["tokens"]:
@@ -173,7 +174,7 @@ def test_train_windows_lose_no_item_and_the_newest_is_full(dataset):
 
 
 def test_train_batch_has_fixed_shapes_left_padding_and_masks(dataset):
-    batches = train_batches(dataset, history=HISTORY, buckets=BUCKETS, batch_size=5, seed=0)
+    batches = train_batches(dataset, BatchShape(HISTORY, BUCKETS, 5), seed=0)
     seen = set()
     for step in range(40):
         tokens, valid, predict = (batches[step][key] for key in ("tokens", "valid", "predict"))
@@ -193,7 +194,7 @@ def test_train_batch_has_fixed_shapes_left_padding_and_masks(dataset):
 
 
 def test_valid_batches_predict_every_item_once_after_its_past(dataset):
-    batches = valid_batches(dataset, users=None, seed=0, history=HISTORY, buckets=BUCKETS, batch_size=4)
+    batches = valid_batches(dataset, BatchShape(HISTORY, BUCKETS, 4), users=None, seed=0)
     found = Counter()
     for batch in batches:
         tokens, valid, predict = batch["tokens"], batch["valid"], batch["predict"]
@@ -227,7 +228,7 @@ def test_valid_batches_predict_every_item_once_after_its_past(dataset):
 
 def test_valid_batches_take_a_fixed_choice_of_users(dataset):
     def predicted(users, seed=0):
-        batches = valid_batches(dataset, users=users, seed=seed, history=HISTORY, buckets=BUCKETS, batch_size=4)
+        batches = valid_batches(dataset, BatchShape(HISTORY, BUCKETS, 4), users=users, seed=seed)
         return batches, sum(batch["predict"].sum() for batch in batches) // 3
 
     some, count = predicted(10)
@@ -240,7 +241,7 @@ def test_valid_batches_take_a_fixed_choice_of_users(dataset):
     # A user with validation items and no train items is among them: BOS, then what is to be predicted.
     lonely = make_dataset(users=6)
     lonely = Dataset(lonely.name, lonely.catalog, lonely.train[:1], lonely.valid[:1], lonely.test[:1])
-    (batch,) = valid_batches(lonely, users=5, seed=0, history=HISTORY, buckets=(2,), batch_size=2)
+    (batch,) = valid_batches(lonely, BatchShape(HISTORY, (2,), 2), users=5, seed=0)
     assert batch["predict"].sum(axis=1).tolist() == [6, 0]
     assert batch["valid"].sum(axis=1).tolist() == [7, 0]
     assert batch["tokens"].shape == (2, 1 + 3 * 2)
@@ -248,7 +249,7 @@ def test_valid_batches_take_a_fixed_choice_of_users(dataset):
 
 def test_prompt_batches_hold_every_history_once(dataset):
     histories = [*dataset.train, np.zeros(0, np.int32)]
-    batches = prompt_batches(dataset.catalog, histories, history=HISTORY, buckets=BUCKETS, batch_size=8)
+    batches = prompt_batches(dataset.catalog, histories, BatchShape(HISTORY, BUCKETS, 8))
     rows, fillers = [], 0
     for batch in batches:
         assert batch["tokens"].shape[0] == 8 == len(batch["row"])
@@ -270,18 +271,18 @@ def test_prompt_batches_hold_every_history_once(dataset):
 
 
 def test_prompts_of_nobody_and_of_nothing(dataset):
-    assert prompt_batches(dataset.catalog, [], history=4, buckets=(2,), batch_size=3) == []
-    (batch,) = prompt_batches(dataset.catalog, [[], []], history=4, buckets=(2,), batch_size=3)
+    assert prompt_batches(dataset.catalog, [], BatchShape(4, (2,), 3)) == []
+    (batch,) = prompt_batches(dataset.catalog, [[], []], BatchShape(4, (2,), 3))
     assert batch["row"].tolist() == [0, 1, -1]
     assert batch["tokens"].tolist() == [[PAD] * 6 + [BOS]] * 3
-    (batch,) = prompt_batches(dataset.catalog, [[5, 6]], history=0, buckets=(2,), batch_size=1)
+    (batch,) = prompt_batches(dataset.catalog, [[5, 6]], BatchShape(0, (2,), 1))
     assert batch["tokens"].tolist() == [[BOS]]
     with pytest.raises(ValueError, match="batch_size is 0"):
-        prompt_batches(dataset.catalog, [[]], history=4, buckets=(2,), batch_size=0)
+        prompt_batches(dataset.catalog, [[]], BatchShape(4, (2,), 0))
 
 
 def test_a_batch_costs_little():
-    batches = train_batches(make_dataset(users=3000, items=1000), history=20, buckets=(5, 10), batch_size=256, seed=0)
+    batches = train_batches(make_dataset(users=3000, items=1000), BatchShape(20, (5, 10), 256), seed=0)
     costs = []
     for step in range(60):
         start = time.perf_counter()
@@ -291,9 +292,9 @@ def test_a_batch_costs_little():
 
 
 def test_processes_that_read_their_own_rows_read_the_batch_of_one(dataset):
-    how = {"history": 4, "buckets": (2,), "batch_size": 6, "seed": 3}
-    whole = train_batches(dataset, **how)
-    parts = [train_batches(dataset, rows=np.arange(start, start + 3), **how) for start in (0, 3)]
+    shape = BatchShape(4, (2,), 6)
+    whole = train_batches(dataset, shape, seed=3)
+    parts = [train_batches(dataset, shape, seed=3, rows=np.arange(start, start + 3)) for start in (0, 3)]
     for step in (0, 1, 5, 17):
         for name, values in whole[step].items():
             np.testing.assert_array_equal(values, np.concatenate([part[step][name] for part in parts]))

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from atspeed_jax.data.batches import prompt_batches, steps_per_epoch, train_batches, valid_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches, steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_tokens, prompt_width
 from atspeed_jax.items.catalog import BOS, PAD, Catalog, Instruction
@@ -49,9 +49,9 @@ def test_every_train_item_is_an_answer(worded):
     expected = Counter()
     for items in map(np.ndarray.tolist, worded.train):
         expected.update((tuple(items[max(0, n - HISTORY) : n]), items[n]) for n in range(len(items)))
-    steps = steps_per_epoch(worded, HISTORY, BUCKETS, 4)
+    steps = steps_per_epoch(worded, BatchShape(HISTORY, BUCKETS, 4))
     assert steps == -(-sum(map(len, worded.train)) // 4) == -(-expected.total() // 4)
-    batches = train_batches(worded, history=HISTORY, buckets=BUCKETS, batch_size=4, seed=0)
+    batches = train_batches(worded, BatchShape(HISTORY, BUCKETS, 4), seed=0)
     found = check_examples(worded, (batches[step] for step in range(steps + 20)), expected)
     assert found.keys() == expected.keys()
     assert ((), worded.train[1][0]) in found  # the first of all, after nothing
@@ -63,13 +63,13 @@ def test_every_valid_item_is_an_answer_once(worded):
         items = [*known.tolist(), *new.tolist()]
         places = range(len(known), len(items))
         expected.update((tuple(items[max(0, n - HISTORY) : n]), items[n]) for n in places)
-    batches = valid_batches(worded, users=None, seed=0, history=HISTORY, buckets=BUCKETS, batch_size=4)
+    batches = valid_batches(worded, BatchShape(HISTORY, BUCKETS, 4), users=None, seed=0)
     assert check_examples(worded, batches, expected) == expected
 
 
 def test_prompts_are_read_whole(worded):
     histories = [*worded.train, np.zeros(0, np.int32)]
-    for batch in prompt_batches(worded.catalog, histories, history=HISTORY, buckets=BUCKETS, batch_size=8):
+    for batch in prompt_batches(worded.catalog, histories, BatchShape(HISTORY, BUCKETS, 8)):
         for row, tokens, valid in zip(batch["row"].tolist(), batch["tokens"], batch["valid"], strict=True):
             own = [BOS] if row < 0 else prompt_tokens(worded.catalog, histories[row], HISTORY).tolist()
             assert tokens[valid].tolist() == own

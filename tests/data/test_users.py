@@ -16,14 +16,14 @@ def test_users_are_those_with_items_and_know_what_came_before(toy, tmp_path):
 
 def test_a_choice_is_fixed_in_order_and_at_most_everyone(toy, tmp_path):
     everyone = make_evaluation(toy, tmp_path).everyone
-    chosen = everyone.choose(3, 1)
+    chosen = everyone.sample(3, 1)
     assert chosen.users.tolist() == sorted(chosen.users.tolist())
     assert len(set(chosen.users.tolist())) == 3
-    assert chosen.users.tolist() == everyone.choose(3, 1).users.tolist()
-    assert {tuple(everyone.choose(3, seed).users.tolist()) for seed in range(9)} > {tuple(chosen.users.tolist())}
+    assert chosen.users.tolist() == everyone.sample(3, 1).users.tolist()
+    assert {tuple(everyone.sample(3, seed).users.tolist()) for seed in range(9)} > {tuple(chosen.users.tolist())}
     for row, user in enumerate(chosen.users):
         place = everyone.users.tolist().index(user)
         assert chosen.truths[row] is everyone.truths[place]
         assert chosen.histories[row] is everyone.histories[place]
-    assert everyone.choose(99, 1).users.tolist() == everyone.users.tolist()
-    assert make_evaluation(toy, tmp_path, users=2).everyone.users.tolist() == everyone.choose(2, 0).users.tolist()
+    assert everyone.sample(99, 1).users.tolist() == everyone.users.tolist()
+    assert make_evaluation(toy, tmp_path, users=2).everyone.users.tolist() == everyone.sample(2, 0).users.tolist()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.evaluation import evaluate as module
 from atspeed_jax.items.catalog import BOS
 from atspeed_jax.serving.settings import Setting
@@ -16,9 +17,7 @@ from evaluations import DECODE, FLOAT32, decoded_lists, make_evaluation
 def test_prompts_keep_the_newest_items_and_may_be_empty(toy, tmp_path):
     evaluation = make_evaluation(toy, tmp_path)
     prompts = {}
-    for batch in evaluation.everyone.batches(
-        evaluation.dataset, history=4, buckets=evaluation.config.buckets, batch_size=2
-    ):
+    for batch in evaluation.everyone.batches(evaluation.dataset, BatchShape(4, evaluation.config.buckets, 2)):
         assert batch["tokens"].shape in ((2, 1 + 2), (2, 1 + 2 * 4))
         for row, tokens, valid in zip(batch["row"], batch["tokens"], batch["valid"], strict=True):
             if row >= 0:
@@ -36,7 +35,7 @@ def test_fewer_users_have_the_longest_prompts_alone(toy, tmp_path):
         for users in ("everyone", "some")
     }
     assert shapes == {"everyone": {(2, 3), (2, 9)}, "some": {(2, 9)}}
-    single = evaluation.batches(evaluation.everyone.choose(9, 0), batch_size=1)
+    single = evaluation.batches(evaluation.everyone.sample(9, 0), batch_size=1)
     assert [batch["tokens"].shape for batch in single] == [(1, 9)] * 5
 
 

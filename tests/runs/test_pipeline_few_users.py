@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from atspeed_jax.data.batches import prompt_batches, steps_per_epoch, train_batches, valid_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches, steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.items.catalog import Catalog
 from devices import report_of
@@ -22,16 +22,16 @@ def of_users(train, valid):
 
 
 def test_three_users_fill_a_batch_of_256_by_turns():
-    dataset, shape = of_users(3, 1), {"history": 4, "buckets": (5,), "batch_size": 256}
-    assert steps_per_epoch(dataset, **shape) == 1
-    batch = train_batches(dataset, seed=0, **shape)[0]
+    dataset, shape = of_users(3, 1), BatchShape(4, (5,), 256)
+    assert steps_per_epoch(dataset, shape) == 1
+    batch = train_batches(dataset, shape, seed=0)[0]
     assert batch["tokens"].shape[0] == 256
     assert batch["predict"].sum(1).tolist() == [3] * 256
     assert sorted(Counter(map(tuple, batch["tokens"].tolist())).values()) == [85, 85, 86]
 
 
 def test_one_validation_user_is_predicted_once_in_a_batch_of_256():
-    (batch,) = valid_batches(of_users(3, 1), users=8, seed=0, history=4, buckets=(5,), batch_size=256)
+    (batch,) = valid_batches(of_users(3, 1), BatchShape(4, (5,), 256), users=8, seed=0)
     assert batch["predict"].sum() == 3
     assert batch["valid"].any(1).sum() == 1
 
@@ -39,7 +39,7 @@ def test_one_validation_user_is_predicted_once_in_a_batch_of_256():
 @pytest.mark.parametrize(("users", "batches"), [(1, 1), (63, 1), (64, 1), (67, 2)])
 def test_test_users_are_each_in_one_row(users, batches):
     histories = [np.array([user % 27], np.int32) for user in range(users)]
-    made = prompt_batches(CATALOG, histories, history=4, buckets=(4,), batch_size=64)
+    made = prompt_batches(CATALOG, histories, BatchShape(4, (4,), 64))
     rows = np.concatenate([batch["row"] for batch in made])
     assert len(made) == batches
     assert sorted(rows[rows >= 0].tolist()) == list(range(users))

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 import small
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.instructions import TEMPLATE, PromptConfig
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.export import export_decoder, export_hf
@@ -83,7 +84,7 @@ def test_prompts_are_the_tokens_of_the_text(trained, tmp_path):
     export_hf(tmp_path / "out", run.target_model, run.target_params, catalog, history=4, dtype="float32", base=base)
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     rows = 0
-    for batch in users.batches(run.dataset, history=4, buckets=run.config.evaluate.buckets, batch_size=2):
+    for batch in users.batches(run.dataset, BatchShape(4, run.config.evaluate.buckets, 2)):
         for row, tokens in zip(batch["row"].tolist(), batch["tokens"], strict=True):
             if row >= 0:
                 items = ", ".join(text_of(catalog, item) for item in users.histories[row][-4:].tolist())
@@ -99,10 +100,10 @@ HISTORIES = [np.array(items, np.int64) for items in ([], [3], [1, 2, 3, 4, 5, 6]
 
 
 def lists(run, exclude_seen=False):
-    shapes = {"history": 4, "buckets": (4,), "batch_size": 3}
+    shape = BatchShape(4, (4,), 3)
     decoders = run.decoders(None)
     users = [User(row, items) for row, items in enumerate(HISTORIES)]
-    return lists_of(decoders, Setting.beam_search(5, "vocab"), run.dataset, **shapes, exclude_seen=exclude_seen)(users)
+    return lists_of(decoders, Setting.beam_search(5, "vocab"), run.dataset, shape, exclude_seen=exclude_seen)(users)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.export import export_adapter, export_hf
 from atspeed_jax.items.catalog import PAD
@@ -46,9 +47,7 @@ def test_prompts_are_tokens_behind_the_vocabulary(trained):
     _, _, run, _ = trained
     catalog = run.dataset.catalog
     assert (catalog.bos, catalog.first_code) == (BOS, BASE.vocab_size)
-    batches = held_out_users(run.dataset, "test").batches(
-        run.dataset, history=4, buckets=run.config.evaluate.buckets, batch_size=2
-    )
+    batches = held_out_users(run.dataset, "test").batches(run.dataset, BatchShape(4, run.config.evaluate.buckets, 2))
     for batch in batches:
         real = batch["tokens"][batch["valid"]]
         assert set(real.tolist()) <= {BOS, *range(catalog.first_code, catalog.vocab_size)}
@@ -79,7 +78,7 @@ def run_key(run):
 def test_speculation_gives_the_lists_of_plain_beam_search(trained):
     _, _, run, _ = trained
     decoders, users = run.decoders(run.draft_params), held_out_users(run.dataset, "test")
-    batches = users.batches(run.dataset, history=4, buckets=run.config.evaluate.buckets, batch_size=2)
+    batches = users.batches(run.dataset, BatchShape(4, run.config.evaluate.buckets, 2))
     alone = decode_users(decoders.build(Setting.beam_search(5, "vocab")), batches, len(users.users))
     ours = decode_users(decoders.build(Setting.strict("draft", 5, run.config.decode)), batches, len(users.users))
     assert not differing(ours, alone).any()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import oracle
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
@@ -38,9 +38,9 @@ def run():
 
 def batches_of(run, count):
     """The prompts of so many test users, in batches of USERS."""
-    users = held_out_users(run.dataset, "test").choose(count, seed=0)
-    shape = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": USERS}
-    return prompt_batches(run.dataset.catalog, users.histories, **shape)
+    users = held_out_users(run.dataset, "test").sample(count, seed=0)
+    shape = BatchShape(run.config.data.history, run.config.evaluate.buckets, USERS)
+    return prompt_batches(run.dataset.catalog, users.histories, shape)
 
 
 def test_trained_decoders_equal_the_oracle(run):

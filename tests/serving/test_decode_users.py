@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.base import Result, RoundOne
 from atspeed_jax.serving import decode_users as module
 from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users
@@ -46,7 +46,7 @@ def stand_in(prompt):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_come_back_in_the_users_order(toy, seed):
-    batches = prompt_batches(toy.catalog, HISTORIES, history=3, buckets=(1, 2), batch_size=3)
+    batches = prompt_batches(toy.catalog, HISTORIES, BatchShape(3, (1, 2), 3))
     assert sum(int((batch["row"] < 0).sum()) for batch in batches) > 2
     assert len(batches) == 5 - 1
     rng = np.random.default_rng(seed)
@@ -110,7 +110,7 @@ def decoded_again(monkeypatch):
 @pytest.fixture(scope="module")
 def lists(toy):
     """(batches, lists of plain beam search, K = 3)."""
-    batches = prompt_batches(toy.catalog, HISTORIES[:5], history=2, buckets=(2,), batch_size=4)
+    batches = prompt_batches(toy.catalog, HISTORIES[:5], BatchShape(2, (2,), 4))
     return batches, decode_users(toy.decoders.build(Setting.beam_search(3, "vocab")), batches, 5)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.decoders import NO_ITEM
@@ -22,7 +22,7 @@ HISTORIES = [np.array(items, np.int32) for items in ([], [3], [6, 0, 1, 3, 2], [
 
 
 def decode(toy, setting, histories=HISTORIES):
-    batches = prompt_batches(toy.catalog, histories, history=2, buckets=(2,), batch_size=4)
+    batches = prompt_batches(toy.catalog, histories, BatchShape(2, (2,), 4))
     return decode_users(toy.decoders.build(setting), batches, len(histories))
 
 

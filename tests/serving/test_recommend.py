@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tqdm import tqdm
 
-from atspeed_jax.data.batches import prompt_batches
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.list_file import RecommendError, claimed_output
@@ -178,16 +178,16 @@ def test_lists_are_those_of_the_decoder(small_run, capsys, drafter, exclude_seen
     setting = (
         Setting.beam_search(beams, "vocab") if drafter == "none" else Setting.strict("draft", beams, config.decode)
     )
-    shapes = {"history": config.data.history, "buckets": config.evaluate.buckets, "batch_size": 8}
+    shape = BatchShape(config.data.history, config.evaluate.buckets, 8)
     decoders = run.decoders(run.draft_params)
     histories = [dataset.history(user, "test") for user in range(13)] + [np.zeros(0, np.int64)]
     users = [User(f"u{row}", items) for row, items in enumerate(histories)]
-    lists = lists_of(decoders, setting, dataset, **shapes, exclude_seen=exclude_seen)
+    lists = lists_of(decoders, setting, dataset, shape, exclude_seen=exclude_seen)
     items, scores = lists(users)
     assert not capsys.readouterr().out
     assert items.shape == scores.shape == (14, beams)
     whole = Setting.beam_search(len(catalog.ids), "vocab")  # every id there is, with its score
-    every = decode_users(decoders.build(whole), prompt_batches(catalog, histories, **shapes), len(histories))
+    every = decode_users(decoders.build(whole), prompt_batches(catalog, histories, shape), len(histories))
     for row, history in enumerate(histories):
         score = dict(zip(every.ids[row].tolist(), every.score[row].tolist(), strict=True))
         for item, value in zip(items[row], scores[row], strict=True):
@@ -199,8 +199,8 @@ def test_lists_are_those_of_the_decoder(small_run, capsys, drafter, exclude_seen
 
 def test_numbers_that_count_from_one_are_noticed(small_run, capsys):
     run = small_run.run
-    shapes = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": 8}
-    lists = lists_of(run.decoders(None), Setting.beam_search(6, "vocab"), run.dataset, **shapes, exclude_seen=False)
+    shape = BatchShape(run.config.data.history, run.config.evaluate.buckets, 8)
+    lists = lists_of(run.decoders(None), Setting.beam_search(6, "vocab"), run.dataset, shape, exclude_seen=False)
     last = run.dataset.catalog.items - 1
     users = [User(user, np.minimum(run.dataset.history(user, "test") + 1, last)) for user in range(13)]
     for said in ("note: these are histories of synthetic with each number one too high: item numbers count from 0", ""):
@@ -215,7 +215,7 @@ def test_scores_that_are_no_numbers_name_the_user(small_run):
     run = small_run.run
     broken = jax.tree.map(lambda x: x * np.nan, run.target_params)
     decoders = dataclasses.replace(run.decoders(None), target_params=broken)
-    shapes = {"history": run.config.data.history, "buckets": run.config.evaluate.buckets, "batch_size": 2}
-    lists = lists_of(decoders, Setting.beam_search(4, "vocab"), run.dataset, **shapes, exclude_seen=False)
+    shape = BatchShape(run.config.data.history, run.config.evaluate.buckets, 2)
+    lists = lists_of(decoders, Setting.beam_search(4, "vocab"), run.dataset, shape, exclude_seen=False)
     with pytest.raises(DecodeError, match="user anna: scores of level 1 are not finite"):
         lists([User("anna", np.arange(3))])

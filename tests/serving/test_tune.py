@@ -82,9 +82,8 @@ def tuned(small_run, quick_compilation):
         run.dataset,
         run.config.decode,
         config,
-        history=run.config.data.history,
-        buckets=run.config.evaluate.buckets,
-        say=said.append,
+        run.config.evaluate.batch_shape(run.config.data.history),
+        said.append,
     )
     return rows, said, run
 
