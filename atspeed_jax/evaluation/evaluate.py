@@ -1,7 +1,7 @@
 """The evaluation of a whole run: quality of the lists, target calls, equality with plain beam search, and time.
 
-Every finished measurement is a small file in `directory / fingerprint`, so that a stopped evaluation goes on where it
-was, and what was measured of other models or with other settings is neither read nor overwritten.
+Every finished measurement is a small file of a `MeasurementStore`, so that a stopped evaluation goes on where it was. A
+store is of one set of models and settings: what was measured of others is neither read nor overwritten.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -21,13 +20,13 @@ from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.config import Widths
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import baselines, precision, quality
+from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.items.filters import unseen_items
 from atspeed_jax.serving import timing
 from atspeed_jax.serving.decode_users import Decoded, Keys, count_differences, decode_users, find_ids, without_seen
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import agreement
 from atspeed_jax.serving.settings import DecodeConfig, DrafterName, Setting
-from atspeed_jax.utils import files
 from atspeed_jax.utils import ranges as R
 from atspeed_jax.utils.program_memory import forget_programs
 
@@ -75,24 +74,25 @@ class EvaluateConfig:
 
 
 class Evaluation:
-    """One evaluation: fixed users, decoders and settings, and the directory that remembers what is done."""
+    """One evaluation: fixed users, decoders and settings, and the store that remembers what is done.
+
+    everyone: the test users that are measured. some: those of them that the rest of the grid is measured on.
+    """
 
     def __init__(
         self,
-        directory: Path,
+        store: MeasurementStore,
         dataset: Dataset,
         decoders: Decoders,
         decode: DecodeConfig,
         config: EvaluateConfig,
         *,
         history: int,
-        fingerprint: str,
         target_fingerprint: str,
-        say: Callable[[str], None],
     ):
-        self.directory, self.dataset, self.decoders = directory / fingerprint, dataset, decoders
+        self.store, self.dataset, self.decoders = store, dataset, decoders
         self.decode, self.config, self.history = decode, config, history
-        self.target_fingerprint, self.say = target_fingerprint, say
+        self.target_fingerprint = target_fingerprint
         everyone = held_out_users(dataset, "test")
         self.everyone = everyone.sample(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.sample(config.grid_users, config.seed + 1)
@@ -117,13 +117,13 @@ class Evaluation:
     def _tree(self, beams: int, widths: Widths) -> Setting:
         """Strict speculation with these widths, or wider ones where K needs them."""
         setting = Setting.strict("draft", beams, dataclasses.replace(self.decode, widths=widths))
-        return self.decoders.fitted(setting, self.say)
+        return self.decoders.fitted(setting, self.store.say)
 
     def quality(self) -> dict:
         """Recall, NDCG and hits of target, popularity and co-visitation, seen items kept and removed, with paired
         differences (`quality.by_method`)."""
         habits = {
-            habit: self._remembered(f"quality_{habit}", functools.partial(self._quality, removed), quality.FIELDS)
+            habit: self.store.remembered(f"quality_{habit}", functools.partial(self._quality, removed), quality.FIELDS)
             for habit, removed in zip(quality.HABITS, (False, True), strict=True)
         }
         return {"target_fingerprint": self.target_fingerprint} | quality.by_method(habits)
@@ -143,7 +143,7 @@ class Evaluation:
         setting, users = Setting.beam_search(self.config.list_size, self.decode.score_norm), self.everyone
         if seen is None:
             return self.decoded(setting, users).ids
-        self.say(f"decoding {len(users.users)} users without the items they have seen: {setting.label}")
+        self.store.say(f"decoding {len(users.users)} users without the items they have seen: {setting.label}")
         forget_programs()
         decoder_of = without_seen(self.decoders, setting, self.dataset.catalog, seen)
         return find_ids(decoder_of, self.batches(users), users.users)[0]
@@ -166,7 +166,7 @@ class Evaluation:
     def row(self, setting: Setting, users: HeldOutUsers) -> dict:
         """Calls, acceptance and equality of one setting (see `report`'s decoding rows); `times` gives the rest."""
         name = f"row_{setting.label}_{len(users.users)}"
-        return self._remembered(name, lambda: self._row(setting, users), {"method": str, "K": int})
+        return self.store.remembered(name, lambda: self._row(setting, users), {"method": str, "K": int})
 
     def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
         search, decoded = setting.search, self.decoded(setting, users)
@@ -194,7 +194,9 @@ class Evaluation:
     def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         """Latency at batch 1 of settings of one K, interleaved with each other: {label: figures}."""
         name = "times_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
-        return self._remembered(name, lambda: self._times(settings), dict.fromkeys((s.label for s in settings), dict))
+        return self.store.remembered(
+            name, lambda: self._times(settings), dict.fromkeys((s.label for s in settings), dict)
+        )
 
     def _times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         config = self.config
@@ -228,7 +230,7 @@ class Evaluation:
         key = (setting.label, len(users.users), seed, batch_size)
         if key not in self._decoded:
             seeded, batched = f", seed {seed}" if seed else "", f", batches of {batch_size}" if batch_size else ""
-            self.say(f"decoding {len(users.users)} users: {setting.label}{seeded}{batched}")
+            self.store.say(f"decoding {len(users.users)} users: {setting.label}{seeded}{batched}")
             forget_programs()  # no two settings share one
             batches, keys = self.batches(users, batch_size), self.keys(setting, users, seed)
             decoded = decode_users(self.decoders.build(setting), batches, len(users.users), keys)
@@ -251,9 +253,6 @@ class Evaluation:
         how = {"arithmetic": model.arithmetic, "batch_size": size}
         how |= {"samples": self.config.bootstrap_samples, "seed": self.config.seed}
         return counts | {"agreement": precision.compare(agreement(decoded, alone), itself, **how)}
-
-    def _remembered(self, name: str, measure: Callable[[], dict], fields: Mapping[str, type]) -> dict:
-        return files.remembered(self.directory / f"{name}.json", measure, self.say, fields)
 
 
 def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:

@@ -23,7 +23,6 @@ from atspeed_jax.serving.decode_users import Decoded
 from atspeed_jax.serving.decoders import NO_ITEM
 from atspeed_jax.serving.lists import overlap
 from atspeed_jax.serving.settings import Constraint, DrafterName, Setting
-from atspeed_jax.utils import files
 from atspeed_jax.utils.ranges import Beams, Nodes, Range, Repeats, Temperature, check_each_once, check_ranges
 
 Tolerance = Annotated[float, Range(0, 1, "()", "0 is strict itself, which is measured anyway")]
@@ -111,12 +110,11 @@ class ModeTable:
         made = settings(self.config, evaluation.decode.gamma)
         fitted = dict.fromkeys(evaluation.decoders.fitted(setting, raised.append) for setting in made)
         for line in dict.fromkeys(raised):
-            evaluation.say(line)
+            evaluation.store.say(line)
         for setting in fitted:
             users = evaluation.everyone if setting.search.beams in self.config.main_beams else evaluation.some
             name = f"mode_{setting.label}_{len(users.users)}_{self.seeds(setting)}"
-            path = evaluation.directory / f"{name}.json"
-            rows.append(files.remembered(path, lambda s=setting, u=users: self._row(s, u), evaluation.say, ROW_FIELDS))
+            rows.append(evaluation.store.remembered(name, lambda s=setting, u=users: self._row(s, u), ROW_FIELDS))
         return rows
 
     def seeds(self, setting: Setting) -> int:

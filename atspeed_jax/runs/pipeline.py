@@ -25,6 +25,7 @@ from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset
 from atspeed_jax.data.summary import summarize
 from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
+from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.reporting.curves import loss_curves
 from atspeed_jax.reporting.report import environment, format_table, write_report
@@ -223,18 +224,16 @@ class Run(RunAssets):
         serve, target = self.serve, fingerprint_of(self.target_params)[:16]
         measured = dataclasses.replace(serve.evaluate, grid_beams=(), grid_widths=())  # a wider grid only adds rows
         devices = (tuple(self.mesh.shape.items()),) if self.mesh.size > 1 else ()  # times are theirs
+        models = target, fingerprint_of(self.draft_params)
+        name = fingerprint(*models, measured, serve.decode, self.reads, *devices)
         return Evaluation(
-            self.workdir / "evaluation",
+            MeasurementStore(self.workdir / "evaluation" / name, self._say_or_stop),
             self.dataset,
             self.decoders(self.draft_params),
             serve.decode,
             serve.evaluate,
             history=self.config.data.history,
             target_fingerprint=target,
-            say=self._say_or_stop,
-            fingerprint=fingerprint(
-                target, fingerprint_of(self.draft_params), measured, serve.decode, self.reads, *devices
-            ),
         )
 
     @staticmethod

@@ -141,21 +141,9 @@ def test_times_by_hand(toy, tmp_path, monkeypatch):
     assert all(batch["row"] >= 0 for batch in batches)
 
 
-def test_what_was_measured_is_remembered_for_its_fingerprint_alone(toy, tmp_path):
-    first, again, other = make_evaluation(toy, tmp_path), make_evaluation(toy, tmp_path), make_evaluation(toy, tmp_path)
-    other.directory = tmp_path / "f2"
-    assert first.directory == tmp_path / "f1"
-    assert first._remembered("row", lambda: {"value": 1}, {"value": int}) == {"value": 1}
-    assert again._remembered("row", lambda: pytest.fail("measured twice"), {"value": int}) == {"value": 1}
-    assert again._remembered("other", lambda: {"value": 3}, {"value": int}) == {"value": 3}
-    assert other._remembered("row", lambda: {"value": 2}, {"value": int}) == {"value": 2}
-    assert first._remembered("row", lambda: pytest.fail("measured twice"), {"value": int}) == {"value": 1}
-
-
 @pytest.mark.parametrize("content", ["[]", "{}", "3", '{"target": {}, "popularity": {}, "covisitation": {}}'])
 def test_what_was_measured_and_is_damaged_is_named(toy, tmp_path, content):
     evaluation = make_evaluation(toy, tmp_path)
-    evaluation.directory.mkdir()
     again = "delete it, and it is measured again"
     setting = Setting.beam_search(2, "vocab")
     label = f"row_{setting.label}_{len(evaluation.everyone.users)}"
@@ -164,7 +152,7 @@ def test_what_was_measured_and_is_damaged_is_named(toy, tmp_path, content):
         label: lambda: evaluation.row(setting, evaluation.everyone),
     }
     for name, read in reads.items():
-        (evaluation.directory / f"{name}.json").write_text(content)
+        (tmp_path / f"{name}.json").write_text(content)
         with pytest.raises(ValueError, match=f"{re.escape(name)}.json is damaged .*; {again}"):
             read()
 
@@ -172,7 +160,7 @@ def test_what_was_measured_and_is_damaged_is_named(toy, tmp_path, content):
 def test_a_failed_measurement_leaves_nothing(toy, tmp_path):
     evaluation = make_evaluation(toy, tmp_path)
     with pytest.raises(ZeroDivisionError):
-        evaluation._remembered("row", lambda: {"value": 1 / 0}, {"value": int})
+        evaluation.store.remembered("row", lambda: {"value": 1 / 0}, {"value": int})
     assert not list(tmp_path.rglob("*.json"))
 
 

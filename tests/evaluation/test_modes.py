@@ -8,6 +8,7 @@ import pytest
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import modes
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable
+from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.reporting.tables import mode_table
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.settings import DecodeConfig, Setting
@@ -30,7 +31,7 @@ CONFIG = ModesConfig(
 @pytest.fixture(scope="module")
 def made(small_run, tmp_path_factory):
     evaluation = small_run.run.measurements()
-    evaluation.directory = tmp_path_factory.mktemp("modes")
+    evaluation.store = MeasurementStore(tmp_path_factory.mktemp("modes"), print)
     return evaluation, ModeTable(evaluation, CONFIG).rows()
 
 
@@ -65,7 +66,7 @@ def test_a_tuned_setting_is_shown_beside_the_widths():
 
 def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
     evaluation = small_run.run.measurements()
-    evaluation.directory = tmp_path
+    evaluation.store = MeasurementStore(tmp_path, print)
     config = dataclasses.replace(CONFIG, constraints=("levels",), beams=(16,), widths=(("all", 16),), norms=("vocab",))
     table = ModeTable(evaluation, config)
     made = modes.settings(config, 2)
@@ -81,7 +82,7 @@ def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
 
 def test_main_beams_are_measured_on_all_users(small_run, tmp_path, monkeypatch):
     evaluation = small_run.run.measurements()
-    evaluation.directory = tmp_path
+    evaluation.store = MeasurementStore(tmp_path, print)
     monkeypatch.setattr(
         ModeTable, "_row", lambda _, setting, users: {"K": setting.search.beams, "users": len(users.users)}
     )

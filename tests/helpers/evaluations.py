@@ -7,6 +7,7 @@ import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.evaluation.evaluate import EvaluateConfig, Evaluation
+from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.serving.decode_users import Decoded
 from atspeed_jax.serving.settings import DecodeConfig
 
@@ -42,15 +43,13 @@ def make_evaluation(toy, directory, **changes) -> Evaluation:
         name: tuple(np.array(items, np.int32) for items in changes.pop(name, rows)) for name, rows in SPLITS.items()
     }
     return Evaluation(
-        directory,
+        MeasurementStore(directory, lambda text: None),
         Dataset("toy", toy.catalog, **splits),
         changes.pop("decoders", None),
         changes.pop("decode", DECODE),
         dataclasses.replace(CONFIG, **changes),
         history=4,
-        fingerprint="f1",
         target_fingerprint="t1",
-        say=lambda text: None,
     )
 
 
