@@ -20,5 +20,5 @@ def test_a_measurement_is_made_once_per_directory(tmp_path):
 def test_a_damaged_measurement_is_named(tmp_path):
     store = MeasurementStore(tmp_path, print)
     (tmp_path / "row.json").write_text('{"value": "one"}')
-    with pytest.raises(ValueError, match="row.json is damaged .*; delete it, and it is measured again"):
+    with pytest.raises(ValueError, match=r"row.json is damaged .*; delete it, and it is measured again"):
         store.remembered("row", lambda: pytest.fail("measured"), {"value": int})
