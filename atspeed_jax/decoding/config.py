@@ -84,13 +84,20 @@ class SearchConfig(TreeConfig):
         """
         widths = resolve_widths(self.widths, prefixes, self.beams)
         resolved = dataclasses.replace(self, widths=widths)
-        resolved.check_resolved()
+        resolved.check_resolved(len(prefixes))
         return resolved
 
-    def check_resolved(self) -> None:
-        """Raises DecodeError for widths that hold "all", or a budget below K."""
+    def check_resolved(self, length: int) -> None:
+        """Raises DecodeError for widths that hold "all" or are not length - 1, or a budget below K.
+
+        length: L, codes of an id.
+        """
         if "all" in self.widths:
             raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (`resolve`)")
+        if len(self.widths) != length - 1:
+            raise DecodeError(
+                f"widths={self.widths}: ids of length {length} need {length - 1} widths, one per level but the last"
+            )
         if self.budget is not None and self.budget < self.beams:
             raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
 

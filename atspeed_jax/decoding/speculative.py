@@ -18,7 +18,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
-from atspeed_jax.decoding.base import DecodeError, Layout, Mode, Prompt, Result, RoundOne, StepModel, check_keys
+from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, RoundOne, StepModel, check_keys
 from atspeed_jax.decoding.beams import Beams, root_beams, to_result
 from atspeed_jax.decoding.budget import node_capacity, within_budget
 from atspeed_jax.decoding.config import SearchConfig
@@ -57,7 +57,7 @@ def speculative_beam_search(
     """The same K items, order and scores as `beam_search` of the target, for ANY drafter and widths.
 
     In relaxed mode the same law instead of the same draw. With `config.tolerance` above 0, nearly the same, and the
-    result says what was given up. Raises DecodeError if `config` is not resolved, its widths are not L - 1, or keys are
+    result says what was given up. Raises DecodeError if `config` is not resolved for this length of ids, or keys are
     missing. A level's slots hold max(K, W_l) nodes; invalid places of the result are flagged, never filled.
 
     The same means: from the same logits. Those of one prefix are rounded otherwise in a call of another shape, by about
@@ -65,13 +65,9 @@ def speculative_beam_search(
     wherever no choice between two prefixes or items hangs on less. Scores are summed in float32 whatever the model
     computes in.
     """
-    config.check_resolved()
-    check_keys(config.mode, prompt)
     length = trie.length
-    if len(config.widths) != length - 1:
-        raise DecodeError(
-            f"widths={config.widths}: ids of length {length} need {length - 1} widths, one per level but the last"
-        )
+    config.check_resolved(length)
+    check_keys(config.mode, prompt)
     layout = Layout(prompt.tokens.shape[1], (1, *(max(config.beams, w) for w in config.widths)))
 
     def one_round(state: State, trie: ItemTrie, prompt: Prompt, levels: range) -> tuple[State, RoundOne]:
