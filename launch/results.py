@@ -9,17 +9,17 @@ holds the tables.
 from pathlib import Path
 
 from atspeed_jax.runs.record import WorkdirError
-from launch import outcomes
-from launch.stage import FLAGS, given_fields, start
-from launch.trials import trials
+from atspeed_jax.sweeps.results import collect
+from launch.given_sweep import given_trials
+from launch.stage import FLAGS, start
 
 
 def results() -> None:
     workdir = Path(FLAGS.workdir)
-    settings, made = trials(given_fields())
+    settings, made = given_trials()
     if not workdir.is_dir():
         raise WorkdirError(f"--workdir={workdir}: there is no such directory; expected that of a sweep")
-    outcomes.collect(workdir, settings, made)
+    collect(workdir, settings, made)
 
 
 if __name__ == "__main__":

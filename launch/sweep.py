@@ -14,17 +14,18 @@ from pathlib import Path
 from absl import flags
 
 from atspeed_jax.runs.assets import fingerprint
+from atspeed_jax.sweeps import backends, results
+from atspeed_jax.sweeps.foresight import Foresight
+from atspeed_jax.sweeps.trials import chosen
 from atspeed_jax.utils.distributed import check_same, is_writer
-from launch import backends, outcomes
-from launch.foresight import Foresight
-from launch.stage import FLAGS, given_fields, start
-from launch.trials import chosen, trials
+from launch.given_sweep import given_backend, given_trials
+from launch.stage import FLAGS, start
 
 
 def define_flags() -> None:
     """Defines the flags of this main."""
     flags.DEFINE_multi_string("borrow", [], "Directories of runs whose finished stages may be used.")
-    flags.DEFINE_enum("backend", "local", ["local", *backends.CLUSTERS], "Where the experiments run.")
+    flags.DEFINE_enum("backend", backends.LOCAL, [backends.LOCAL, *backends.CLUSTERS], "Where the experiments run.")
     flags.DEFINE_list("only", [], "Names such as coverage_0: no others, and no tables (what a job does).")
     flags.DEFINE_list("resubmit", [], "Names of experiments whose earlier jobs are gone.")
     flags.DEFINE_bool("dry_run", False, "Print what would run or be submitted, stage by stage; do nothing.")
@@ -32,28 +33,27 @@ def define_flags() -> None:
 
 def sweep() -> None:
     workdir, data_dir = Path(FLAGS.workdir), FLAGS.data_dir
-    (settings, made), here = trials(given_fields()), FLAGS.backend == "local"
+    settings, made = given_trials()
+    backend, here = given_backend(FLAGS.backend), FLAGS.backend == backends.LOCAL
     picked = chosen(made, FLAGS.only) if FLAGS.only else made
     again = [trial.name for trial in chosen(made, FLAGS.resubmit)]
-    todo = picked if here else outcomes.not_done(workdir, settings, picked)
-    lent = outcomes.lenders(FLAGS.borrow) if here else list(map(Path, FLAGS.borrow))  # a cluster's may not be mounted
-    others = outcomes.others(workdir, made, lent)
+    lent = results.lenders(FLAGS.borrow, check=here)  # a cluster's may not be mounted here
+    others = results.others(workdir, made, lent)
     if FLAGS.dry_run:
         stages = Foresight(workdir, data_dir, settings, others, waits=here)
-        return backends.preview(FLAGS.backend, workdir, picked, again, stages)
+        return backends.preview(backend, workdir, picked, again, stages)
     check_same(fingerprint(settings, *picked), "config or --only")
-    outcomes.begin(workdir, picked)
+    results.begin(workdir, picked)
     if not here:
-        if len(todo) > 1 and not FLAGS.borrow:
-            print("note: a job that finds no finished target trains its own; --borrow=RUN links that of RUN")
-        backends.submit(FLAGS.backend, workdir, todo, again)
-        return outcomes.collect(workdir, settings, made)
+        todo = results.not_done(workdir, settings, picked)
+        backends.submit(backend, workdir, todo, again, borrows=bool(lent))
+        return results.collect(workdir, settings, made)
     if not FLAGS.only:
-        backends.check_no_jobs(workdir, outcomes.not_done(workdir, settings, made), again)
+        backends.check_no_jobs(workdir, results.not_done(workdir, settings, made), again)
     for trial in picked:
-        outcomes.find(workdir, trial, settings, data_dir, others[trial.name])
+        results.run_trial(workdir, trial, settings, data_dir, others[trial.name])
     if not FLAGS.only and is_writer():
-        outcomes.collect(workdir, settings, made)
+        results.collect(workdir, settings, made)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ from atspeed_jax.evaluation import metrics
 from atspeed_jax.reporting.tables import ABSENT, Table, widths_label
 
 WAY = ("K", "mode", "constraint", "score_norm", "widths")  # what tells one way to decode from another
+MEASURED = (*WAY, "users", "target_calls_mean", "coverage_by_level", "calls_by_user", "overlap_with_exact")
+ROW_FIELDS = ("run", "objective", "seed", "target_fingerprint", *MEASURED, "recall@K", "ndcg@K")  # of sweep.json
 
 
 def sweep_row(run: str, objective: str, seed: int, target_fingerprint: str, row: Mapping) -> dict:
     """A row of sweep.json from a speculative row of one run's modes. calls_by_user [users]: mean over the draws."""
     k = row["K"]
-    taken = (*WAY, "users", "target_calls_mean", "coverage_by_level", "calls_by_user", "overlap_with_exact")
     quality = {f"{name}@K": row["quality"][f"{name}@{k}"] for name in ("recall", "ndcg")}
     found = {"run": run, "objective": objective, "seed": seed, "target_fingerprint": target_fingerprint}
-    return found | {name: row[name] for name in taken} | quality
+    return found | {name: row[name] for name in MEASURED} | quality
 
 
 def by_way(rows: Sequence[Mapping]) -> dict[tuple, list[Mapping]]:

@@ -30,6 +30,16 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
 
+def made(config: ml_collections.ConfigDict | None = None) -> tuple:
+    """(settings, trials kd_0 and words_0), or those of another config."""
+    # As a config file this one needs none of them.
+    from atspeed_jax.sweeps.trials import trials
+    from launch.config import plain
+    from launch.given_sweep import base_fields
+
+    return trials(plain(get_config() if config is None else config), base_fields)
+
+
 def row(run: str, seed: int = 0, calls: float = 1.0, target: str = "abc") -> dict:
     """A row of sweep.json, as if measured on two users."""
     return {

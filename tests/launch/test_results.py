@@ -1,12 +1,12 @@
-"""launch.results as a user meets it; the tables are those of tests/launch/test_outcomes.py."""
+"""launch.results as a user meets it; the tables are those of tests/launch/test_sweep_results.py."""
 
 import pytest
 
 import small
 import small_sweep
 from atspeed_jax.runs.record import WorkdirError
-from launch import outcomes, results
-from launch.trials import trials
+from atspeed_jax.sweeps import results as sweep_results
+from launch import results
 from main_flags import flags_of
 
 
@@ -16,10 +16,10 @@ def call(workdir):
 
 
 def test_the_tables_of_what_is_done(tmp_path, monkeypatch, capsys):
-    settings, made = trials(small_sweep.get_config())
-    monkeypatch.setattr(outcomes, "rows_of", lambda trial, *_: [small_sweep.row(trial.run, trial.seed)])
+    settings, made = small_sweep.made()
+    monkeypatch.setattr(sweep_results, "rows_of", lambda trial, *_: [small_sweep.row(trial.run, trial.seed)])
     (tmp_path / "kd_0").mkdir()
-    outcomes.find(tmp_path, made[0], settings, None, [])
+    sweep_results.run_trial(tmp_path, made[0], settings, None, [])
     before = small.snapshot(tmp_path)
     call(tmp_path)
     told = capsys.readouterr().out

@@ -10,8 +10,9 @@ import small_sweep
 from atspeed_jax.runs import assets, record
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.pipeline import Run
-from launch import outcomes, sweep
-from launch.backends import BackendError
+from atspeed_jax.sweeps import results as sweep_results
+from atspeed_jax.sweeps.backends import BackendError
+from launch import sweep
 from main_flags import flags_of
 from mains import QUICK, run_mains
 from stubs import stub, stub_path
@@ -102,7 +103,7 @@ def call(tmp_path, monkeypatch):
         words = [shlex.split(command.partition(" ||")[0]) for command in commands]
         return [[word for word in own[own.index("launch.sweep") + 1 :] if word != "--distributed"] for own in words]
 
-    monkeypatch.setattr(outcomes, "rows_of", rows_of)
+    monkeypatch.setattr(sweep_results, "rows_of", rows_of)
     call.jobs, call.ran, call.workdir = jobs, ran, workdir
     return call
 
@@ -151,8 +152,8 @@ def test_the_first_of_several_processes_marks_directories_and_all_see_them(call,
     monkeypatch.setattr(sweep, "is_writer", lambda: False)
     monkeypatch.setattr(record, "is_writer", lambda: False)
     monkeypatch.setattr(sweep, "check_same", lambda value, what: seen.append((what, call.workdir.exists())))
-    monkeypatch.setattr(outcomes, "check_shared", seen.append)
-    monkeypatch.setattr(outcomes, "find", lambda *_: None)
+    monkeypatch.setattr(sweep_results, "check_shared", seen.append)
+    monkeypatch.setattr(sweep_results, "run_trial", lambda *_: None)
     call("--only=kd_0")
     assert seen == [("config or --only", False), call.workdir]
     assert not call.workdir.exists()

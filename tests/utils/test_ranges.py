@@ -31,6 +31,7 @@ from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, ModelConfig, ServeConfig, TrainConfig
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.serving.tune import TuneConfig
+from atspeed_jax.sweeps.trials import SweepConfig
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.sharding import MeshConfig
@@ -38,7 +39,6 @@ from atspeed_jax.utils import ranges as R
 from config_classes import config_classes
 from launch.config import load
 from launch.peers import PeersConfig
-from launch.trials import SweepConfig
 
 TINY = load(
     runpy.run_path(str(Path(__file__).resolve().parents[2] / "configs/tiny.py"))["get_config"](), ExperimentConfig

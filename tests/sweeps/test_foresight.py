@@ -8,9 +8,9 @@ import pytest
 
 import small
 import small_sweep
-from launch import outcomes
-from launch.foresight import Foresight
-from launch.trials import Trial, trials
+from atspeed_jax.sweeps import results as sweep_results
+from atspeed_jax.sweeps.foresight import Foresight
+from atspeed_jax.sweeps.trials import Trial
 
 
 def told(workdir: Path, made: list[Trial], settings, lent=(), waits=True) -> dict[str, dict[str, str]]:
@@ -23,13 +23,13 @@ def told(workdir: Path, made: list[Trial], settings, lent=(), waits=True) -> dic
 @pytest.fixture
 def sweep():
     """(settings, trials kd_0 and words_0), which share all stages but their drafts."""
-    return trials(small_sweep.get_config())
+    return small_sweep.made()
 
 
 def test_of_an_empty_directory_the_first_makes_what_the_others_link(sweep, tmp_path):
     settings, made = sweep
     found = told(tmp_path / "new", made, settings)
-    runs = dict.fromkeys((*outcomes.STAGES, "measurements"), "runs") | {"measurements": "run"}
+    runs = dict.fromkeys((*sweep_results.TRIAL_STAGES, "measurements"), "runs") | {"measurements": "run"}
     assert found["kd_0"] == runs
     link = f"linked from {tmp_path}/new/kd_0, which makes it first"
     assert found["words_0"] == runs | dict.fromkeys(("data", "target", "teacher", "draft_sft"), link)
@@ -89,8 +89,8 @@ def test_who_is_done(sweep, tmp_path, monkeypatch):
     settings, made = sweep
     foresight = Foresight(tmp_path, None, settings, {}, waits=True)
     assert not foresight.done(made[0])
-    monkeypatch.setattr(outcomes, "rows_of", lambda *_: [])
+    monkeypatch.setattr(sweep_results, "rows_of", lambda *_: [])
     (tmp_path / "kd_0").mkdir()
-    outcomes.find(tmp_path, made[0], settings, None, [])
+    sweep_results.run_trial(tmp_path, made[0], settings, None, [])
     assert foresight.done(made[0])
     assert not foresight.done(made[1])

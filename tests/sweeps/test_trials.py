@@ -4,13 +4,13 @@ import pytest
 
 import small_sweep
 from atspeed_jax.runs.config import ConfigError
-from launch.trials import chosen, trials
+from atspeed_jax.sweeps.trials import chosen
 
 
 def test_every_run_with_every_seed():
     config = small_sweep.get_config()
     config.seeds = (3, 4)
-    sweep, made = trials(config)
+    sweep, made = small_sweep.made(config)
     assert [trial.name for trial in made] == ["kd_3", "words_3", "kd_4", "words_4"]
     assert [trial.config.align.objective for trial in made] == ["tree_kd", "word_kd"] * 2
     for trial in made:
@@ -18,7 +18,7 @@ def test_every_run_with_every_seed():
         assert trial.config.train_target.seed == 0
         assert trial.config.train_align.epochs == 0.5
     config.runs.words = {"seeds": (5, 3), "align": {"objective": "word_kd"}}
-    assert [trial.name for trial in trials(config)[1]] == ["kd_3", "words_3", "kd_4", "words_5"]
+    assert [trial.name for trial in small_sweep.made(config)[1]] == ["kd_3", "words_3", "kd_4", "words_5"]
     assert sweep.measure[0].modes == ("strict",)
     assert sweep.measure[0].widths == (("all", 10),)
 
@@ -26,12 +26,12 @@ def test_every_run_with_every_seed():
 def test_objectives_of_the_paper_side_by_side():
     from configs.sweeps import objectives
 
-    sweep, made = trials(objectives.get_config())
+    sweep, made = small_sweep.made(objectives.get_config())
     assert len(made) == 3 * 5 + 2 * 4
     assert len(sweep.measure) == 3
     for name in ("atspeed_s", "atspeed_r", "tree_kd", "coverage", "sft"):
         assert [trial.seed for trial in made if trial.run == name] == [0, 1, 2]
-    short, fewer = trials(objectives.get_config("short"))
+    short, fewer = small_sweep.made(objectives.get_config("short"))
     assert len(fewer) == 9
     assert len(short.measure) == 1
     assert short.measure[0].beams == (20,)
@@ -52,6 +52,8 @@ def test_objectives_of_the_paper_side_by_side():
         ({"runs": {"a": {"align": {"alpha": "high"}}}, "reference": "a"}, "config.runs.a: .*alpha"),
         ({"common": {"speed": 2}}, "config.runs.kd: speed is unknown"),
         ({"seeds": ()}, "config.seeds and config.measure: expected at least one"),
+        ({"runs": {"a": 3}, "reference": "a"}, "config.runs.a is 3: expected a dict of the fields that it changes"),
+        ({"common": {"name": {"first": 1}}}, "config.runs.kd: name is 'small' in the base, which has no fields"),
         ({"reference": "sft"}, "config.reference='sft': expected one of the runs, kd, words"),
         ({"base": "configs/none.py"}, "config.base='configs/none.py': there is no such config file"),
         ({"sedes": (1,)}, "config.sedes is unknown; did you mean config.seed"),
@@ -63,11 +65,11 @@ def test_sweeps_that_cannot_be(change, message):
         for name, value in change.items():
             config[name] = value
     with pytest.raises(ConfigError, match=message):
-        trials(config)
+        small_sweep.made(config)
 
 
 def test_some_of_a_sweep():
-    _, made = trials(small_sweep.get_config())
+    _, made = small_sweep.made()
     assert [trial.name for trial in chosen(made, ["words_0", "kd_0"])] == ["kd_0", "words_0"]
     assert chosen(made, []) == []
     with pytest.raises(ConfigError, match="no experiment is called kd_1; expected some of kd_0, words_0"):

@@ -1,15 +1,14 @@
 """Trials as jobs: submitted once, remembered, submitted again when asked. The schedulers are stubs."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 import small_sweep
-from launch import backends
-from launch.backends import BackendError, job_arguments, job_name
-from launch.trials import trials
+from atspeed_jax.sweeps import backends
+from atspeed_jax.sweeps.backends import Backend, BackendError, job_arguments, job_name
+from launch.given_sweep import PODS
 from stubs import stub, stub_path
 
 BATCH = 'cat >"$JOBS/$RANDOM$RANDOM"; echo 4711'  # sbatch, which only takes the job
@@ -26,8 +25,7 @@ def sweep(tmp_path, monkeypatch):
     environment |= {"PATH": path, "JOBS": jobs, "LOGS": tmp_path / "logs", "SETUP": "", "PARTITION": "", "PAUSE": 0}
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(sys, "argv", ["sweep", "--config=c.py", f"--workdir={workdir}", "--backend=slurm"])
-    _, made = trials(small_sweep.get_config())
+    _, made = small_sweep.made()
     for trial in made:
         (workdir / trial.name).mkdir(parents=True)
 
@@ -44,12 +42,16 @@ def sweep(tmp_path, monkeypatch):
     return SimpleNamespace(place=tmp_path, workdir=workdir, made=made, called=called, codes=codes, submitted=submitted)
 
 
+def backend(name, sweep):
+    return Backend(name, PODS, ("--config=c.py", f"--workdir={sweep.workdir}", "--backend=slurm"))
+
+
 def record(sweep, name="kd_0"):
     return json.loads((sweep.workdir / name / "job.json").read_text())
 
 
 def test_a_trial_is_submitted_once(sweep, capsys):
-    backends.submit("slurm", sweep.workdir, sweep.made, ())
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made, ())
     jobs = sorted(sweep.submitted(), key=lambda job: "words" in job)
     for job, trial in zip(jobs, ("kd_0", "words_0"), strict=True):
         program = f"-m launch.sweep --distributed --config=c.py --workdir={sweep.workdir} --only={trial} ||"
@@ -58,12 +60,12 @@ def test_a_trial_is_submitted_once(sweep, capsys):
     found = record(sweep)
     assert (found["backend"], found["job"], found["attempt"], found["exit"]) == ("slurm", "4711", 1, None)
     capsys.readouterr()
-    backends.submit("slurm", sweep.workdir, sweep.made, ())
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made, ())
     assert len(sweep.submitted()) == 2
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("[kd_0] slurm job 4711, submitted ")
     assert told[0].endswith(": --resubmit=kd_0")
-    backends.submit("slurm", sweep.workdir, sweep.made, ["kd_0"])
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made, ["kd_0"])
     [job] = set(sweep.submitted()) - set(jobs)
     assert "--only=kd_0 " in job
     assert "--job-name=my-sweep-kd-0-2\n" in job
@@ -73,52 +75,54 @@ def test_a_trial_is_submitted_once(sweep, capsys):
 def test_a_job_that_is_refused_leaves_no_record(sweep, monkeypatch):
     sweep.codes("sbatch", 1)
     with pytest.raises(BackendError, match=r"slurm\.sh ended with exit code 1; kd_0 was not submitted"):
-        backends.submit("slurm", sweep.workdir, sweep.made, ())
+        backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made, ())
     assert len(sweep.called("sbatch")) == 1
     assert not list(sweep.workdir.glob("*/job.json"))
-    for backend, variable in (("xpk", "IMAGE"), ("tpu_vm", "TPU_NAME")):
+    for name, variable in (("xpk", "IMAGE"), ("tpu_vm", "TPU_NAME")):
         monkeypatch.setenv(variable, "")
-        with pytest.raises(BackendError, match=f"{backend}.sh ended with exit code 2"):
-            backends.submit(backend, sweep.workdir, sweep.made, ())
+        with pytest.raises(BackendError, match=f"{name}.sh ended with exit code 2"):
+            backends.submit(backend(name, sweep), sweep.workdir, sweep.made, ())
     assert not list(sweep.workdir.glob("*/job.json"))
 
 
-@pytest.mark.parametrize("left", ["", '{"backend": "sl', None])
+@pytest.mark.parametrize("left", ["", '{"backend": "sl', "[]", "{}", None])
 def test_a_submission_that_was_killed_is_not_repeated(sweep, left, monkeypatch, capsys):
     if left is None:
         with monkeypatch.context() as patch:
             patch.setattr(backends.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+                backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made[:1], ())
     else:
         (sweep.workdir / "kd_0" / "job.json").write_text(left)
-    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made[:1], ())
     assert not sweep.submitted()
-    assert "--resubmit=kd_0" in capsys.readouterr().out
-    backends.submit("slurm", sweep.workdir, sweep.made[:1], ["kd_0"])
+    told = capsys.readouterr().out
+    assert "--resubmit=kd_0" in told
+    assert (f"a job may be at work: {sweep.workdir}/kd_0/job.json is damaged;" in told) == (left is not None)
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made[:1], ["kd_0"])
     assert len(sweep.submitted()) == 1
 
 
 def test_of_two_sweeps_at_once_one_gets_the_trial(sweep, monkeypatch):
-    monkeypatch.setattr(backends, "read_record", lambda directory: None)  # both have looked before either wrote
-    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
-    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
+    monkeypatch.setattr(backends, "read_job", lambda directory: None)  # both have looked before either wrote
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made[:1], ())
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made[:1], ())
     assert len(sweep.submitted()) == 1
 
 
 def test_a_tpu_vm_takes_one_trial_after_another(sweep, capsys):
     sweep.codes("gcloud", 75, 3, 0)
-    backends.submit("tpu_vm", sweep.workdir, sweep.made, ())
+    backends.submit(backend("tpu_vm", sweep), sweep.workdir, sweep.made, ())
     assert len(sweep.called("gcloud")) == 3, "the first was started again, and its failure stops nothing"
     assert [record(sweep, trial.name)["exit"] for trial in sweep.made] == [3, 0]
     assert "ended with exit code 3" in capsys.readouterr().out
-    backends.submit("tpu_vm", sweep.workdir, sweep.made[:1], ())
+    backends.submit(backend("tpu_vm", sweep), sweep.workdir, sweep.made[:1], ())
     assert len(sweep.called("gcloud")) == 3
 
 
 def test_xpk_gets_a_new_name_for_each_attempt(sweep):
-    backends.submit("xpk", sweep.workdir, sweep.made[:1], ())
-    backends.submit("xpk", sweep.workdir, sweep.made[:1], ["kd_0"])
+    backends.submit(backend("xpk", sweep), sweep.workdir, sweep.made[:1], ())
+    backends.submit(backend("xpk", sweep), sweep.workdir, sweep.made[:1], ["kd_0"])
     names = [call[3] for call in sweep.called("xpk")]
     assert names == ["--workload=my-sweep-kd-0", "--workload=my-sweep-kd-0-2"]
     assert record(sweep)["job"] == "my-sweep-kd-0-2"
@@ -126,42 +130,42 @@ def test_xpk_gets_a_new_name_for_each_attempt(sweep):
 
 def test_a_preview_submits_and_writes_nothing(sweep, capfd, monkeypatch):
     stages = SimpleNamespace(done=lambda trial: False, stages=lambda trial: ["data: complete", f"draft: {trial.name}"])
-    for backend in ("slurm", "xpk", "tpu_vm"):
-        backends.preview(backend, sweep.workdir, sweep.made, (), stages)
+    for name in ("slurm", "xpk", "tpu_vm"):
+        backends.preview(backend(name, sweep), sweep.workdir, sweep.made, (), stages)
         told = capfd.readouterr().out
-        job = f"[kd_0] {backend} job my-sweep-kd-0, in {sweep.workdir}/kd_0\n  data: complete\n  draft: kd_0\n"
+        job = f"[kd_0] {name} job my-sweep-kd-0, in {sweep.workdir}/kd_0\n  data: complete\n  draft: kd_0\n"
         assert told.startswith(job)
         assert "--only=words_0" in told
-    backends.preview("local", sweep.workdir, sweep.made[:1], (), stages)
+    backends.preview(backend("local", sweep), sweep.workdir, sweep.made[:1], (), stages)
     assert capfd.readouterr().out == f"[kd_0] here, in {sweep.workdir}/kd_0\n  data: complete\n  draft: kd_0\n"
     assert not any(map(sweep.called, ("sbatch", "xpk", "gcloud")))
     assert not (sweep.place / "logs").exists()
     assert not list(sweep.workdir.glob("*/*"))
-    backends.submit("slurm", sweep.workdir, sweep.made[:1], ())
-    backends.preview("slurm", sweep.workdir, sweep.made[:1], (), stages)
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made[:1], ())
+    backends.preview(backend("slurm", sweep), sweep.workdir, sweep.made[:1], (), stages)
     assert "--resubmit=kd_0" in capfd.readouterr().out
-    backends.preview("slurm", sweep.workdir, sweep.made[:1], ["kd_0"], stages)
+    backends.preview(backend("slurm", sweep), sweep.workdir, sweep.made[:1], ["kd_0"], stages)
     assert "[kd_0] slurm job my-sweep-kd-0-2, in " in capfd.readouterr().out
     monkeypatch.setenv("NODES", "two")
     with pytest.raises(BackendError, match="would not submit words_0"):
-        backends.preview("slurm", sweep.workdir, sweep.made, (), stages)
+        backends.preview(backend("slurm", sweep), sweep.workdir, sweep.made, (), stages)
     capfd.readouterr()
     stages.done = lambda trial: trial.name == "kd_0"
     stages.stages = lambda trial: (_ for _ in ()).throw(ValueError("too wide"))
     with pytest.raises(BackendError, match="words_0 would be refused: too wide"):
-        backends.preview("local", sweep.workdir, sweep.made, (), stages)
+        backends.preview(backend("local", sweep), sweep.workdir, sweep.made, (), stages)
     assert capfd.readouterr().out.startswith(f"[kd_0] done: {sweep.workdir}/kd_0/rows.json\n[words_0] here")
 
 
 def test_nothing_runs_here_where_a_job_may_be_at_work(sweep):
     backends.check_no_jobs(sweep.workdir, sweep.made, ())
-    backends.submit("slurm", sweep.workdir, sweep.made[1:], ())
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made[1:], ())
     with pytest.raises(BackendError, match=r"words_0: slurm job 4711, .*--resubmit=words_0"):
         backends.check_no_jobs(sweep.workdir, sweep.made, ())
     backends.check_no_jobs(sweep.workdir, sweep.made, ["words_0"])
     backends.check_no_jobs(sweep.workdir, sweep.made, ())  # it is forgotten
     sweep.codes("gcloud", 3)
-    backends.submit("tpu_vm", sweep.workdir, sweep.made[:1], ())
+    backends.submit(backend("tpu_vm", sweep), sweep.workdir, sweep.made[:1], ())
     backends.check_no_jobs(sweep.workdir, sweep.made, ())  # it has ended
 
 
