@@ -61,7 +61,7 @@ def test_a_trial_with_other_settings_is_not_done(sweep, tmp_path, monkeypatch):
         (lambda _: '{"fingerprint": "a"}', r"is damaged \(it lacks rows"),
         (
             lambda text: text.replace('"target_calls_mean"', '"calls"'),
-            r"is damaged \(expected rows with run, objective, seed",
+            r"is damaged \(expected rows with run, ",
         ),
     ],
 )
