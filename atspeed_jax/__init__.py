@@ -8,8 +8,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not follow __getattr__
-    from atspeed_jax.decoding.base import Prompt, Result, SearchConfig
+    from atspeed_jax.decoding.base import Prompt, Result
     from atspeed_jax.decoding.beam_search import beam_search
+    from atspeed_jax.decoding.config import SearchConfig
     from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
     from atspeed_jax.decoding.speculative import speculative_beam_search
     from atspeed_jax.items.catalog import Catalog
@@ -42,7 +43,7 @@ _MODULES = {
     "PopularityDrafter": "decoding.draft",
     "Prompt": "decoding.base",
     "Result": "decoding.base",
-    "SearchConfig": "decoding.base",
+    "SearchConfig": "decoding.config",
     "beam_search": "decoding.beam_search",
     "build_trie": "items.trie",
     "load_weights": "models.weights",
