@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax.reporting.tables import Table, plain
+from atspeed_jax.reporting.tables import Table, as_text
 from atspeed_jax.utils import files
 from launch import peers, peers_lora, suites
 from launch.stage import FLAGS, start
@@ -46,7 +46,7 @@ def benchmark() -> None:
     rows = ROWS[FLAGS.suite](path)
     files.write_json(path, rows)
     cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    print(plain(Table(FLAGS.suite.title(), list(rows[0]), cells)))
+    print(as_text(Table(FLAGS.suite.title(), list(rows[0]), cells)))
 
 
 if __name__ == "__main__":

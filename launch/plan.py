@@ -14,7 +14,7 @@ from absl import flags
 from atspeed_jax.data.sources import read_atspeed
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning.plan import NOTE, STEPS, plan, random_catalog, table
-from atspeed_jax.reporting.tables import plain
+from atspeed_jax.reporting.tables import as_text
 from atspeed_jax.training.chips import CHIPS, chip_of
 from atspeed_jax.utils import files
 from launch.host_devices import use_host_devices
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))
     rows = plan(config, catalog, chip, steps=tuple(FLAGS.steps), per_device=FLAGS.batch_per_device)
     peak, limit = max(row["peak_gib_per_device"] for row in rows), FLAGS.hbm_gib or chip.hbm_gib
-    print(plain(table(rows)), NOTE, sep="\n")
+    print(as_text(table(rows)), NOTE, sep="\n")
     if path:
         files.write_json(path, {"peak_gib_per_device": peak, "hbm_gib": limit, "steps": rows})
     print(f"Largest peak of a device: {peak:.2f} GiB of {limit:g} GiB, {'too much' if peak > limit else 'which fits'}")

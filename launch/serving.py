@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from atspeed_jax.reporting.tables import Table, markdown, plain
+from atspeed_jax.reporting.tables import Table, as_markdown, as_text
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
@@ -37,5 +37,5 @@ def tuned_of(run: Run, beams: int) -> Setting:
 def publish(path: Path, found: dict | list, table: Table) -> None:
     """Writes what was measured to PATH.json and its table to PATH.md, and prints the table."""
     files.write_json(path.with_suffix(".json"), found)
-    files.write_text(path.with_suffix(".md"), markdown(table))
-    print(plain(table))
+    files.write_text(path.with_suffix(".md"), as_markdown(table))
+    print(as_text(table))

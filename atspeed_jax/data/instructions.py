@@ -19,7 +19,7 @@ from atspeed_jax.data.prompts import prompt_tokens
 from atspeed_jax.items.catalog import PAD, Catalog, Instruction
 from atspeed_jax.items.tokenizer import MAKE_ONE, TOKENIZER_FILE, code_texts, extended_tokenizer
 
-PLACE = "{items}"
+PLACEHOLDER = "{items}"
 # Word for word that of the public code (ALGORITHM.md section 7).
 TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -44,10 +44,10 @@ class PromptConfig:
     separator: str = SEPARATOR
 
     def __post_init__(self):
-        if self.template.count(PLACE) != 1:
+        if self.template.count(PLACEHOLDER) != 1:
             raise PromptError(
-                f"template={self.template!r} has {PLACE} {self.template.count(PLACE)} times: put it once, where the "
-                "user's items are to stand"
+                f"template={self.template!r} has {PLACEHOLDER} {self.template.count(PLACEHOLDER)} times: put it once, "
+                "where the user's items are to stand"
             )
         if self.kind == "item" and (self.template, self.separator) != (TEMPLATE, SEPARATOR):
             raise PromptError(
@@ -55,7 +55,7 @@ class PromptConfig:
             )
 
     def text(self, items: Sequence[str]) -> str:
-        return self.template.replace(PLACE, self.separator.join(items))
+        return self.template.replace(PLACEHOLDER, self.separator.join(items))
 
 
 def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) -> Instruction:

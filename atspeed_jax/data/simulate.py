@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 
-from atspeed_jax.data.split import Interactions
+from atspeed_jax.data.split import Events
 from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH
 from atspeed_jax.utils.ranges import Range, Seed, Share, check_ranges
 
@@ -84,7 +84,7 @@ class SyntheticConfig:
             )
 
 
-def simulate(config: SyntheticConfig) -> tuple[Interactions, np.ndarray]:
+def simulate(config: SyntheticConfig) -> tuple[Events, np.ndarray]:
     """The world's events and its items' vectors [items, dimensions]; the same for the same config.
 
     A user's interest is a cluster. Before each event it may drift to one of that cluster's successors; the item is
@@ -108,7 +108,7 @@ def simulate(config: SyntheticConfig) -> tuple[Interactions, np.ndarray]:
         items.append(chosen)
         ratings.append(np.where(liked, rng.choice(_RATINGS, count, p=_LIKED), rng.choice(_RATINGS, count, p=_TRIED)))
         times.append(moments)
-    return Interactions(*(np.concatenate(column) for column in (users, items, ratings, times))), vectors
+    return Events(*(np.concatenate(column) for column in (users, items, ratings, times))), vectors
 
 
 def _make_items(config: SyntheticConfig, rng) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Filters of raw interactions and their split by global time.
+"""Filters of raw events and their split by global time.
 
 One date parts past and future for everybody, as in service: nothing a model trains on happened after anything it is
   tested on. (Leaving out
@@ -13,7 +13,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
+class Events:
     """A table of E events in any order.
 
     Attributes:
@@ -30,41 +30,39 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.users)
 
-    def where(self, keep: np.ndarray) -> Interactions:
+    def where(self, keep: np.ndarray) -> Events:
         """The events that `keep` [E] (bool mask or row numbers) selects."""
-        return Interactions(self.users[keep], self.items[keep], self.ratings[keep], self.times[keep])
+        return Events(self.users[keep], self.items[keep], self.ratings[keep], self.times[keep])
 
 
-def keep_rated(interactions: Interactions, minimum: float) -> Interactions:
+def keep_rated(events: Events, minimum: float) -> Events:
     """Events rated `minimum` or better."""
-    return interactions.where(interactions.ratings >= minimum)
+    return events.where(events.ratings >= minimum)
 
 
-def k_core(interactions: Interactions, k: int) -> Interactions:
+def k_core(events: Events, k: int) -> Events:
     """The largest part in which every user and every item has at least `k` events; may be empty."""
-    while len(interactions):
-        enough = np.bincount(interactions.users)[interactions.users] >= k
-        enough &= np.bincount(interactions.items)[interactions.items] >= k
+    while len(events):
+        enough = np.bincount(events.users)[events.users] >= k
+        enough &= np.bincount(events.items)[events.items] >= k
         if enough.all():
             break
-        interactions = interactions.where(enough)
-    return interactions
+        events = events.where(enough)
+    return events
 
 
-def renumber(interactions: Interactions) -> tuple[Interactions, np.ndarray, np.ndarray]:
+def renumber(events: Events) -> tuple[Events, np.ndarray, np.ndarray]:
     """Gives users and items new numbers without gaps, in the old order.
 
     Returns:
       the events, and the old number of every new user [users] and item [items].
     """
-    old_users, users = np.unique(interactions.users, return_inverse=True)
-    old_items, items = np.unique(interactions.items, return_inverse=True)
-    return Interactions(users, items, interactions.ratings, interactions.times), old_users, old_items
+    old_users, users = np.unique(events.users, return_inverse=True)
+    old_items, items = np.unique(events.items, return_inverse=True)
+    return Events(users, items, events.ratings, events.times), old_users, old_items
 
 
-def split_by_time(
-    interactions: Interactions, valid_share: float, test_share: float
-) -> tuple[Interactions, Interactions, Interactions]:
+def split_by_time(events: Events, valid_share: float, test_share: float) -> tuple[Events, Events, Events]:
     """Cuts the events at two moments, the same for all users, into train, valid and test.
 
     The moments leave about `valid_share` and `test_share` of the events behind them; events of one moment stay
@@ -76,20 +74,20 @@ def split_by_time(
         raise ValueError(
             f"valid_share {valid_share} and test_share {test_share}: both must be above 0, and their sum below 1."
         )
-    times = np.sort(interactions.times)
+    times = np.sort(events.times)
     if not len(times):
-        return interactions, interactions, interactions
+        return events, events, events
     last = len(times) - 1
     valid_from = times[min(last, round(len(times) * (1 - valid_share - test_share)))]
     test_from = times[min(last, round(len(times) * (1 - test_share)))]
-    train = interactions.where(interactions.times < valid_from)
-    valid = interactions.where((interactions.times >= valid_from) & (interactions.times < test_from))
-    return train, valid, interactions.where(interactions.times >= test_from)
+    train = events.where(events.times < valid_from)
+    valid = events.where((events.times >= valid_from) & (events.times < test_from))
+    return train, valid, events.where(events.times >= test_from)
 
 
-def sequences(interactions: Interactions, users: int) -> tuple[np.ndarray, ...]:
+def sequences(events: Events, users: int) -> tuple[np.ndarray, ...]:
     """Items of users 0..users-1 in time order, an int32 array each (events of one moment stay in the order of the
     table)."""
-    order = np.lexsort((interactions.times, interactions.users))
-    counts = np.bincount(interactions.users, minlength=users)
-    return tuple(np.split(interactions.items[order].astype(np.int32), np.cumsum(counts)[:-1]))
+    order = np.lexsort((events.times, events.users))
+    counts = np.bincount(events.users, minlength=users)
+    return tuple(np.split(events.items[order].astype(np.int32), np.cumsum(counts)[:-1]))

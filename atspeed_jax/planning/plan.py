@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from atspeed_jax.data.instructions import PLACE, read_instruction
+from atspeed_jax.data.instructions import PLACEHOLDER, read_instruction
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import TOKENIZER_FILE
 from atspeed_jax.planning.estimate import together
@@ -51,7 +51,7 @@ def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:
     directory = Path(config.target.directory)
     if (directory / TOKENIZER_FILE).is_file():
         return dataclasses.replace(catalog, instruction=read_instruction(directory, catalog, prompt))
-    head, _, tail = prompt.template.partition(PLACE)
+    head, _, tail = prompt.template.partition(PLACEHOLDER)
 
     def tokens(text: str) -> tuple[int, ...]:
         return (catalog.bos,) * math.ceil(len(text) / CHARACTERS)

@@ -26,7 +26,7 @@ import numpy as np
 from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
 from atspeed_jax.reporting import agreement, savings
 from atspeed_jax.reporting.plots import draw_plots
-from atspeed_jax.reporting.tables import markdown, plain, report_tables
+from atspeed_jax.reporting.tables import as_markdown, as_text, report_tables
 from atspeed_jax.utils.files import read_json, write_bytes, write_json, write_text
 
 DATASET_KEYS = ("name", "users", "items", "distinct_ids", "collisions")
@@ -68,7 +68,7 @@ def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence
     curves: per training run its metric records, {"step": int, "split": "train" or "valid", "loss": float, ...}; keys
     with "loss" in them are drawn. Raises ReportError, before anything is written, as validate_report does.
     """
-    report = to_plain(report)
+    report = to_builtin(report)
     validate_report(report)
     directory = Path(directory)
     plots = draw_plots(report["decoding"], curves)
@@ -76,7 +76,7 @@ def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence
     for name, (_, png) in plots.items():
         write_bytes(directory / name, png)
     pictures = [f"![{caption}]({name})\n" for name, (caption, _) in plots.items()]
-    body = [markdown(table) for table in report_tables(report)]
+    body = [as_markdown(table) for table in report_tables(report)]
     title = f"# Speculative beam search on {report['dataset']['name']}\n"
     notes = "AS@K: accept steps, levels minus target calls. WS@K: speed-up in wall time at batch 1. –: not measured.\n"
     words = ["## In words\n", *(f"- {sentence}" for sentence in in_words(report)), ""]
@@ -97,10 +97,10 @@ def read_report(directory: Path) -> dict:
 def format_table(report: Mapping) -> str:
     """The tables of the report and what follows from them (`in_words`) as text for a terminal. Raises ReportError as
     validate_report does."""
-    report = to_plain(report)
+    report = to_builtin(report)
     validate_report(report)
     words = (textwrap.fill(sentence, 118) for sentence in in_words(report))
-    return "\n".join([*(plain(table) for table in report_tables(report)), *words])
+    return "\n".join([*(as_text(table) for table in report_tables(report)), *words])
 
 
 def in_words(report: Mapping) -> list[str]:
@@ -157,12 +157,12 @@ def _check_finite(value, path: str) -> None:
         raise ReportError(f"{path} is {value}, expected a finite number, or None if it was not measured")
 
 
-def to_plain(value):
+def to_builtin(value):
     """`value` with NumPy and JAX scalars and arrays as numbers and lists, tuples as lists, and keys as text."""
     if isinstance(value, Mapping):
-        return {str(key): to_plain(inner) for key, inner in value.items()}
+        return {str(key): to_builtin(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [to_plain(inner) for inner in value]
+        return [to_builtin(inner) for inner in value]
     return np.asarray(value).tolist() if isinstance(value, np.generic | np.ndarray | jax.Array) else value
 
 

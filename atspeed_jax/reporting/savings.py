@@ -39,7 +39,7 @@ def _sentence(drafter: str, own: Sequence[Mapping], prior: Mapping[int, float]) 
     widths = list(dict.fromkeys(widths_label(row["widths"], row.get("budget")) for row in own))
     text = f"{NAMES.get(drafter, drafter)} (widths {'; '.join(widths)}) saves "
     text += f"{_figures(row['accept_steps_mean'] for row in own)} of {whole:g} target calls per user"
-    text += f" at K = {_join(row['K'] for row in own)}"
+    text += f" at K = {_enumerated(row['K'] for row in own)}"
     if prior:
         text += f" (the popularity prior, which needs no model, {_figures(prior.get(row['K']) for row in own)})"
     timed = [row["ws_vs_beam_search"] for row in own]
@@ -56,16 +56,16 @@ def _verdict(drafter: str, ks: Sequence[int], fewer: Sequence[bool], sooner: Seq
     this = "this draft" if drafter == "draft" else "this drafter"
     nothing = [k for k, calls, time in zip(ks, fewer, sooner or fewer, strict=True) if not (calls or time)]
     if nothing:
-        return f": {this} saves nothing here" + (f" at K = {_join(nothing)}" if len(nothing) < len(ks) else "")
+        return f": {this} saves nothing here" + (f" at K = {_enumerated(nothing)}" if len(nothing) < len(ks) else "")
     return "" if sooner is None or any(sooner) else f": {this} saves calls here, but no time"
 
 
 def _figures(values: Iterable[float | None]) -> str:
     """ "1.25, 1.03 and 1.01", or one figure where all are alike."""
     texts = [ABSENT if value is None else f"{value:.2f}" for value in values]
-    return texts[0] if len(set(texts)) == 1 else _join(texts)
+    return texts[0] if len(set(texts)) == 1 else _enumerated(texts)
 
 
-def _join(values: Iterable) -> str:
+def _enumerated(values: Iterable) -> str:
     *first, last = map(str, values)
     return f"{', '.join(first)} and {last}" if first else last

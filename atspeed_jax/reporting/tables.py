@@ -33,14 +33,14 @@ def report_tables(report: Mapping) -> list[Table]:
     return [*tables, _calls(rows), _speed(rows), _key_values("Environment", report["environment"])]
 
 
-def markdown(table: Table) -> str:
+def as_markdown(table: Table) -> str:
     """A Markdown table under a second-level heading."""
     rule = ["---", *["---:"] * (len(table.header) - 1)]
     lines = ["| " + " | ".join(cells) + " |" for cells in (table.header, rule, *table.rows)]
     return "\n".join([f"## {table.title}", "", *lines, ""])
 
 
-def plain(table: Table) -> str:
+def as_text(table: Table) -> str:
     """Aligned columns for a terminal."""
     widths = [max(len(row[column]) for row in (table.header, *table.rows)) for column in range(len(table.header))]
     lines = [

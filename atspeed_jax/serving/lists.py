@@ -45,7 +45,7 @@ def _other_codes(a: HasLists, b: HasLists) -> np.ndarray:
 
 def overlap(a: HasLists, b: HasLists) -> np.ndarray:
     """[N] share of a user's ids that are in both lists, of the longer list's length; 1 if both are empty."""
-    shared = (_place_in(a, b) >= 0).sum(1)
+    shared = (_position_in(a, b) >= 0).sum(1)
     longer = np.maximum(np.asarray(a.valid).sum(1), np.asarray(b.valid).sum(1))
     return np.where(longer, shared / np.maximum(longer, 1), 1.0)
 
@@ -69,14 +69,14 @@ class Agreement(NamedTuple):
 
 def agreement(a: HasLists, b: HasLists) -> Agreement:
     """How far lists `a` are from lists `b` of the same users."""
-    place = _place_in(a, b)
-    other = np.take_along_axis(np.asarray(b.score, np.float64), np.maximum(place, 0), 1)
-    gap = np.where(place >= 0, np.abs(np.asarray(a.score, np.float64) - other), 0.0)
-    mean = gap.sum(1) / np.maximum((place >= 0).sum(1), 1)
+    position = _position_in(a, b)
+    other = np.take_along_axis(np.asarray(b.score, np.float64), np.maximum(position, 0), 1)
+    gap = np.where(position >= 0, np.abs(np.asarray(a.score, np.float64) - other), 0.0)
+    mean = gap.sum(1) / np.maximum((position >= 0).sum(1), 1)
     return Agreement((~_other_codes(a, b)).astype(float), overlap(a, b), mean, gap.max(1))
 
 
-def _place_in(a: HasLists, b: HasLists) -> np.ndarray:
+def _position_in(a: HasLists, b: HasLists) -> np.ndarray:
     """[N, K] place in the user's list b of each id of list a, -1 where it is not there."""
     first, second = (np.asarray(one.tokens) for one in (a, b))
     users, places, length = second.shape

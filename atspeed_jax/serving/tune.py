@@ -115,7 +115,8 @@ def tune(
 
     time_ms: mean over batches of the median time of a batch; ratio: plain beam search's time by it, median over
     batches; ratio_low: its lower 95 % bound. A setting that was hopeless in the first pass has ratio_low None.
-    slower_than_best: see `settle`. shape: of the batches, but for their size. gamma and score norm are `decode`'s.
+    slower_than_best: see `confirmed_choice`. shape: of the batches, but for their size. gamma and score norm are those
+    of `decode`.
     """
     everyone = held_out_users(dataset, "valid")
     rows = []
@@ -142,10 +143,10 @@ def _measure(decoders: Decoders, settings: Mapping[str, Setting], batches: Seque
     def time_again(labels: Sequence[str]) -> dict[str, np.ndarray]:
         return timing.latencies({label: kept[label] for label in labels}, batches, repeats=3 * config.repeats)
 
-    settled, choice, slower = settle(times, alone, config, time_again)
+    last_times, choice, slower = confirmed_choice(times, alone, config, time_again)
     rows = []
     for label, setting in settings.items():
-        together = settled if label in settled else times  # a ratio is of times measured side by side
+        together = last_times if label in last_times else times  # a ratio is of times measured side by side
         decoded, own = first[label], together.get(label)
         rows.append(
             {
@@ -168,13 +169,13 @@ def ratio_bound(alone: np.ndarray, own: np.ndarray, config: TuneConfig) -> float
     return float(np.percentile(np.median(ratios[drawn], 1), 2.5))
 
 
-def choose(times: Mapping[str, np.ndarray], alone: str, config: TuneConfig) -> str:
+def fastest_safe(times: Mapping[str, np.ndarray], alone: str, config: TuneConfig) -> str:
     """The setting of the least mean time among those that are surely not slower than plain beam search, or that one."""
     safe = [label for label in times if label == alone or ratio_bound(times[alone], times[label], config) >= SAFE]
     return min(safe, key=lambda label: times[label].mean())
 
 
-def settle(
+def confirmed_choice(
     times: Mapping[str, np.ndarray],
     alone: str,
     config: TuneConfig,
@@ -186,7 +187,7 @@ def settle(
     out slower by more than NEAR, `time_again` times it, plain beam search and whatever was faster, side by side.
     """
     for left in reversed(range(AGAIN + 1)):
-        choice = choose(times, alone, config)
+        choice = fastest_safe(times, alone, config)
         mean = {label: own.mean() for label, own in times.items()}
         slower = float(mean[choice] / min(mean.values()) - 1)
         if slower <= NEAR or not left:

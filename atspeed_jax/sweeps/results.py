@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atspeed_jax.evaluation.modes import ModeTable
-from atspeed_jax.reporting.tables import markdown, plain
+from atspeed_jax.reporting.tables import as_markdown, as_text
 from atspeed_jax.runs.assets import fingerprint
 from atspeed_jax.runs.checks import check_modes
 from atspeed_jax.runs.config import ConfigError
@@ -141,7 +141,7 @@ def collect(workdir: Path, settings: SweepConfig, made: Sequence[Trial]) -> None
         tables = sweep_table(rows), pairs_table(rows, settings.reference, **how)
         files.write_json(workdir / "sweep.json", rows)
         files.write_bytes(workdir / "sweep.png", sweep_plot(rows))
-        parts = [*notes, *map(markdown, tables), "![target calls](sweep.png)\n"]
+        parts = [*notes, *map(as_markdown, tables), "![target calls](sweep.png)\n"]
         files.write_text(workdir / "sweep.md", "\n".join(parts))
-        print("\n".join(map(plain, tables)))
+        print("\n".join(map(as_text, tables)))
     print("".join(notes), end="", flush=True)

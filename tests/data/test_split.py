@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from atspeed_jax.data.split import Interactions, k_core, keep_rated, renumber, sequences, split_by_time
+from atspeed_jax.data.split import Events, k_core, keep_rated, renumber, sequences, split_by_time
 
 
 def table(*events):
-    return Interactions(*(np.array(column) for column in zip(*events, strict=True)))
+    return Events(*(np.array(column) for column in zip(*events, strict=True)))
 
 
 def random_table(events=800, seed=0):
     rng = np.random.default_rng(seed)
-    return Interactions(*(rng.integers(size, size=events) for size in (80, 60, 6, 500)))
+    return Events(*(rng.integers(size, size=events) for size in (80, 60, 6, 500)))
 
 
 def test_keep_rated():

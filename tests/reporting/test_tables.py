@@ -1,14 +1,14 @@
-from atspeed_jax.reporting.tables import Table, markdown, plain, report_tables, widths_label
+from atspeed_jax.reporting.tables import Table, as_markdown, as_text, report_tables, widths_label
 
 
 def test_plain_aligns_columns():
     table = Table("Title", ["", "calls"], [["beam search", "4.00"], ["x", "1.5"]])
-    assert plain(table) == "Title\n               calls\n  beam search   4.00\n  x              1.5\n"
+    assert as_text(table) == "Title\n               calls\n  beam search   4.00\n  x              1.5\n"
 
 
 def test_markdown_table():
     table = Table("Title", ["", "calls"], [["beam search", "4.00"]])
-    assert markdown(table) == "## Title\n\n|  | calls |\n| --- | ---: |\n| beam search | 4.00 |\n"
+    assert as_markdown(table) == "## Title\n\n|  | calls |\n| --- | ---: |\n| beam search | 4.00 |\n"
 
 
 def test_quality_has_one_column_for_each_method_and_habit(report):

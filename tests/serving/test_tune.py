@@ -31,15 +31,15 @@ def steady(*values):
 
 def test_the_least_mean_time_is_chosen():
     times = {"alone": steady(10, 12, 11), "slow": steady(9, 9, 9), "fast": steady(5, 6, 5), "spiky": steady(4, 4, 20)}
-    assert T.choose(times, "alone", CONFIG) == "fast"
+    assert T.fastest_safe(times, "alone", CONFIG) == "fast"
 
 
 def test_plain_beam_search_where_nothing_is_surely_as_fast():
     slower = {"alone": steady(10, 10, 10), "slow": steady(11, 11, 11)}
-    assert T.choose(slower, "alone", CONFIG) == "alone"
+    assert T.fastest_safe(slower, "alone", CONFIG) == "alone"
     doubtful = {"alone": steady(10, 10, 10), "lucky": steady(1, 20, 1)}  # less time in all, but not most of the time
     assert doubtful["lucky"].mean() < 10
-    assert T.choose(doubtful, "alone", CONFIG) == "alone"
+    assert T.fastest_safe(doubtful, "alone", CONFIG) == "alone"
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_a_choice_slower_than_the_fastest_is_timed_again_beside_it(lucky, choice
         asked.append(labels)
         return {label: times[label] for label in labels if label != "lucky"} | {"lucky": steady(*lucky.pop(0))}
 
-    settled, *found = T.settle(times | {"lucky": steady(1, 20, 1)}, "alone", CONFIG, time_again)
+    last_times, *found = T.confirmed_choice(times | {"lucky": steady(1, 20, 1)}, "alone", CONFIG, time_again)
     assert found == [choice, pytest.approx(slower)]
     assert asked == rounds * [["alone", "safe", "lucky"]]
-    assert set(settled) == {"alone", "safe", "lucky"}
-    assert T.settle(times, "alone", CONFIG, time_again)[1:] == ("safe", 0.0)
+    assert set(last_times) == {"alone", "safe", "lucky"}
+    assert T.confirmed_choice(times, "alone", CONFIG, time_again)[1:] == ("safe", 0.0)
     assert len(asked) == rounds
 
 
