@@ -7,4 +7,4 @@ python -m launch.prepare_data --workdir=DIR   # of a run that is begun
 from launch.stage import main
 
 if __name__ == "__main__":
-    main(lambda run: run.data(told=True), trains=True)
+    main(lambda run: run.data(always_print=True), trains=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from atspeed_jax.runs.pipeline import fingerprint
+from atspeed_jax.runs.fingerprints import fingerprint
 from atspeed_jax.serving.list_file import OUTPUT_HELP, claimed_output
 from atspeed_jax.serving.recommend import recommend
 from atspeed_jax.serving.user_file import INPUT_HELP, UserFile

@@ -10,11 +10,12 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from atspeed_jax.runs.assets import fingerprint
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.runs.fingerprints import fingerprint
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.record import check_writable, is_run, open_made, open_trained, record_config, recorded
+from atspeed_jax.runs.stages import StageOptions
 from atspeed_jax.training.preemption import RESTART, Preempted
 from atspeed_jax.training.sharding import fitting_mesh
 from atspeed_jax.utils.distributed import ProcessError, check_same, check_shared, is_writer, join
@@ -70,9 +71,8 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
         say(f"note: the run's mesh does not fit the {jax.device_count()} devices here: {given.mesh} -> {mesh}")
         config, serve = (one and dataclasses.replace(one, mesh=mesh) for one in (config, serve))
     run = Run(config, workdir, data_dir, serve=serve)
-    run.profile_steps = steps
-    if serve is None:
-        run.begins = functools.partial(record_config, workdir, given)
+    record = functools.partial(record_config, workdir, given) if serve is None else StageOptions.on_begin
+    run.options = StageOptions(profile_steps=steps, on_begin=record)
     check_shared(run.workdir)
     return run
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax.runs.assets import fingerprint
+from atspeed_jax.runs.fingerprints import fingerprint
 from atspeed_jax.sweeps import backends, results
 from atspeed_jax.sweeps.foresight import Foresight
 from atspeed_jax.sweeps.trials import chosen

@@ -253,7 +253,7 @@ def test_an_offence_is_seen(path, source):
         ("evaluation/validate.py", "from atspeed_jax.data.users import HeldOutUsers"),
         (
             "runs/pipeline.py",
-            "from atspeed_jax.training.train import fit\nimport atspeed_jax.runs.assets",
+            "from atspeed_jax.training.train import fit\nimport atspeed_jax.runs.stages",
         ),
         ("planning/plan.py", "from atspeed_jax.runs.experiment import ExperimentConfig"),
         ("models/llama.py", "import jax\nstep = jax.jit(len)\njax.tree_util.register_dataclass(int)"),

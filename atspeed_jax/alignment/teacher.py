@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -120,57 +120,96 @@ def _widened(x: Array, width: int) -> Array:
     return jnp.pad(x, ((0, 0), (0, 0), (0, width - x.shape[-1])))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TeacherTask:
+    """What the teacher decodes.
+
+    Attributes:
+      dataset: its training users are the teacher's prompts.
+      model, params: the target.
+      context: what alignment reads of the trie.
+      config: settings of the teacher.
+      history: newest items of a user that the target sees.
+      score_norm: see `SearchConfig`.
+    """
+
+    dataset: Dataset
+    model: LlamaConfig
+    params: Any
+    context: TreeContext
+    config: TeacherConfig
+    history: int
+    score_norm: ScoreNorm
+
+    def batches(self) -> list[dict]:
+        """Batches of all prompts, as `prompt_batches` gives them."""
+        histories, _ = teacher_examples(self.dataset, self.config.prompts)
+        shape = BatchShape(self.history, self.config.buckets, self.config.batch_size)
+        return prompt_batches(self.dataset.catalog, histories, shape)
+
+    def decode(self, batch: Mapping, place: Callable[[Mapping], Mapping]):
+        """Decodes one batch.
+
+        Args:
+          place: puts a host batch where params lie.
+
+        Returns:
+          of rows that are no fillers: numbers of examples, nodes [rows, L, K], and a
+          float16 array of log-probabilities per row (none if they are not stored).
+        """
+        placed, real = place(batch), batch["row"] >= 0
+        prompt = Prompt(placed["tokens"], placed["valid"])
+        how = {"beams": self.config.beams, "score_norm": self.score_norm}
+        found = settled_nodes(LlamaStep(self.model), self.params, self.context.trie, prompt, **how)
+        nodes, log_probs = gather(found)[real], []
+        if self.config.log_probs:
+            values, exists = beam_log_probs(self.model, self.params, self.context, prompt, aligned_beams(found))
+            values, exists = (x[real] for x in gather((values, exists)))
+            log_probs = [to_float16(row[there]) for row, there in zip(values, exists, strict=True)]
+        return batch["row"][real], nodes, log_probs
+
+
 def make_teacher(
     directory: Path,
-    dataset: Dataset,
-    model: LlamaConfig,
-    params,
-    context: TreeContext,
-    config: TeacherConfig,
+    task: TeacherTask,
     *,
-    history: int,
-    score_norm: ScoreNorm,
     fingerprint: str,
     about: Mapping[str, str],
-    place: Callable[[dict], dict],
-    begins: Callable[[], object],
+    place: Callable[[Mapping], Mapping],
+    on_begin: Callable[[], object],
     progress: Callable,
 ) -> None:
-    """Decodes the training users' prompts and stores the beams; skips parts that are already there.
+    """Decodes the training users' prompts and stores the beams; skips parts that exist.
 
-    fingerprint says what the beams come from (target, data, settings), `about` the same by name, for messages. place:
-    puts a host batch where params lie. begins: called before the first part. progress wraps the loop over parts (tqdm).
-    Raises TeacherError if `directory` holds teacher data of another fingerprint.
+    Args:
+      directory: where the teacher data are stored.
+      task: what is decoded.
+      fingerprint: hash of what the beams come from: target, data and settings.
+      about: the same by name, for messages.
+      place: puts a host batch where the target's parameters lie.
+      on_begin: called before the first part.
+      progress: wraps the loop over parts (tqdm).
+
+    Raises:
+      TeacherError: `directory` holds teacher data of another fingerprint.
     """
     directory.mkdir(parents=True, exist_ok=True)
     check_claim(directory, fingerprint, about)
     if agreed((directory / COMPLETE).exists):
         read_complete(directory)
         return
-    begins()
-    histories, _ = teacher_examples(dataset, config.prompts)
-    batches = prompt_batches(dataset.catalog, histories, BatchShape(history, config.buckets, config.batch_size))
+    on_begin()
+    batches = task.batches()
     parts = [batches[start : start + BATCHES_PER_PART] for start in range(0, len(batches), BATCHES_PER_PART)]
     for number, part in enumerate(progress(parts)):
         path = part_file(directory, number)
         if agreed(path.exists):
             continue
-        numbers, nodes, log_probs = [], [], []
-        for batch in part:
-            placed = place(batch)
-            prompt = Prompt(placed["tokens"], placed["valid"])
-            found = settled_nodes(
-                LlamaStep(model), params, context.trie, prompt, beams=config.beams, score_norm=score_norm
-            )
-            real = batch["row"] >= 0
-            numbers.append(batch["row"][real])
-            nodes.append(gather(found)[real])
-            if config.log_probs:
-                values, exists = beam_log_probs(model, params, context, prompt, aligned_beams(found))
-                values, exists = (x[real] for x in gather((values, exists)))
-                log_probs += [to_float16(row[there]) for row, there in zip(values, exists, strict=True)]
-        write_part(path, np.concatenate(numbers), np.concatenate(nodes), log_probs)
-    files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "prompts": len(histories), "parts": len(parts)})
+        numbers, nodes, log_probs = zip(*(task.decode(batch, place) for batch in part), strict=True)
+        rows = [row for rows in log_probs for row in rows]
+        write_part(path, np.concatenate(numbers), np.concatenate(nodes), rows)
+    prompts = sum(int((batch["row"] >= 0).sum()) for batch in batches)
+    files.write_json(directory / COMPLETE, {"fingerprint": fingerprint, "prompts": prompts, "parts": len(parts)})
     barrier("teacher")
 
 

@@ -14,16 +14,16 @@ from atspeed_jax.data.dataset import load_dataset
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training import sharding
 from atspeed_jax.training.fit_config import FitConfig
+from atspeed_jax.training.initialization import Initialization
 from atspeed_jax.training.next_item import training_loss
-from atspeed_jax.training.start import Start
-from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.training.step import initializer, make_train_step
 
 
 def input_speed(run: Run, *, batches: int, steps: int) -> dict[str, float]:
     """`input_row` of the training of a run's target, from the stored data on."""
     train, history = run.config.train_target, run.config.data.history
-    start, length = run.target_start, run.dataset.catalog.length
-    loss, fit_config = training_loss(start.read, length, train.shuffle, start.lora), train.fit(steps)
+    start, length = run.assets.target.initialization, run.dataset.catalog.length
+    loss, fit_config = training_loss(start.model, length, train.shuffle, start.lora), train.fit(steps)
     shape = BatchShape(history, train.buckets, train.batch_size)
 
     def make_batches():
@@ -33,7 +33,14 @@ def input_speed(run: Run, *, batches: int, steps: int) -> dict[str, float]:
 
 
 def input_row(
-    make_batches: Callable, start: Start, loss: Callable, config: FitConfig, mesh: Mesh, *, batches: int, steps: int
+    make_batches: Callable,
+    start: Initialization,
+    loss: Callable,
+    config: FitConfig,
+    mesh: Mesh,
+    *,
+    batches: int,
+    steps: int,
 ) -> dict[str, float]:
     """{"start_up_s", "feed_samples_per_s", "step_samples_per_s", "ratio"} of training on one machine.
 
@@ -48,7 +55,7 @@ def input_row(
     began = time.perf_counter()
     read = [made[number] for number in range(1, 1 + batches)]
     feed = rows * batches / (time.perf_counter() - began)
-    state = initialiser(start.init, config, mesh, start.frozen)()
+    state = initializer(start.init, config, mesh, start.frozen)()
     step = make_train_step(loss, config.optim, mesh, start.frozen, config.accumulate)
     for batch in _one_of_each_shape(read):
         state, metrics = step(state, sharding.shard_batch(batch, mesh))

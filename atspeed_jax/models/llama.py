@@ -9,7 +9,7 @@ Layers are stacked and scanned, so compile time does not grow with depth; to dec
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,8 @@ from jax import Array
 from atspeed_jax.models.attention import attend
 from atspeed_jax.models.blocks import PRECISIONS, Dropout, RMSNorm, project
 from atspeed_jax.models.cache import Cache, Caches, init_cache, write
-from atspeed_jax.models.rotary import RopeScalingConfig, rotary_angles, rotary_rows, rotate
+from atspeed_jax.models.rotary import rotary_angles, rotary_rows, rotate
+from atspeed_jax.models.sizes import LlamaSizes, VocabularySize
 from atspeed_jax.models.unroll import PREFIX
 from atspeed_jax.shapes import SlotMask, Tokens
 from atspeed_jax.utils import ranges as R
@@ -31,36 +32,16 @@ LOOKED_UP = ("vocab", None)  # of the table when rows are taken from it: whole r
 
 
 @dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-    """Sizes of one model.
+class LlamaConfig(LlamaSizes, VocabularySize):
+    """Sizes of one model: those of `LlamaSizes`, and its vocabulary.
 
-    dtype is that of activations, cache and matrix products. A float32 model multiplies in float32 on every device: with
-    precision "high" or "default" a GPU multiplies in TF32 and a TPU in bfloat16 instead (`jax.lax.Precision`). A
-    bfloat16 model has no use for precision; logits of attention and head leave their products in float32 there.
-    Parameters are created in float32. dropout acts on the embedding and on both residual branches while training, in
-    steps of 1/256; adapter_dropout on what an adapter's low-rank branches read.
-    remat: a layer's activations are computed again in the backward pass; remat_policy: what is kept nevertheless,
-    "nothing" or "dots", the results of its matrix products.
+    Attributes:
+      adapter_dropout: dropout on what an adapter's low-rank branches read.
+
     Raises RangeError on a number outside its range, ValueError if heads do not divide.
     """
 
-    vocab_size: Annotated[int, R.Range(1, 2**31 - 1)]
-    hidden_size: R.HiddenSize
-    intermediate_size: R.IntermediateSize
-    layers: R.Layers
-    heads: R.Heads
-    kv_heads: R.Heads
-    head_dim: R.HeadDim
-    rope_theta: R.RopeTheta
-    norm_eps: R.NormEps
-    tied_embeddings: bool
-    dropout: R.PartialShare
-    dtype: Literal["float32", "bfloat16", "float64"]
-    remat: bool
-    rope_scaling: RopeScalingConfig | None = None
     adapter_dropout: R.PartialShare = 0.0
-    remat_policy: Literal["nothing", "dots"] = "nothing"
-    precision: Literal["highest", "high", "default"] = "highest"
 
     def __post_init__(self):
         R.check_ranges(self)

@@ -34,9 +34,9 @@ from atspeed_jax.runs.experiment import ExperimentConfig, TrainConfig
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training import sharding
+from atspeed_jax.training.initialization import Initialization, from_base, from_scratch
 from atspeed_jax.training.next_item import training_loss
-from atspeed_jax.training.start import Start, begun, scratch
-from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.training.step import initializer, make_train_step
 
 STEPS_PER_EPOCH = 1000  # any number: it only stretches the learning rate's schedule
 
@@ -60,7 +60,7 @@ class Model:
     """served: its parameters once it is trained. held: what of its base lies on the devices beside them."""
 
     config: LlamaConfig
-    start: Start
+    start: Initialization
     served: Any
     held: Any
 
@@ -82,12 +82,12 @@ class Steps:
         vocabulary = self.catalog.vocab_size
         if pretrained is None:
             model = getattr(self.config, name).llama(vocabulary)
-            start = scratch(model)
+            start = from_scratch(model)
             return Model(model, start, start.abstract(self.mesh), ())
         dtype = jnp.float32 if pretrained.lora is None else pretrained.config.dtype
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), param_shapes(pretrained.model))
         base = sharding.abstract_on(shapes, self.mesh)
-        start = begun(pretrained, base, self.catalog.code_count)
+        start = from_base(pretrained, base, self.catalog.code_count)
         served = jax.eval_shape(pretrained.whole, start.abstract(self.mesh), base)
         model = dataclasses.replace(pretrained.model, vocab_size=vocabulary)
         return Model(model, start, sharding.abstract_on(served, self.mesh), _replaced(pretrained, base))
@@ -108,7 +108,7 @@ class Steps:
     def train_target(self) -> Step:
         """Next-item training of the target."""
         c, model = self.config, self.models["target"]
-        loss = training_loss(model.start.read, self.catalog.length, c.train_target.shuffle, model.start.lora)
+        loss = training_loss(model.start.model, self.catalog.length, c.train_target.shuffle, model.start.lora)
         trains = "all" if model.start.lora is None else "adapter"
         tokens = self._prompt + self.catalog.length
         step = self._fit("train target", c.train_target, loss, model.start.init, model.start.frozen, self._windows())
@@ -186,7 +186,7 @@ class Steps:
     def _fit(self, name: str, train: TrainConfig, loss, init_params, frozen, batch) -> Step:
         """A step of `fit`."""
         fit = train.fit(STEPS_PER_EPOCH)
-        init = initialiser(init_params, fit, self.mesh, frozen)
+        init = initializer(init_params, fit, self.mesh, frozen)
         state = sharding.abstract_on(jax.eval_shape(init.func, *init.args), self.mesh)
         placed = sharding.sharding(self.mesh, "batch")
         batch = {

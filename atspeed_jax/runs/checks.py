@@ -1,6 +1,7 @@
-"""What can be known to fail before any long work: data that is not what the run describes, settings that do not fit it.
+"""Checks before any long work: data that are not the run's, settings that do not fit the data.
 
-All functions return None or raise a ValueError that names the field or directory and what to do.
+Every function returns None, or raises a ValueError that names the field or the directory
+and what to do.
 """
 
 from __future__ import annotations
@@ -24,9 +25,14 @@ from atspeed_jax.training.sharding import check_batch, check_model
 
 
 def check_same_data(stored: Dataset, directory: Path, source: Source, origin: str) -> None:
-    """Raises DatasetError unless `stored`, of `directory`, has the interactions and item codes of `source`.
+    """Checks that a stored dataset has the interactions and item codes of a source.
 
-    origin: where the source comes from, for the message.
+    Args:
+      stored: the dataset in `directory`.
+      origin: where the source comes from, for the message.
+
+    Raises:
+      DatasetError: they differ.
     """
     if Dataset.of(source).fingerprint != stored.fingerprint:
         raise DatasetError(
@@ -35,7 +41,11 @@ def check_same_data(stored: Dataset, directory: Path, source: Source, origin: st
 
 
 def check_splits(dataset: Dataset) -> None:
-    """Raises DatasetError if nobody has items in one of the splits: training, choosing or measuring needs them all."""
+    """Checks that every split has items: training, validation and test each need some.
+
+    Raises:
+      DatasetError: no user has items in one of the splits.
+    """
     for split in SPLITS:
         if not any(len(items) for items in getattr(dataset, split)):
             raise DatasetError(
@@ -44,7 +54,11 @@ def check_splits(dataset: Dataset) -> None:
 
 
 def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
-    """Of a run to be trained: raises DecodeError for widths or a budget that cannot hold the beams."""
+    """Checks the decoding settings of a run that is to be trained.
+
+    Raises:
+      DecodeError: widths or budget cannot hold the beams that are decoded or measured.
+    """
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[config.decode.score_norm]
     measured = (*config.evaluate.beams, *config.evaluate.grid_beams)
     _check_widths("config.decode.widths", config.decode.widths, prefixes, (config.teacher.beams, *measured))
@@ -56,7 +70,14 @@ def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
 
 
 def check_serving(serve: ServeConfig, dataset: Dataset) -> None:
-    """The same of a trained run, where widths and budget too small for K are raised (`Decoders.fitted`)."""
+    """Checks the decoding settings of a trained run.
+
+    Widths and a budget that are too small for K are no error: they are raised when the run
+    is served (`Decoders.fitted`).
+
+    Raises:
+      DecodeError: the number of widths is not the number of levels that are drafted.
+    """
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[serve.decode.score_norm]
     _check_widths("config.decode.widths", serve.decode.widths, prefixes, (1,))
     for number, widths in enumerate(serve.evaluate.grid_widths):
@@ -64,6 +85,7 @@ def check_serving(serve: ServeConfig, dataset: Dataset) -> None:
 
 
 def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[int, ...]) -> None:
+    """Raises DecodeError naming the field `name` unless its widths can hold each of the K in `counts`."""
     for beams in counts:
         try:
             resolve_widths(widths, prefixes, beams)
@@ -72,21 +94,36 @@ def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[in
 
 
 def check_modes(measures: Iterable[ModesConfig], dataset: Dataset) -> None:
-    """Of what is measured after training: raises DecodeError for another number of widths than ids have levels to
-    draft."""
+    """Checks the widths of the measurements that follow a training.
+
+    Raises:
+      DecodeError: the number of widths is not the number of levels that are drafted.
+    """
     for number, measure in enumerate(measures):
         check_grid(f"config.measure[{number}].widths", measure.widths, dataset)
 
 
 def check_grid(name: str, grid: Iterable[Widths], dataset: Dataset) -> None:
-    """The same of widths that the field or flag `name` gave."""
+    """Checks each of several widths.
+
+    Args:
+      name: the field or flag that gave the widths.
+
+    Raises:
+      DecodeError: the number of widths is not the number of levels that are drafted.
+    """
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)["vocab"]
     for widths in grid:
         _check_widths(name, widths, prefixes, (1,))
 
 
 def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:
-    """Raises ValueError if a prompt of `history` items and its answer are longer than a model was made for."""
+    """Checks that pretrained models have enough positions.
+
+    Raises:
+      ValueError: a prompt of `history` items and the codes of the next item are longer
+        than a model was made for.
+    """
     longest = prompt_width(catalog, history) + catalog.length
     text = "shorten prompt.template or prompt.separator, or " if catalog.instruction else ""
     for one in pretrained:
@@ -98,23 +135,39 @@ def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history:
 
 
 def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:
-    """Raises ValueError unless all pretrained models have one vocabulary: draft and target read the same tokens."""
+    """Checks that all pretrained models have one vocabulary: draft and target read the same tokens.
+
+    Raises:
+      ValueError: sizes or BOS tokens differ.
+    """
     sizes = {one.config.directory: (one.model.vocab_size, one.bos) for one in pretrained}
     if len(set(sizes.values())) > 1:
-        told = "; ".join(f"{name} has {size} tokens and BOS {bos}" for name, (size, bos) in sizes.items())
-        raise ValueError(f"draft and target must share one vocabulary, but {told}: take models of one tokenizer")
+        found = "; ".join(f"{name} has {size} tokens and BOS {bos}" for name, (size, bos) in sizes.items())
+        raise ValueError(f"draft and target must share one vocabulary, but {found}: take models of one tokenizer")
 
 
 def check_mesh(models: Mapping[str, LlamaConfig], mesh: Mesh) -> None:
-    """Raises ShardingError for a model ("target", "draft") that cannot be split evenly over the mesh."""
+    """Checks that models can be split evenly over the mesh.
+
+    Args:
+      models: "target" and "draft" -> sizes.
+
+    Raises:
+      ShardingError: a mesh axis does not divide a size.
+    """
     for name, model in models.items():
         check_model(mesh, model, f"config.{name}")
 
 
 def check_batches(config: ExperimentConfig, mesh: Mesh) -> None:
-    """Raises ShardingError for a batch of training that cannot be split evenly over the mesh."""
-    for name in ("train_target", "train_draft", "train_align", "teacher"):
-        check_batch(mesh, getattr(config, name).batch_size, f"config.{name}.batch_size")
-    for name in ("train_target", "train_draft", "train_align"):
-        train = getattr(config, name)
+    """Checks that the batches of all trainings, and the teacher's, can be split over the mesh.
+
+    Raises:
+      ShardingError: the mesh does not divide a batch size.
+    """
+    trainings = {"train_target": config.train_target, "train_draft": config.train_draft}
+    trainings["train_align"] = config.train_align
+    for name, section in {**trainings, "teacher": config.teacher}.items():
+        check_batch(mesh, section.batch_size, f"config.{name}.batch_size")
+    for name, train in trainings.items():
         check_batch(mesh, train.batch_size // train.accumulate, f"config.{name}.batch_size / accumulate")

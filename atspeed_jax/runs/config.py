@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class NoValue:
-    """What a field holds that its config file leaves to be set."""
+    """The value of a field that its config file requires the user to set."""
 
 
 NO_VALUE = NoValue()
@@ -24,14 +24,22 @@ class ConfigError(ValueError):
 
 
 def load(config: Mapping, into: type[T]) -> T:
-    """The config as an instance of the dataclass `into`, converted by its type hints.
+    """Converts nested fields into a dataclass by its type hints.
 
-    Understood are bool, int, float, str, None, Literal, unions, tuple[X, ...], tuple[X, Y] (from lists or tuples) and
-    further dataclasses (from nested dicts). An int is taken where a float is expected, a bool never as a number. A
-    field that the config lacks takes the dataclass's default, if there is one.
+    Type hints may be bool, int, float, str, None, Literal, unions, tuple[X, ...],
+    tuple[X, Y] (from lists or tuples) and further dataclasses (from nested dicts). An int
+    is taken where a float is expected. A bool is never taken as a number.
 
-    Raises ConfigError naming the field's full path: an unknown field (with the nearest valid name), a missing one, a
-    value of the wrong type, or one that the dataclass itself refuses with a ValueError.
+    Args:
+      config: field name -> value. A field that is missing takes the dataclass's default,
+        if it has one.
+      into: the dataclass.
+
+    Raises:
+      ConfigError: a field is unknown (the message suggests the nearest valid name),
+        missing, of the wrong type, or refused by the dataclass with a ValueError. The
+        message names the field's full path.
+      TypeError: a type hint is none of the above.
     """
     return _dataclass(config, into, "config")
 
@@ -65,8 +73,18 @@ def fields_of(kind: type) -> list[dataclasses.Field]:
 
 
 def nearest(name: str, here: Iterable[str], everywhere: Iterable[str], path: str) -> str:
-    """The field that was most likely meant by `name`, unknown at `path`: one of the fields `here` first, else that of
-    the same name among the full paths `everywhere`."""
+    """Suggests the field that was most likely meant.
+
+    Args:
+      name: the unknown field.
+      here: the fields of the section in which `name` stands.
+      everywhere: full paths of all fields below that section.
+      path: the section.
+
+    Returns:
+      a sentence. It names a similar field of the section, else a field of this very name
+      elsewhere, else the least different field of the section.
+    """
     here = list(here)
     if close := difflib.get_close_matches(name, here, n=1, cutoff=0.6):
         return f"did you mean {path}.{close[0]}?"
@@ -74,7 +92,7 @@ def nearest(name: str, here: Iterable[str], everywhere: Iterable[str], path: str
     if below:
         return f"did you mean {below[0]}?"
     closest = difflib.get_close_matches(name, here, n=1, cutoff=0.0)
-    return f"the nearest field there is {path}.{closest[0]}, of {', '.join(here)}" if closest else "it has no fields"
+    return f"the nearest field is {path}.{closest[0]}, of {', '.join(here)}" if closest else "it has no fields"
 
 
 def _paths(kind: type, path: str):
@@ -86,7 +104,7 @@ def _paths(kind: type, path: str):
 
 
 def _convert(value, hint, path: str):
-    """`value` as an instance of the type `hint`; ConfigError naming `path` if it is none."""
+    """Converts a value to the type of a hint; ConfigError naming `path` if it cannot be."""
     if value is NO_VALUE:
         raise ConfigError(f"{path} has no value; expected {_expected(hint)}, set it with --{path}=...")
     origin = typing.get_origin(hint)
@@ -121,7 +139,10 @@ def _tuple(value, hint, path: str) -> tuple:
 
 
 def _union(value, hint, path: str):
-    """The first member that fits; if none, the error of the dataclass that shares most names with the value."""
+    """Converts a value to the first member of a union that takes it.
+
+    If no member does, the error is that of the dataclass that shares most names with it.
+    """
     members = typing.get_args(hint)
     errors = {}
     # An exact match before int -> float, so that int | float keeps an int.

@@ -12,18 +12,24 @@ from atspeed_jax.data.simulate import SyntheticConfig
 from atspeed_jax.evaluation.evaluate import EvaluateConfig
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
-from atspeed_jax.models.rotary import RopeScalingConfig
+from atspeed_jax.models.sizes import LlamaSizes
 from atspeed_jax.serving.settings import DecodeConfig
-from atspeed_jax.training.fit_config import FitConfig
-from atspeed_jax.training.optim import OptimConfig
+from atspeed_jax.training.fit_config import FitConfig, LoopSettings
+from atspeed_jax.training.optim import OptimConfig, OptimSettings
 from atspeed_jax.training.sharding import MeshConfig
 from atspeed_jax.utils import ranges as R
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is read. source: "synthetic" (made from `synthetic`) or "atspeed" (a directory in the AtSpeed text layout,
-    given by --data_dir). history: newest items of a user that a model sees. prompt: what stands around them.
+    """What the models read.
+
+    Attributes:
+      source: "synthetic" (made from `synthetic`) or "atspeed" (a data directory in the
+        AtSpeed text layout).
+      history: how many of a user's newest items a model sees.
+      synthetic: sizes of the synthetic data; None for other sources.
+      prompt: the text around the items.
     """
 
     source: Literal["synthetic", "atspeed"]
@@ -38,61 +44,39 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of a Llama whose vocabulary the catalogue decides (see `LlamaConfig`)."""
+class ModelConfig(LlamaSizes):
+    """Sizes of a Llama trained from scratch, whose vocabulary the catalog decides."""
 
-    hidden_size: R.HiddenSize
-    intermediate_size: R.IntermediateSize
-    layers: R.Layers
-    heads: R.Heads
-    kv_heads: R.Heads
-    head_dim: R.HeadDim
-    rope_theta: R.RopeTheta
-    norm_eps: R.NormEps
-    tied_embeddings: bool
-    dropout: R.PartialShare
     dtype: Literal["float32", "bfloat16"]
-    remat: bool
-    rope_scaling: RopeScalingConfig | None = None
-    remat_policy: Literal["nothing", "dots"] = "nothing"
-    precision: Literal["highest", "high", "default"] = "highest"
 
     def __post_init__(self):
         R.check_ranges(self)
-        self.llama(1)  # its complaints now, not when the model's turn comes
+        self.llama(1)  # complains now, not when the model is built
 
     def llama(self, vocab_size: int) -> LlamaConfig:
+        """The model of these sizes with a vocabulary of `vocab_size` tokens."""
         return LlamaConfig(vocab_size=vocab_size, **vars(self))
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """One training run in epochs; `fit` turns them into steps.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(OptimSettings, LoopSettings):
+    """One training in epochs. `fit` turns epochs into steps.
 
-    buckets: row lengths in items. evaluations: how often validation is measured, spread evenly. patience: evaluations
-    without improvement before it stops, 0 never. valid_users: validation users measured each time. average: decay of
-    the moving average of the parameters, which is then what is kept; 0 for none. shuffle: share of the rows whose items
-    come in random order, in next-item training. accumulate: see `FitConfig`.
+    Attributes:
+      epochs: passes over the training data.
+      batch_size: rows per update.
+      buckets: lengths of the rows, in items.
+      shuffle: share of the rows whose items come in random order, in next-item training.
+      evaluations: how often validation is measured, at even distances.
+      valid_users: validation users that are measured each time.
     """
 
     epochs: Annotated[float, R.Range(0, 100_000, "(]")]
     batch_size: R.BatchSize
     buckets: tuple[R.Items, ...]
-    learning_rate: R.LearningRate
-    warmup_steps: R.Warmup
-    weight_decay: R.WeightDecay
-    clip_norm: R.ClipNorm
-    b1: R.PartialShare
-    b2: R.PartialShare
-    average: R.PartialShare
     shuffle: R.Share
     evaluations: Annotated[int, R.Range(1, 1_000_000)]
-    patience: R.Patience
-    checkpoint_every: R.Updates
-    log_every: R.Updates
     valid_users: R.Users
-    seed: R.Seed
-    accumulate: R.BatchSize = 1
 
     def __post_init__(self):
         R.check_ranges(self)
@@ -101,35 +85,29 @@ class TrainConfig:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of accumulate={self.accumulate}")
 
     def fit(self, steps_per_epoch: int) -> FitConfig:
-        """The loop's settings.
+        """The settings of the training loop.
 
-        A run shorter than its warm-up warms up for a tenth of it.
+        A training shorter than its warm-up warms up for a tenth of its steps.
         """
         steps = max(1, round(self.epochs * steps_per_epoch))
-        optim = OptimConfig(
-            learning_rate=self.learning_rate,
-            warmup_steps=self.warmup_steps if self.warmup_steps < steps else steps // 10,
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            b1=self.b1,
-            b2=self.b2,
-            average=self.average,
-            steps=steps,
-        )
+        warmup = self.warmup_steps if self.warmup_steps < steps else steps // 10
+        optim = _shared(self, OptimSettings) | {"warmup_steps": warmup}
         return FitConfig(
-            optim=optim,
+            optim=OptimConfig(**optim, steps=steps),
             steps=steps,
             eval_every=max(1, -(-steps // self.evaluations)),
-            patience=self.patience,
-            checkpoint_every=self.checkpoint_every,
-            log_every=self.log_every,
-            seed=self.seed,
-            accumulate=self.accumulate,
+            **_shared(self, LoopSettings),
         )
 
 
-# Which stages are made with a field of ExperimentConfig, or with a section but for what stands above it: the
-# fingerprints of `assets` in words. What is not here no stage is made with.
+def _shared(config: TrainConfig, base: type) -> dict:
+    """The fields that a config has of one of its base classes."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(base)}
+
+
+# The stages that are made with a field of ExperimentConfig, or with all fields of a section
+# but those listed before it: what `fingerprints.Fingerprints` covers. Other fields change no
+# stage.
 _MADE_WITH = {
     "data.source": ("data", "target", "teacher", "draft_sft", "draft"),
     "data.synthetic": ("data", "target", "teacher", "draft_sft", "draft"),
@@ -145,17 +123,21 @@ _MADE_WITH = {
     "decode.unroll": (),
     "decode": ("draft",),
 }
-SERVED = ("decode", "evaluate", "mesh")  # sections of ExperimentConfig that are chosen anew whenever a run is served
+SERVED = ("decode", "evaluate", "mesh")  # sections that are chosen whenever a run is served
 
 
 def made_with(path: str) -> tuple[str, ...]:
-    """The stages whose output depends on a field, such as "decode.gamma"."""
+    """The stages whose output depends on a field.
+
+    Args:
+      path: the field, such as "decode.gamma".
+    """
     return next((made for name, made in _MADE_WITH.items() if f"{path}.".startswith(f"{name}.")), ())
 
 
 @dataclasses.dataclass(frozen=True)
 class ServeConfig:
-    """How a trained pair is served. Nothing here changes what was trained, whatever that was trained for."""
+    """How a trained pair is served. No field changes what was trained."""
 
     decode: DecodeConfig
     evaluate: EvaluateConfig
@@ -163,16 +145,27 @@ class ServeConfig:
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> ServeConfig:
-        """As it was trained for."""
-        return cls(**{name: getattr(config, name) for name in SERVED})
+        """The pair is served as it was trained for."""
+        return cls(config.decode, config.evaluate, config.mesh)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
-    """Everything a run depends on besides its data directory.
+    """Everything that a run depends on, apart from its data directory.
 
-    name labels the report. target and draft are made from scratch, or begin with a Hugging Face Llama; an adapter
-    (lora) is for the target alone. mesh: how devices are used; no result depends on it.
+    Attributes:
+      name: label of the report.
+      data: what the models read.
+      target, draft: the models, trained from scratch (ModelConfig) or from a Hugging Face
+        Llama (PretrainedConfig). Only the target may have an adapter (lora).
+      train_target, train_draft: their next-item trainings.
+      align, train_align: the alignment of the draft, and its training.
+      teacher: what the target decodes for the alignment.
+      decode: how the pair decodes; the draft is aligned for it.
+      evaluate: what is measured.
+      mesh: how devices are used; no result depends on it.
+
+    Raises ValueError for sections that do not go together.
     """
 
     name: str
@@ -193,13 +186,13 @@ class ExperimentConfig:
             raise ValueError("draft.lora: a draft is small and trained whole; set draft.lora=None")
         if self.teacher.log_probs and self.align.temperature != 1.0:
             raise ValueError(
-                f"align.temperature={self.align.temperature} with teacher.log_probs: what is stored holds at "
-                "temperature 1.0 only; set teacher.log_probs=False, and the teacher is asked again in every step"
+                f"align.temperature={self.align.temperature} with teacher.log_probs=True: stored log-probabilities "
+                "are those of temperature 1.0; set teacher.log_probs=False, and every step computes the teacher's"
             )
         if self.align.objective == "atspeed_s" and self.align.top_k > self.teacher.beams:
             raise ValueError(
-                f"align.top_k={self.align.top_k} with teacher.beams={self.teacher.beams}: AtSpeed-S looks at the best "
-                "top_k of a list, and the teacher keeps no more than its beams; raise beams or lower top_k"
+                f"align.top_k={self.align.top_k} with teacher.beams={self.teacher.beams}: AtSpeed-S needs the best "
+                "top_k of a list, and the teacher stores its beams alone; raise teacher.beams or lower align.top_k"
             )
         if self.data.prompt.kind == "instruction":
             self._check_instruction()
@@ -207,12 +200,12 @@ class ExperimentConfig:
     def _check_instruction(self):
         if not any(isinstance(model, PretrainedConfig) for model in (self.target, self.draft)):
             raise ValueError(
-                "data.prompt.kind='instruction': models made from scratch know item codes alone; begin the target with "
-                "a Hugging Face directory, or set it to 'item'"
+                "data.prompt.kind='instruction': models trained from scratch know item codes alone; give the target "
+                "a Hugging Face directory, or set data.prompt.kind='item'"
             )
-        for name in ("train_target", "train_draft"):
-            if (share := getattr(self, name).shuffle) > 0:
+        for name, train in (("train_target", self.train_target), ("train_draft", self.train_draft)):
+            if train.shuffle > 0:
                 raise ValueError(
-                    f"{name}.shuffle={share} with data.prompt.kind='instruction': items come in chronological order "
-                    "there, and one of a row is predicted; set it to 0.0"
+                    f"{name}.shuffle={train.shuffle} with data.prompt.kind='instruction': an instruction lists items "
+                    f"in order of time, and one item of a row is predicted; set {name}.shuffle=0.0"
                 )

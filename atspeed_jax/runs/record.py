@@ -1,8 +1,8 @@
 """experiment.json, the record of a run: the config that its stages were made with.
 
-What a stage was *trained for* stands in the record; where a stage was made with a field (`experiment.made_with`), that
-field never changes. How a trained pair is *served* (`experiment.ServeConfig`) is chosen each time it is opened: as
-recorded, unless --config.decode, --config.evaluate or --config.mesh say otherwise.
+A field that a stage was made with (`experiment.made_with`) never changes in the record. How
+a trained pair is served (`experiment.ServeConfig`) is chosen each time the run is opened:
+as recorded, unless decode, evaluate or mesh are given otherwise.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from atspeed_jax.utils.distributed import is_writer
 from atspeed_jax.utils.files import write_json
 
 MARKER_FILE = "experiment.json"
-SHOWN, LONG = 3, 60  # differences that an error names, and characters of their values
+SHOWN, LONG = 3, 60  # most differences that an error names, and most characters of a value
 
 
 class WorkdirError(ValueError):
@@ -27,7 +27,12 @@ class WorkdirError(ValueError):
 
 
 class Difference(NamedTuple):
-    """A field of two configs, such as "decode.gamma"; old and new are its values, "absent" where a config lacks it."""
+    """A field in which two configs differ.
+
+    Attributes:
+      path: the field, such as "decode.gamma".
+      old, new: its values; "absent" where a config lacks the field.
+    """
 
     path: str
     old: object
@@ -35,6 +40,7 @@ class Difference(NamedTuple):
 
     @property
     def is_served(self) -> bool:
+        """Whether the field says how a trained pair is served."""
         return self.path.partition(".")[0] in SERVED
 
     def __str__(self):
@@ -43,8 +49,13 @@ class Difference(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """config: what the run is, or will be, trained for. serve: how it is served, None while it is still being trained.
-    chosen: in what it is served otherwise than recorded."""
+    """How a run is opened.
+
+    Attributes:
+      config: what the run is, or will be, trained for.
+      serve: how the trained pair is served; None while the pair is still being trained.
+      chosen: the fields in which it is served otherwise than recorded.
+    """
 
     config: ExperimentConfig
     serve: ServeConfig | None
@@ -52,11 +63,16 @@ class Opened(NamedTuple):
 
 
 def is_run(workdir: Path) -> bool:
+    """Whether a directory holds the record of a run."""
     return (Path(workdir) / MARKER_FILE).exists()
 
 
 def recorded(workdir: Path) -> ExperimentConfig:
-    """The config that a run was made with. Raises WorkdirError if there is none, or it cannot be read."""
+    """Reads the config that a run was made with.
+
+    Raises:
+      WorkdirError: the directory has no record, or the record cannot be read.
+    """
     marker = Path(workdir) / MARKER_FILE
     try:
         fields = json.loads(marker.read_text(encoding="utf-8"))
@@ -73,10 +89,14 @@ def recorded(workdir: Path) -> ExperimentConfig:
 
 
 def open_trained(workdir: Path, given: ExperimentConfig) -> Opened:
-    """A run for a main that trains nothing. Writes nothing.
+    """Opens a run to serve it, not to train it. Writes nothing.
 
-    given: the record, or what the command line makes of it. Raises WorkdirError if there is no run, and naming the
-    fields if it would have to be trained with others.
+    Args:
+      given: the recorded config, with the changes that the user asks for.
+
+    Raises:
+      WorkdirError: the directory holds no run, or a change concerns what was trained;
+        the message names the fields.
     """
     record = recorded(workdir)
     differences = _differences(record, given)
@@ -85,10 +105,13 @@ def open_trained(workdir: Path, given: ExperimentConfig) -> Opened:
 
 
 def open_made(workdir: Path, given: ExperimentConfig) -> Opened:
-    """A run for a main that trains: it is begun, gone on with or, once its draft is finished, opened as by
-    `open_trained`. Writes nothing: a start that is refused makes no stage, so `record_config` is for later.
+    """Opens a run to train it. Writes nothing: `record_config` writes when a stage begins.
 
-    Raises WorkdirError as `check_record`.
+    The run may be new or unfinished. Once its draft is finished, it is opened as by
+    `open_trained`.
+
+    Raises:
+      WorkdirError: see `check_record`.
     """
     if is_finished(Path(workdir) / "draft"):
         return open_trained(workdir, given)
@@ -96,12 +119,21 @@ def open_made(workdir: Path, given: ExperimentConfig) -> Opened:
     return Opened(given, None)
 
 
-def check_record(workdir: Path, given: ExperimentConfig, begins: str | None = None) -> bool:
-    """Whether `given` is to be made the record: until the draft is finished, what no stage was made with may change.
+def check_record(workdir: Path, given: ExperimentConfig, new_stage: str | None = None) -> bool:
+    """Checks that a run may be trained with a config.
 
-    begins: the stage that is just begun, whose directory is there and holds nothing of another config.
-    Raises WorkdirError if the directory is foreign or cannot be made or written, and naming the fields if a stage was
-    made with others.
+    Until the draft is finished, fields that no stage was made with may change.
+
+    Args:
+      new_stage: the stage that is about to begin. Its directory may exist already, and
+        holds nothing that was made with another config.
+
+    Returns:
+      whether `given` has to be written as the record.
+
+    Raises:
+      WorkdirError: the directory holds something else, cannot be made or cannot be
+        written; or a stage was made with other values, which the message names.
     """
     workdir = Path(workdir).absolute()
     _check_place(workdir)
@@ -109,14 +141,20 @@ def check_record(workdir: Path, given: ExperimentConfig, begins: str | None = No
         _check_empty(workdir)
         return True
     differences = _differences(recorded(workdir), given)
-    _refuse([one for one in differences if _begun(workdir, {*made_with(one.path)} - {begins})], workdir)
+    _refuse([one for one in differences if _any_begun(workdir, {*made_with(one.path)} - {new_stage})], workdir)
     return bool(differences) and not is_finished(workdir / "draft")
 
 
 def record_config(workdir: Path, given: ExperimentConfig, stage: str | None = None) -> None:
-    """Makes `given` the record of a run that is new, or not finished; to be called when `stage` is begun, and nothing
-    more is to be refused: a start that is refused leaves the record as it was. Of several processes the first does it.
-    Raises WorkdirError as `check_record`."""
+    """Writes a config as the record of a run that is new or unfinished.
+
+    To be called when `stage` begins, after everything that could be refused has been
+    checked: a start that is refused leaves the record as it was. The first of several
+    processes writes.
+
+    Raises:
+      WorkdirError: see `check_record`.
+    """
     if not is_writer() or not check_record(workdir, given, stage):
         return
     try:
@@ -126,32 +164,33 @@ def record_config(workdir: Path, given: ExperimentConfig, stage: str | None = No
         raise WorkdirError(f"workdir {workdir} cannot be made or written ({error.strerror}); choose another") from error
 
 
-def _begun(workdir: Path, stages: Iterable[str]) -> bool:
+def _any_begun(workdir: Path, stages: Iterable[str]) -> bool:
     return any(os.path.lexists(workdir / stage) for stage in stages)
 
 
 def check_writable(workdir: Path) -> None:
-    """Raises WorkdirError if the directory may not be written to."""
+    """Raises WorkdirError if this process may not write into the directory."""
     if not os.access(workdir, os.W_OK | os.X_OK):
         raise WorkdirError(f"workdir {workdir} is not writable; change its permissions or choose another")
 
 
 def _check_place(workdir: Path) -> None:
-    """Raises WorkdirError if there can be no such directory, or it may not be written to."""
+    """Raises WorkdirError if the directory cannot be made or written."""
     if workdir.exists() and not workdir.is_dir():
         raise WorkdirError(f"workdir {workdir} is a file; give --workdir a directory")
-    above = next(path for path in (workdir, *workdir.parents) if path.exists())
-    if not above.is_dir():
-        raise WorkdirError(f"workdir {workdir} cannot be made or written ({above} is a file); choose another")
-    check_writable(above)
+    nearest = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not nearest.is_dir():
+        raise WorkdirError(f"workdir {workdir} cannot be made or written ({nearest} is a file); choose another")
+    check_writable(nearest)
 
 
 def _check_empty(workdir: Path) -> None:
+    """Raises WorkdirError if the directory holds anything."""
     try:
         entries = list(workdir.iterdir()) if workdir.exists() else []
     except OSError as error:
         raise WorkdirError(f"workdir {workdir} cannot be read ({error.strerror}); choose another") from error
-    # A run killed while it wrote its record leaves the partial file alone there.
+    # A process that is killed while it writes the record leaves the partial file alone.
     found = sorted({entry.name for entry in entries} - {f".{MARKER_FILE}.partial"})
     if found:
         raise WorkdirError(
@@ -161,11 +200,12 @@ def _check_empty(workdir: Path) -> None:
 
 
 def _refuse(differences: Sequence[Difference], workdir: Path) -> None:
+    """Raises WorkdirError naming the differences, if any."""
     if differences:
         few = ", ".join(map(str, differences[:SHOWN])) + (", ..." if len(differences) > SHOWN else "")
         raise WorkdirError(
-            f"{workdir} was trained with another config (recorded -> given): {few}; --workdir={workdir} without them "
-            "opens the run by its own record, another --workdir trains anew"
+            f"{workdir} was trained with another config (recorded -> given): {few}; --workdir={workdir} without these "
+            "fields opens the run as recorded, another --workdir trains a new run"
         )
 
 

@@ -4,8 +4,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from atspeed_jax.runs.assets import BORROWED, fingerprint, recorded_fingerprint
+from atspeed_jax.runs.borrow import BORROWED
 from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.runs.fingerprints import fingerprint, recorded_fingerprint
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.sweeps.results import TRIAL_STAGES, done_rows
 from atspeed_jax.sweeps.trials import SweepConfig, Trial

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from atspeed_jax.evaluation.modes import ModeTable
 from atspeed_jax.reporting.tables import as_markdown, as_text
-from atspeed_jax.runs.assets import fingerprint
 from atspeed_jax.runs.checks import check_modes
 from atspeed_jax.runs.config import ConfigError
+from atspeed_jax.runs.fingerprints import fingerprint
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.record import record_config
 from atspeed_jax.sweeps.plot import sweep_plot
@@ -85,7 +85,7 @@ def rows_of(trial: Trial, settings: SweepConfig, run: Run, others: Sequence[Path
     for stage in TRIAL_STAGES:
         print(f"[{trial.name}] {stage}", flush=True)
         run.borrow(stage, others)
-        getattr(run, stage)()
+        run.make(stage)
         if stage == "data":
             check_modes(settings.measure, run.dataset)  # now, not when everything is trained
     evaluation = run.measurements()

@@ -1,4 +1,4 @@
-"""The parameters of a finished model, and what is the same of all that orbax reads. No pickle."""
+"""The parameters of a finished model on disk, and checks of what orbax reads. No pickle."""
 
 import contextlib
 import hashlib
@@ -9,13 +9,15 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from atspeed_jax.training.workdir import WorkdirError, read_json
+from atspeed_jax.training.directory import (
+    CHECKPOINTS_DIR,
+    METADATA_FILE,
+    PARAMS_DIR,
+    TrainingDirectoryError,
+    read_record,
+)
 from atspeed_jax.utils.distributed import agreed, barrier, gather
 from atspeed_jax.utils.files import chain_of, first_damaged, jsonable, naming, sizes_of, write_json
-
-METADATA_FILE = "metadata.json"
-PARAMS_DIR = "params"
-CHECKPOINTS_DIR = "checkpoints"  # of an unfinished training: one directory for each step
 
 
 class CheckpointError(ValueError):
@@ -23,7 +25,11 @@ class CheckpointError(ValueError):
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint that cannot be read. damage: what is wrong, without the remedy."""
+    """A checkpoint that cannot be read.
+
+    Attributes:
+      damage: what is wrong, without the remedy.
+    """
 
     def __init__(self, damage: str, remedy: str):
         super().__init__(f"{damage}; {remedy}")
@@ -31,14 +37,19 @@ class DamagedCheckpoint(CheckpointError):
 
 
 def path_name(path) -> str:
-    """Tree path as text, like layers/attention/q; the same for a tuple and the list it is stored as."""
+    """A tree path as text, such as layers/attention/q.
+
+    A tuple and the list that orbax stores it as have the same text.
+    """
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def fingerprint_of(params) -> str:
-    """SHA-256 (hex) over the leaves in order of their paths: path, shape, dtype, bytes (row-major).
+    """Hashes a tree of arrays: two trees are bit-identical exactly if their hashes are equal.
 
-    Says whether two trees are bit-identical, wherever their arrays live.
+    Returns:
+      SHA-256 in hexadecimal over the leaves in order of their paths: path, shape, dtype
+      and bytes (row-major). The devices of the arrays do not matter.
     """
     digest = hashlib.sha256()
     leaves = ((path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params))
@@ -55,28 +66,44 @@ def is_finished(directory) -> bool:
 
 
 def check_never_finished(directory: Path) -> None:
-    """Raise CheckpointError for finished parameters that have lost their metadata.json, where no training state is
-    left: training again would replace them."""
+    """Checks that no finished parameters are left whose metadata.json is lost.
+
+    Called where no training state is left: training from the start would replace them.
+
+    Raises:
+      CheckpointError: params/ exists.
+    """
     if agreed((directory / PARAMS_DIR).exists):
         raise _lost_metadata(directory)
 
 
 def _lost_metadata(directory: Path) -> CheckpointError:
     return CheckpointError(
-        f"{directory / METADATA_FILE} is missing beside the parameters of a finished model; put it back, or delete "
-        f"{directory} to train again"
+        f"{directory / METADATA_FILE} is missing beside the parameters of a finished model; restore it, or move "
+        f"{directory} away to train again"
     )
 
 
 def save_params(directory, params, metadata: dict) -> None:
-    """Save a finished model: DIR/params by orbax, then `metadata` as DIR/metadata.json, whose presence says "complete"
-    and whose "files" are the sizes of what lies in DIR/params.
+    """Saves a finished model.
 
-    Raises WorkdirError if the directory already holds a finished model or cannot be written.
+    DIR/params is written by orbax. DIR/metadata.json is written last: its presence says
+    that the model is complete.
+
+    Args:
+      params: the tree of arrays.
+      metadata: content of metadata.json. The sizes of the files in params/ are added as
+        "files".
+
+    Raises:
+      TrainingDirectoryError: the directory already holds a finished model or cannot be
+        written.
     """
     directory = Path(directory).absolute()
     if agreed(lambda: is_finished(directory)):
-        raise WorkdirError(f"{directory} already holds a finished model; use another directory, or delete it")
+        raise TrainingDirectoryError(
+            f"{directory} already holds a finished model; use another directory, or move it away"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with naming(directory / PARAMS_DIR):
@@ -84,28 +111,36 @@ def save_params(directory, params, metadata: dict) -> None:
         write_json(directory / METADATA_FILE, jsonable(metadata) | {"files": sizes_of(directory / PARAMS_DIR)})
         barrier(f"{directory} is finished")
     except OSError as error:
-        raise WorkdirError(f"{directory} cannot be written ({error}); use another directory") from error
+        raise TrainingDirectoryError(f"{directory} cannot be written ({error}); use another directory") from error
 
 
 def load_params(directory, abstract, *, fingerprint: str | None = None):
-    """Load a finished model as (params, metadata).
+    """Loads a finished model.
 
-    abstract is a tree of arrays or jax.ShapeDtypeStruct, as jax.eval_shape gives it; leaves go to its shardings, or to
-    the first device where it has none. If `fingerprint` is given, the stored one must equal it.
+    Args:
+      abstract: tree of arrays or jax.ShapeDtypeStruct, as jax.eval_shape gives it. Leaves
+        go to its shardings, or to the first device where it has none.
+      fingerprint: what the stored fingerprint must equal; None for any.
 
-    Raises CheckpointError if the directory is missing, incomplete or damaged, or the model is of another configuration.
+    Returns:
+      (params, metadata).
+
+    Raises:
+      CheckpointError: the directory is missing, incomplete or damaged, or the model is of
+        another configuration.
+      TrainingDirectoryError: metadata.json is damaged.
     """
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise CheckpointError(f"{directory} does not exist; expected the directory of a finished model: train it first")
     if not is_finished(directory):
         if (directory / PARAMS_DIR).exists() and not any((directory / CHECKPOINTS_DIR).glob("[0-9]*")):
-            raise _lost_metadata(directory)  # training would refuse, so it is no advice
+            raise _lost_metadata(directory)  # training would refuse this directory too
         raise CheckpointError(
             f"{directory} holds no finished model ({METADATA_FILE} is missing); "
             "run its training again, which resumes and finishes it"
         )
-    metadata = read_json(directory / METADATA_FILE)
+    metadata = read_record(directory / METADATA_FILE)
     if fingerprint is not None and metadata.get("fingerprint") != fingerprint:
         raise CheckpointError(
             f"{directory} is a checkpoint of another configuration: its fingerprint is "
@@ -115,14 +150,14 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
     remedy = f"delete {directory} and train again"
     sizes = metadata.get("files", {})
     if not isinstance(sizes, dict):
-        raise DamagedCheckpoint(f"{directory / METADATA_FILE} is damaged (files is no object)", remedy)
+        raise DamagedCheckpoint(f"{directory / METADATA_FILE} is damaged (files is no JSON object)", remedy)
     if damage := first_damaged(directory / PARAMS_DIR, sizes):
         raise DamagedCheckpoint(damage, remedy)
     return _load_tree(directory / PARAMS_DIR, abstract, remedy), metadata
 
 
 def _load_tree(path: Path, abstract, remedy: str):
-    """Load a tree of arrays; CheckpointError if it is missing, damaged, or another tree."""
+    """Loads a tree of arrays; CheckpointError if it is missing, damaged, or another tree."""
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first),
@@ -138,9 +173,13 @@ def _load_tree(path: Path, abstract, remedy: str):
 
 @contextlib.contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Whatever orbax makes of lost or damaged files below `path` becomes a DamagedCheckpoint with the remedy.
+    """Turns what orbax raises about files below `path` into DamagedCheckpoint.
 
-    Orbax raises anything there, Exception itself included; only what a device says is no damage.
+    Orbax raises any exception for lost or damaged files, even Exception itself. Errors of a
+    device are no damage and pass through.
+
+    Args:
+      remedy: what the user can do.
     """
     try:
         yield
@@ -152,13 +191,17 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
 
 def check_listed(stored) -> None:
-    """Raise ValueError for the empty tree that orbax makes of a lost index."""
+    """Raises ValueError for an empty tree: orbax makes one of a lost index."""
     if not jax.tree.leaves(stored):
         raise ValueError("it lists no arrays")
 
 
 def check_same_tree(path: Path, stored, abstract) -> None:
-    """Raise CheckpointError naming the first few leaves in which two trees of arrays differ."""
+    """Checks that a stored tree has the paths, shapes and dtypes that are expected.
+
+    Raises:
+      CheckpointError: they differ; the message names the first few leaves.
+    """
 
     def described(tree) -> dict[str, str]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)

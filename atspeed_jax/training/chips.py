@@ -6,9 +6,16 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """kinds: how jax.Device.device_kind begins. flops: dense bfloat16 products, per second. hbm_gib, hbm_bytes: memory,
-    and what it moves per second. link_bytes: what a chip receives from others of its slice (ICI) or node (NVLink) per
-    second, all links together."""
+    """What one accelerator can do.
+
+    Attributes:
+      kinds: what jax.Device.device_kind begins with.
+      flops: dense bfloat16 operations per second.
+      hbm_gib: memory in GiB.
+      hbm_bytes: bytes that the memory moves per second.
+      link_bytes: bytes per second that a chip receives from other chips of its slice (ICI)
+        or node (NVLink), all links together.
+    """
 
     kinds: tuple[str, ...]
     flops: float
@@ -17,8 +24,9 @@ class Chip(NamedTuple):
     link_bytes: float
 
 
-# The makers' data sheets, those of TPUs (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e) read on 2026-11-24. Where
-# they give both directions of the links together, half of it; those of v4 are six of 50 GB/s (its paper).
+# From the makers' data sheets; those of TPUs (docs.cloud.google.com/tpu/docs/v4, v5e, v5p,
+# v6e) were read on 2026-11-24. Where a sheet gives both directions of the links together,
+# half of that. The links of v4 are six of 50 GB/s (its paper).
 CHIPS = {
     "v4": Chip(("TPU v4",), 275e12, 32, 1200e9, 300e9),
     "v5e": Chip(("TPU v5 lite", "TPU v5e"), 197e12, 16, 819e9, 200e9),
@@ -35,27 +43,42 @@ class ChipError(ValueError):
 
 
 def chip_of(name: str) -> Chip:
-    """The chip of this name; raises ChipError."""
+    """The chip of a name.
+
+    Raises:
+      ChipError: the name is not in the table.
+    """
     if name not in CHIPS:
         raise ChipError(f"chip {name!r} is unknown; expected one of {', '.join(CHIPS)}")
     return CHIPS[name]
 
 
 def chip_of_kind(kind: str) -> Chip | None:
-    """The chip whose devices are of this jax.Device.device_kind; None if it is not in the table, as a CPU."""
-    known = [(len(own), name) for name, chip in CHIPS.items() for own in chip.kinds if kind.startswith(own)]
+    """The chip whose devices have this jax.Device.device_kind; None if no chip does, as for a CPU."""
+    known = [(len(start), name) for name, chip in CHIPS.items() for start in chip.kinds if kind.startswith(start)]
     return CHIPS[max(known)[1]] if known else None
 
 
 class Roofline(NamedTuple):
-    """seconds: at least. bound: what takes them."""
+    """The least time of a piece of work.
+
+    Attributes:
+      seconds: the least time.
+      bound: what takes it: "FLOPs", "HBM" or "links".
+    """
 
     seconds: float
     bound: str
 
 
 def roofline(chip: Chip, *, flops: float, hbm_bytes: float, received: float) -> Roofline:
-    """If all three overlap perfectly and each runs at its peak."""
+    """The time of work if computation, memory and links overlap perfectly, each at its peak.
+
+    Args:
+      flops: operations.
+      hbm_bytes: bytes moved in memory.
+      received: bytes received from other chips.
+    """
     times = {
         "FLOPs": flops / chip.flops,
         "HBM": hbm_bytes / chip.hbm_bytes,

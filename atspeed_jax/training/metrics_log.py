@@ -1,4 +1,4 @@
-"""Metrics of a run, as JSON lines and as TensorBoard scalars, without duplicates over restarts."""
+"""Metrics of a training as JSON lines and TensorBoard scalars, without duplicates over restarts."""
 
 import contextlib
 import json
@@ -10,30 +10,33 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 
-from atspeed_jax.training.workdir import WorkdirError
+from atspeed_jax.training.directory import TrainingDirectoryError
 from atspeed_jax.utils.files import jsonable, naming, write_text
 from atspeed_jax.utils.ranges import shown
 
-FLUSH_S = 60  # seconds after which TensorBoard sees what is new
+FLUSH_S = 60  # seconds between two flushes of the TensorBoard file
 
 
 def read_metrics(path) -> list[dict]:
-    """Records of a metrics.jsonl file, in order. A last line cut short by a kill is left out.
+    """Reads the records of a metrics.jsonl file, in order.
 
-    Raises WorkdirError naming the line if another line is no JSON object.
+    A last line that a kill has cut short is left out.
+
+    Raises:
+      TrainingDirectoryError: another line is no record; the message names the line.
     """
     path = Path(path)
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     records = []
-    # The text after the last line break is either empty or a line whose writing was cut short.
+    # The text after the last line break is empty, or a line whose writing was cut short.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             text = shown(line.decode("utf-8", "replace"), 60)
-            raise WorkdirError(f"{path} line {number}: not JSON ({text}); remove this line") from error
+            raise TrainingDirectoryError(f"{path} line {number}: not JSON ({text}); remove this line") from error
         if not _is_record(record):
-            raise WorkdirError(
+            raise TrainingDirectoryError(
                 f"{path} line {number}: expected an object with step, split and numbers; remove this line"
             )
         records.append(record)
@@ -41,20 +44,26 @@ def read_metrics(path) -> list[dict]:
 
 
 def _is_record(value) -> bool:
-    """Whether a line's content is what `MetricsLog.write` writes."""
+    """Whether the content of a line is what `MetricsLog.write` writes."""
     if not isinstance(value, dict) or type(value.get("step")) is not int or not isinstance(value.get("split"), str):
         return False
     return all(isinstance(number, int | float | None) for name, number in value.items() if name != "split")
 
 
 class MetricsLog:
-    """Appends records {"step", "split", "time", metrics...} to DIR/metrics.jsonl and to DIR/tensorboard.
+    """Appends records {"step", "split", "time", metrics...} to DIR/metrics.jsonl and DIR/tensorboard.
 
-    Opened for a run that resumes after `step` updates, it keeps the records up to that step and drops later ones,
-    which the run is about to write again. The TensorBoard files are derived from the JSON lines: opening rewrites them.
+    The TensorBoard files are made from the JSON lines: opening the log writes them again.
     """
 
     def __init__(self, directory, step: int):
+        """Opens the log of a training that resumes after `step` updates, 0 for a new one.
+
+        Records of later steps are dropped: the training writes them again.
+
+        Raises:
+          TrainingDirectoryError: see `read_metrics`.
+        """
         directory = Path(directory)
         directory.mkdir(exist_ok=True)
         path = directory / "metrics.jsonl"
@@ -64,14 +73,20 @@ class MetricsLog:
         shutil.rmtree(self._events_in, ignore_errors=True)
         with naming(self._events_in):
             self._events_in.mkdir()
-            # Not SummaryWriter, which writes in a thread: that dies of a full disk, and then every scalar waits for it.
+            # Not SummaryWriter: its thread dies of a full disk, and then every scalar waits.
             self._events, self._flushed = EventsWriter(str(self._events_in / "events")), time.monotonic()
         for record in kept:
             self._add_scalars(record)
         self._file = open(path, "a", encoding="utf-8")
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Append one record; it is in the file, safe from a kill, when this returns. Non-finite values become null."""
+        """Appends one record, which is in the file, safe from a kill, when this returns.
+
+        Args:
+          step: updates done.
+          split: "train", "valid" or "speed".
+          metrics: values by name. Values that are not finite become null.
+        """
         record = jsonable({"step": step, "split": split, "time": round(time.time(), 3), **metrics})
         with naming(self._path):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
@@ -87,7 +102,7 @@ class MetricsLog:
         with naming(self._events_in):
             for value in values:
                 self._events.write_event(Event(step=record["step"], wall_time=record.get("time"), summary=value))
-            if time.monotonic() - self._flushed > FLUSH_S:  # it waits for the disk
+            if time.monotonic() - self._flushed > FLUSH_S:  # a flush waits for the disk
                 self._flushed = time.monotonic()
                 self._events.flush()
 
@@ -105,10 +120,10 @@ class MetricsLog:
 
 
 class NoLog(contextlib.nullcontext):
-    """In the place of MetricsLog where another process writes it."""
+    """A log that writes nothing, for processes beside the one that writes."""
 
     def __init__(self, directory, step: int):
         super().__init__(self)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Nothing."""
+        """Writes nothing."""

@@ -1,4 +1,4 @@
-"""Next-item training: the target from scratch, and the draft's supervised start (SFT)."""
+"""Next-item training: of the target, and of the draft before its alignment (SFT)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from atspeed_jax.training.sharding import logical_rules, shard_batch
 
 
 def next_item_loss(model: LlamaConfig, params, batch, dropout_key, adapter=None):
-    """(sum, count) of the cross-entropy over the vocabulary of every token marked "predict", given all before it.
+    """Cross-entropy over the vocabulary of the tokens marked "predict", given all tokens before.
 
-    batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`). adapter: see
-    `llama.forward`.
+    Args:
+      batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`).
+      dropout_key: None for no dropout.
+      adapter: see `llama.forward`.
+
+    Returns:
+      (sum in nats, number of tokens), two scalars.
     """
     logits = forward(model, params, batch["tokens"], batch["valid"], dropout_key=dropout_key, adapter=adapter)
     target, counted = next_codes(batch)
@@ -26,26 +31,37 @@ def next_item_loss(model: LlamaConfig, params, batch, dropout_key, adapter=None)
 
 
 def shuffle_items(batch, length: int, rate: float, key):
-    """The batch with the items of a row in random order, for a share `rate` of its rows.
+    """Puts the items of a share of the rows in random order.
 
-    What one user chose on one day has no order, and what goes together goes together both ways: the causal model
-    learns both directions. length: tokens per item, L; T = 1 + L * bucket, left-padded, items alone.
+    Items that a user chose on one day have no order, and items that go together do so in both
+    directions: this lets a causal model learn both.
+
+    Args:
+      batch: rows of items alone, left-padded, T = 1 + L * bucket.
+      length: codes per item, L.
+      rate: the share of the rows.
+      key: the random key.
     """
     which, order = jax.random.split(key)
     rows, width = batch["tokens"].shape
     items = batch["tokens"][:, 1:].reshape(rows, (width - 1) // length, length)
     is_item = batch["predict"][:, 1:].reshape(items.shape).all(-1)
     shuffled = jax.random.bernoulli(which, rate, (rows, 1))
-    place = jnp.where(is_item, shuffled * jax.random.uniform(order, is_item.shape), -1.0)  # what is no item stays
+    place = jnp.where(is_item, shuffled * jax.random.uniform(order, is_item.shape), -1.0)  # padding stays in front
     items = jnp.take_along_axis(items, jnp.argsort(place, axis=1, stable=True)[..., None], 1)
     return batch | {"tokens": jnp.concatenate((batch["tokens"][:, :1], items.reshape(rows, -1)), 1)}
 
 
 def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraConfig | None = None):
-    """The loss for `fit`: mean nats per code token; a share `shuffle` of the rows has its items in random order.
+    """The loss of next-item training: mean nats per code token.
 
-    With lora the parameters trained are an adapter, and `frozen` the base's. The metric "weight": see
-    `step.make_train_step`.
+    Args:
+      length: codes per item, L.
+      shuffle: share of the rows whose items come in random order.
+      lora: if given, an adapter is trained, and `frozen` is its base.
+
+    Returns:
+      a loss as `TrainingTask` takes it, with the metric "weight" (`step.make_train_step`).
     """
 
     def loss(params, batch, key, frozen=None):
@@ -61,9 +77,14 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
 
 
 def validation(model: LlamaConfig, batches: list[dict], length: int, mesh: Mesh):
-    """The `evaluate` of `fit`: params -> {"nats_per_item"}, L times the mean loss per code of the validation items.
+    """Measures the validation loss.
 
-    The first code of a row cannot be predicted from nothing, so every row starts with BOS.
+    Args:
+      batches: as `data.batches.valid_batches` gives them.
+      length: codes per item, L.
+
+    Returns:
+      params -> {"nats_per_item"}: L times the mean loss per code of the validation items.
     """
 
     @jax.jit

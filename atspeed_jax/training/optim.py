@@ -22,14 +22,17 @@ class OptimConfigError(ValueError):
 
 
 @dataclass(frozen=True)
-class OptimConfig:
-    """Settings of the optimizer.
+class OptimSettings:
+    """Settings of the optimizer, whatever the length of the training.
 
-    learning_rate is the peak, reached after warmup_steps; steps is the length of the whole schedule, at whose end the
-    learning rate is 0. clip_norm bounds the global norm of the gradient. b1, b2 are AdamW's decay rates. average is the
-    decay of the moving average of the parameters (`moving_average`), 0 for none.
-
-    Raises RangeError on a value outside its range, OptimConfigError for a warm-up as long as the schedule.
+    Attributes:
+      learning_rate: the peak, reached after warmup_steps.
+      warmup_steps: updates of the linear warm-up.
+      weight_decay: of AdamW, on matrices only (`decays`).
+      clip_norm: bound of the global norm of the gradient.
+      b1, b2: AdamW's decay rates.
+      average: decay of the moving average of the parameters (`moving_average`); 0 for
+        none.
     """
 
     learning_rate: LearningRate
@@ -39,6 +42,20 @@ class OptimConfig:
     b1: PartialShare
     b2: PartialShare
     average: PartialShare
+
+
+@dataclass(frozen=True)
+class OptimConfig(OptimSettings):
+    """Settings of the optimizer with its schedule.
+
+    Attributes:
+      steps: updates of the whole schedule, at whose end the learning rate is 0.
+
+    Raises:
+      RangeError: a value lies outside its range.
+      OptimConfigError: the warm-up is as long as the schedule.
+    """
+
     steps: Updates
 
     def __post_init__(self):
@@ -50,9 +67,10 @@ class OptimConfig:
 
 
 def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:
-    """Update count -> learning rate: linear up to the peak at warmup_steps, then cosine down to 0 at steps.
+    """The learning rate by the number of updates done.
 
-    The first update has learning_rate / (warmup_steps + 1), not 0, so that it is not wasted.
+    It rises linearly to the peak at warmup_steps, then falls as a cosine to 0 at steps. The
+    first update has learning_rate / (warmup_steps + 1): with 0 it would be wasted.
     """
     return optax.warmup_cosine_decay_schedule(
         init_value=config.learning_rate / (config.warmup_steps + 1),
@@ -63,22 +81,24 @@ def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:
 
 
 def decays(path, leaf) -> bool:
-    """Whether weight decay applies to the leaf at this tree path: matrices only.
+    """Whether weight decay applies to the leaf at a tree path: to matrices only.
 
-    True for leaves of two or more dimensions, unless the path contains "norm" or "bias". The number of dimensions
-    alone does not tell: layers are stacked, so a norm's scale is [layers, D].
+    Returns:
+      True for leaves of two or more dimensions, unless the path contains "norm" or "bias".
+      The number of dimensions alone does not say: layers are stacked, so the scale of a
+      norm is [layers, D].
     """
     name = jax.tree_util.keystr(path).lower()
     return leaf.ndim >= 2 and "norm" not in name and "bias" not in name
 
 
 def decay_mask(params):
-    """Tree of bools like `params`: where weight decay applies."""
+    """A tree of bools like `params`: where weight decay applies."""
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW with the schedule above, decaying matrices only."""
+    """Clips gradients by their global norm, then updates by AdamW, with decay on matrices only."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
@@ -92,9 +112,14 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def moving_average(average, params, step, decay: float):
-    """The exponential moving average of the parameters after update number `step` (0, 1, ...): a tree like `params`.
+    """The exponential moving average of the parameters after an update.
 
-    Its decay grows as (1 + step) / (10 + step) up to `decay`, so that it forgets the first, random parameters.
+    The decay grows as (1 + step) / (10 + step) up to `decay`, so that the average forgets the
+    first, random parameters.
+
+    Args:
+      average: the average before the update, a tree like `params`.
+      step: number of the update: 0, 1, ...
     """
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
     return optax.incremental_update(params, average, 1 - decay)

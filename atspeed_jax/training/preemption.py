@@ -1,4 +1,7 @@
-"""SIGTERM as a request to save and stop: SLURM, GKE and TPU maintenance send it some seconds before they kill."""
+"""SIGTERM as a request to save and stop.
+
+SLURM, GKE and TPU maintenance send it some seconds before they kill a process.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,38 @@ from jax.experimental import multihost_utils
 
 RESTART = 75  # exit code, EX_TEMPFAIL of sysexits.h: run the same command again
 
-# How often this process has asked. JAX's service picks the highest number that any has given, plus one, and waits for
-# just that one: steps, which every training counts from its own start, may never come to it.
+# How often this process has asked. JAX's service takes the highest number that any process
+# has given, adds one, and waits for that number. Step numbers would not do: every training
+# counts from its start, so they may never reach it.
 _ASKED = itertools.count(1)
 
 
 class Preempted(RuntimeError):
-    """Work stopped because it was asked to; all of it is saved."""
+    """Work stopped on request, and is saved."""
 
 
 def _others_stop() -> bool:
-    """Whether SIGTERM has reached one of several processes; all get True at the same question, if all ask alike."""
+    """Whether SIGTERM has reached one of several processes.
+
+    All processes get True at the same question, provided that all ask equally often.
+    """
     return multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
 
 def stop_after_sigterm(name: str) -> None:
-    """Raises Preempted once SIGTERM has come; to be called where what is done is saved.
+    """Raises Preempted once SIGTERM has come. To be called where all work is saved.
 
-    One process does not ask: SIGTERM ends it at once.
+    A process that runs alone does not ask: SIGTERM ends it at once.
     """
     if jax.process_count() > 1 and _others_stop():
         raise Preempted(f"{name}: SIGTERM came, what is done is saved; run the same command to go on")
 
 
 def until_sigterm(parts: Iterable, name: str) -> Iterator:
-    """The parts, each of which is saved when the next is asked for; see `stop_after_sigterm`."""
+    """Gives the parts until SIGTERM comes: see `stop_after_sigterm`.
+
+    A part has to be saved before the next one is asked for.
+    """
     for part in parts:
         yield part
         stop_after_sigterm(name)
@@ -45,10 +55,14 @@ def until_sigterm(parts: Iterable, name: str) -> Iterator:
 
 @contextlib.contextmanager
 def sigterm_asks() -> Iterator[Callable[[], bool]]:
-    """While it lasts SIGTERM does not end the process; the function it gives says, once a step, whether one has come.
+    """Catches SIGTERM while the block runs.
 
-    Only the main thread can handle signals: in any other, and before and after, SIGTERM does what it did. Where several
-    processes run, JAX's own service hears it in whichever it reaches, and all of them stop after the same step.
+    Only the main thread can handle signals: in another thread SIGTERM does what it did
+    before. Where several processes run, a service of JAX hears SIGTERM in any of them, and all
+    stop after the same step.
+
+    Yields:
+      () -> whether SIGTERM has come; to be called once per step.
     """
     if jax.process_count() > 1:
         yield _others_stop

@@ -1,8 +1,11 @@
-"""The device mesh, and where arrays live on it.
+"""The device mesh, and which part of an array each device holds.
 
-The mesh has three axes. `data`: each of its slices works on users of its own. `fsdp`: its slices work on users of their
-own too, and each keeps a part of every parameter, gathered layer by layer when it is read (ZeRO 3). `tensor`: its
-slices share the users and split the layers' matrices (Megatron).
+The mesh has three axes:
+
+data     each slice works on different users
+fsdp     each slice works on different users, and holds a part of every parameter, which is
+         gathered layer by layer when it is read (ZeRO 3)
+tensor   all slices work on the same users and split the matrices of a layer (Megatron)
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from atspeed_jax.utils.ranges import Range, check_ranges
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis name -> mesh axis; names that are not here are not split. The only place that knows which is which.
+# Logical axis name -> mesh axis. Other names are not split. No other place knows this mapping.
 RULES = {
     "batch": ("data", "fsdp"),
     "embed": "fsdp",
@@ -34,19 +37,24 @@ RULES = {
     "kv_heads": "tensor",
     "mlp": "tensor",
 }
-WHOLE_IF_UNEVEN = ("vocab",)  # the catalogue decides how long it is, nobody can change it
+WHOLE_IF_UNEVEN = ("vocab",)  # the catalog decides its size, so no user can make it divide
 
 
 Devices = Annotated[int, Range(1, 1_000_000)]
 
 
 class ShardingError(ValueError):
-    """A mesh that cannot be made, or what cannot be split over it."""
+    """A mesh that cannot be made, or an array that cannot be split over it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; data=None: all that fsdp and tensor leave."""
+    """Devices along each axis of the mesh.
+
+    Attributes:
+      data: None for all devices that fsdp and tensor leave.
+      fsdp, tensor: see the module.
+    """
 
     data: Devices | None = None
     fsdp: Devices = 1
@@ -57,9 +65,13 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh of `config` over the devices of all processes (axis types Auto: Explicit rejects sharded gathers).
+    """Makes the mesh over the devices of all processes.
 
-    Raises ShardingError if there are not as many devices; one process alone may leave some out.
+    A process that runs alone may leave devices out. Axis types are Auto: Explicit rejects
+    sharded gathers.
+
+    Raises:
+      ShardingError: the mesh does not fit the number of devices.
     """
     shape = _shape(config)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[: math.prod(shape)])
@@ -72,15 +84,18 @@ def _shape(config: MeshConfig) -> tuple[int, int, int]:
     if need > have or (need < have and (config.data is None or jax.process_count() > 1)):
         raise ShardingError(
             f"mesh data={config.data or 'the rest'}, fsdp={config.fsdp}, tensor={config.tensor} does not fit the "
-            f"{have} devices there are: make config.mesh.fsdp * config.mesh.tensor a divisor of {have} and leave "
+            f"{have} devices: make config.mesh.fsdp * config.mesh.tensor a divisor of {have} and leave "
             "config.mesh.data out, or start on other devices"
         )
     return data, config.fsdp, config.tensor
 
 
 def fitting_mesh(config: MeshConfig) -> MeshConfig:
-    """`config`, or where the devices of all processes are too few or do not divide by it, the mesh nearest to it: as
-    large a part of `tensor`, then of `fsdp`, as they do divide by. What a mesh computes does not depend on it."""
+    """The mesh of a config, or the nearest mesh that fits the devices of all processes.
+
+    The nearest mesh has the largest divisor of `tensor`, then of `fsdp`, that divides the
+    number of devices. No result depends on the mesh.
+    """
     try:
         _shape(config)
     except ShardingError:
@@ -90,7 +105,14 @@ def fitting_mesh(config: MeshConfig) -> MeshConfig:
 
 
 def check_model(mesh: Mesh, model: LlamaConfig, name: str) -> None:
-    """Raises ShardingError naming a size of the model `name` that its mesh axis does not divide."""
+    """Checks that a model can be split evenly over the mesh.
+
+    Args:
+      name: the config field of the model, for the message.
+
+    Raises:
+      ShardingError: a mesh axis does not divide a size of the model.
+    """
     sizes = {"heads": model.heads, "kv_heads": model.kv_heads, "mlp": model.intermediate_size}
     for logical, size in (sizes | {"embed": model.hidden_size}).items():
         axis = RULES[logical]
@@ -103,39 +125,50 @@ def check_model(mesh: Mesh, model: LlamaConfig, name: str) -> None:
 
 
 def check_batch(mesh: Mesh, size: int, name: str) -> None:
-    """Raises ShardingError if a batch of `size` rows cannot be split over the mesh; name: of its config field."""
+    """Checks that a batch of `size` rows can be split evenly over the mesh.
+
+    Args:
+      name: the config field of the size, for the message.
+
+    Raises:
+      ShardingError: the number of slices does not divide `size`.
+    """
     parts = _parts(mesh, RULES["batch"])
     if size % parts:
         raise ShardingError(
-            f"{name}={size}: that many rows cannot be split evenly over mesh axes data * fsdp = {parts}; use a "
+            f"{name}={size}: these rows cannot be split evenly over mesh axes data * fsdp = {parts}; use a "
             f"multiple of {parts} (such as {-(-size // parts) * parts}), or fewer devices"
         )
 
 
 @contextlib.contextmanager
 def logical_rules(mesh: Mesh) -> Iterator[None]:
-    """While it lasts the models' logical names mean axes of this mesh (`nn.with_logical_constraint`).
+    """Maps logical axis names of the models to axes of this mesh while the block runs.
 
-    To be used inside the function that is traced.
+    See `nn.with_logical_constraint`. To be used inside the function that is traced.
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(tuple(RULES.items())):
         yield
 
 
 def sharding(mesh: Mesh, *names: str | None) -> NamedSharding:
-    """Sharding of an array whose axes have these logical names; axes not named are not split."""
+    """The sharding of an array whose axes have these logical names; None is not split."""
     return NamedSharding(mesh, PartitionSpec(*(RULES.get(name) for name in names)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of an array that every device holds in full."""
+    """The sharding of an array that every device holds in full."""
     return sharding(mesh)
 
 
 def tree_shardings(tree, mesh: Mesh):
-    """A sharding for every leaf (array, or shape) of parameters, or of what is shaped like them, by its path.
+    """The sharding of every leaf of a tree by its path.
 
-    Raises ShardingError for an axis that does not divide.
+    Args:
+      tree: parameters, or a tree shaped like them; arrays or shapes.
+
+    Raises:
+      ShardingError: a mesh axis does not divide an axis of a leaf.
     """
 
     def one(path, leaf) -> NamedSharding:
@@ -156,7 +189,7 @@ def tree_shardings(tree, mesh: Mesh):
 
 
 def abstract_on(tree, mesh: Mesh):
-    """Tree of jax.ShapeDtypeStruct with the shapes and dtypes of `tree` and the sharding of each leaf."""
+    """A tree of jax.ShapeDtypeStruct: shapes and dtypes of `tree` with `tree_shardings`."""
 
     def one(leaf, placement):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement)
@@ -165,10 +198,13 @@ def abstract_on(tree, mesh: Mesh):
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Put a host batch, arrays [B, ...], on the mesh, each split over its first axis.
+    """Puts a host batch on the mesh, split over its first axis.
 
-    Raises ShardingError if the arrays disagree about B or if B is not a multiple of the number of devices on the
-    axes that "batch" is split over.
+    Args:
+      batch: arrays [B, ...].
+
+    Raises:
+      ShardingError: the arrays disagree about B, or the mesh axes of "batch" do not divide B.
     """
     rows = {name: np.shape(value)[:1] for name, value in batch.items()}
     if not rows or len(set(rows.values())) != 1 or () in rows.values():
@@ -182,15 +218,22 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
 
 
 def own_rows(mesh: Mesh, size: int) -> np.ndarray | None:
-    """The rows of a batch of `size` that this process's devices hold, ascending; None where it is alone, for all."""
+    """The rows of a batch that the devices of this process hold.
+
+    Args:
+      size: rows of the whole batch.
+
+    Returns:
+      row numbers, ascending; None, for all rows, if this process runs alone.
+    """
     if jax.process_count() == 1:
         return None
     slices = sharding(mesh, "batch").addressable_devices_indices_map((size,)).values()
-    return np.unique(np.concatenate([np.arange(size)[own] for own in slices]))
+    return np.unique(np.concatenate([np.arange(size)[held] for held in slices]))
 
 
 def shard_own_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """`shard_batch` of a batch of which each process has its `own_rows` alone."""
+    """`shard_batch` for a batch of which each process has its `own_rows` alone."""
     if jax.process_count() == 1:
         return shard_batch(batch, mesh)
     placement = sharding(mesh, "batch")
@@ -198,6 +241,6 @@ def shard_own_rows(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax
 
 
 def _parts(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
-    """Into how many parts these mesh axes split."""
+    """How many parts these mesh axes split an axis into."""
     names = () if axes is None else (axes,) if isinstance(axes, str) else axes
     return math.prod(mesh.shape[name] for name in names)

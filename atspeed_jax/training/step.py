@@ -1,4 +1,4 @@
-"""The state of a training run, and one update of it."""
+"""The state of a training, and one update of the state."""
 
 import functools
 
@@ -13,16 +13,24 @@ from atspeed_jax.training.optim import OptimConfig, learning_rate_schedule, make
 RESERVED_METRICS = ("loss", "grad_norm", "learning_rate")
 
 
-def initialiser(init_params, config: FitConfig, mesh, frozen=None):
-    """() -> state before the first update, born on the mesh: no device ever holds more than its part.
+def initializer(init_params, config: FitConfig, mesh, frozen=None):
+    """Compiles what makes the state before the first update.
 
-    params: evaluated and kept; opt_state; step: updates done; key; trained: what the updates change, only where params
-    is its moving average.
+    Args:
+      init_params, frozen: see `TrainingTask`.
+      mesh: the devices. The state is created on them: none ever holds more than its part.
+
+    Returns:
+      () -> {"params", "opt_state", "step", "key"}: the parameters that are evaluated and
+      kept, the state of the optimizer, the updates done, and the random key. With
+      config.optim.average also "trained": the parameters that updates change, of which
+      "params" is the moving average.
     """
 
     def init(*frozen):
         init_key, step_key = jax.random.split(jax.random.key(config.seed))
-        # astype drops weak types, which the first update would drop too: the second would be compiled again.
+        # astype drops weak types. The first update would drop them too, and the second update
+        # would be compiled again.
         params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key, *frozen))
         opt_state = make_optimizer(config.optim).init(params)
         state = {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
@@ -34,10 +42,19 @@ def initialiser(init_params, config: FitConfig, mesh, frozen=None):
 
 
 def make_train_step(loss, optim: OptimConfig, mesh, frozen=None, accumulate: int = 1):
-    """Compiled (state, batch) -> (state, metrics); the state given is donated, frozen is not.
+    """Compiles one update.
 
-    loss: see `train.fit`. accumulate: parts that the batch is read in, one after the other; their means are weighted by
-    the metric "weight" of the loss, which is not reported, or alike where it has none.
+    Args:
+      loss, frozen: see `TrainingTask`.
+      accumulate: parts that a batch is read in, one after the other. Their means are
+        weighted by the loss's metric "weight", which is not reported, or equally where the
+        loss has no such metric.
+
+    Returns:
+      (state, batch) -> (state, metrics). The given state is donated, frozen is not.
+
+    Raises:
+      FitConfigError: while traced, if the loss returns a metric that fit reports itself.
     """
     optimizer, schedule = make_optimizer(optim), learning_rate_schedule(optim)
 
@@ -68,8 +85,10 @@ def make_train_step(loss, optim: OptimConfig, mesh, frozen=None, accumulate: int
 
 
 def _gradients(loss, params, batch, key, step, frozen: tuple, parts: int):
-    """(loss, metrics, gradients) of a batch read in so many parts, each of every parts-th row: so no row leaves its
-    device."""
+    """(loss, metrics, gradients) of a batch that is read in `parts` parts.
+
+    A part takes every parts-th row, so that no row leaves its device.
+    """
     gradients = jax.value_and_grad(loss, has_aux=True)
 
     def of(rows, key):
@@ -83,8 +102,8 @@ def _gradients(loss, params, batch, key, step, frozen: tuple, parts: int):
 
     def add(total, part):
         number, rows = part
-        weight, own = of(rows, jax.random.fold_in(key, number))
-        return jax.tree.map(jnp.add, total, (weight, jax.tree.map(lambda x: weight * x, own))), None
+        weight, found = of(rows, jax.random.fold_in(key, number))
+        return jax.tree.map(jnp.add, total, (weight, jax.tree.map(lambda x: weight * x, found))), None
 
     first = jax.eval_shape(of, {name: x[0] for name, x in batch.items()}, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), first)

@@ -1,7 +1,7 @@
-"""The state of a run while it trains, in checkpoints from which it goes on. Orbax, no pickle.
+"""Checkpoints of a training, from which it resumes. Orbax, no pickle.
 
-STEP/            a state, by orbax
-files.json       of each state the sizes of its files, and the step of the best parameters it knows of
+STEP/            the state after a step, by orbax
+files.json       per state: the sizes of its files, and the step of the best parameters so far
 damaged-STEP/    a state that was found damaged and passed over
 """
 
@@ -21,11 +21,11 @@ from atspeed_jax.utils.files import first_damaged, naming, read_json, sizes_of, 
 
 FILES_FILE = "files.json"
 _STEP = re.compile("[0-9]{1,18}")
-_NONE, _DAMAGED = -1, -2  # in the place of a step
+_NONE, _DAMAGED = -1, -2  # instead of a step: no state at all, no undamaged state
 
 
 class _LatestAndBest:
-    """Preservation policy: the newest checkpoint, and the one of the best evaluation the newest knows of."""
+    """Preservation policy: keeps the newest checkpoint and that of the best evaluation."""
 
     def __init__(self, best_step: int | None):
         self.best_step = best_step
@@ -36,19 +36,19 @@ class _LatestAndBest:
 
 
 def _is_recorded(name: str, entry) -> bool:
-    """Whether `TrainCheckpoints` wrote this entry of files.json."""
+    """Whether an entry of files.json is one that `TrainCheckpoints` writes."""
     if not _STEP.fullmatch(name) or not isinstance(entry, dict) or not isinstance(entry.get("files"), dict):
         return False
     best = entry.get("best", -1)
-    known = best is None or (type(best) is int and 0 <= best <= int(name))  # the best is never a later one
+    known = best is None or (type(best) is int and 0 <= best <= int(name))  # never a later step
     return known and all(type(size) is int for size in entry["files"].values())
 
 
 class TrainCheckpoints:
     """Training states by step, written in the background; keeps the newest and the best.
 
-    Each save is a directory that appears under its final name only when complete, and an older one is deleted only
-    after that, so a kill at any moment leaves the newest complete state and the best state it names.
+    A save gets its final name when it is complete, and older states are deleted after that.
+    So a kill at any moment leaves the newest complete state and the best state it names.
     """
 
     def __init__(self, directory):
@@ -58,24 +58,30 @@ class TrainCheckpoints:
 
     @functools.cached_property
     def _checkpointer(self):
-        # Made when something is saved: orbax remembers the steps that it finds, damaged ones too.
+        # Made at the first save: orbax remembers the steps that it finds, damaged ones too.
         return ocp.training.Checkpointer(
             self._directory, preservation_policy=self._policy, cleanup_tmp_directories=True
         )
 
     def steps(self) -> list[int]:
-        """Steps of which there is a state, whole or not, ascending."""
-        there = self._directory.iterdir() if self._directory.is_dir() else ()
-        found = {path.name for path in there if _STEP.fullmatch(path.name)}
+        """The steps that have a state, damaged or not, ascending."""
+        entries = self._directory.iterdir() if self._directory.is_dir() else ()
+        found = {path.name for path in entries if _STEP.fullmatch(path.name)}
         return sorted({int(name) for name in found | set(self._recorded())})
 
     def resume(self, abstract: dict, say: Callable[[str], None]) -> tuple[int, dict, dict] | None:
-        """(step, progress, state) of the newest state that is whole; None if none was ever saved.
+        """Restores the newest undamaged state. Damaged later states are set aside.
 
-        abstract: structure and shardings of the state. A damaged one is set aside, and `say` is told.
+        Args:
+          abstract: structure and shardings of the state.
+          say: gets a sentence for every damaged state.
 
-        Raises CheckpointError if every state is damaged, the parameters are those of another model, or something that
-        is no directory is in the way.
+        Returns:
+          (step, progress, state); None if no state was ever saved.
+
+        Raises:
+          CheckpointError: every state is damaged, the parameters are those of another
+            model, or a file has the place of the directory.
         """
         if agreed(lambda: os.path.lexists(self._directory) and not self._directory.is_dir()):
             raise CheckpointError(
@@ -87,7 +93,7 @@ class TrainCheckpoints:
             try:
                 progress, state = self._restore(step, abstract)
             except DamagedCheckpoint as error:
-                if jax.process_count() > 1:  # the others may have read it
+                if jax.process_count() > 1:  # other processes may have read this state
                     raise
                 damaged[step] = error.damage
                 continue
@@ -95,14 +101,14 @@ class TrainCheckpoints:
             return step, progress, state
         if step == _NONE:
             return None
-        told = "; ".join(damaged.values()) or "see what process 0 says"
+        found = "; ".join(damaged.values()) or "see the message of process 0"
         raise CheckpointError(
-            f"no checkpoint in {self._directory} is whole ({told}); delete {self._directory.parent} to train from the "
-            "start"
+            f"every checkpoint in {self._directory} is damaged ({found}); delete {self._directory.parent} to train "
+            "from the start"
         )
 
     def _newest(self, damaged: dict[int, str]) -> int:
-        """The newest step that is not known to be damaged; adds to `damaged` what is found out about later ones."""
+        """The newest step that is not known to be damaged; adds later, damaged ones to `damaged`."""
         recorded = self._recorded()
         for step in reversed(self.steps()):
             if step in damaged:
@@ -114,7 +120,7 @@ class TrainCheckpoints:
         return _DAMAGED if damaged else _NONE
 
     def _damage(self, recorded: dict, step: int) -> str | None:
-        """What is wrong with a state or the best parameters it knows of, None if nothing is known to be."""
+        """What is wrong with a state or with the best parameters it names; None if nothing is known."""
         path, entry = self._directory / str(step), recorded.get(str(step), {"files": {}, "best": None})
         if not path.is_dir():
             return f"{path} is missing"
@@ -127,11 +133,11 @@ class TrainCheckpoints:
         try:
             found = read_json(self._directory / FILES_FILE, "")
         except (OSError, ValueError):
-            found = {}  # states without it are found damaged when they are read
+            found = {}  # a damaged state is then found when it is read
         return {name: entry for name, entry in found.items() if _is_recorded(name, entry)}
 
     def _set_aside(self, damaged: dict[int, str], step: int, say: Callable[[str], None]) -> None:
-        """Damaged states out of the way of those to come, which bear the same steps."""
+        """Renames damaged states: later states will have the same steps."""
         for number, damage in sorted(damaged.items()):
             say(f"the checkpoint of step {number} is damaged ({damage}); going on from step {step}")
             path, aside = self._directory / str(number), self._directory / f"damaged-{number}"
@@ -141,10 +147,12 @@ class TrainCheckpoints:
         barrier("damaged checkpoints are set aside")
 
     def save(self, step: int, state: dict, progress: dict, best_step: int | None) -> None:
-        """Start saving {"params", ...} and the JSON dict `progress`, not empty; waits only for the save before to
-        finish.
+        """Starts saving a state; waits only until the save before it has finished.
 
-        best_step (which may be `step`) names the checkpoint to keep beside the newest.
+        Args:
+          state: {"params": ..., ...}, a tree of arrays.
+          progress: a JSON object, not empty.
+          best_step: the checkpoint to keep beside the newest; may be `step`.
         """
         self._finish()
         self._policy.best_step = best_step
@@ -156,7 +164,7 @@ class TrainCheckpoints:
         self._saving = step, best_step, saving
 
     def _finish(self) -> None:
-        """Wait for a save under way and record its files."""
+        """Waits for a save under way and records its files."""
         if self._saving is None:
             return
         (step, best_step, saving), self._saving = self._saving, None
@@ -175,8 +183,8 @@ class TrainCheckpoints:
             found = ocp.checkpointables_metadata(path)
             stored, progress = found.metadata["params"], found.custom_metadata
             check_listed(stored)
-            if not progress:  # what orbax makes of a lost file
-                raise ValueError("it does not say how far the training was")
+            if not progress:  # orbax gives this for a lost file
+                raise ValueError("its progress is lost")
         check_same_tree(path, stored, abstract["params"])
         rest = {name: value for name, value in abstract.items() if name != "params"}
         with reading(path, remedy):
@@ -184,14 +192,14 @@ class TrainCheckpoints:
         return progress, {"params": loaded["params"], **loaded["rest"]}
 
     def restore_params(self, step: int, abstract):
-        """The parameters alone of the state saved at `step`; waits for a save under way, which may be that one."""
+        """Loads the parameters alone of the state of `step`, after a save under way has finished."""
         self._finish()
         path = self._directory / str(step)
         with reading(path, f"delete {self._directory.parent} and train again"):
             return ocp.load_checkpointables(path, {"params": abstract})["params"]
 
     def close(self) -> None:
-        """Wait for a save under way and release the checkpointer."""
+        """Waits for a save under way and releases the checkpointer."""
         try:
             self._finish()
         finally:

@@ -69,6 +69,7 @@ Nodes = Annotated[int, Range(1, 10_000_000)]  # of a budget
 Temperature = Annotated[float, Range(1e-3, 1e3)]
 Repeats = Annotated[int, Range(1, 10_000)]
 Samples = Annotated[int, Range(1, 1_000_000)]  # of a bootstrap
+VocabSize = Annotated[int, Range(1, 2**31 - 1)]
 HiddenSize = Annotated[int, Range(1, 65_536)]
 IntermediateSize = Annotated[int, Range(1, 1_048_576)]
 Layers = Annotated[int, Range(1, 1_000)]

@@ -17,6 +17,7 @@ from atspeed_jax.alignment.teacher import (
     TeacherConfig,
     TeacherData,
     TeacherError,
+    TeacherTask,
     alignment_batches,
     load_teacher,
     make_teacher,
@@ -56,9 +57,9 @@ def load(directory, fingerprint="a", about=ABOUT):
 
 
 def run(directory, world, fingerprint="a", progress=lambda parts: parts, settings=SETTINGS, about=ABOUT):
-    how = {"history": HISTORY, "score_norm": "vocab", "place": lambda batch: batch, "progress": progress}
-    how["begins"] = lambda: None
-    make_teacher(directory, *world, settings, fingerprint=fingerprint, about=about, **how)
+    task = TeacherTask(*world, settings, history=HISTORY, score_norm="vocab")
+    how = {"place": lambda batch: batch, "on_begin": lambda: None, "progress": progress}
+    make_teacher(directory, task, fingerprint=fingerprint, about=about, **how)
 
 
 def test_masked_codes_are_stored_as_finite_numbers():

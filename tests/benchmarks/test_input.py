@@ -1,10 +1,10 @@
 from atspeed_jax.benchmarks import input as input_benchmark
 from atspeed_jax.benchmarks.input import input_row
-from atspeed_jax.training.start import Start
+from atspeed_jax.training.initialization import Initialization
 from devices import whole_mesh
 from tests.training import toy
 
-START = Start(None, toy.init_params, None, None, lambda params: params)
+START = Initialization(None, toy.init_params, None, None, lambda params: params)
 
 
 def test_what_the_batches_take_is_told_apart_from_the_step(clock, monkeypatch):

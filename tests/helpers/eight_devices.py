@@ -24,7 +24,7 @@ from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.sharding import MeshConfig, make_mesh
-from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.training.step import initializer, make_train_step
 
 MESHES = {
     "one": MeshConfig(data=1),
@@ -41,7 +41,7 @@ DRAFT = LlamaConfig(VOCAB, 32, 64, 1, 8, 8, 4, 10_000.0, 1e-6, True, 0.0, "float
 OPTIM = OptimConfig(
     learning_rate=1e-3, warmup_steps=2, weight_decay=0.1, clip_norm=1.0, b1=0.9, b2=0.99, average=0.9, steps=STEPS
 )
-FIT = FitConfig(OPTIM, STEPS, STEPS, 0, STEPS, 1, 0)
+FIT = FitConfig(optim=OPTIM, steps=STEPS, eval_every=STEPS, patience=0, checkpoint_every=STEPS, log_every=1, seed=0)
 
 
 def batches():
@@ -54,7 +54,7 @@ def batches():
 
 def train(mesh):
     """(losses, final parameters on the host, their shardings, the compiled step's text)."""
-    state = initialiser(functools.partial(init_params, TARGET), FIT, mesh)()
+    state = initializer(functools.partial(init_params, TARGET), FIT, mesh)()
     step = make_train_step(training_loss(TARGET, LENGTH, 0.0), OPTIM, mesh)
     losses, text = [], None
     for batch in batches():

@@ -18,7 +18,7 @@ from atspeed_jax.models.lora import LoraConfig, init_adapter
 from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.sharding import make_mesh
-from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.training.step import initializer, make_train_step
 from eight_devices import DRAFT, FIT, IDS, LENGTH, MESHES, OPTIM, TARGET, batches, relative
 
 BEAMS, STEPS = 4, 8
@@ -30,7 +30,7 @@ ALIGN = AlignConfig(
 
 def train(mesh, init, loss, given, frozen):
     """Losses and the trained parameters on the host; how much of the largest of them a device holds."""
-    state = initialiser(init, FIT, mesh, frozen)()
+    state = initializer(init, FIT, mesh, frozen)()
     step = make_train_step(loss, OPTIM, mesh, frozen)
     losses = []
     for batch in given:

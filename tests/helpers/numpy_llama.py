@@ -82,7 +82,7 @@ def slowed(scaling, speed):
 def wide_params(config, seed):
     """Random float32 parameters, large enough for every part to matter: matrices 12 times the usual, scales around 1.
 
-    Made in NumPy from the shapes alone: compiling the initialiser takes seconds.
+    Made in NumPy from the shapes alone: compiling the initializer takes seconds.
     """
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))

@@ -17,6 +17,7 @@ from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.sharding import MeshConfig, make_mesh
+from atspeed_jax.training.task import TrainingTask
 from atspeed_jax.training.train import fit
 
 
@@ -37,10 +38,8 @@ class Batches(list):
 def main():
     directory, fsdp, tensor, dies_at = sys.argv[1], *map(int, sys.argv[2:5])
     batches = Batches(dies_at)
-    params = fit(
+    task = TrainingTask(
         name="resharded",
-        workdir=directory,
-        config=FitConfig(E.OPTIM, 12, 12, 0, 3, 1, 0),
         fingerprint="resharded",
         init_params=functools.partial(init_params, E.TARGET),
         loss=training_loss(E.TARGET, E.LENGTH, 0.0),
@@ -48,7 +47,12 @@ def main():
         evaluate=lambda params: {"one": 1.0},
         monitor="one",
         mode="min",
-        mesh=make_mesh(MeshConfig(None, fsdp, tensor)),
+    )
+    params = fit(
+        task,
+        FitConfig(optim=E.OPTIM, steps=12, eval_every=12, patience=0, checkpoint_every=3, log_every=1, seed=0),
+        directory,
+        make_mesh(MeshConfig(None, fsdp, tensor)),
     )
     kernel = params["layers"]["mlp"]["gate"]["kernel"]
     losses = [record["loss"] for record in read_metrics(f"{directory}/metrics.jsonl") if record["split"] == "train"]

@@ -19,7 +19,7 @@ from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training import sharding
 from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.next_item import training_loss
-from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.training.step import initializer, make_train_step
 from atspeed_jax.utils.program_memory import peak_memory
 from configs import lcrec_small
 from launch.config import load
@@ -39,7 +39,7 @@ def config_of(layers: int, hidden: int, rows: int) -> ExperimentConfig:
 def measure(config: ExperimentConfig) -> dict:
     model, train = config.target.llama(CATALOG.vocab_size), config.train_target
     fit, mesh = train.fit(100), sharding.make_mesh(config.mesh)
-    init = initialiser(functools.partial(init_params, model), fit, mesh)
+    init = initializer(functools.partial(init_params, model), fit, mesh)
     step = make_train_step(training_loss(model, 4, train.shuffle), fit.optim, mesh)
     rng = np.random.default_rng(0)
 

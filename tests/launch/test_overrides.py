@@ -19,7 +19,7 @@ TINY = "--config=configs/tiny.py"
         (["--config", "configs/tiny.py", "--config.traget.layers", "3"], "did you mean config.target?"),
         (
             [TINY, "--config.foo=1"],
-            "config.foo is unknown; .*: the nearest field there is config.draft, of align, data",
+            "config.foo is unknown; .*: the nearest field is config.draft, of align, data",
         ),
         ([TINY, "--noconfig.target.rmat"], "did you mean config.target.remat?"),
         ([TINY, "--config.gamma=1"], "config.gamma is unknown; .* did you mean config.decode.gamma?"),

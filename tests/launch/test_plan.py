@@ -59,7 +59,7 @@ def test_what_does_not_fit_ends_with_one():
     ("name", "message"),
     [
         ("devices", "error: mesh data=the rest, fsdp=4, tensor=2 does not fit the 12 devices"),
-        ("batch", "error: config.train_target.batch_size=64: that many rows cannot be split evenly"),
+        ("batch", "error: config.train_target.batch_size=64: these rows cannot be split evenly"),
         ("chip", "error: chip 'v9' is unknown; expected one of v4, v5e"),
         ("sizes", "error: there is no nowhere/config.json"),
         ("json", "error: --json=no/p.json: there is no directory no"),

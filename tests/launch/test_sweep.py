@@ -7,9 +7,8 @@ import pytest
 
 import small
 import small_sweep
-from atspeed_jax.runs import assets, record
+from atspeed_jax.runs import record
 from atspeed_jax.runs.config import ConfigError
-from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.sweeps import results as sweep_results
 from atspeed_jax.sweeps.backends import BackendError
 from launch import sweep
@@ -49,32 +48,6 @@ def test_a_sweep_borrows_measures_and_goes_on_where_it_was(small_run, tmp_path):
     assert "Target calls minus those of words" in text
     assert "Runs side by side" in second.out
     assert (workdir / "sweep.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_nothing_is_borrowed_from_other_settings(small_run, small_config, tmp_path):
-    other = small.changed(small_config, "train_target.epochs", 1.0)
-    run = Run(other, tmp_path, None)
-    for stage in ("data", "target"):
-        run.borrow(stage, [small_run.workdir])
-    assert (tmp_path / "data").is_symlink()
-    assert not (tmp_path / "target").exists()
-
-
-def test_nothing_is_borrowed_before_it_is_complete(small_run, small_config, tmp_path):
-    """Jobs at work at the same time each train into their own directory."""
-    other, run = tmp_path / "other", Run(small_config, tmp_path / "own", None)
-    run.workdir.mkdir()
-    run.borrow("data", [small_run.workdir])
-    (other / "target").mkdir(parents=True)
-    metadata = other / "target" / "metadata.json"
-    for file in (small_run.workdir / "target").iterdir():
-        if file.name != metadata.name:
-            (other / "target" / file.name).symlink_to(file)
-    run.borrow("target", [tmp_path / "not_begun", other])
-    assert not (run.workdir / "target").exists()
-    metadata.write_bytes((small_run.workdir / "target" / metadata.name).read_bytes())
-    run.borrow("target", [tmp_path / "not_begun", other])
-    assert (run.workdir / "target").resolve() == other / "target"
 
 
 @pytest.fixture
@@ -165,23 +138,3 @@ def test_a_directory_with_nothing_to_borrow_is_named_before_anything_is_made(cal
         with pytest.raises(ConfigError, match=f"--borrow=.*{name}: there is no .*{name}/data; expected the workdir of"):
             call(f"--borrow={call.workdir.parent / name}")
     assert not call.workdir.exists()
-
-
-def test_a_link_that_leads_nowhere_is_left_to_its_stage(small_run, small_config, tmp_path):
-    (tmp_path / "data").symlink_to(tmp_path / "gone")
-    Run(small_config, tmp_path, None).borrow("data", [small_run.workdir])
-    assert (tmp_path / "data").readlink() == tmp_path / "gone"
-
-
-@pytest.mark.parametrize("process", [0, 1])
-def test_of_several_processes_all_ask_what_to_borrow_and_one_links(small_run, tmp_path, monkeypatch, process):
-    """The fingerprint of a teacher is that of the target's parameters, which all processes read together."""
-    run, asked = Run(small_run.run.config, tmp_path, None), []
-    monkeypatch.setattr(assets, "is_writer", lambda: process == 0)
-    monkeypatch.setattr(assets, "barrier", asked.append)
-    monkeypatch.setattr(
-        run, "stage_fingerprint", lambda stage: asked.append(stage) or small_run.run.stage_fingerprint(stage)
-    )
-    run.borrow("teacher", [small_run.workdir])
-    assert asked == ["teacher", "borrow teacher"]
-    assert (tmp_path / "teacher").is_symlink() == (process == 0)

@@ -96,7 +96,7 @@ def test_int_or_float_keeps_an_int():
     [
         ("optim.learning_rat", 1.0, "config.optim.learning_rat is unknown; did you mean config.optim.learning_rate?"),
         ("warmup_steps", 5, "config.warmup_steps is unknown; did you mean config.optim.warmup_steps?"),
-        ("optim.zzz", 5, "config.optim.zzz is unknown; the nearest field there is config.optim."),
+        ("optim.zzz", 5, "config.optim.zzz is unknown; the nearest field is config.optim."),
         ("source.uesrs", 5, "config.source.uesrs is unknown; did you mean config.source.users?"),
         ("optim.warmup_steps", "many", "config.optim.warmup_steps is 'many' (str), expected int"),
         ("optim.warmup_steps", 1.5, "config.optim.warmup_steps is 1.5 (float), expected int"),

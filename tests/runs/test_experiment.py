@@ -172,7 +172,7 @@ def test_a_part_of_an_epoch_is_at_least_one_step():
         ("teacher.beams", 0, "config.teacher.beams=0: expected a whole number, at least 1 and at most 10000"),
         ("teacher.batch_size", 0, "config.teacher.batch_size=0: expected a whole number, at least 1 and at most 65536"),
         ("decode.gamma", 0, "config.decode.gamma=0: expected a whole number, at least 1 and at most 8"),
-        ("align.temperature", 2.0, "config: align.temperature=2.0 with teacher.log_probs: what is stored holds at"),
+        ("align.temperature", 2.0, "config: align.temperature=2.0 with teacher.log_probs=True: stored log-prob"),
         (
             "align.temperature",
             0.001,

@@ -11,7 +11,8 @@ import small
 from atspeed_jax.alignment import teacher
 from atspeed_jax.reporting.report import validate_report
 from atspeed_jax.runs.experiment import ServeConfig
-from atspeed_jax.runs.pipeline import Run, fingerprint
+from atspeed_jax.runs.fingerprints import fingerprint
+from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.sharding import MeshConfig
 
@@ -133,35 +134,6 @@ def test_a_second_run_does_nothing_again(small_run, small_config, copy):
     assert report["quality"] == small_run.report["quality"]
 
 
-def test_an_evaluation_goes_on_where_it_stopped(small_run, small_config, copy, capsys):
-    (lost,) = copy.glob("evaluation/*/row_speculative_popularity*.json")
-    lost.unlink()
-    (copy / "report.json").unlink()
-    kept = small.snapshot(copy / "evaluation")
-    report = Run(small_config, copy, None).evaluation()
-    said = capsys.readouterr().out
-    timed = report["decoding"][2]
-    assert timed["users_per_s"] > 0
-    timed["users_per_s"] = small_run.report["decoding"][2]["users_per_s"]
-    assert report["decoding"] == small_run.report["decoding"]
-    assert said.count("measuring ") == 1
-    assert f"measuring {lost.stem}" in said
-    assert small.snapshot(copy / "evaluation").items() >= kept.items()
-    assert (copy / "report.json").exists()
-
-
-def test_measurements_with_other_settings_are_neither_read_nor_overwritten(small_run, small_config, copy):
-    before = small.snapshot(copy / "evaluation")
-    (stored,) = copy.glob("evaluation/*/quality_seen_kept.json")
-    other = small.changed(small_config, "evaluate.users", 5)
-    report = Run(other, copy, None).evaluation()
-    assert {row["users"] for row in report["decoding"]} == {report["quality"]["target"]["seen_kept"]["users"]} == {5}
-    after = small.snapshot(copy / "evaluation")
-    assert after.items() >= before.items()
-    assert len(after) > len(before)
-    assert json.loads(stored.read_text())["target"]["users"] > 5
-
-
 def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config, copy, monkeypatch):
     monkeypatch.setattr(teacher, "BATCHES_PER_PART", 3)
     shutil.rmtree(copy / "teacher")
@@ -186,8 +158,8 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
     run.teacher()
     assert len(decoded) == 5 + 12  # 15 batches in parts of 3: the first part is not decoded again
     assert small.snapshot(copy / "teacher").items() >= first.items()
-    whole = teacher.load_teacher(small_run.workdir / "teacher", fingerprint=small_run.run._teacher_fingerprint)
-    again = teacher.load_teacher(copy / "teacher", fingerprint=run._teacher_fingerprint)
+    whole = teacher.load_teacher(small_run.workdir / "teacher", fingerprint=small_run.run.stage_fingerprint("teacher"))
+    again = teacher.load_teacher(copy / "teacher", fingerprint=run.stage_fingerprint("teacher"))
     for name in ("beams", "log_probs", "start"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 
@@ -196,12 +168,12 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
     ("path", "value", "message"),
     [
         ("data.synthetic.seed", 1, "data was built from other interactions or item codes than config.data.synthetic"),
-        ("target.hidden_size", 8, "target belongs to a run with fingerprint.*use another workdir"),
-        ("train_target.seed", 1, "target belongs to a run with fingerprint.*use another workdir"),
+        ("target.hidden_size", 8, "target holds a training of fingerprint.*use another directory"),
+        ("train_target.seed", 1, "target holds a training of fingerprint.*use another directory"),
         ("teacher.beams", 4, "teacher holds beams of another target, data or setting .beams: 10 -> 4.: delete it"),
-        ("draft.layers", 2, "draft_sft belongs to a run with fingerprint.*use another workdir"),
-        ("align.alpha", 0.5, "draft belongs to a run with fingerprint.*use another workdir"),
-        ("decode.gamma", 1, "draft belongs to a run with fingerprint.*use another workdir"),
+        ("draft.layers", 2, "draft_sft holds a training of fingerprint.*use another directory"),
+        ("align.alpha", 0.5, "draft holds a training of fingerprint.*use another directory"),
+        ("decode.gamma", 1, "draft holds a training of fingerprint.*use another directory"),
     ],
 )
 def test_a_finished_stage_refuses_another_config(small_run, small_config, path, value, message):
@@ -236,11 +208,11 @@ def test_evaluation_refuses_models_of_another_config(small_run, small_config):
 @pytest.mark.parametrize("stage", ["target", "teacher", "draft", "evaluation"])
 def test_a_stage_without_the_one_before_says_so(small_config, data_only, tmp_path, stage):
     with pytest.raises(ValueError, match=r"no such dataset directory.*launch\.prepare_data"):
-        getattr(Run(small_config, tmp_path, None), stage)()
+        Run(small_config, tmp_path, None).make(stage)
     assert not list(tmp_path.iterdir())
     if stage in ("teacher", "evaluation"):
         with pytest.raises(ValueError, match=r"target does not exist.*train it first"):
-            getattr(Run(small_config, data_only, None), stage)()
+            Run(small_config, data_only, None).make(stage)
 
 
 def test_a_data_directory_that_would_not_be_read_is_refused(small_config, tmp_path):

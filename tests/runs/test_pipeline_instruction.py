@@ -22,7 +22,7 @@ from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.serving.recommend import lists_of
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.user_file import User
-from atspeed_jax.training.workdir import WorkdirError
+from atspeed_jax.training.directory import TrainingDirectoryError
 from bases import BASE, BOS, write_base
 from compilation import compile_quickly
 from words import words_of
@@ -141,7 +141,7 @@ def test_models_trained_with_another_text_are_refused(trained):
     config, place, run, _ = trained
     other = PromptConfig("instruction", TEMPLATE.replace("describes", "appropriately describes"))
     for prompt in (other, PromptConfig()):
-        with pytest.raises(WorkdirError, match="fingerprint"):
+        with pytest.raises(TrainingDirectoryError, match="fingerprint"):
             Run(small.changed(config, "data.prompt", prompt), place / "run", None).target()
     assert Run(config, place / "run", None).stage_fingerprint("target") == run.stage_fingerprint("target")
 
@@ -169,9 +169,11 @@ def test_what_is_no_instruction_is_refused_before_any_work(small_config, data_on
 
 
 def test_settings_that_an_instruction_does_not_allow(small_config, tmp_path):
-    with pytest.raises(ValueError, match=r"data\.prompt\.kind='instruction': models made from scratch know item codes"):
+    with pytest.raises(ValueError, match="models trained from scratch know item codes alone; give the target"):
         small.changed(small_config, "data.prompt", INSTRUCTION)
     config = with_instruction(small_config, tmp_path)
     for name in ("train_target", "train_draft"):
-        with pytest.raises(ValueError, match=rf"{name}.shuffle=0.1 with data.prompt.kind='instruction'.*set it to 0.0"):
+        with pytest.raises(
+            ValueError, match=rf"{name}.shuffle=0.1 with data.prompt.kind='instruction'.*set {name}.shuffle=0.0"
+        ):
             small.changed(config, f"{name}.shuffle", 0.1)

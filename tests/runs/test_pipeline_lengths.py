@@ -8,7 +8,7 @@ import pytest
 
 import small
 from atspeed_jax.alignment.losses import Objective
-from atspeed_jax.runs.assets import BORROWED
+from atspeed_jax.runs.borrow import BORROWED
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training.metrics_log import read_metrics
 from compilation import compile_quickly
@@ -51,5 +51,5 @@ def test_every_objective_with_ids_of_any_length(small_config, tmp_path, length):
         with compile_quickly():
             for stage in BORROWED:  # of the first objective: they do not depend on it
                 run.borrow(stage, list(tmp_path.iterdir()))
-                getattr(run, stage)()
+                run.make(stage)
             check_whole(run, length)

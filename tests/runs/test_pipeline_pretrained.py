@@ -18,7 +18,7 @@ from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.training.workdir import WorkdirError
+from atspeed_jax.training.directory import TrainingDirectoryError
 from bases import BASE, BOS, write_base
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -39,7 +39,7 @@ def trained(small_config, tmp_path_factory):
     )
     run = Run(config, place / "run", None)
     for stage in ("data", "target", "teacher", "draft"):
-        getattr(run, stage)()
+        run.make(stage)
     return config, place, run, base
 
 
@@ -66,8 +66,8 @@ def test_only_adapter_and_item_rows_have_changed(trained):
     }
     assert changed == {"query": True, "value": True, "key": False, "output": False}
     np.testing.assert_array_equal(params["layers"]["mlp"]["up"]["kernel"], base["layers"]["mlp"]["up"]["kernel"])
-    start = run.target_start
-    first = start.whole(start.init(run_key(run), start.frozen))
+    start = run.assets.target.initialization
+    first = start.full_params(start.init(run_key(run), start.frozen))
     assert np.abs(np.asarray(params["embedding"][6:] - first["embedding"][6:])).min(1).max() > 0  # all rows are trained
 
 
@@ -92,7 +92,7 @@ def test_another_process_reads_it_and_another_base_is_refused(trained):
     other = place / "other"
     write_base(other, seed=7)
     changed = dataclasses.replace(config, target=PretrainedConfig(str(other), LORA))
-    with pytest.raises(WorkdirError, match="fingerprint"):
+    with pytest.raises(TrainingDirectoryError, match="fingerprint"):
         Run(changed, place / "run", None).target()
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from atspeed_jax.alignment.teacher import load_teacher
-from atspeed_jax.runs import pipeline
 from atspeed_jax.training.checkpoint import load_params
 from atspeed_jax.training.metrics_log import read_metrics
 from devices import begin_processes
@@ -35,7 +34,7 @@ def run_by(count, main, *arguments):
 
 def params_of(run, directory):
     """What a stage of the small pipeline has trained, on the host."""
-    start = run.target_start if directory.name == "target" else run.draft_start
+    start = (run.assets.target if directory.name == "target" else run.assets.draft).initialization
     return jax.device_get(load_params(directory, start.abstract(run.mesh))[0])
 
 
@@ -91,13 +90,6 @@ def test_several_processes_sweep_as_one_and_refuse_to_sweep_two_things(small_run
     rows = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert [row["run"] for row in rows] == ["kd", "words"]
     assert (tmp_path / "sweep" / "kd_0" / "target").is_symlink()
-
-
-def test_the_data_stage_waits_for_all_though_the_data_is_there(data_only, small_config, monkeypatch):
-    waited = []
-    monkeypatch.setattr(pipeline, "barrier", waited.append)
-    pipeline.Run(small_config, data_only, None).data()
-    assert waited == ["data"]
 
 
 def begin_until(pattern, directory, *arguments):

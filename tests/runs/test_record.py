@@ -136,7 +136,7 @@ def test_how_a_trained_run_is_served_is_chosen_each_time(small_config, run, open
     assert found.serve == ServeConfig(given.decode, given.evaluate, given.mesh)
     assert [one.path for one in found.chosen] == list(SERVED)
     assert str(found.chosen[2]) == "config.evaluate.batch_size: 1 -> 2"
-    with pytest.raises(WorkdirError, match=r"config\.align\.alpha: 0\.9 -> 0\.5; --workdir=.*run without them opens"):
+    with pytest.raises(WorkdirError, match=r"config\.align\.alpha: 0\.9 -> 0\.5; --workdir=.*run without these fields"):
         opened(workdir, changed(given, "align.alpha", 0.5))
 
 

@@ -106,8 +106,7 @@ def test_of_several_processes_all_work_and_one_writes(sweep, tmp_path, monkeypat
     settings, (trial, _) = sweep
     done, stages = [], ("data", "target", "teacher", "draft_sft", "draft")
     run = SimpleNamespace(workdir=tmp_path / trial.name, borrow=lambda stage, others: done.append(f"borrow {stage}"))
-    for stage in stages:
-        setattr(run, stage, lambda stage=stage: done.append(stage))
+    run.make = done.append
     run.dataset, run.measurements = "stored", lambda: SimpleNamespace(target_fingerprint="abc")
     monkeypatch.setattr(results, "check_modes", lambda measures, dataset: done.append(f"check {dataset}"))
     monkeypatch.setattr(results, "Run", lambda *_: run)

@@ -12,7 +12,7 @@ import pytest
 
 from atspeed_jax.training import checkpoint
 from atspeed_jax.training.checkpoint import CheckpointError, fingerprint_of, load_params, save_params
-from atspeed_jax.training.workdir import WorkdirError
+from atspeed_jax.training.directory import TrainingDirectoryError
 
 
 def params_of(value=1.0):
@@ -58,14 +58,16 @@ def test_a_finished_model_comes_back_bit_for_bit(finished):
 
 
 def test_a_finished_model_is_not_overwritten(finished):
-    with pytest.raises(WorkdirError, match="already holds a finished model; use another directory, or delete it"):
+    with pytest.raises(
+        TrainingDirectoryError, match="already holds a finished model; use another directory, or move it away"
+    ):
         save_params(finished, params_of(2.0), {})
     assert fingerprint_of(load_params(finished, abstract_of(params_of()))[0]) == fingerprint_of(params_of())
 
 
 def test_a_model_that_cannot_be_written_is_an_error_that_names_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match="file/model cannot be written"):
+    with pytest.raises(TrainingDirectoryError, match="file/model cannot be written"):
         save_params(tmp_path / "file" / "model", params_of(), {})
 
 
@@ -98,7 +100,7 @@ def test_a_model_that_lost_its_last_file_is_told_what_training_says_of_it(finish
     with pytest.raises(CheckpointError) as loaded:
         load_params(model, abstract_of(params_of()))
     assert str(loaded.value) == str(trained.value)
-    assert str(loaded.value).endswith(f"put it back, or delete {model} to train again")
+    assert str(loaded.value).endswith(f"restore it, or move {model} away to train again")
 
 
 DAMAGES = {"deleted": None, "emptied": 0, "cut": -1}
@@ -157,7 +159,7 @@ def test_damaged_arrays_are_named(finished, tmp_path, lost):
 def test_damaged_metadata_is_named(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "model")
     (tmp_path / "model" / checkpoint.METADATA_FILE).write_text("{")
-    with pytest.raises(WorkdirError, match=r"metadata\.json is damaged"):
+    with pytest.raises(TrainingDirectoryError, match=r"metadata\.json is damaged"):
         load_params(tmp_path / "model", abstract_of(params_of()))
 
 

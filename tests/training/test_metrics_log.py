@@ -5,8 +5,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from atspeed_jax.training import metrics_log
+from atspeed_jax.training.directory import TrainingDirectoryError
 from atspeed_jax.training.metrics_log import MetricsLog, read_metrics
-from atspeed_jax.training.workdir import WorkdirError
 
 
 def tensorboard_scalars(directory):
@@ -79,7 +79,7 @@ def test_no_log_is_an_empty_log(tmp_path):
 def test_a_broken_line_is_named_and_nothing_is_lost(tmp_path, line):
     text = b'{"step": 1, "split": "train"}\n' + line + b'\n{"step": 2, "split": "train"}\n'
     (tmp_path / "metrics.jsonl").write_bytes(text)
-    with pytest.raises(WorkdirError, match=r"metrics\.jsonl line 2: .*remove this line"):
+    with pytest.raises(TrainingDirectoryError, match=r"metrics\.jsonl line 2: .*remove this line"):
         MetricsLog(tmp_path, 5)
     assert (tmp_path / "metrics.jsonl").read_bytes() == text
 

@@ -33,7 +33,7 @@ def test_the_mesh_has_three_auto_axes_and_data_is_what_is_left():
 def test_a_mesh_larger_than_the_devices_is_refused():
     have = jax.device_count()
     for config in (MeshConfig(fsdp=have + 1), MeshConfig(data=have + 1), MeshConfig(data=2, tensor=have)):
-        with pytest.raises(ShardingError, match=f"fsdp={config.fsdp}.*the {have} devices there are: make config.mesh"):
+        with pytest.raises(ShardingError, match=f"fsdp={config.fsdp}.*the {have} devices: make config.mesh"):
             sharding.make_mesh(config)
 
 

@@ -72,11 +72,25 @@ def test_training_logs_its_speed_and_traces_the_steps_asked_for(tmp_path):
     assert not any("speed" in json.dumps(record) for record in read_metrics(tmp_path / "run" / "metrics.jsonl"))
 
 
-def test_a_trace_is_not_left_open(tmp_path):
+def test_a_trace_is_not_left_open(tmp_path, capsys):
     toy.fit_toy(tmp_path / "run", toy.toy_config(steps=4, eval_every=2), profile_steps=(4, 9))
+    assert "toy: profile_steps=4:9: the trace will end with step 4, the last\n" in capsys.readouterr().err
     assert list((tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz"))
     with pytest.raises(ValueError, match="profile_steps=3:2: expected FIRST:LAST"):
         Profile(tmp_path, (3, 2))
+
+
+@pytest.mark.parametrize(("steps", "done"), [((7, 9), 0), ((2, 3), 2), ((1, 5), 3)])
+def test_steps_that_a_training_does_not_reach_are_named_before_it_begins(tmp_path, steps, done):
+    assert Profile(tmp_path, steps).missed(done, 6) == (
+        f"profile_steps={steps[0]}:{steps[1]}: nothing will be traced, training goes from step {done + 1} to 6"
+    )
+
+
+def test_steps_that_a_training_reaches_need_no_word(tmp_path):
+    assert Profile(tmp_path, None).missed(0, 6) is None
+    assert Profile(tmp_path, (1, 6)).missed(0, 6) is None
+    assert Profile(tmp_path, (3, 6)).missed(2, 6) is None
 
 
 def test_the_first_of_several_processes_traces_alone(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import make_optimizer
-from atspeed_jax.training.step import initialiser, make_train_step
+from atspeed_jax.training.step import initializer, make_train_step
 from devices import whole_mesh
 from tests.training import toy
 
@@ -30,7 +30,7 @@ def test_without_a_moving_average_what_is_trained_is_kept():
 def test_one_compilation_per_batch_shape():
     mesh = whole_mesh()
     config = toy.toy_config()
-    state = initialiser(lambda key: toy.init_params(key) | {"weak": jnp.full((2, 2), 0.5)}, config, mesh)()
+    state = initializer(lambda key: toy.init_params(key) | {"weak": jnp.full((2, 2), 0.5)}, config, mesh)()
     step = make_train_step(toy.loss, config.optim, mesh)
     for number in range(6):
         state, _ = step(state, sharding.shard_batch(toy.ToyBatches()[number], mesh))
@@ -40,7 +40,7 @@ def test_one_compilation_per_batch_shape():
 def test_each_step_gets_its_own_key_and_the_donated_state_is_gone():
     mesh = whole_mesh()
     config = toy.toy_config()
-    initial = initialiser(toy.init_params, config, mesh)()
+    initial = initializer(toy.init_params, config, mesh)()
     root = jax.random.wrap_key_data(jnp.asarray(jax.random.key_data(initial["key"])).copy())
 
     def loss(params, batch, key):
@@ -60,7 +60,7 @@ def test_each_step_gets_its_own_key_and_the_donated_state_is_gone():
 def updated(loss, accumulate):
     """(state, metrics) after three updates, without the toy's dropout, which each part would draw for itself."""
     mesh, config = whole_mesh(), toy.toy_config()
-    state = initialiser(toy.init_params, config, mesh)()
+    state = initializer(toy.init_params, config, mesh)()
     step = make_train_step(loss, config.optim, mesh, None, accumulate)
     for number in range(3):
         state, metrics = step(state, sharding.shard_batch(toy.ToyBatches()[number], mesh))
@@ -105,7 +105,7 @@ def test_the_losses_of_next_items_read_in_parts_are_those_of_the_whole():
     mesh, optim = whole_mesh(), toy.toy_config(average=0.0).optim
     found = []
     for parts in (1, 4):
-        state = initialiser(lambda key: init_params(model, key), toy.toy_config(average=0.0), mesh)()
+        state = initializer(lambda key: init_params(model, key), toy.toy_config(average=0.0), mesh)()
         step = make_train_step(training_loss(model, 3, 0.0), optim, mesh, None, parts)
         found.append(step(state, sharding.shard_batch(batch, mesh))[1])
     assert float(found[0]["loss"]) == pytest.approx(float(found[1]["loss"]), rel=1e-6)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import pytest
 
 from atspeed_jax.training.checkpoint import CheckpointError, fingerprint_of, load_params
+from atspeed_jax.training.directory import TrainingDirectoryError, claimed_directory
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.preemption import Preempted
 from atspeed_jax.training.train_checkpoints import TrainCheckpoints
-from atspeed_jax.training.workdir import WorkdirError, claimed_workdir
 from tests.training import toy
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_a_finished_run_is_read_back_without_work(uninterrupted):
 
     workdir, params = uninterrupted
     before = contents(workdir)
-    with claimed_workdir(workdir, "toy", "toy-1"):  # reading needs no claim, so nobody has to wait
+    with claimed_directory(workdir, "toy", "toy-1"):  # reading needs no claim, so nobody has to wait
         again = toy.fit_toy(workdir, toy.toy_config(), loss=never, evaluate=never, batches=toy.ToyBatches(never))
     assert fingerprint_of(again) == fingerprint_of(params)
     assert contents(workdir) == before
@@ -96,14 +96,34 @@ def test_a_finished_run_is_read_back_without_work(uninterrupted):
 def test_a_finished_run_that_lost_its_metadata_is_not_trained_again(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted[0], tmp_path / "run")
     (tmp_path / "run" / "metadata.json").unlink()
-    with pytest.raises(CheckpointError, match=f"{tmp_path}/run/metadata.json is missing .*delete {tmp_path}/run to tr"):
+    with pytest.raises(
+        CheckpointError, match=f"run/metadata.json is missing .*restore it, or move {tmp_path}/run away"
+    ):
         toy.fit_toy(tmp_path / "run", toy.toy_config())
+
+
+def test_a_pruned_run_is_read_back_without_work(uninterrupted, tmp_path):
+    """Parameters and metadata.json are all that a finished run needs, and nothing else is written."""
+
+    def never(*_):
+        raise AssertionError("work was done")
+
+    workdir, params = uninterrupted
+    shutil.copytree(workdir / "params", tmp_path / "run" / "params")
+    shutil.copy(workdir / "metadata.json", tmp_path / "run")
+    before = contents(tmp_path / "run")
+    assert fingerprint_of(toy.fit_toy(tmp_path / "run", toy.toy_config(), loss=never)) == fingerprint_of(params)
+    with pytest.raises(TrainingDirectoryError, match="holds a finished model of fingerprint 'toy-1', expected 'toy-2'"):
+        toy.fit_toy(tmp_path / "run", toy.toy_config(), fingerprint="toy-2")
+    assert contents(tmp_path / "run") == before
 
 
 def test_a_run_of_another_fingerprint_is_refused_and_nothing_changes(uninterrupted):
     workdir, _ = uninterrupted
     before = contents(workdir)
-    with pytest.raises(WorkdirError, match=r"'toy-1', this run has 'toy-2'.*use another workdir"):
+    with pytest.raises(
+        TrainingDirectoryError, match=r"of fingerprint 'toy-1', expected 'toy-2'.*use another directory"
+    ):
         toy.fit_toy(workdir, toy.toy_config(), fingerprint="toy-2")
     assert contents(workdir) == before
 
@@ -118,7 +138,7 @@ def test_a_finished_model_of_another_shape_is_refused(uninterrupted):
 
 def test_an_unwritable_workdir_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkdirError, match="file/run cannot be written"):
+    with pytest.raises(TrainingDirectoryError, match="file/run cannot be written"):
         toy.fit_toy(tmp_path / "file" / "run", toy.toy_config())
 
 

@@ -8,6 +8,7 @@ KILLS is a JSON list of [when, value]: for each, a child process fits in WORKDIR
 Then the process fits to the end and prints a JSON report as its last line.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.optim import OptimConfig
+from atspeed_jax.training.task import TrainingTask
 from atspeed_jax.training.train import fit
 from devices import whole_mesh
 
@@ -94,10 +96,9 @@ def evaluate(params):
 
 
 def fit_toy(workdir, config, **changes):
-    arguments = {
+    """changes: to the task, and further arguments of fit."""
+    fields = {
         "name": "toy",
-        "workdir": workdir,
-        "config": config,
         "fingerprint": "toy-1",
         "init_params": init_params,
         "loss": loss,
@@ -105,9 +106,10 @@ def fit_toy(workdir, config, **changes):
         "evaluate": evaluate,
         "monitor": "mse",
         "mode": "min",
-        "mesh": whole_mesh(),
     }
-    return fit(**(arguments | changes))
+    for name in {field.name for field in dataclasses.fields(TrainingTask)} & set(changes):
+        fields[name] = changes.pop(name)
+    return fit(TrainingTask(**fields), config, workdir, whole_mesh(), **changes)
 
 
 def _die():

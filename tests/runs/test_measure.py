@@ -1,0 +1,44 @@
+import json
+import shutil
+
+import pytest
+
+import small
+from atspeed_jax.runs.pipeline import Run
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture
+def copy(small_run, tmp_path):
+    """A copy of the finished workdir, to be changed."""
+    return shutil.copytree(small_run.workdir, tmp_path / "copy")
+
+
+def test_an_evaluation_goes_on_where_it_stopped(small_run, small_config, copy, capsys):
+    (lost,) = copy.glob("evaluation/*/row_speculative_popularity*.json")
+    lost.unlink()
+    (copy / "report.json").unlink()
+    kept = small.snapshot(copy / "evaluation")
+    report = Run(small_config, copy, None).evaluation()
+    said = capsys.readouterr().out
+    timed = report["decoding"][2]
+    assert timed["users_per_s"] > 0
+    timed["users_per_s"] = small_run.report["decoding"][2]["users_per_s"]
+    assert report["decoding"] == small_run.report["decoding"]
+    assert said.count("measuring ") == 1
+    assert f"measuring {lost.stem}" in said
+    assert small.snapshot(copy / "evaluation").items() >= kept.items()
+    assert (copy / "report.json").exists()
+
+
+def test_measurements_with_other_settings_are_neither_read_nor_overwritten(small_run, small_config, copy):
+    before = small.snapshot(copy / "evaluation")
+    (stored,) = copy.glob("evaluation/*/quality_seen_kept.json")
+    other = small.changed(small_config, "evaluate.users", 5)
+    report = Run(other, copy, None).evaluation()
+    assert {row["users"] for row in report["decoding"]} == {report["quality"]["target"]["seen_kept"]["users"]} == {5}
+    after = small.snapshot(copy / "evaluation")
+    assert after.items() >= before.items()
+    assert len(after) > len(before)
+    assert json.loads(stored.read_text())["target"]["users"] > 5
