@@ -85,7 +85,7 @@ def reference_tv(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
 
 def coverage(
     p: Float[Array, "B M"], q: Float[Array, "B M"], exists: Bool[Array, "B M"], *, top_k: int, width: int
-) -> Float[Array, B]:
+) -> Float[Array, " B"]:
     """How far the teacher's top-K of a level are from the student's `width` best, per beam [B] (ours).
 
     p and q are cumulative scores of the level's nodes, as beams have them. With T the teacher's top-K and theta the

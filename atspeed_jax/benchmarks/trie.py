@@ -91,7 +91,7 @@ def measure_steps(config: TrieBenchmark, directories: Sequence[Path]) -> list[di
             steps[number, name] = functools.partial(_seconds, call)
     medians(steps, repeats=1)  # compiles
     times = medians(steps, repeats=config.repeats)
-    rows = [{} for _ in directories]
+    rows: list[dict[str, float]] = [{} for _ in directories]
     for (number, name), seconds in times.items():
         rows[number][name] = 1e6 * seconds / (config.length - 1)
     return rows

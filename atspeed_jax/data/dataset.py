@@ -182,7 +182,8 @@ def load_dataset(directory) -> Dataset:
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # CatalogError is a ValueError
         raise DatasetError(f"{file}: damaged ({error}); remove {directory} and build it again. {_REMEDY}") from error
     try:
-        rows = tfds.builder_from_directory(str(records)).as_data_source(split=USERS_SPLIT)
+        builder = tfds.builder_from_directory(str(records))
+        rows = builder.as_data_source(split=USERS_SPLIT)  # pyright: ignore[reportCallIssue] (a decorator hides split)
         rows = sorted(rows.__getitems__(range(len(rows))), key=lambda row: row["user"])
         dataset = Dataset(name, catalog, *(tuple(row[split] for row in rows) for split in SPLITS))
         if dataset.fingerprint != fingerprint:  # a truncated file can be read, as fewer or empty rows

@@ -88,8 +88,8 @@ def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) ->
         return [catalog.bos, *tokens]
 
     pieces = _cut(encoded((0, 0)), catalog)
-    found = pieces and Instruction(*pieces, tuple(encoded(())))
-    if not found or any(encoded(*probe) != _joined(catalog, found, *probe) for probe in _probes(catalog)):
+    found = None if pieces is None else Instruction(pieces[0], pieces[1], pieces[2], tuple(encoded(())))
+    if found is None or any(encoded(*probe) != _joined(catalog, found, *probe) for probe in _probes(catalog)):
         raise PromptError(
             f"{path} does not take template={prompt.template!r} with separator={prompt.separator!r} apart at the item "
             "codes: leave texts like <a_1> out of both, and tokens of the vocabulary that reach over a code's < or >"

@@ -48,7 +48,9 @@ def popularity_lists(
     """
     order = _by_popularity(popularity, k)
     _check_known(histories, len(popularity))
-    return np.stack([_complete([], order, seen if remove_seen else [], k) for seen in histories]).reshape(-1, k)
+    nothing = np.empty(0, np.int64)
+    rows = [_complete(nothing, order, seen if remove_seen else nothing, k) for seen in histories]
+    return np.stack(rows).reshape(-1, k)
 
 
 def covisitation_similarity(
@@ -98,16 +100,16 @@ def covisitation_lists(
     _check_known(histories, len(popularity))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    similarity = covisitation_similarity(train, popularity, config)
+    similarity, nothing = covisitation_similarity(train, popularity, config), np.empty(0, np.int64)
     lists = np.full((len(histories), k), -1, np.int64)
     for start in range(0, len(histories), _USERS_AT_ONCE):
         block = histories[start : start + _USERS_AT_ONCE]
-        scores = _votes(block, len(popularity), config) @ similarity
+        scores = sparse.csr_array(_votes(block, len(popularity), config) @ similarity)
         for row, seen in enumerate(block):
             entries = slice(scores.indptr[row], scores.indptr[row + 1])
             items, values = scores.indices[entries], scores.data[entries]
-            best = items[np.lexsort((rank[items], -values))]
-            lists[start + row] = _complete(best, order, seen if remove_seen else [], k)
+            best = items[np.lexsort((rank[items], np.negative(values)))]
+            lists[start + row] = _complete(best, order, seen if remove_seen else nothing, k)
     return lists
 
 

@@ -77,7 +77,7 @@ def measure(
 def _impossible(catalog: Catalog, truths: Sequence[np.ndarray], seen: Sequence[np.ndarray]) -> dict[str, int]:
     """Distinct true items and ids of all users, and how many of them no list can hold."""
     shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
-    counts = dict.fromkeys(("truths", "impossible", "id_truths", "id_impossible"), 0)
+    counts: dict[str, int] = dict.fromkeys(("truths", "impossible", "id_truths", "id_impossible"), 0)
     for truth, own in zip(truths, seen, strict=True):
         items = np.unique(truth)
         ids, listed = np.unique(catalog.id_of_item[np.unique(own).astype(np.int64)], return_counts=True)

@@ -52,7 +52,7 @@ class FilteredTrie(struct.PyTreeNode):
         """As `Trie.child_token`."""
         return self.trie.child_token(level, edge)
 
-    def ids_below(self, level: int, node: Int[Array, B * rest]) -> Int[Array, B * rest]:
+    def ids_below(self, level: int, node: Int[Array, "B *rest"]) -> Int[Array, "B *rest"]:
         """As `Trie.ids_below`, of permitted ids; node [B, ...]: row b reads list b."""
         first, end = (self.trie.first_id(level, nodes) for nodes in (node, node + 1))
 
@@ -71,14 +71,14 @@ class FilteredTrie(struct.PyTreeNode):
         return self.replace(trie=self.trie.per_user(), ids=True)
 
 
-def known_items(listed: Sequence[int], items: int) -> tuple[np.ndarray, np.ndarray]:
+def known_items(listed: Sequence[int] | np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray]:
     """(those of a list that a catalogue of `items` items has, in order; the others, such as items withdrawn since)."""
-    listed = np.asarray(listed)
-    known = (listed >= 0) & (listed < items)
-    return listed[known].astype(np.int64), listed[~known]
+    given = np.asarray(listed)
+    known = (given >= 0) & (given < items)
+    return given[known].astype(np.int64), given[~known]
 
 
-def first_unknown(lists: Sequence[Sequence[int]], items: int) -> tuple[int, int] | None:
+def first_unknown(lists: Sequence[Sequence[int] | np.ndarray], items: int) -> tuple[int, int] | None:
     """(number of the list, item) of the first item that a catalogue of `items` items does not have; None if there is
     none."""
     sizes = np.array([len(listed) for listed in lists], np.int64)

@@ -147,6 +147,7 @@ def merge(params: Mapping, adapter: Mapping, lora: LoraConfig | None) -> dict[st
     for group, own in adapter["layers"].items():
         for name, ab in own.items():
             kernel = layers[group][name]["kernel"]
+            assert lora is not None, "layers of an adapter have a LoraConfig"
             branch = jnp.matmul(lora.scale * ab["a"], ab["b"], precision=jax.lax.Precision.HIGHEST)
             layers[group][name] = {"kernel": kernel + branch.astype(kernel.dtype)}
     merged = dict(params) | {"layers": layers}
@@ -242,8 +243,10 @@ def load_adapter(directory: Path, model: LlamaConfig, params: Mapping) -> tuple[
 def _item_rows(tensors: dict[str, np.ndarray], params: Mapping, problems: list[str]) -> dict[str, Any]:
     """The rows behind the base's vocabulary, taken out of `tensors`; the base's own must be the base's."""
     rows = {}
-    if "head" not in params and _HEAD in tensors and not np.array_equal(tensors.pop(_HEAD), tensors.get(_EMBEDDING)):
-        problems.append(f"{_HEAD} is not {_EMBEDDING}, to which this model ties it")  # PEFT writes such a head twice
+    if "head" not in params and _HEAD in tensors:
+        head, table = tensors.pop(_HEAD), tensors.get(_EMBEDDING)
+        if table is None or not np.array_equal(head, table):  # PEFT writes such a head twice
+            problems.append(f"{_HEAD} is not {_EMBEDDING}, to which this model ties it")
     known = {_EMBEDDING: ("item_embedding", params["embedding"])}
     if "head" in params:
         known[_HEAD] = ("item_head", params["head"]["kernel"].T)

@@ -73,7 +73,10 @@ class Pretrained:
 
     def whole(self, trained: Mapping, base: Mapping | None) -> Mapping:
         """The parameters of the plain Llama that `trained` stands for; base is needed with lora alone."""
-        return trained if self.lora is None else merge(base, trained, self.lora)
+        if self.lora is None:
+            return trained
+        assert base is not None, "an adapter stands beside its base"
+        return merge(base, trained, self.lora)
 
 
 def open_pretrained(config: PretrainedConfig) -> Pretrained:

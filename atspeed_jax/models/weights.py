@@ -68,7 +68,7 @@ def param_shapes(config: LlamaConfig) -> dict[str, Any]:
     return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
 
 
-def _leaf(tree: Mapping, path: str):
+def _leaf(tree: Mapping, path: str) -> Any:
     return functools.reduce(lambda node, key: node[key], path.split("/"), tree)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from atspeed_jax.data.instructions import PLACEHOLDER, read_instruction
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import TOKENIZER_FILE
+from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.planning.estimate import together
 from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
 from atspeed_jax.planning.steps import Step, Steps, opened
@@ -48,18 +49,17 @@ def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:
     prompt = config.data.prompt
     if prompt.kind == "item":
         return catalog
-    directory = Path(config.target.directory)
-    if (directory / TOKENIZER_FILE).is_file():
+    directory = Path(config.target.directory) if isinstance(config.target, PretrainedConfig) else None
+    if directory is not None and (directory / TOKENIZER_FILE).is_file():
         return dataclasses.replace(catalog, instruction=read_instruction(directory, catalog, prompt))
     head, _, tail = prompt.template.partition(PLACEHOLDER)
 
     def tokens(text: str) -> tuple[int, ...]:
         return (catalog.bos,) * math.ceil(len(text) / CHARACTERS)
 
-    bos, pieces = (catalog.bos,), [tokens(text) for text in (head, prompt.separator, tail)]
-    return dataclasses.replace(
-        catalog, instruction=Instruction(bos + pieces[0], *pieces[1:], bos + tokens(head + tail))
-    )
+    bos = (catalog.bos,)
+    instruction = Instruction(bos + tokens(head), tokens(prompt.separator), tokens(tail), bos + tokens(head + tail))
+    return dataclasses.replace(catalog, instruction=instruction)
 
 
 def with_batch(config: ExperimentConfig, per_device: int, parts: int) -> ExperimentConfig:

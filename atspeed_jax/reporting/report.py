@@ -19,6 +19,7 @@ import subprocess
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -157,7 +158,7 @@ def _check_finite(value, path: str) -> None:
         raise ReportError(f"{path} is {value}, expected a finite number, or None if it was not measured")
 
 
-def to_builtin(value):
+def to_builtin(value) -> Any:
     """`value` with NumPy and JAX scalars and arrays as numbers and lists, tuples as lists, and keys as text."""
     if isinstance(value, Mapping):
         return {str(key): to_builtin(inner) for key, inner in value.items()}

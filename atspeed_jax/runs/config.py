@@ -99,7 +99,7 @@ def _paths(kind: type, path: str):
     for name, hint in typing.get_type_hints(kind).items():
         yield f"{path}.{name}"
         for inner in (hint, *typing.get_args(hint)):
-            if dataclasses.is_dataclass(inner):
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner):
                 yield from _paths(inner, f"{path}.{name}")
 
 
@@ -108,7 +108,7 @@ def _convert(value, hint, path: str):
     if value is NO_VALUE:
         raise ConfigError(f"{path} has no value; expected {_expected(hint)}, set it with --{path}=...")
     origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _dataclass(value, hint, path)
     if origin in (Union, types.UnionType):
         return _union(value, hint, path)
@@ -151,7 +151,7 @@ def _union(value, hint, path: str):
             return _convert(value, member, path)
         except ConfigError as error:
             errors[member] = error
-    inner = [member for member in members if dataclasses.is_dataclass(member)]
+    inner = [member for member in members if isinstance(member, type) and dataclasses.is_dataclass(member)]
     if isinstance(value, Mapping) and inner:
         raise errors[max(inner, key=lambda kind: len(set(value) & {field.name for field in fields_of(kind)}))]
     raise ConfigError(f"{path} is {value!r} ({type(value).__name__}), expected {_expected(hint)}")

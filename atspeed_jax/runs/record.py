@@ -210,7 +210,8 @@ def _refuse(differences: Sequence[Difference], workdir: Path) -> None:
 
 
 def _differences(old: ExperimentConfig, new: ExperimentConfig) -> list[Difference]:
-    return list(_walk(*(json.loads(json.dumps(dataclasses.asdict(one))) for one in (old, new)), ""))
+    as_read, given = (json.loads(json.dumps(dataclasses.asdict(one))) for one in (old, new))
+    return list(_walk(as_read, given, ""))
 
 
 def _walk(old, new, path: str):

@@ -8,6 +8,7 @@ import codecs
 import contextlib
 import dataclasses
 import gzip
+import io
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -142,7 +143,8 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes | dict]]:
     """(number from 1 on, line or parquet row) of all that is not blank."""
     with contextlib.ExitStack() as stack:
         try:
-            file = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(open(path, "rb"))
+            file = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
+            assert isinstance(file, io.BufferedReader), "a buffered file, into which one may peek"
             if not _is_stream(path) and (path.suffix.lower() == ".parquet" or file.peek(4).startswith(_PARQUET)):
                 yield from _parquet_rows(path)
             else:
@@ -151,18 +153,17 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes | dict]]:
             raise UserFileError(f"{path} cannot be read ({error or type(error).__name__}); is it whole?") from error
 
 
-def _unpacked(file: IO[bytes], path: Path) -> IO[bytes]:
+def _unpacked(file: io.BufferedReader, path: Path) -> io.BufferedReader | gzip.GzipFile:
     """The file as bytes of lines; UserFileError if it is something else."""
-    if file.peek(8).startswith(_GZIP):
-        file = gzip.GzipFile(fileobj=file)
-    begins = file.peek(8)
+    unpacked = gzip.GzipFile(fileobj=file) if file.peek(8).startswith(_GZIP) else file
+    begins = unpacked.peek(8)
     for magic, what in (_OTHERS | _OTHERS_INSIDE).items():
         if begins.startswith(magic):
             raise UserFileError(f"{path} is {what}; give JSON lines in UTF-8, plain or gzipped, or a parquet file")
-    return file
+    return unpacked
 
 
-def _json_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _json_lines(file: io.BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(file, start=1):  # bytes: one line that is not UTF-8 is a bad line, not the end
         line = line.removeprefix(codecs.BOM_UTF8)  # of the first, or where files were joined
         if line.strip():

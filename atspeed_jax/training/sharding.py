@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import flax.linen as nn
 import jax
@@ -29,7 +29,7 @@ from atspeed_jax.utils.ranges import Range, check_ranges
 AXES = ("data", "fsdp", "tensor")
 
 # Logical axis name -> mesh axis. Other names are not split. No other place knows this mapping.
-RULES = {
+RULES: dict[str | None, Any] = {
     "batch": ("data", "fsdp"),
     "embed": "fsdp",
     "vocab": "tensor",
@@ -147,7 +147,7 @@ def logical_rules(mesh: Mesh) -> Iterator[None]:
 
     See `nn.with_logical_constraint`. To be used inside the function that is traced.
     """
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(tuple(RULES.items())):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(cast(Any, tuple(RULES.items()))):
         yield
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -54,13 +55,13 @@ class TrainCheckpoints:
     def __init__(self, directory):
         self._directory = Path(directory).absolute()
         self._policy = _LatestAndBest(None)
-        self._saving = None
+        self._saving: tuple[int, int | None, Any] | None = None
 
     @functools.cached_property
     def _checkpointer(self):
         # Made at the first save: orbax remembers the steps that it finds, damaged ones too.
         return ocp.training.Checkpointer(
-            self._directory, preservation_policy=self._policy, cleanup_tmp_directories=True
+            str(self._directory), preservation_policy=self._policy, cleanup_tmp_directories=True
         )
 
     def steps(self) -> list[int]:
@@ -175,12 +176,12 @@ class TrainCheckpoints:
             kept[str(step)] = {"best": best_step, "files": sizes_of(self._directory / str(step))}
             write_json(self._directory / FILES_FILE, kept)
 
-    def _restore(self, step: int, abstract: dict) -> tuple[dict, dict]:
+    def _restore(self, step: int, abstract: dict) -> tuple[Any, dict]:
         """(progress, state); DamagedCheckpoint if it cannot be read, CheckpointError if it is of another model."""
         path = self._directory / str(step)
         remedy = f"delete {path} to go on from the one before"
         with reading(path, remedy):
-            found = ocp.checkpointables_metadata(path)
+            found = ocp.checkpointables_metadata(str(path))
             stored, progress = found.metadata["params"], found.custom_metadata
             check_listed(stored)
             if not progress:  # orbax gives this for a lost file
@@ -188,7 +189,7 @@ class TrainCheckpoints:
         check_same_tree(path, stored, abstract["params"])
         rest = {name: value for name, value in abstract.items() if name != "params"}
         with reading(path, remedy):
-            loaded = ocp.load_checkpointables(path, {"params": abstract["params"], "rest": rest})
+            loaded = ocp.load_checkpointables(str(path), {"params": abstract["params"], "rest": rest})
         return progress, {"params": loaded["params"], **loaded["rest"]}
 
     def restore_params(self, step: int, abstract):
@@ -196,7 +197,7 @@ class TrainCheckpoints:
         self._finish()
         path = self._directory / str(step)
         with reading(path, f"delete {self._directory.parent} and train again"):
-            return ocp.load_checkpointables(path, {"params": abstract})["params"]
+            return ocp.load_checkpointables(str(path), {"params": abstract})["params"]
 
     def close(self) -> None:
         """Waits for a save under way and releases the checkpointer."""

@@ -33,22 +33,27 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
     coordinator: HOST:PORT of process 0, with `count` processes of which this is `number`; all None: SLURM, GKE or the
     TPU VM's own environment says so. Raises ProcessError if they do not come together.
     """
-    given = [one is not None for one in (coordinator, count, number)]
-    if any(given) and not all(given):
+    missing = [one is None for one in (coordinator, count, number)]
+    if any(missing) and not all(missing):
         raise ProcessError(
             f"coordinator={coordinator!r}, {count} processes, this one {number}: give --coordinator, --num_processes "
             "and --process_id together, or none of them where SLURM, GKE or a TPU VM says so"
         )
-    if all(given) and not 0 <= number < count:
+    if count is not None and number is not None and not 0 <= number < count:
         raise ProcessError(f"process {number} of {count}: expected 0..{count - 1}")
     if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
         raise ProcessError(f"--coordinator={coordinator}: expected HOST:PORT, such as host:8476")
     before = signal.getsignal(signal.SIGTERM)
     try:
-        if number == 0:
+        if coordinator is not None and number == 0:
             _check_free(int(coordinator.rpartition(":")[2]))
-        limits = {"heartbeat_timeout_seconds": HEARTBEAT_S, "shutdown_timeout_seconds": 2 * HEARTBEAT_S}
-        jax.distributed.initialize(coordinator, count, number, **limits)
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            number,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+            shutdown_timeout_seconds=2 * HEARTBEAT_S,
+        )
     except (RuntimeError, ValueError, OSError, OverflowError) as error:
         job = os.environ.get("SLURM_JOB_ID")
         if coordinator is None and job is not None and SRUN_SAYS not in os.environ:

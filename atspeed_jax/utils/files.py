@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from atspeed_jax.utils.distributed import agreed, is_writer
 
@@ -153,7 +153,7 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def jsonable(value):
+def jsonable(value) -> Any:
     """`value` with non-finite floats as None, which JSON cannot hold; dicts and lists are searched."""
     if isinstance(value, dict):
         return {key: jsonable(inner) for key, inner in value.items()}
