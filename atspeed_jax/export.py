@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -261,7 +260,7 @@ def _appearing(directory: Path) -> Iterator[Path]:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 yield partial
-                os.replace(partial, directory)
+                partial.replace(directory)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)  # what a full disk has of it would keep the disk full
     except (OSError, SafetensorError) as error:

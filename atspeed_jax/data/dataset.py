@@ -154,7 +154,7 @@ def build_dataset(source: Source, directory) -> None:
         }
         (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
         _check_free(directory)  # again: another build may have ended first
-        os.rename(building, directory)
+        building.rename(directory)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -122,7 +122,7 @@ def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
     """user number -> items (from 0 on), in file order."""
     users: dict[int, np.ndarray] = {}
     lines: dict[int, int] = {}
-    with open(file, encoding="utf-8-sig", errors="replace") as text:
+    with file.open(encoding="utf-8-sig", errors="replace") as text:
         for number, line in enumerate(text, start=1):
             fields = line.split()
             if not fields:

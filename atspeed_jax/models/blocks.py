@@ -44,7 +44,7 @@ def _forward(x, kernel, precision, dtype):
     return project(x, kernel, precision, dtype), (x, kernel)
 
 
-def _backward(precision, dtype, saved, g):
+def _backward(precision, dtype, saved, g):  # noqa: ARG001 (what a backward pass is called with)
     x, kernel = saved
     g = g.astype(x.dtype)  # as narrow as the model computes, so that the two products below are as fast as the others
     leading = tuple(range(x.ndim - 1))

@@ -21,7 +21,7 @@ COLLECTIVES: dict[str, Callable[[float, int], float]] = {
     "all-reduce": lambda size, n: 2 * size * (n - 1) / n,
     "reduce-scatter": lambda size, n: size * (n - 1),
     "all-to-all": lambda size, n: size * (n - 1) / n,
-    "collective-permute": lambda size, n: size,
+    "collective-permute": lambda size, _: size,
 }
 BYTES = {
     **{"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2},

@@ -13,7 +13,6 @@ import gzip
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,7 +102,7 @@ def resume(output: Output, fingerprint: str) -> None:
             raise RecommendError(
                 f"{partial} was begun with another model, list size or decoder; delete it, or choose another --output"
             )
-        with open(partial, "rb+") as file:
+        with partial.open("rb+") as file:
             whole = sum(line.endswith(b"\n") for line in itertools.islice(file, made_from["users"]))
             if whole < made_from["users"]:
                 raise RecommendError(
@@ -134,12 +133,12 @@ def finish(output: Output, chunk: int) -> None:
         output.partial.unlink()
     elif name.endswith(".gz"):
         unfinished = output.path.with_name(f".{output.path.name}.partial")
-        with open(output.partial, "rb") as lines, gzip.open(unfinished, "wb") as packed:
+        with output.partial.open("rb") as lines, gzip.open(unfinished, "wb") as packed:
             shutil.copyfileobj(lines, packed)
-        os.replace(unfinished, output.path)
+        unfinished.replace(output.path)
         output.partial.unlink()
     else:
-        os.replace(output.partial, output.path)
+        output.partial.replace(output.path)
     output.claim.unlink()
 
 
@@ -148,7 +147,7 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
     types = {"items": pa.list_(pa.int64()), "scores": pa.list_(pa.float64())}
     unfinished, schema = output.with_name(f".{output.name}.partial"), None
     try:
-        with open(lines, encoding="utf-8") as file, contextlib.ExitStack() as stack:
+        with lines.open(encoding="utf-8") as file, contextlib.ExitStack() as stack:
             while schema is None or group:
                 group = [json.loads(line) for line in itertools.islice(file, chunk)]
                 columns = {name: [line[name] for line in group] for name in ("user", *types)}
@@ -156,7 +155,7 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
                     schema = pa.schema({"user": pa.array(columns["user"]).type} | types)
                     writer = stack.enter_context(pq.ParquetWriter(unfinished, schema))
                 writer.write_table(pa.table(columns, schema=schema))
-        os.replace(unfinished, output)
+        unfinished.replace(output)
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
         raise RecommendError(
             f"{output}: these users cannot share a parquet column ({error}); run again with an --output "

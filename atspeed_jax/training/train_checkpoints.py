@@ -144,7 +144,7 @@ class TrainCheckpoints:
             path, aside = self._directory / str(number), self._directory / f"damaged-{number}"
             if is_writer() and path.exists():
                 shutil.rmtree(aside, ignore_errors=True)
-                os.replace(path, aside)
+                path.replace(aside)
         barrier("damaged checkpoints are set aside")
 
     def save(self, step: int, state: dict, progress: dict, best_step: int | None) -> None:

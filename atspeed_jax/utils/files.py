@@ -20,14 +20,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with naming(partial), open(partial, "wb") as file:
+        with naming(partial), partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError:
         partial.unlink(missing_ok=True)  # on a full disk it would take the place that is left
         raise
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def append_text(path: Path, text: str) -> None:
     """Adds `text` in UTF-8 at the end of a file; it is on the disk when this returns."""
     if not is_writer():
         return
-    with naming(path), open(path, "a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -182,7 +182,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 def _locked_file(path: Path) -> IO | None:
     while True:
-        lock = open(path, "w")
+        lock = path.open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -192,6 +192,6 @@ def _locked_file(path: Path) -> IO | None:
             print(f"note: {path} cannot be locked ({error}): start no second run there", file=sys.stderr)
             return lock
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 return lock
         lock.close()  # its owner removed it between the two: this lock is one of no name
