@@ -77,7 +77,7 @@ class MetricsLog:
             self._events, self._flushed = EventsWriter(str(self._events_in / "events")), time.monotonic()
         for record in kept:
             self._add_scalars(record)
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Appends one record, which is in the file, safe from a kill, when this returns.
