@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from atspeed_jax.items.catalog import PAD, Catalog
 _ENDLESS = 1 << 40  # batches; grain wants a length
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Endless batches: batches[step] is the dict of arrays of a step, a function of `step` alone."""
 

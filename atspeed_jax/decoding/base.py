@@ -7,7 +7,7 @@ one); tests inject a lookup table in its place.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ class DecodeError(ValueError):
     """Search settings that cannot work, found before anything is compiled."""
 
 
+@runtime_checkable
 class StepModel(Protocol):
     """One forward pass over tokens with an explicit slot and an explicit mask.
 

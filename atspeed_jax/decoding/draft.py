@@ -8,7 +8,7 @@ better one only saves calls.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -23,6 +23,7 @@ from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
 
 
+@runtime_checkable
 class Drafter(Protocol):
     """Scores children of nodes.
 

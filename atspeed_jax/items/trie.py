@@ -10,7 +10,7 @@ catalogue that fits them does not recompile.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ class TrieCapacity:
         return cls(tuple(map(_power_of_two, nodes)), tuple(map(_power_of_two, row_width)))
 
 
+@runtime_checkable
 class ItemTrie(Protocol):
     """The constraint of a search: which prefixes exist, and how many ids each of them leads to.
 
@@ -77,11 +78,11 @@ class ItemTrie(Protocol):
         """Returns how many ids begin with each node [B, ...] of depth `level`, 0..L."""
         ...
 
-    def take_rows(self, rows: RowInt) -> Self:
+    def take_rows(self, rows: RowInt) -> ItemTrie:
         """Returns the trie of the users `rows` of a batch, for a batch of those alone."""
         ...
 
-    def per_user(self) -> Self:
+    def per_user(self) -> ItemTrie:
         """Returns, in the shape of this pytree, True for each array with a row per user."""
         ...
 
