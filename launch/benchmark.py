@@ -1,16 +1,18 @@
 """Benchmarks of single parts, printed and written as JSON.
 
-python -m launch.benchmark --suite=trie --json=trie.json [--sizes=10000,100000,1000000,10000000]
+python -m launch.benchmark --suite=trie --json=trie.json [--sizes=10000,100000]
 python -m launch.benchmark --suite=overhead --json=overhead.json --workdir=DIR
 python -m launch.benchmark --suite=alignment --json=alignment.json --workdir=DIR
 python -m launch.benchmark --suite=input --json=input.json --workdir=DIR
-python -m launch.benchmark --suite=peers --json=peers.json [--models=4M,25M,110M]   # or --suite=lora
+python -m launch.benchmark --suite=hugging_face --json=hugging_face.json [--models=4M]
+python -m launch.benchmark --suite=lora --json=lora.json [--rows=8]
 
-trie: every size is built in a process of its own, so that its peak memory is its own; the steps of all sizes are timed
-interleaved in one more. overhead: of a trained run, every mode on validation users, one at a time. alignment: of a
-trained run, a step with one tree per sample beside a copy of the prompt per beam. input: of a run whose data stage is
-done, how fast batches are made beside how fast the target's training reads them. peers, lora: Hugging Face `generate`
-and PEFT beside ours.
+trie: build time and memory of each size, in a process per size, and the time of a step.
+overhead: every mode of a trained run on validation users, one user at a time.
+alignment: a training step with one tree per sample, beside one with a prompt per beam.
+input: how fast a run's batches are made, beside how fast its target's training reads
+them. hugging_face: our decoders beside Hugging Face `generate` on random models.
+lora: a training step of an adapter, beside PEFT.
 """
 
 from pathlib import Path
@@ -19,34 +21,25 @@ from absl import flags
 
 from atspeed_jax.reporting.tables import Table, as_text
 from atspeed_jax.utils import files
-from launch import peers, peers_lora, suites
+from launch import suites
+from launch.command_line import define_choice
 from launch.stage import FLAGS, start
-
-ROWS = {
-    "trie": suites.trie_rows,
-    "overhead": suites.overhead_rows,
-    "alignment": suites.alignment_rows,
-    "input": suites.input_rows,
-    "peers": peers.peers_rows,
-    "lora": peers_lora.lora_rows,
-}
 
 
 def define_flags() -> None:
-    """Defines the flags of this main."""
-    flags.DEFINE_enum("suite", None, list(ROWS), "What is measured.")
+    """Defines the flags of this main, and those of its suites."""
+    define_choice("suite", list(suites.SUITES), "What is measured.", renamed={"peers": "hugging_face"})
     flags.DEFINE_string("json", None, "File to write the rows to.")
-    for module in (peers, peers_lora, suites):
-        module.define_flags()
+    suites.define_flags()
 
 
 def benchmark() -> None:
     path = Path(FLAGS.json)
     files.check_writable("--json", path)
-    rows = ROWS[FLAGS.suite](path)
+    rows = suites.SUITES[FLAGS.suite](path)
     files.write_json(path, rows)
     cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
-    print(as_text(Table(FLAGS.suite.title(), list(rows[0]), cells)))
+    print(as_text(Table(FLAGS.suite.replace("_", " ").title(), list(rows[0]), cells)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, get_args, get_origin
 
 from absl import flags
@@ -68,6 +68,40 @@ def define_numbers(
     list_parser = _NumbersParser(kind, may_be_empty)
     serializer = flags.ListSerializer(",")
     return flags.DEFINE(list_parser, name, default, help, flag_values=flag_values, serializer=serializer)
+
+
+class _ChoiceParser(flags.EnumParser):
+    """One of several names; ValueError with the new name for one that was renamed."""
+
+    def __init__(self, names: Sequence[str], renamed: Mapping[str, str]):
+        super().__init__(names)
+        self._renamed = renamed
+
+    def parse(self, argument):
+        if argument in self._renamed:
+            raise ValueError(f"its name is {self._renamed[argument]} now")
+        return super().parse(argument)
+
+
+def define_choice(
+    name: str,
+    names: Sequence[str],
+    help: str,
+    *,
+    renamed: Mapping[str, str],
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> flags.FlagHolder:
+    """Defines a flag without default that is one of several names.
+
+    Args:
+      name: of the flag.
+      names: its values.
+      help: what the flag is for.
+      renamed: former name of a value -> its name. The former name is refused.
+      flag_values: where the flag is defined.
+    """
+    choice, serializer = _ChoiceParser(names, renamed), flags.ArgumentSerializer()
+    return flags.DEFINE(choice, name, None, help, flag_values=flag_values, serializer=serializer)
 
 
 def parser(required: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:

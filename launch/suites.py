@@ -1,5 +1,6 @@
-"""The suites of launch.benchmark that measure ours alone: the trie, and parts of a trained run."""
+"""The suites of launch.benchmark: from flags to the rows of each."""
 
+import importlib.util
 import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -9,23 +10,38 @@ from typing import Annotated
 from absl import flags
 
 from atspeed_jax.benchmarks.alignment import alignment_steps
+from atspeed_jax.benchmarks.generate import GenerateConfig, PromptTokens, measure_generate
 from atspeed_jax.benchmarks.input import input_speed
+from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora
 from atspeed_jax.benchmarks.overhead import overhead_of_modes
+from atspeed_jax.benchmarks.plot import speed_up_plot
+from atspeed_jax.benchmarks.random_models import SIZES
 from atspeed_jax.benchmarks.trie import TrieBenchmark, measure_build, measure_steps
 from atspeed_jax.runs.pipeline import Run
-from atspeed_jax.utils.ranges import Range
+from atspeed_jax.utils import files
+from atspeed_jax.utils.ranges import BatchSize, Beams, Range
 from launch.command_line import define_numbers
 from launch.stage import FLAGS, open_run
 
+REQUIREMENTS = "tests/hugging_face.txt"
+
 
 def define_flags() -> None:
-    """Defines the flags of these suites."""
-    define_numbers(
-        "sizes", "10000,100000,1000000,10000000", Annotated[int, Range(1, 1_000_000_000)], "Items of each trie."
-    )
-    flags.DEFINE_integer("codes", 2048, "Codes per level.", lower_bound=2, upper_bound=1_000_000)
-    flags.DEFINE_integer("beams", 20, "K of the overhead suite.", lower_bound=1, upper_bound=10_000)
-    flags.DEFINE_integer("users", 100, "Validation users of the overhead suite.", 1, 1_000_000_000)
+    """Defines the flags of all suites."""
+    flags.DEFINE_list("models", list(SIZES), "hugging_face: sizes of the targets.")
+    define_numbers("batches", "1,8", BatchSize, "hugging_face: users at once (110M: 1 alone).")
+    define_numbers("ks", "1,5,20", Beams, "hugging_face: K.")
+    define_numbers("prompts", "80,300", PromptTokens, "hugging_face: tokens per prompt, BOS apart.")
+    flags.DEFINE_integer("repeats", 15, "hugging_face: timed rounds of each cell.", 3, 10_000)
+    flags.DEFINE_float("seconds", 20.0, "hugging_face: a slower cell stops after three rounds.", 0.0, 1e6)
+    dtypes = ["float32", "bfloat16"]
+    flags.DEFINE_multi_enum("dtypes", dtypes, dtypes, "lora: dtypes of the weights (--dtypes=float32 for that alone).")
+    flags.DEFINE_integer("rows", 8, "lora: rows per step.", lower_bound=1, upper_bound=65_536)
+    sizes = Annotated[int, Range(1, 1_000_000_000)]
+    define_numbers("sizes", "10000,100000,1000000,10000000", sizes, "trie: items of each trie.")
+    flags.DEFINE_integer("codes", 2048, "trie: codes per level.", lower_bound=2, upper_bound=1_000_000)
+    flags.DEFINE_integer("beams", 20, "overhead: K.", lower_bound=1, upper_bound=10_000)
+    flags.DEFINE_integer("users", 100, "overhead: validation users.", 1, 1_000_000_000)
 
 
 def trie_rows(_: Path) -> list[dict]:
@@ -59,3 +75,45 @@ def overhead_rows(_: Path) -> list[dict]:
     run = trained_run()
     serve, shared = run.serve, {"history": run.config.data.history, "beams": FLAGS.beams, "users": FLAGS.users}
     return overhead_of_modes(run.decoders(run.draft_params), run.dataset, serve.decode, serve.evaluate, **shared)
+
+
+def hugging_face_rows(path: Path) -> list[dict]:
+    """Returns the rows that the flags ask for, and writes a plot of them beside `path`."""
+    if unknown := set(FLAGS.models) - SIZES.keys():
+        raise ValueError(f"--models={min(unknown)}: expected some of {', '.join(SIZES)}")
+    check_installed("torch", "transformers")
+    config = GenerateConfig(
+        models=tuple(FLAGS.models),
+        batches=tuple(FLAGS.batches),
+        beams=tuple(FLAGS.ks),
+        prompts=tuple(FLAGS.prompts),
+        widths=("all", 64, 96),
+        repeats=FLAGS.repeats,
+        seconds=FLAGS.seconds,
+    )
+    rows = measure_generate(config, lambda text: print(f"[hugging_face] {text}", flush=True))
+    files.write_bytes(path.with_suffix(".png"), speed_up_plot(rows))
+    return rows
+
+
+def lora_rows(_: Path) -> list[dict]:
+    check_installed("torch", "transformers", "peft")
+    config = LoraBenchmark(FLAGS.rows, tuple(FLAGS.dtypes))
+    return measure_lora(config, lambda text: print(f"[lora] {text}", flush=True))
+
+
+def check_installed(*packages: str) -> None:
+    """Raises ValueError, naming the package, if one that a suite compares with is not installed."""
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"--suite={FLAGS.suite} needs {name}: pip install -r {REQUIREMENTS}")
+
+
+SUITES = {
+    "trie": trie_rows,
+    "overhead": overhead_rows,
+    "alignment": alignment_rows,
+    "input": input_rows,
+    "hugging_face": hugging_face_rows,
+    "lora": lora_rows,
+}

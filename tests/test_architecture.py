@@ -27,7 +27,9 @@ FLOORS = (
     {"sweeps", "benchmarks", "planning"},
 )
 MAY_IMPORT = {room: set().union(*FLOORS[:number]) for number, floor in enumerate(FLOORS) for room in floor}
-LIBRARY_NEVER = ("absl.flags", "absl.app", "ml_collections", "tensorflow", "torch", "transformers", "launch", "configs")
+LIBRARY_NEVER = ("absl.flags", "absl.app", "ml_collections", "tensorflow", "launch", "configs")
+COMPARED = ("torch", "transformers", "peft")  # only the room of COMPARES imports them, and only inside functions
+COMPARES = "benchmarks"
 PICKLES = ("pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 
 MAIN_LINES = 60
@@ -45,7 +47,7 @@ def within(name: str, module: str) -> bool:
 def import_offences(path: Path, tree: ast.AST) -> list[str]:
     """Imports that a file must not have."""
     offences = []
-    in_library = path.parts[0] == PACKAGE
+    in_library, eager = path.parts[0] == PACKAGE, eager_imports(tree, path)
     for line, name in imports(tree, path):
         where = f"{path}:{line} imports {name}"
         if any(within(name, module) for module in PICKLES):
@@ -54,6 +56,8 @@ def import_offences(path: Path, tree: ast.AST) -> list[str]:
             continue
         if any(within(name, module) for module in LIBRARY_NEVER):
             offences.append(f"{where}: not in the library")
+        if any(within(name, module) for module in COMPARED) and (room_of(path) != COMPARES or (line, name) in eager):
+            offences.append(f"{where}: in {COMPARES}/ alone, inside a function")
         if within(name, PACKAGE) and not is_face(path):
             offences += arrow_offences(path, name, where)
     if is_face(path):
@@ -227,6 +231,10 @@ def test_every_module_with_code_has_a_test():
         ("training/train.py", "import tensorflow.io"),
         ("models/weights.py", "import torch"),
         ("models/weights.py", "from transformers import AutoModel"),
+        ("models/lora.py", "def f():\n    import peft"),
+        ("benchmarks/lora.py", "import torch"),
+        ("benchmarks/lora.py", "from transformers import AutoModel"),
+        ("benchmarks/lora.py", "if torch_is_there:\n    import peft"),
         ("training/checkpoint.py", "import pickle"),
         ("training/checkpoint.py", "import numpy as np\nx = np.load('a.npy', allow_pickle=True)"),
         ("training/train.py", "import jax\ndef f():\n    jax.config.update('jax_enable_x64', True)"),
@@ -256,6 +264,7 @@ def test_an_offence_is_seen(path, source):
             "from atspeed_jax.training.train import fit\nimport atspeed_jax.runs.stages",
         ),
         ("planning/plan.py", "from atspeed_jax.runs.experiment import ExperimentConfig"),
+        ("benchmarks/lora.py", "def f():\n    import torch\n    from transformers import AutoModel"),
         ("models/llama.py", "import jax\nstep = jax.jit(len)\njax.tree_util.register_dataclass(int)"),
         ("data/sources.py", "import numpy as np\nx = np.load('a.npy', allow_pickle=False)"),
         ("__init__.py", "import importlib\ndef __getattr__(name):\n    from atspeed_jax.runs import pipeline"),

@@ -21,8 +21,8 @@ MODULE = re.compile(r"\batspeed_jax(?:\.\w+)+")
 COMMAND = re.compile(r"(?:^|-m |\.sh (?:--dry_run )?)launch\.([a-z_]+)(.*)", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--([A-Za-z]\w*(?:\.\w+)*)(?!\w|\.)")
 CONFIG = re.compile(r"--config=(configs/\S+\.py\S*)")
-DEFINED = re.compile(r'(?:DEFINE_\w+|define_numbers)\(\s*"(\w+)"')
-BESIDE = {"benchmark": ("suites", "peers", "peers_lora")}  # modules that define flags of a main
+DEFINED = re.compile(r'(?:DEFINE_\w+|define_numbers|define_choice)\(\s*"(\w+)"')
+BESIDE = {"benchmark": ("suites",)}  # modules that define flags of a main
 CONFIGS = ("configs/lcrec_small.py", "configs/sweeps/objectives.py")
 TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 FIGURE = re.compile(r"\d\.\d|\d,\d{3}")

@@ -13,8 +13,8 @@ from launch import command_line
 from main_flags import flags_of
 from mains import ALL, QUICK, ROOT, run_mains
 
-DEFINED = re.compile(r'(?:DEFINE_(?!config)\w+|DEFINE_config_file|define_numbers)\(\s*"(\w+)"')
-BESIDE = {"benchmark": ("suites", "peers", "peers_lora")}  # modules that define flags of a main
+DEFINED = re.compile(r'(?:DEFINE_(?!config)\w+|DEFINE_config_file|define_numbers|define_choice)\(\s*"(\w+)"')
+BESIDE = {"benchmark": ("suites",)}  # modules that define flags of a main
 PATHS = ("borrow", "output", "json", "workdir")
 
 
@@ -191,6 +191,17 @@ def test_numbers_may_be_none_or_left_out_where_the_main_says_so():
     values(["some", "--shares="])
     assert values.shares == []
     command_line.check_list(values["shares"])
+
+
+def test_a_value_that_was_renamed_is_refused_with_its_name():
+    values = flags.FlagValues()
+    command_line.define_choice("suite", ["new", "other"], "Which.", renamed={"old": "new"}, flag_values=values)
+    with pytest.raises(flags.IllegalFlagValueError, match="flag --suite=old: its name is new now"):
+        values(["some", "--suite=old"])
+    with pytest.raises(flags.IllegalFlagValueError, match=re.escape("value should be one of <new|other>")):
+        values(["some", "--suite=none"])
+    values(["some", "--suite=new"])
+    assert values.suite == "new"
 
 
 @pytest.mark.parametrize("asked", ["--help", "-help", "-h", "-?", "--helpshort"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import oracle
+from atspeed_jax.benchmarks.hugging_face import same_lists, shared_model
 from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.runs.experiment import ExperimentConfig
@@ -20,7 +21,6 @@ from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.serving.decode_users import decode_users, prompt_of
 from atspeed_jax.serving.settings import Setting
 from launch.config import load
-from launch.hugging_face import in_both_worlds, same_lists
 from numpy_llama import numpy_llama
 
 USERS, BEAMS = 50, 20
@@ -81,13 +81,13 @@ def test_generate_gives_the_lists_of_the_trained_target(run):
     decode = dataclasses.replace(run.config.decode, score_norm="vocab", unroll=False)  # an export writes stacks
     stacked = Run(dataclasses.replace(run.config, decode=decode), os.environ["ATSPEED_RUN"], None)
     compared = 0
-    with in_both_worlds("target", stacked.decoders(None), run.dataset.catalog, decode) as peers:
+    with shared_model("target", stacked.decoders(None), run.dataset.catalog, decode) as model:
         search = run.decoders(None).build(Setting.beam_search(BEAMS, "vocab"))
         for batch in batches_of(run, 4 * USERS):
             real = batch["row"] >= 0
             found = search(prompt_of(batch))
             ours = jax.tree.map(lambda x: x[real] if np.ndim(x) else x, found)  # noqa: B023 (called here)
             batch = {name: values[real] for name, values in batch.items()}
-            assert same_lists(peers, batch, BEAMS, ours)
+            assert same_lists(model, batch, BEAMS, ours)
             compared += int(real.sum())
     assert compared == 4 * USERS

@@ -17,6 +17,7 @@ import pytest
 
 from atspeed_jax.alignment.align import AlignConfig
 from atspeed_jax.alignment.teacher import TeacherConfig
+from atspeed_jax.benchmarks.generate import GenerateConfig
 from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.data.simulate import SyntheticConfig
 from atspeed_jax.decoding.config import SearchConfig, TreeConfig
@@ -38,7 +39,6 @@ from atspeed_jax.training.sharding import MeshConfig
 from atspeed_jax.utils import ranges as R
 from config_classes import config_classes
 from launch.config import load
-from launch.peers import PeersConfig
 
 TINY = load(
     runpy.run_path(str(Path(__file__).resolve().parents[2] / "configs/tiny.py"))["get_config"](), ExperimentConfig
@@ -74,7 +74,7 @@ EXAMPLES = {
     ModesConfig: MODES,
     CovisitationConfig: CovisitationConfig(5, 20, 0.9),
     SweepConfig: SweepConfig("configs/tiny.py", (0,), ("train_draft",), "sft", (MODES,)),
-    PeersConfig: PeersConfig(("4M",), (1,), (5,), (80,), ("all", 64, 96), 3, 1.0),
+    GenerateConfig: GenerateConfig(("4M",), (1,), (5,), (80,), ("all", 64, 96), 3, 1.0),
 }
 WRONG = (-1, math.nan, math.inf, 10**12, "many")  # in every numeric field
 ZERO = {  # fields that take 0, and what it means there; of one config alone, or of all

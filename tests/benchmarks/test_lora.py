@@ -1,7 +1,4 @@
-"""The lora suite of launch.benchmark, on the smallest of models."""
-
-from pathlib import Path
-from types import SimpleNamespace
+"""A training step of an adapter beside PEFT, on the smallest of models."""
 
 import numpy as np
 import pytest
@@ -9,15 +6,17 @@ import pytest
 for name in ("torch", "transformers", "peft"):
     pytest.importorskip(name)
 
-from launch import peers, peers_lora  # noqa: E402
+from atspeed_jax.benchmarks import random_models  # noqa: E402
+from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora  # noqa: E402
 
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.filterwarnings("ignore")  # of torch, transformers and peft
 def test_both_sides_begin_with_one_loss(monkeypatch):
-    monkeypatch.setitem(peers.SIZES, "tiny", (64, 80, 2))
-    monkeypatch.setattr(peers_lora, "FLAGS", SimpleNamespace(rows=2, dtypes=["float32", "bfloat16"]))
-    rows = peers_lora.lora_rows(Path("unused.json"), "tiny", repeats=1)
+    monkeypatch.setitem(random_models.SIZES, "tiny", (64, 80, 2))
+    said = []
+    rows = measure_lora(LoraBenchmark(2, ("float32", "bfloat16"), "tiny", repeats=1), said.append)
+    assert len(said) == 2
     assert [(row["side"], row["dtype"]) for row in rows] == [
         (side, dtype) for dtype in ("float32", "bfloat16") for side in ("ours", "peft")
     ]

@@ -1,6 +1,6 @@
-"""Hugging Face `generate` on our weights and our catalogue: what the benchmark and the tests compare with.
+"""Hugging Face `generate` with our weights and our catalog, to compare our lists with.
 
-The one module outside the tests that imports torch and transformers (`pip install -r tests/peers.txt`).
+torch and transformers come with `pip install -r tests/hugging_face.txt`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from atspeed_jax.serving.settings import DecodeConfig, Setting
 
 
 class HuggingFace:
-    """`generate` of the model in a directory, constrained to a catalogue by `prefix_allowed_tokens_fn` or not."""
+    """`generate` of the model in a directory.
+
+    Args:
+      directory: what `export_hf` wrote.
+      catalog: whose ids a constrained search may give.
+    """
 
     def __init__(self, directory: Path, catalog: Catalog):
         import torch
@@ -39,8 +44,18 @@ class HuggingFace:
                 children.setdefault(tuple(tokens[:depth]), set()).add(tokens[depth])
         self.children = {prefix: sorted(tokens) for prefix, tokens in children.items()}
 
-    def __call__(self, batch: Mapping[str, np.ndarray], beams: int, *, trie: bool) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens [B, K, L], scores [B, K]), best first; scores are sums of log-softmax over the vocabulary."""
+    def __call__(self, batch: Mapping[str, np.ndarray], beams: int, *, trie: bool) -> Lists:
+        """Runs beam search, or greedy search for one beam.
+
+        Args:
+          batch: tokens [B, P] and valid [B, P] of left-padded prompts.
+          beams: K.
+          trie: whether `prefix_allowed_tokens_fn` holds the search to the catalog.
+
+        Returns:
+          K lists per user, best first. Scores are sums of log-softmax over the
+          vocabulary. All places are valid.
+        """
         tokens, valid = (self.torch.from_numpy(np.asarray(batch[name], np.int64)) for name in ("tokens", "valid"))
         width = tokens.shape[1]
         allowed = lambda _, ids: self.children.get(tuple(ids[width:].tolist()), [BOS])  # noqa: E731 (hot path)
@@ -61,14 +76,16 @@ class HuggingFace:
             )
         ids = found.sequences[:, width:].reshape(-1, beams, self.length).numpy()
         if beams > 1:
-            return ids, found.sequences_scores.reshape(-1, beams).numpy()
-        logits = self.torch.stack(found.logits, 1)  # greedy search has no sums, and its scores are the trie's
-        chosen = found.sequences[:, width:, None]
-        return ids, logits.log_softmax(-1).gather(-1, chosen).sum((1, 2))[:, None].numpy()
+            scores = found.sequences_scores.reshape(-1, beams).numpy()
+        else:  # greedy search has no sums, and its scores are those of the trie
+            logits = self.torch.stack(found.logits, 1)
+            chosen = found.sequences[:, width:, None]
+            scores = logits.log_softmax(-1).gather(-1, chosen).sum((1, 2))[:, None].numpy()
+        return Lists(ids, scores, np.ones(scores.shape, bool))
 
     @contextlib.contextmanager
     def in_float64(self) -> Iterator[None]:
-        """The model in double precision, for lists that differ by rounding."""
+        """Has the model compute in double precision for the block."""
         self.model.double()
         try:
             yield
@@ -77,42 +94,55 @@ class HuggingFace:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Peers:
-    """One model in both worlds."""
+class SharedModel:
+    """One model with one set of weights, ready for our decoders and for `generate`.
+
+    Attributes:
+      name: for tables.
+      params_m: millions of parameters.
+      decoders: ours.
+      decode: how speculative search is set.
+      hugging_face: `generate`.
+    """
 
     name: str
     params_m: float
     decoders: Decoders
     decode: DecodeConfig
-    theirs: HuggingFace
+    hugging_face: HuggingFace
 
     @functools.cached_property
     def unrolled(self) -> Decoders:
+        """Our decoders with layers side by side."""
         return self.decoders.unrolled()
 
 
 @contextlib.contextmanager
-def in_both_worlds(name: str, decoders: Decoders, catalog: Catalog, decode: DecodeConfig) -> Iterator[Peers]:
-    """Hands a model over as `launch.export` does, so the weights are the same ones."""
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) / name
+def shared_model(name: str, decoders: Decoders, catalog: Catalog, decode: DecodeConfig) -> Iterator[SharedModel]:
+    """Hands the target of our decoders to Hugging Face, as launch.export does."""
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary) / name
         export_hf(directory, decoders.target, decoders.target_params, catalog, history=100, dtype="float32")
         count = sum(leaf.size for leaf in jax.tree.leaves(decoders.target_params)) / 1e6
-        yield Peers(name, count, decoders, decode, HuggingFace(directory, catalog))
+        yield SharedModel(name, count, decoders, decode, HuggingFace(directory, catalog))
 
 
-def same_lists(peers: Peers, batch: Mapping[str, np.ndarray], beams: int, ours: Result) -> bool:
-    """Whether constrained `generate` gives our lists (`lists.differing`); users whose lists differ are decoded again by
-    both in float64 (ALGORITHM.md section 5), where they must agree."""
-    differ = different(*peers.theirs(batch, beams, trie=True), ours)
+def same_lists(model: SharedModel, batch: Mapping[str, np.ndarray], beams: int, ours: Result) -> bool:
+    """Whether constrained `generate` gives our lists (`serving.lists.differing`).
+
+    Users whose lists differ are decoded again by both sides in float64, where the lists
+    must agree (ALGORITHM.md section 5).
+
+    Args:
+      model: the model on both sides.
+      batch: B prompts, see `HuggingFace.__call__`.
+      beams: K.
+      ours: our lists of these prompts.
+    """
+    differ = differing(model.hugging_face(batch, beams, trie=True), ours)
     if not differ.any():
         return True
     some = {name: np.asarray(values)[differ] for name, values in batch.items()}
-    with peers.theirs.in_float64(), jax.enable_x64(True):
-        wide = peers.decoders.in_float64().build(Setting.beam_search(beams, "vocab"))
-        return not different(*peers.theirs(some, beams, trie=True), wide(prompt_of(some))).any()
-
-
-def different(tokens: np.ndarray, scores: np.ndarray, ours: Result) -> np.ndarray:
-    """[B] users whose list or scores differ; the lists of `generate` have no invalid place."""
-    return differing(Lists(tokens, scores, np.ones(scores.shape, bool)), ours)
+    with model.hugging_face.in_float64(), jax.enable_x64(True):
+        wide = model.decoders.in_float64().build(Setting.beam_search(beams, "vocab"))
+        return not differing(model.hugging_face(some, beams, trie=True), wide(prompt_of(some))).any()

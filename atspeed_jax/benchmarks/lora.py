@@ -1,4 +1,4 @@
-"""One fine-tuning step of an adapter, ours beside PEFT and torch: same weights, same batch, one run, interleaved."""
+"""One fine-tuning step of an adapter, ours beside PEFT: the same weights and batch, in one run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
+from atspeed_jax.benchmarks.generate import interleaved
+from atspeed_jax.benchmarks.random_models import random_catalog, random_config, random_params, random_prompts
 from atspeed_jax.export import export_hf
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig, init_adapter
@@ -22,20 +23,7 @@ from atspeed_jax.training import sharding
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.optim import OptimConfig, make_optimizer
 from atspeed_jax.training.step import make_train_step
-from launch.peers import interleaved, random_catalog, random_config, random_params, random_prompts
-from launch.stage import FLAGS
-
-
-def define_flags() -> None:
-    """Defines the flags of these suites."""
-    flags.DEFINE_multi_enum(
-        "dtypes",
-        ["float32", "bfloat16"],
-        ["float32", "bfloat16"],
-        "Of the lora suite (--dtypes=float32 for that alone).",
-    )
-    flags.DEFINE_integer("rows", 8, "Of the lora suite: rows per step.", lower_bound=1, upper_bound=65_536)
-
+from atspeed_jax.utils.ranges import BatchSize, Range, Repeats, check_ranges
 
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=("q_proj", "v_proj"))
 OPTIM = OptimConfig(
@@ -43,8 +31,30 @@ OPTIM = OptimConfig(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class LoraBenchmark:
+    """What is timed.
+
+    Attributes:
+      rows: per step.
+      dtypes: each is measured by itself.
+      model: name of one of `random_models.SIZES`.
+      repeats: timed steps of each side.
+      seconds: if three steps of each side took longer, no more are timed.
+    """
+
+    rows: BatchSize
+    dtypes: tuple[Literal["float32", "bfloat16"], ...]
+    model: str = "110M"
+    repeats: Repeats = 7
+    seconds: Annotated[float, Range(0, 1e6)] = 60.0
+
+    def __post_init__(self):
+        check_ranges(self)
+
+
 def our_step(model: LlamaConfig, params: Any, tokens: np.ndarray) -> tuple[Callable[[], float], int]:
-    """(() -> loss of one more step, bytes of temporaries that the compiled step needs)."""
+    """Returns (a function that takes one more step and returns its loss, bytes of temporaries of the step)."""
     base = jax.tree.map(lambda leaf: leaf.astype(model.dtype), params)
     state = {
         "params": init_adapter(model, LORA, params, 0, jax.random.key(0)),
@@ -68,7 +78,7 @@ def our_step(model: LlamaConfig, params: Any, tokens: np.ndarray) -> tuple[Calla
 
 
 def their_step(directory: Path, tokens: np.ndarray, dtype: str) -> Callable[[], float]:
-    """() -> loss of one more step."""
+    """Returns a function that takes one more step of PEFT and returns its loss."""
     import peft
     import torch
     from transformers import AutoModelForCausalLM
@@ -93,23 +103,26 @@ def their_step(directory: Path, tokens: np.ndarray, dtype: str) -> Callable[[], 
     return run
 
 
-def lora_rows(path: Path, model: str = "110M", repeats: int = 7, seconds: float = 60.0) -> list[dict]:
-    """{"side", "dtype", "params_m", "rows", "tokens", "first_loss", "ms_p50", "rows_per_s", "ratio_to_peft",
-    "temporaries_mib"} of both sides in each of --dtypes; median of `repeats` steps, of three if they take longer than
-    `seconds`; the first one is left out."""
-    del path  # no file beside the rows
+def measure_lora(config: LoraBenchmark, say: Callable[[str], None]) -> list[dict]:
+    """Times both sides with each dtype; `say` hears of each.
+
+    Returns:
+      A row per dtype and side. ms_p50: median of a step, the first one apart.
+      temporaries_mib: of our compiled step, None for PEFT.
+    """
     catalog, found = random_catalog(0), []
-    tokens = random_prompts(catalog, FLAGS.rows, 84, 0)["tokens"]
-    for dtype in FLAGS.dtypes:
-        config = dataclasses.replace(random_config(model, catalog.vocab_size), dtype=dtype)
-        params = jax.jit(random_params, static_argnums=(0, 1))(config, 0)
+    tokens = random_prompts(catalog, config.rows, 84, 0)["tokens"]
+    for dtype in config.dtypes:
+        model = dataclasses.replace(random_config(config.model, catalog.vocab_size), dtype=dtype)
+        params = jax.jit(random_params, static_argnums=(0, 1))(model, 0)
         count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
         with tempfile.TemporaryDirectory() as place:
-            export_hf(Path(place) / "base", config, params, catalog, history=20, dtype="float32")
-            ours, temporaries = our_step(config, params, tokens)
+            export_hf(Path(place) / "base", model, params, catalog, history=20, dtype="float32")
+            ours, temporaries = our_step(model, params, tokens)
             runs = {"ours": ours, "peft": their_step(Path(place) / "base", tokens, dtype)}
         losses = {side: run() for side, run in runs.items()}
-        times = interleaved({side: functools.partial(_seconds, run) for side, run in runs.items()}, repeats, seconds)
+        timed = {side: functools.partial(_seconds, run) for side, run in runs.items()}
+        times = interleaved(timed, config.repeats, config.seconds)
         middle = {side: float(np.median(values)) for side, values in times.items()}
         found += [
             {
@@ -126,7 +139,7 @@ def lora_rows(path: Path, model: str = "110M", repeats: int = 7, seconds: float 
             }
             for side in runs
         ]
-        print(f"[lora] {dtype}: ours {1e3 * middle['ours']:.0f} ms, peft {1e3 * middle['peft']:.0f} ms", flush=True)
+        say(f"{dtype}: ours {1e3 * middle['ours']:.0f} ms, peft {1e3 * middle['peft']:.0f} ms")
     return found
 
 

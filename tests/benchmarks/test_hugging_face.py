@@ -9,14 +9,15 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from atspeed_jax.benchmarks.hugging_face import same_lists, shared_model
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import BOS, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from bases import BASE
-from launch.hugging_face import different, in_both_worlds, same_lists
 from numpy_llama import wide_params
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
@@ -34,13 +35,13 @@ USERS = 24
 
 
 @pytest.fixture(scope="module")
-def peers():
+def model():
     trie = build_trie(CATALOG.id_tokens)
     prior = popularity_prior(trie, CATALOG.id_tokens, np.ones(len(CATALOG.ids)))
     prefixes = prefixes_by_norm(CATALOG.id_tokens)
     decoders = Decoders(CONFIG, wide_params(CONFIG, seed=0), None, None, trie, prior, prefixes)
-    with in_both_worlds("random", decoders, CATALOG, DecodeConfig(("all", 20, 20), 3, "vocab")) as both:
-        yield both
+    with shared_model("random", decoders, CATALOG, DecodeConfig(("all", 20, 20), 3, "vocab")) as shared:
+        yield shared
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,10 @@ def users():
 
 
 @pytest.mark.parametrize("beams", [1, 5, 20])
-def test_constrained_generate_gives_our_lists(peers, users, beams):
-    ours = peers.decoders.build(Setting.beam_search(beams, "vocab"))(prompt_of(users))
-    assert same_lists(peers, users, beams, ours)
-    ids, scores = peers.theirs(users, beams, trie=True)
+def test_constrained_generate_gives_our_lists(model, users, beams):
+    ours = model.decoders.build(Setting.beam_search(beams, "vocab"))(prompt_of(users))
+    assert same_lists(model, users, beams, ours)
+    ids, scores, _ = model.hugging_face(users, beams, trie=True)
     assert ids.shape == (USERS, beams, 4)
     assert np.isfinite(scores).all()
     assert len({tuple(row) for row in ids[:, 0]}) > 5  # users differ, so that a wrong row would be seen
@@ -67,23 +68,23 @@ def test_constrained_generate_gives_our_lists(peers, users, beams):
 
 @pytest.mark.parametrize("beams", [1, 5])
 @pytest.mark.parametrize("wrong", [np.nan, 1e-3])
-def test_other_scores_are_seen(peers, users, beams, wrong):
-    ours = peers.decoders.build(Setting.beam_search(beams, "vocab"))(prompt_of(users))
-    found = peers.theirs(users, beams, trie=True)
-    other = found[1] + np.where(np.arange(USERS) == 3, wrong, 0.0)[:, None]
-    assert np.flatnonzero(different(found[0], other, ours)).tolist() == [3]
+def test_other_scores_are_seen(model, users, beams, wrong):
+    ours = model.decoders.build(Setting.beam_search(beams, "vocab"))(prompt_of(users))
+    found = model.hugging_face(users, beams, trie=True)
+    other = found._replace(score=found.score + np.where(np.arange(USERS) == 3, wrong, 0.0)[:, None])
+    assert np.flatnonzero(differing(other, ours)).tolist() == [3]
 
 
-def test_other_lists_are_seen(peers, users):
+def test_other_lists_are_seen(model, users):
     """Two places exchanged, another score, another model."""
-    ours = peers.decoders.build(Setting.beam_search(5, "vocab"))(prompt_of(users))
+    ours = model.decoders.build(Setting.beam_search(5, "vocab"))(prompt_of(users))
     exchanged = ours.replace(tokens=ours.tokens.at[3, :2].set(ours.tokens[3, 1::-1]))
-    other = dataclasses.replace(peers.decoders, target_params=jax.tree.map(lambda x: -x, peers.decoders.target_params))
-    theirs = dataclasses.replace(peers, decoders=other)
-    assert same_lists(peers, users, 5, exchanged)  # decoded again in float64, where both agree
+    other = dataclasses.replace(model.decoders, target_params=jax.tree.map(lambda x: -x, model.decoders.target_params))
+    theirs = dataclasses.replace(model, decoders=other)
+    assert same_lists(model, users, 5, exchanged)  # decoded again in float64, where both agree
     assert not same_lists(theirs, users, 5, ours.replace(score=ours.score + 1e-3))
 
 
-def test_without_constraint_other_tokens_come_out(peers, users):
-    ids, _ = peers.theirs(users, 5, trie=False)
+def test_without_constraint_other_tokens_come_out(model, users):
+    ids = model.hugging_face(users, 5, trie=False).tokens
     assert (ids < CATALOG.level_offsets).any() or (ids >= CATALOG.level_offsets + 9).any()
