@@ -59,8 +59,9 @@ def test_a_trial_is_submitted_once(sweep, capsys):
         assert f"--job-name=my-sweep-{trial.replace('_', '-')}\n" in job
     found = record(sweep)
     assert (found["backend"], found["job"], found["attempt"], found["exit"]) == ("slurm", "4711", 1, None)
-    capsys.readouterr()
-    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made, ())
+    note = "note: a job that finds no finished target trains its own; --borrow=RUN links that of RUN\n"
+    assert capsys.readouterr().out.startswith(note)
+    backends.submit(backend("slurm", sweep), sweep.workdir, sweep.made, (), borrows=True)
     assert len(sweep.submitted()) == 2
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("[kd_0] slurm job 4711, submitted ")
