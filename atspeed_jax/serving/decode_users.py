@@ -1,4 +1,6 @@
-"""Decoding many users, and looking again at those to whom two decoders gave different lists."""
+"""Decoding many users, and looking again at those to whom two decoders gave different
+lists.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,12 @@ Keys = Key[Array, " N"]
 class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
-    ids [N, K] rows of the sorted distinct ids, -1 where invalid, `decoders.NO_ITEM` where no item has the codes; tokens
-    [N, K, L] these codes; score [N, K]; calls [N] target calls; given_up [N]: see `Result`; batch_rounds: target calls
-    of all batches together; batches: their number. seconds: spent on them, from tokens on the host to lists on the
-    host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of a speculative decode, None for plain beam
-    search.
+    ids [N, K] rows of the sorted distinct ids, -1 where invalid, `decoders.NO_ITEM`
+    where no item has the codes; tokens [N, K, L] these codes; score [N, K]; calls [N]
+    target calls; given_up [N]: see `Result`; batch_rounds: target calls of all batches
+    together; batches: their number. seconds: spent on them, from tokens on the host to
+    lists on the host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of
+    a speculative decode, None for plain beam search.
     """
 
     ids: np.ndarray
@@ -48,12 +51,16 @@ class Decoded:
 
     @property
     def acceptance_by_level(self) -> list[float | None]:
-        """Share of the users who reached a level in round 1 that it was accepted for, None where nobody did."""
+        """Share of the users who reached a level in round 1 that it was accepted for,
+        None where nobody did.
+        """
         return _shares(self.accepted.sum(0), self.reached.sum(0))
 
     @property
     def coverage_by_level(self) -> list[float | None]:
-        """Mean coverage of a level over the users who reached it in round 1, None where nobody did."""
+        """Mean coverage of a level over the users who reached it in round 1, None where
+        nobody did.
+        """
         return _shares((self.coverage * self.reached).sum(0), self.reached.sum(0))
 
     @property
@@ -74,9 +81,11 @@ def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
 def decode_users(
     decode: Callable[[Prompt], Result], batches: Iterable[dict], users: int, keys: Keys | None = None
 ) -> Decoded:
-    """Decodes every row of the batches (`data.batches.prompt_batches` of `users` histories), and times it.
+    """Decodes every row of the batches (`data.batches.prompt_batches` of `users`
+    histories), and times it.
 
-    keys: see `prompt_of`. Raises DecodeError if a user's scores are not finite (`check_finite`).
+    keys: see `prompt_of`. Raises DecodeError if a user's scores are not finite
+    (`check_finite`).
     """
     rows, results, warm, seconds = [], [], set(), 0.0
     for batch in batches:
@@ -119,7 +128,8 @@ def decode_users(
 def find_ids(
     decoder_of: Callable[[dict], Callable[[Prompt], Result]], batches: Sequence[dict], names: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(ids [N, K], -1 where invalid; scores [N, K]) of every row of the batches, where each has a decoder of its own.
+    """(ids [N, K], -1 where invalid; scores [N, K]) of every row of the batches, where
+    each has a decoder of its own.
 
     names [N]: of the users. Raises DecodeError naming one whose scores are not finite.
     """
@@ -136,7 +146,8 @@ def find_ids(
 def without_seen(
     decoders: Decoders, setting: Setting, catalog: Catalog, seen: Sequence[np.ndarray]
 ) -> Callable[[dict], Callable[[Prompt], Result]]:
-    """Batch -> the exact search over what its users have not seen, for `find_ids` (`FilteredTrie`).
+    """Batch -> the exact search over what its users have not seen, for `find_ids`
+    (`FilteredTrie`).
 
     seen: distinct items per row of all batches.
     """
@@ -160,10 +171,12 @@ def count_differences(
     batches: Sequence[dict],
     keys: Keys | None = None,
 ) -> tuple[int, int]:
-    """(mismatched users, near-tie users) between the decodes `a` of `setting` and `b` of `baseline`.
+    """(mismatched users, near-tie users) between the decodes `a` of `setting` and `b`
+    of `baseline`.
 
-    A user whose lists differ is decoded again by both in float64: equal there is a near tie (two batch shapes of one
-    model round differently), else a mismatch. Source: ALGORITHM.md section 5.
+    A user whose lists differ is decoded again by both in float64: equal there is a near
+    tie (two batch shapes of one model round differently), else a mismatch. Source:
+    ALGORITHM.md section 5.
     """
     different = differing(a, b)
     if not different.any():

@@ -1,4 +1,6 @@
-"""Every way to decode under one roof: the models and the catalogue, ready for any `Setting`."""
+"""Every way to decode under one roof: the models and the catalogue, ready for any
+`Setting`.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +61,10 @@ class SpeculativeSearch:
 class Decoders:
     """Target, draft and catalogue, ready to decode any `Setting`.
 
-    prior: `items.trie.popularity_prior`. prefixes: what "all" means per score norm (`prefixes_by_norm`). draft and
-    draft_params may be None where no draft model is used. step: what makes a model of a config. mesh: where all arrays
-    lie and users are split (`decode_on_mesh`); None for one device.
+    prior: `items.trie.popularity_prior`. prefixes: what "all" means per score norm
+    (`prefixes_by_norm`). draft and draft_params may be None where no draft model is
+    used. step: what makes a model of a config. mesh: where all arrays lie and users are
+    split (`decode_on_mesh`); None for one device.
     """
 
     target: LlamaConfig
@@ -77,8 +80,8 @@ class Decoders:
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
         """The jitted decoder of a setting as a function of the prompt alone.
 
-        Raises DecodeError for widths that cannot work, or the popularity prior, which the catalogue's own trie alone
-        has, with any other constraint.
+        Raises DecodeError for widths that cannot work, or the popularity prior, which
+        the catalogue's own trie alone has, with any other constraint.
         """
         if setting.constraint not in get_args(Constraint):
             raise DecodeError(f"constraint={setting.constraint!r}: expected 'trie' or 'levels'")
@@ -90,7 +93,9 @@ class Decoders:
         return lambda prompt: _with_ids(decode(prompt), self.trie)
 
     def program(self, setting: Setting) -> tuple[Callable, Any]:
-        """(decode, params) of a setting: what `build` runs as decode(params, trie, prompt)."""
+        """(decode, params) of a setting: what `build` runs as decode(params, trie,
+        prompt).
+        """
         step = self.step(self.target)
         if setting.method == "beam_search":
             return BeamSearch(step, setting.search), self.target_params
@@ -102,8 +107,10 @@ class Decoders:
         return SpeculativeSearch(step, drafter, search), (self.target_params, params)
 
     def fitted(self, setting: Setting, say: Callable[[str], None]) -> Setting:
-        """The setting with widths, and a budget, that can hold its K: what is too small is raised to what K needs, and
-        `say` is told. Raises DecodeError for another number of widths than the ids have levels to draft."""
+        """The setting with widths, and a budget, that can hold its K: what is too small
+        is raised to what K needs, and `say` is told. Raises DecodeError for another
+        number of widths than the ids have levels to draft.
+        """
         if setting.method == "beam_search":
             return setting
         search, prefixes = setting.search, self._prefixes(setting)
@@ -131,8 +138,9 @@ class Decoders:
         return lambda prompt: decode_on_mesh(decode, params, trie, prompt, self.mesh)
 
     def unrolled(self) -> Decoders:
-        """The same, faster where calls are short, but longer to compile: layers of both models lie side by side
-        (`models.unroll`), in copies of their own."""
+        """The same, faster where calls are short, but longer to compile: layers of both
+        models lie side by side (`models.unroll`), in copies of their own.
+        """
         return dataclasses.replace(
             self,
             target_params=unroll(self.target_params),
@@ -141,7 +149,9 @@ class Decoders:
         )
 
     def in_float64(self) -> Decoders:
-        """The same in double precision; to be called, and its decoders run, under `jax.enable_x64(True)`."""
+        """The same in double precision; to be called, and its decoders run, under
+        `jax.enable_x64(True)`.
+        """
 
         def widen(tree):
             return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
@@ -159,6 +169,8 @@ class Decoders:
 
 @jax.jit
 def _with_ids(result: Result, trie: Trie) -> Result:
-    """The rows of the distinct ids that have the tokens of a result, NO_ITEM where none has."""
+    """The rows of the distinct ids that have the tokens of a result, NO_ITEM where none
+    has.
+    """
     row, found = trie.find(result.tokens)
     return result.replace(ids=jnp.where(found, row, jnp.where(result.valid, NO_ITEM, 0)))

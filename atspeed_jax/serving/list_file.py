@@ -1,8 +1,10 @@
-"""A file of lists that is written line by line, by one run at a time, across interruptions.
+"""A file of lists that is written line by line, by one run at a time, across
+interruptions.
 
-Lines are appended to OUTPUT.partial; OUTPUT.partial.json says how many users they are of, and what they were made from.
-A run started again goes on behind them, and the file gets its name (and a parquet or compressed file is written from
-the lines) when it is complete.
+Lines are appended to OUTPUT.partial; OUTPUT.partial.json says how many users they are
+of, and what they were made from. A run started again goes on behind them, and the file
+gets its name (and a parquet or compressed file is written from the lines) when it is
+complete.
 """
 
 from __future__ import annotations
@@ -58,10 +60,12 @@ class Output:
 
 @contextlib.contextmanager
 def claimed_output(path: Path) -> Iterator[Output]:
-    """The output of that name, this run's own while the block runs: another that asks for it is refused.
+    """The output of that name, this run's own while the block runs: another that asks
+    for it is refused.
 
-    Nothing is left of it if no list was written. Raises RecommendError, the same in all processes, if the name does not
-    say what is to be written, its directory is not there, it exists, or another run is writing it.
+    Nothing is left of it if no list was written. Raises RecommendError, the same in all
+    processes, if the name does not say what is to be written, its directory is not
+    there, it exists, or another run is writing it.
     """
     output = Output(path)
     if not path.name.lower().endswith(SUFFIXES):
@@ -89,7 +93,9 @@ def claimed_output(path: Path) -> Iterator[Output]:
 
 
 def resume(output: Output, fingerprint: str) -> None:
-    """Leaves the lines of the users that are done and cuts off what a kill left behind them; claims a new file."""
+    """Leaves the lines of the users that are done and cuts off what a kill left behind
+    them; claims a new file.
+    """
     partial, claim = output.partial, output.claim
     try:
         if not partial.exists() or not partial.stat().st_size:
@@ -126,7 +132,9 @@ def _read(claim: Path) -> dict:
 
 
 def finish(output: Output, chunk: int) -> None:
-    """Gives the lines their name; writes them, `chunk` at a time, as what that says first."""
+    """Gives the lines their name; writes them, `chunk` at a time, as what that says
+    first.
+    """
     name = output.path.name.lower()
     if name.endswith(".parquet"):
         _as_parquet(output.partial, output.path, chunk)
@@ -143,7 +151,9 @@ def finish(output: Output, chunk: int) -> None:
 
 
 def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
-    """A parquet file of JSON lines {"user", "items", "scores"}, `chunk` lines at a time; whole or not there at all."""
+    """A parquet file of JSON lines {"user", "items", "scores"}, `chunk` lines at a
+    time; whole or not there at all.
+    """
     types = {"items": pa.list_(pa.int64()), "scores": pa.list_(pa.float64())}
     unfinished, schema = output.with_name(f".{output.name}.partial"), None
     try:

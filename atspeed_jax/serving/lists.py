@@ -10,7 +10,9 @@ SCORE_TOLERANCE = 1e-4  # ALGORITHM.md section 5: "equal" is same items, same or
 
 
 class HasLists(Protocol):
-    """K places for each of N users: tokens [N, K, L] of ids, score [N, K], valid [N, K]; `Result` is one."""
+    """K places for each of N users: tokens [N, K, L] of ids, score [N, K], valid [N,
+    K]; `Result` is one.
+    """
 
     tokens: np.ndarray
     score: np.ndarray
@@ -26,34 +28,41 @@ class Lists(NamedTuple):
 
 
 def differing(a: HasLists, b: HasLists) -> np.ndarray:
-    """[N] bool: users whose lists are not equal, in codes, order, invalid places, or scores by more than
-    SCORE_TOLERANCE.
+    """[N] bool: users whose lists are not equal, in codes, order, invalid places, or
+    scores by more than SCORE_TOLERANCE.
 
-    Codes are compared, not numbers of ids: codes that no item has share one number. Invalid places have neither codes
-    nor scores. A score that is not a number equals nothing.
+    Codes are compared, not numbers of ids: codes that no item has share one number.
+    Invalid places have neither codes nor scores. A score that is not a number equals
+    nothing.
     """
     close = np.abs(np.asarray(a.score) - np.asarray(b.score)) <= SCORE_TOLERANCE
     return _other_codes(a, b) | (np.asarray(a.valid) & ~close).any(1)
 
 
 def _other_codes(a: HasLists, b: HasLists) -> np.ndarray:
-    """[N] bool: lists that differ in codes, order or invalid places, whatever their scores."""
+    """[N] bool: lists that differ in codes, order or invalid places, whatever their
+    scores.
+    """
     valid = np.asarray(a.valid)
     codes = (np.asarray(a.tokens) != np.asarray(b.tokens)).any(-1)
     return ((valid != np.asarray(b.valid)) | valid & codes).any(1)
 
 
 def overlap(a: HasLists, b: HasLists) -> np.ndarray:
-    """[N] share of a user's ids that are in both lists, of the longer list's length; 1 if both are empty."""
+    """[N] share of a user's ids that are in both lists, of the longer list's length; 1
+    if both are empty.
+    """
     shared = (_position_in(a, b) >= 0).sum(1)
     longer = np.maximum(np.asarray(a.valid).sum(1), np.asarray(b.valid).sum(1))
     return np.where(longer, shared / np.maximum(longer, 1), 1.0)
 
 
 class Agreement(NamedTuple):
-    """How far the lists of N users are from others, per user: same_list [N] 0 or 1, the same codes in the same order;
-    items_shared [N], see `overlap`; score_gap and largest_gap [N], mean and largest difference of the scores of ids in
-    both lists, 0 where there are none."""
+    """How far the lists of N users are from others, per user: same_list [N] 0 or 1, the
+    same codes in the same order; items_shared [N], see `overlap`; score_gap and
+    largest_gap [N], mean and largest difference of the scores of ids in both lists, 0
+    where there are none.
+    """
 
     same_list: np.ndarray
     items_shared: np.ndarray

@@ -1,7 +1,9 @@
-"""Lists for many users, from a file of histories to a file of recommendations, in order, across interruptions.
+"""Lists for many users: from a file of histories to a file of recommendations, in
+order, across interruptions.
 
-Input: see `serving.user_file`. Output: one JSON line {"user", "items", "scores"} per user, in the input's order
-(compressed if it is named *.gz), or parquet with these columns; see `serving.list_file`.
+Input: see `serving.user_file`. Output: one JSON line {"user", "items", "scores"} per
+user, in the input's order (compressed if it is named *.gz), or parquet with these
+columns; see `serving.list_file`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from atspeed_jax.serving.user_file import FROM_ZERO, User
 from atspeed_jax.utils import files
 from atspeed_jax.utils.distributed import barrier, is_writer
 
-NUMBERED = 1000  # users by whom it is judged whether items are numbered from 0
+NUMBERED = 1000  # first users, whose histories show whether items are numbered from 0
 
 Lists = Callable[[list[User]], tuple[np.ndarray, np.ndarray]]
 
@@ -39,15 +41,32 @@ def lists_of(
     *,
     exclude_seen: bool,
 ) -> Lists:
-    """Users -> (items [N, K], -1 where there are no more; scores [N, K], log-probabilities of their ids).
+    """Makes the function that lists items for users.
 
-    exclude_seen: never an item of the whole history, by the exact search over what is left (`FilteredTrie`). Raises
-    DecodeError for a setting that cannot work, and naming the user, from the lists where scores are not finite.
-    It is said if the first users' items seem to be numbered from 1.
+    It says once if K is above the number of items, and if the first users' items seem
+    to be numbered from 1.
+
+    Args:
+      decoders: the models and the catalogue.
+      setting: how lists are decoded; its K is their length.
+      dataset: the run's; items that share an id are listed by popularity in train.
+      shape: of the batches that users are decoded in.
+      exclude_seen: never list an item of the whole history, by an exact search over
+        what is left (`FilteredTrie`).
+
+    Returns:
+      users -> (items [N, K], -1 behind the last one; scores [N, K], log-probabilities
+      of the items' ids). It raises DecodeError naming the user where scores are not
+      finite.
+
+    Raises:
+      DecodeError: a setting that cannot work.
     """
     catalog = dataset.catalog
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
     decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
+    if setting.search.beams > catalog.items and is_writer():
+        tqdm.write(f"note: K={setting.search.beams}, but the catalogue has {catalog.items} items: lists are shorter")
     asked = False
 
     def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:
@@ -63,8 +82,8 @@ def lists_of(
 
     def _items_of(ids, scores, seen):
         items = unseen_items(ids, seen, items_sorted, offsets)
-        place = (ids[:, None] == np.where(items >= 0, catalog.id_of_item[items], -2)[:, :, None]).argmax(2)
-        return items, np.where(items >= 0, np.take_along_axis(scores, place, 1), -np.inf)
+        position = (ids[:, None] == np.where(items >= 0, catalog.id_of_item[items], -2)[:, :, None]).argmax(2)
+        return items, np.where(items >= 0, np.take_along_axis(scores, position, 1), -np.inf)
 
     return lists
 
@@ -72,11 +91,25 @@ def lists_of(
 def recommend(
     users: Iterable[User], lists: Lists, output: Output, *, chunk: int, fingerprint: str, progress: tqdm
 ) -> int:
-    """Writes one line per user, or parquet row if it is named *.parquet, to `output`; returns how many users it has.
+    """Writes the lists of all users to `output`: a JSON line each, or a row if the
+    output is named *.parquet.
 
-    chunk: users decoded and written at a time. fingerprint: of whatever else decides the lists. progress: told of users
-    as they are written; those of an earlier run do not count for its speed. Raises RecommendError if the partial file
-    was made from other histories or another fingerprint; nothing is overwritten.
+    Args:
+      users: in the order of the lines; those whose lists an earlier run has written are
+        skipped.
+      lists: see `lists_of`.
+      output: this run's, see `claimed_output`.
+      chunk: users decoded and written at a time.
+      fingerprint: of whatever else decides the lists.
+      progress: a bar that counts users as they are written; those of an earlier run do
+        not count for its speed.
+
+    Returns:
+      How many users the output holds.
+
+    Raises:
+      RecommendError: the partial file was made from other histories or another
+        fingerprint (nothing is overwritten), or the output cannot be written.
     """
     if is_writer():
         resume(output, fingerprint)
@@ -86,8 +119,8 @@ def recommend(
     _add(digest, itertools.islice(users, count))
     if digest.hexdigest() != made_from["histories"]:
         raise RecommendError(
-            f"{output.partial} has lists of {count} users with whom, and whose histories, the input does not begin: "
-            "give the --input it was made from, delete it, or choose another --output"
+            f"{output.partial} holds lists of {count} users that are not the first {count} of --input, with their "
+            "histories: give the --input it was made from, delete it, or choose another --output"
         )
     progress.update(count)
     progress.initial = count
@@ -113,6 +146,6 @@ def _add(digest, users: Iterable[User]) -> None:
 
 
 def _line(user: User, items: np.ndarray, scores: np.ndarray) -> str:
-    """items, scores: one user's row of `Lists`."""
+    """The JSON line of a user. items, scores: the user's row of `Lists`."""
     shown = np.round(scores[items >= 0].astype(float), 5).tolist()
     return json.dumps({"user": user.user, "items": items[items >= 0].tolist(), "scores": shown}) + "\n"

@@ -1,4 +1,6 @@
-"""What a decoder is built from: one way to decode, as the command line and the tables name it."""
+"""What a decoder is built from: one way to decode, as the command line and the tables
+name it.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ Constraint = Literal["trie", "levels"]
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig(TreeConfig):
-    """Section `decode` of a run's config: the drafted tree, and how the models lie in memory.
+    """Section `decode` of a run's config: the drafted tree, and how the models lie in
+    memory.
 
-    A subclass of `TreeConfig`, not a holder of one, so that the command line says --config.decode.widths.
+    A subclass of `TreeConfig`, not a holder of one, so that the command line says
+    --config.decode.widths.
 
     Attributes:
       unroll: whether the layers of both models lie side by side (`Decoders.unrolled`).
@@ -32,11 +36,13 @@ class Setting:
     """One way to decode.
 
     Attributes:
-      drafter: who drafts: the draft model, the popularity prior, or "none", which is plain beam search.
-      search: what is searched for; its widths may hold "all". Plain beam search reads its beams, score_norm, mode and
-        temperature alone.
-      constraint: "trie", ids of items alone; or "levels", any known code of each level, as the paper's reference
-        decodes: codes that no item has get the id `decoders.NO_ITEM`.
+      drafter: who drafts: the draft model, the popularity prior, or "none", which is
+        plain beam search.
+      search: what is searched for; its widths may hold "all". Plain beam search reads
+        its beams, score_norm, mode and temperature alone.
+      constraint: "trie", ids of items alone; or "levels", any known code of each level,
+        as the paper's reference decodes: codes that no item has get the id
+        `decoders.NO_ITEM`.
     """
 
     drafter: DrafterName
@@ -50,7 +56,9 @@ class Setting:
 
     @classmethod
     def strict(cls, drafter: DrafterName, beams: int, tree: TreeConfig) -> Setting:
-        """Strict speculative beam search with K = `beams`; plain beam search for drafter "none"."""
+        """Strict speculative beam search with K = `beams`; plain beam search for
+        drafter "none".
+        """
         if drafter == "none":
             return cls.beam_search(beams, tree.score_norm)
         return cls(drafter, SearchConfig.of(tree, beams))
@@ -77,7 +85,9 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The setting as a word that names files; settings that differ have different labels."""
+        """The setting as a word that names files; settings that differ have different
+        labels.
+        """
         search = self.search
         widths, gamma = ("none", 0) if self.drafter == "none" else ("-".join(map(str, search.widths)), search.gamma)
         label = f"{self.method}_{self.drafter}_K{search.beams}_w{widths or 'none'}_g{gamma}_{search.score_norm}"
@@ -101,7 +111,9 @@ class Setting:
 
     @property
     def baseline(self) -> Setting:
-        """What the target does alone, call by call: plain beam search, or the target's own sampler."""
+        """What the target does alone, call by call: plain beam search, or the target's
+        own sampler.
+        """
         search = self.search
         mode = "relaxed" if search.mode in ("coupled", "relaxed_reference") else search.mode
         alone = Setting.beam_search(search.beams, search.score_norm).searching(

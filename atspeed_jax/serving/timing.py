@@ -1,7 +1,8 @@
 """Time per list, measured side by side in one run.
 
-A time is from token ids on the host to lists on the host, after a warm-up of the same shape. Decoders are interleaved,
-so that a drift of the machine hits all of them alike; read ratios, not milliseconds.
+A time is from token ids on the host to lists on the host, after a warm-up of the same
+shape. Decoders are interleaved, so that a drift of the machine hits all of them alike;
+read ratios, not milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Decode = Callable[[Prompt], Result]
 
 
 def run_once(decode: Decode, batch: dict, keys: Keys | None = None) -> float:
-    """Seconds of one decode of a batch, from NumPy tokens to NumPy lists. keys: see `prompt_of`."""
+    """Seconds of one decode of a batch, from NumPy tokens to NumPy lists. keys: see
+    `prompt_of`.
+    """
     start = time.perf_counter()
     result = decode(prompt_of(batch, keys))
     gather((result.ids, result.score, result.valid))
@@ -29,8 +32,9 @@ def run_once(decode: Decode, batch: dict, keys: Keys | None = None) -> float:
 
 
 def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each batch (of one user, for latency at batch 1), the median of `repeats`, per decoder: {name:
-    [batches]}."""
+    """Milliseconds of each batch (of one user, for latency at batch 1), the median of
+    `repeats`, per decoder: {name: [batches]}.
+    """
     _warm_up(decoders, batches)
     times = {name: np.zeros(len(batches)) for name in decoders}
     for number, batch in enumerate(batches):

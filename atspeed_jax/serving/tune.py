@@ -1,7 +1,8 @@
 """Self-tuning: which way to decode is fastest on this hardware, per K and batch size.
 
-Every setting of a grid, and plain beam search, decodes the same batches of validation users, so acceptance is what it
-is and every time is of a whole list. Test users are never read.
+Every setting of a grid, and plain beam search, decodes the same batches of validation
+users, so acceptance is what it is and every time is of a whole list. Test users are
+never read.
 """
 
 from __future__ import annotations
@@ -49,10 +50,12 @@ class TuneError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class TuneConfig:
-    """beams: K; batch_sizes; widths, drafters, budgets (None: all nodes are read), row_shares: the grid. batches: at
-    least so many batches of validation users per batch size, and at least `users` users. hopeless: a setting that takes
-    so many times the best one's time in a first pass is timed no more. repeats: timings of a batch of which the median
-    counts. samples: of the bootstrap over batches."""
+    """beams: K; batch_sizes; widths, drafters, budgets (None: all nodes are read),
+    row_shares: the grid. batches: at least so many batches of validation users per
+    batch size, and at least `users` users. hopeless: a setting that takes so many times
+    the best one's time in a first pass is timed no more. repeats: timings of a batch of
+    which the median counts. samples: of the bootstrap over batches.
+    """
 
     beams: tuple[Beams, ...]
     batch_sizes: tuple[BatchSize, ...]
@@ -85,8 +88,10 @@ def parse_widths(text: str) -> Widths:
 def grid(
     config: TuneConfig, decode: DecodeConfig, decoders: Decoders, beams: int, say: Callable[[str], None]
 ) -> list[Setting]:
-    """Plain beam search, and every setting that can work for this K (a width or budget below K cannot: `say` why); of
-    the run's own widths, if they are among them, those that this K needs."""
+    """Plain beam search, and every setting that can work for this K (a width or budget
+    below K cannot: `say` why); of the run's own widths, if they are among them, those
+    that this K needs.
+    """
     settings = [Setting.beam_search(beams, decode.score_norm)]
     own = decoders.fitted(Setting.strict("draft", beams, decode), say).search.widths
     every = dict.fromkeys(own if widths == decode.widths else widths for widths in config.widths)
@@ -110,13 +115,15 @@ def tune(
     shape: BatchShape,
     say: Callable[[str], None],
 ) -> list[dict]:
-    """One row per K and batch size: {"K", "batch", "choice": label, "slower_than_best", "settings": [{"label",
-    "setting", "target_calls", "one_call_share", "time_ms", "ratio", "ratio_low"}]}.
+    """One row per K and batch size: {"K", "batch", "choice": label, "slower_than_best",
+    "settings": [{"label", "setting", "target_calls", "one_call_share", "time_ms",
+    "ratio", "ratio_low"}]}.
 
-    time_ms: mean over batches of the median time of a batch; ratio: plain beam search's time by it, median over
-    batches; ratio_low: its lower 95 % bound. A setting that was hopeless in the first pass has ratio_low None.
-    slower_than_best: see `confirmed_choice`. shape: of the batches, but for their size. gamma and score norm are those
-    of `decode`.
+    time_ms: mean over batches of the median time of a batch; ratio: plain beam search's
+    time by it, median over batches; ratio_low: its lower 95 % bound. A setting that was
+    hopeless in the first pass has ratio_low None. slower_than_best: see
+    `confirmed_choice`. shape: of the batches, but for their size. gamma and score norm
+    are those of `decode`.
     """
     everyone = held_out_users(dataset, "valid")
     rows = []
@@ -163,14 +170,18 @@ def _measure(decoders: Decoders, settings: Mapping[str, Setting], batches: Seque
 
 
 def ratio_bound(alone: np.ndarray, own: np.ndarray, config: TuneConfig) -> float:
-    """Lower 95 % bound (bootstrap over batches) of the median of plain beam search's time by the setting's own."""
+    """Lower 95 % bound (bootstrap over batches) of the median of plain beam search's
+    time by the setting's own.
+    """
     ratios = alone / own
     drawn = np.random.default_rng(config.seed).integers(len(ratios), size=(config.samples, len(ratios)))
     return float(np.percentile(np.median(ratios[drawn], 1), 2.5))
 
 
 def fastest_safe(times: Mapping[str, np.ndarray], alone: str, config: TuneConfig) -> str:
-    """The setting of the least mean time among those that are surely not slower than plain beam search, or that one."""
+    """The setting of the least mean time among those that are surely not slower than
+    plain beam search, or that one.
+    """
     safe = [label for label in times if label == alone or ratio_bound(times[alone], times[label], config) >= SAFE]
     return min(safe, key=lambda label: times[label].mean())
 
@@ -181,10 +192,12 @@ def confirmed_choice(
     config: TuneConfig,
     time_again: Callable[[Sequence[str]], Mapping[str, np.ndarray]],
 ) -> tuple[Mapping[str, np.ndarray], str, float]:
-    """(times it was decided by, choice, its mean time by that of the fastest setting, less 1).
+    """(times it was decided by, choice, its mean time by that of the fastest setting,
+    less 1).
 
-    A setting that was faster, but not surely faster than plain beam search, may have been lucky: where the choice comes
-    out slower by more than NEAR, `time_again` times it, plain beam search and whatever was faster, side by side.
+    A setting that was faster, but not surely faster than plain beam search, may have
+    been lucky: where the choice comes out slower by more than NEAR, `time_again` times
+    it, plain beam search and whatever was faster, side by side.
     """
     for left in reversed(range(AGAIN + 1)):
         choice = fastest_safe(times, alone, config)
@@ -197,8 +210,8 @@ def confirmed_choice(
 
 
 def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm) -> Setting:
-    """The choice for K = `beams` in the tuned.json that `launch.tune_decoder` wrote, at the batch size nearest to
-    `batch`.
+    """The choice for K = `beams` in the tuned.json that `launch.tune_decoder` wrote, at
+    the batch size nearest to `batch`.
 
     Raises TuneError if there is no such file, K or norm, naming what there is.
     """

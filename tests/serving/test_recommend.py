@@ -11,6 +11,7 @@ import pytest
 from tqdm import tqdm
 
 from atspeed_jax.data.batches import BatchShape, prompt_batches
+from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.list_file import RecommendError, claimed_output
@@ -120,7 +121,9 @@ def test_nothing_is_mixed_or_overwritten(tmp_path):
         write(USERS, stand_in, tmp_path / "s.jsonl", fingerprint="b")
     grown = [dataclasses.replace(USERS[0], items=np.arange(9)), *USERS[1:]]  # the same users, one with a newer history
     for other in (USERS[1:], USERS[:3], grown):
-        with pytest.raises(RecommendError, match="lists of 8 users with whom, and whose histories, the inp"):
+        with pytest.raises(
+            RecommendError, match="lists of 8 users that are not the first 8 of --input, with their histories: give"
+        ):
             write(other, stand_in, tmp_path / "s.jsonl")
     assert (tmp_path / "r.jsonl").read_text() == "precious"
     assert len(read(tmp_path / "s.jsonl.partial")) == 8
@@ -154,7 +157,7 @@ def test_a_stream_that_is_refused_keeps_what_is_done_and_goes_on_when_it_is_give
         with pytest.raises(UserFileError, match="bad line"):
             write(refused_at(place), stand_in, tmp_path / "r.jsonl")
         assert {path.name for path in tmp_path.iterdir()} == left
-    with pytest.raises(RecommendError, match="lists of 8 users with whom, and whose histories, the input does not"):
+    with pytest.raises(RecommendError, match="lists of 8 users that are not the first 8 of --input"):
         write(iter(USERS[1:]), stand_in, tmp_path / "r.jsonl")
     asked = []
     assert write(iter(USERS), lambda users: asked.extend(users) or stand_in(users), tmp_path / "r.jsonl") == 11
@@ -208,6 +211,18 @@ def test_numbers_that_count_from_one_are_noticed(small_run, capsys):
         out = capsys.readouterr().out
         assert out.startswith(said)
         assert bool(out) == bool(said)
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_a_k_above_the_number_of_items_is_said_once(toy, capsys, exclude_seen):
+    dataset = Dataset("toy", toy.catalog, *[(np.array([0, 1], np.int32),)] * 3)
+    for beams, said in ((8, "note: K=8, but the catalogue has 7 items: lists are shorter\n"), (7, "")):
+        setting = Setting.beam_search(beams, "vocab")
+        lists = lists_of(toy.decoders, setting, dataset, BatchShape(2, (2,), 1), exclude_seen=exclude_seen)
+        for _ in range(2):
+            items, _ = lists([User("u", np.array([3]))])
+            assert (items >= 0).sum() == (6 if exclude_seen else 7)
+        assert capsys.readouterr().out == said
 
 
 def test_scores_that_are_no_numbers_name_the_user(small_run):

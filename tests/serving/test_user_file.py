@@ -110,7 +110,37 @@ def test_an_unknown_item_of_a_history_is_named_or_left_out(tmp_path, kind):
     users = read(path, said=said, on_unknown="skip")
     assert {user.user: user.items.tolist() for user in users} == {"ann": [0, 3], "bob": [2], "cy": [], "dee": []}
     unknown = 4 if kind == "jsonl" else 3
-    assert said == [f"left out of {path}: 0 lines that are no user, {unknown} unknown items of 2 users"]
+    assert said == [f"left out of {path}: 0 lines that are no user, {unknown} unknown items of 2 users: 'ann', 'cy'"]
+
+
+def test_the_first_users_with_unknown_items_are_named(tmp_path):
+    path, said = tmp_path / "u.jsonl", []
+    path.write_bytes(lines_of({"user": f"u{n}", "items": [9] * (n % 2)} for n in range(20)))
+    read(path, said=said, on_unknown="skip")
+    named = "'u1', 'u3', 'u5', 'u7', 'u9', ..."
+    assert said == [f"left out of {path}: 0 lines that are no user, 10 unknown items of 10 users: {named}"]
+
+
+@pytest.mark.parametrize(
+    "begins", ["user,items", "1;[3, 4]", "{", "\x93NUMPY"], ids=["header", "semicolons", "spread over lines", "binary"]
+)
+def test_a_file_of_another_format_is_told_what_is_read(tmp_path, begins):
+    path = tmp_path / "u.csv"
+    path.write_bytes(begins.encode("latin-1") + b"\nanna,1 2 3\n")
+    formats = "give JSON lines in UTF-8, plain or gzipped, or a parquet file with columns user and items"
+    with pytest.raises(
+        UserFileError, match=rf"u.csv, line 1: the file begins with .*, which is no JSON .*; {formats}, or"
+    ):
+        UserFile(path, 4).check()
+    assert UserFile(path, 4, on_bad="skip").check() == 0
+
+
+def test_users_who_come_again_are_counted_once_at_the_end(tmp_path):
+    path, said = tmp_path / "u.jsonl", []
+    path.write_bytes(lines_of({"user": user, "items": [0]} for user in ("a", 1, "a", True, 1.0, "1", "a", 1)))
+    assert len(read(path, said=said)) == 8
+    assert said == [f"note: 3 lines of {path} repeat the user of a line before; each line gets a list"]
+    assert UserFile(path, 4).check() == 8
 
 
 def lines_of(rows) -> bytes:
