@@ -48,7 +48,7 @@ _OTHERS_INSIDE = {
 }
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,17}")
 FROM_ZERO = "item numbers count from 0, as in the index (those of sequential_*.txt count from 1: subtract 1)"
-FORMATS = "give JSON lines in UTF-8, plain or gzipped, or a parquet file with columns user and items"
+FORMATS = 'give JSON lines in UTF-8, plain or gzipped, or a parquet file, with "user" and "items"'
 NAMED = 5  # users whom a message names
 INPUT_HELP = (
     'Lines {"user": ..., "items": [...]}, oldest item first, plain or gzipped, or parquet; - for standard input. '
@@ -168,8 +168,8 @@ class UserFile:
                 return f"{where}: {error}; it reads {text}"
             if first and isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
                 raise UserFileError(
-                    f"{where}: the file begins with {text}, which is no JSON ({error}); {FORMATS}, or leave such lines "
-                    "out with --on_bad=skip"
+                    f"{where}: the file begins with {text}, which is no JSON; {FORMATS}, or leave such lines out "
+                    "with --on_bad=skip"
                 ) from error
             raise UserFileError(
                 f"{where}: {error}; it reads {text}; correct it, or leave such lines out with --on_bad=skip"
