@@ -1,6 +1,4 @@
-"""Decoding many users, and looking again at those to whom two decoders gave different
-lists.
-"""
+"""Decodes many users, and decodes those again whose lists differ between two decoders."""
 
 from __future__ import annotations
 
@@ -29,12 +27,19 @@ Keys = Key[Array, " N"]
 class Decoded:
     """Lists and statistics of N users as NumPy arrays, in the users' order.
 
-    ids [N, K] rows of the sorted distinct ids, -1 where invalid, `decoders.NO_ITEM`
-    where no item has the codes; tokens [N, K, L] these codes; score [N, K]; calls [N]
-    target calls; given_up [N]: see `Result`; batch_rounds: target calls of all batches
-    together; batches: their number. seconds: spent on them, from tokens on the host to
-    lists on the host, after a warm-up. reached, accepted, coverage [N, L-1]: round 1 of
-    a speculative decode, None for plain beam search.
+    Attributes:
+      ids: [N, K] rows of the sorted distinct ids; -1 where invalid, `decoders.NO_ITEM`
+        where no item has the codes.
+      tokens: [N, K, L], the codes of the lists.
+      score: [N, K].
+      calls: [N], target calls.
+      given_up: [N], see `Result`.
+      batch_rounds: target calls of all batches together.
+      batches: number of batches.
+      seconds: spent on all batches after a warm-up, from tokens on the host to lists on
+        the host.
+      reached, accepted, coverage: [N, L-1], round 1 of a speculative decode; None for
+        plain beam search.
     """
 
     ids: np.ndarray
@@ -51,28 +56,31 @@ class Decoded:
 
     @property
     def acceptance_by_level(self) -> list[float | None]:
-        """Share of the users who reached a level in round 1 that it was accepted for,
-        None where nobody did.
+        """Of the users who reached a level in round 1, the share that went on; None
+        where no user reached it.
         """
         return _shares(self.accepted.sum(0), self.reached.sum(0))
 
     @property
     def coverage_by_level(self) -> list[float | None]:
-        """Mean coverage of a level over the users who reached it in round 1, None where
-        nobody did.
+        """Mean coverage of a level over the users who reached it in round 1; None where
+        no user did.
         """
         return _shares((self.coverage * self.reached).sum(0), self.reached.sum(0))
 
     @property
     def valid(self) -> np.ndarray:
-        """[N, K] bool: places that hold something."""
+        """[N, K] bool: entries that hold an id or codes."""
         return self.ids != -1
 
 
 def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
-    """A batch of `data.batches.prompt_batches` on the device.
+    """Puts a batch of `data.batches.prompt_batches` on the device.
 
-    keys: one per user (`noise.user_keys`), for the modes that draw.
+    Args:
+      batch: as `prompt_batches` gives it.
+      keys: one per user (`noise.user_keys`), for the modes that draw; None for strict
+        mode.
     """
     own = None if keys is None else keys[jnp.asarray(np.maximum(batch["row"], 0))]
     return Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]), own)
@@ -81,11 +89,17 @@ def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
 def decode_users(
     decode: Callable[[Prompt], Result], batches: Iterable[dict], users: int, keys: Keys | None = None
 ) -> Decoded:
-    """Decodes every row of the batches (`data.batches.prompt_batches` of `users`
-    histories), and times it.
+    """Decodes every row of some batches, and measures the time.
 
-    keys: see `prompt_of`. Raises DecodeError if a user's scores are not finite
-    (`check_finite`).
+    Args:
+      decode: the decoder; it is run once more for each new shape of a batch, untimed.
+      batches: `data.batches.prompt_batches` of the users' histories.
+      users: N, the number of histories.
+      keys: see `prompt_of`.
+
+    Raises:
+      DecodeError: scores of a user that are not finite (`check_finite`).
+      ValueError: batches that do not hold each of the N rows once.
     """
     rows, results, warm, seconds = [], [], set(), 0.0
     for batch in batches:
@@ -128,10 +142,18 @@ def decode_users(
 def find_ids(
     decoder_of: Callable[[dict], Callable[[Prompt], Result]], batches: Sequence[dict], names: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(ids [N, K], -1 where invalid; scores [N, K]) of every row of the batches, where
-    each has a decoder of its own.
+    """Decodes every row of some batches, where each batch has a decoder of its own.
 
-    names [N]: of the users. Raises DecodeError naming one whose scores are not finite.
+    Args:
+      decoder_of: batch -> its decoder.
+      batches: `data.batches.prompt_batches` of N histories.
+      names: [N], what messages call the users.
+
+    Returns:
+      ids [N, K], -1 where invalid, and scores [N, K].
+
+    Raises:
+      DecodeError: scores that are not finite; it names the user.
     """
     found = []
     for batch in batches:
@@ -146,10 +168,17 @@ def find_ids(
 def without_seen(
     decoders: Decoders, setting: Setting, catalog: Catalog, seen: Sequence[np.ndarray]
 ) -> Callable[[dict], Callable[[Prompt], Result]]:
-    """Batch -> the exact search over what its users have not seen, for `find_ids`
+    """Excludes what users have seen, by an exact search over what is left
     (`FilteredTrie`).
 
-    seen: distinct items per row of all batches.
+    Args:
+      decoders: of the whole catalogue.
+      setting: how lists are decoded.
+      catalog: of the items.
+      seen: per user, the distinct items to exclude.
+
+    Returns:
+      batch -> its decoder, for `find_ids`.
     """
     # A power of two: longer histories compile again only when they double.
     capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
@@ -171,12 +200,21 @@ def count_differences(
     batches: Sequence[dict],
     keys: Keys | None = None,
 ) -> tuple[int, int]:
-    """(mismatched users, near-tie users) between the decodes `a` of `setting` and `b`
-    of `baseline`.
+    """Counts the users whose lists differ between two settings, and why they differ.
 
-    A user whose lists differ is decoded again by both in float64: equal there is a near
-    tie (two batch shapes of one model round differently), else a mismatch. Source:
-    ALGORITHM.md section 5.
+    A user whose lists differ is decoded again by both settings in float64. Equal lists
+    there mean a near tie: two batch shapes of one model round differently. All else is
+    a mismatch. Source: ALGORITHM.md section 5.
+
+    Args:
+      decoders: build both settings.
+      setting, baseline: the two settings.
+      a, b: what they decoded, in this order.
+      batches: of the users.
+      keys: see `prompt_of`.
+
+    Returns:
+      (mismatched users, near-tie users).
     """
     different = differing(a, b)
     if not different.any():

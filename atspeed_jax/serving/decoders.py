@@ -1,6 +1,4 @@
-"""Every way to decode under one roof: the models and the catalogue, ready for any
-`Setting`.
-"""
+"""Every way to decode under one roof: models and catalogue, ready for any `Setting`."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ NO_ITEM = -2  # id of codes that no item has
 
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
-    """Plain beam search as a function of what it reads."""
+    """Plain beam search as a hashable function, which a jitted program takes as static."""
 
     step: StepModel
     search: SearchConfig
@@ -45,7 +43,7 @@ class BeamSearch:
 
 @dataclasses.dataclass(frozen=True)
 class SpeculativeSearch:
-    """Speculative beam search as a function of what it reads."""
+    """Speculative beam search as a hashable function; see `BeamSearch`."""
 
     step: StepModel
     drafter: Drafter
@@ -61,10 +59,16 @@ class SpeculativeSearch:
 class Decoders:
     """Target, draft and catalogue, ready to decode any `Setting`.
 
-    prior: `items.trie.popularity_prior`. prefixes: what "all" means per score norm
-    (`prefixes_by_norm`). draft and draft_params may be None where no draft model is
-    used. step: what makes a model of a config. mesh: where all arrays lie and users are
-    split (`decode_on_mesh`); None for one device.
+    Attributes:
+      target, draft: configs of the two models. draft may be None where no draft model
+        is used.
+      target_params, draft_params: their parameters.
+      trie: of the catalogue.
+      prior: what the popularity prior drafts by (`items.trie.popularity_prior`).
+      prefixes: what the width "all" means, per score norm (`prefixes_by_norm`).
+      step: makes a model of a config.
+      mesh: where all arrays lie and users are split (`decode_on_mesh`); None for one
+        device.
     """
 
     target: LlamaConfig
@@ -78,10 +82,11 @@ class Decoders:
     mesh: Mesh | None = None
 
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
-        """The jitted decoder of a setting as a function of the prompt alone.
+        """Builds the jitted decoder of a setting, a function of the prompt alone.
 
-        Raises DecodeError for widths that cannot work, or the popularity prior, which
-        the catalogue's own trie alone has, with any other constraint.
+        Raises:
+          DecodeError: widths or a budget that cannot hold K, an unknown constraint, or
+            the popularity prior under "levels": the prior knows real ids alone.
         """
         if setting.constraint not in get_args(Constraint):
             raise DecodeError(f"constraint={setting.constraint!r}: expected 'trie' or 'levels'")
@@ -93,8 +98,11 @@ class Decoders:
         return lambda prompt: _with_ids(decode(prompt), self.trie)
 
     def program(self, setting: Setting) -> tuple[Callable, Any]:
-        """(decode, params) of a setting: what `build` runs as decode(params, trie,
-        prompt).
+        """Gives what `build` compiles.
+
+        Returns:
+          (decode, params): the decoder of the setting runs as decode(params, trie,
+          prompt).
         """
         step = self.step(self.target)
         if setting.method == "beam_search":
@@ -107,9 +115,18 @@ class Decoders:
         return SpeculativeSearch(step, drafter, search), (self.target_params, params)
 
     def fitted(self, setting: Setting, say: Callable[[str], None]) -> Setting:
-        """The setting with widths, and a budget, that can hold its K: what is too small
-        is raised to what K needs, and `say` is told. Raises DecodeError for another
-        number of widths than the ids have levels to draft.
+        """Raises widths and a budget that are too small to hold K.
+
+        Args:
+          setting: any; plain beam search is returned as it is.
+          say: told what was raised.
+
+        Returns:
+          The setting, with each width at least min(K, nodes of its level) and a budget
+          of at least K.
+
+        Raises:
+          DecodeError: another number of widths than the ids have levels to draft.
         """
         if setting.method == "beam_search":
             return setting
@@ -126,7 +143,7 @@ class Decoders:
         return raised
 
     def _prefixes(self, setting: Setting) -> tuple[int, ...]:
-        """How many nodes each level has to draft."""
+        """The number of nodes that each level has to draft."""
         if setting.constraint == "trie":
             return self.prefixes[setting.search.score_norm]
         return tuple(itertools.accumulate(level_trie(self.trie).row_width, operator.mul))
@@ -138,8 +155,11 @@ class Decoders:
         return lambda prompt: decode_on_mesh(decode, params, trie, prompt, self.mesh)
 
     def unrolled(self) -> Decoders:
-        """The same, faster where calls are short, but longer to compile: layers of both
-        models lie side by side (`models.unroll`), in copies of their own.
+        """The same decoders with the layers of both models side by side
+        (`models.unroll`).
+
+        Decoding is faster where calls are short; compilation takes longer, and the
+        parameters lie in memory a second time.
         """
         return dataclasses.replace(
             self,
@@ -149,8 +169,9 @@ class Decoders:
         )
 
     def in_float64(self) -> Decoders:
-        """The same in double precision; to be called, and its decoders run, under
-        `jax.enable_x64(True)`.
+        """The same decoders in double precision.
+
+        Call it, and run its decoders, under `jax.enable_x64(True)`.
         """
 
         def widen(tree):
@@ -169,8 +190,8 @@ class Decoders:
 
 @jax.jit
 def _with_ids(result: Result, trie: Trie) -> Result:
-    """The rows of the distinct ids that have the tokens of a result, NO_ITEM where none
-    has.
+    """Replaces the ids of a result by the rows of the distinct ids that have its
+    tokens, NO_ITEM where no id has them.
     """
     row, found = trie.find(result.tokens)
     return result.replace(ids=jnp.where(found, row, jnp.where(result.valid, NO_ITEM, 0)))

@@ -1,10 +1,9 @@
-"""A file of lists that is written line by line, by one run at a time, across
-interruptions.
+"""A file of lists that one run at a time writes line by line, across interruptions.
 
-Lines are appended to OUTPUT.partial; OUTPUT.partial.json says how many users they are
-of, and what they were made from. A run started again goes on behind them, and the file
-gets its name (and a parquet or compressed file is written from the lines) when it is
-complete.
+Lines are appended to OUTPUT.partial. OUTPUT.partial.json says how many users they
+belong to, and what they were made from. A run that is started again appends behind
+them. When all lines are written, the file gets its name; a parquet or compressed file
+is made from the lines first.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ OUTPUT_HELP = (
 
 
 class RecommendError(ValueError):
-    """An output that cannot be written or gone on with."""
+    """An output that cannot be written or continued."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +43,14 @@ class Output:
 
     @property
     def partial(self) -> Path:
-        """The lines so far."""
+        """The file of the lines written so far."""
         return self.path.with_name(self.path.name + ".partial")
 
     @property
     def claim(self) -> Path:
-        """Of how many users they are, and what they were made from."""
+        """The file that says how many users the lines belong to, and what they were
+        made from.
+        """
         return self.path.with_name(self.path.name + ".partial.json")
 
     @property
@@ -60,12 +61,17 @@ class Output:
 
 @contextlib.contextmanager
 def claimed_output(path: Path) -> Iterator[Output]:
-    """The output of that name, this run's own while the block runs: another that asks
-    for it is refused.
+    """Holds an output for this run while the block runs; another run that asks for it
+    is refused.
 
-    Nothing is left of it if no list was written. Raises RecommendError, the same in all
-    processes, if the name does not say what is to be written, its directory is not
-    there, it exists, or another run is writing it.
+    If the block writes no list, no file is left.
+
+    Args:
+      path: of the output; its name says which format is written.
+
+    Raises:
+      RecommendError: an unknown format, no such directory, a file of that name, or
+        another run that is writing it. All processes raise the same.
     """
     output = Output(path)
     if not path.name.lower().endswith(SUFFIXES):
@@ -93,8 +99,16 @@ def claimed_output(path: Path) -> Iterator[Output]:
 
 
 def resume(output: Output, fingerprint: str) -> None:
-    """Leaves the lines of the users that are done and cuts off what a kill left behind
-    them; claims a new file.
+    """Prepares the partial file: keeps whole lines, cuts off what a kill left behind
+    them; a new file is claimed.
+
+    Args:
+      output: of this run.
+      fingerprint: of what the lists are made from.
+
+    Raises:
+      RecommendError: lines of another fingerprint, lines that were changed, or a file
+        that cannot be written.
     """
     partial, claim = output.partial, output.claim
     try:
@@ -121,7 +135,7 @@ def resume(output: Output, fingerprint: str) -> None:
 
 
 def _read(claim: Path) -> dict:
-    """What a partial file was made from; nothing if that is not known."""
+    """What a partial file was made from; an empty dict if that is not known."""
     try:
         made_from = json.loads(claim.read_text("utf-8")) if claim.exists() else {}
     except ValueError as error:
@@ -132,8 +146,11 @@ def _read(claim: Path) -> dict:
 
 
 def finish(output: Output, chunk: int) -> None:
-    """Gives the lines their name; writes them, `chunk` at a time, as what that says
-    first.
+    """Gives the lines their final name, converted to the format that the name says.
+
+    Args:
+      output: whose partial file is complete.
+      chunk: lines that are converted at a time.
     """
     name = output.path.name.lower()
     if name.endswith(".parquet"):
@@ -151,8 +168,8 @@ def finish(output: Output, chunk: int) -> None:
 
 
 def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
-    """A parquet file of JSON lines {"user", "items", "scores"}, `chunk` lines at a
-    time; whole or not there at all.
+    """Writes a parquet file of JSON lines {"user", "items", "scores"}, `chunk` lines at
+    a time; it appears whole or not at all.
     """
     types = {"items": pa.list_(pa.int64()), "scores": pa.list_(pa.float64())}
     unfinished, schema = output.with_name(f".{output.name}.partial"), None
@@ -175,7 +192,7 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[None]:
-    """What is done in it may fail for want of space or rights."""
+    """Says what to do if the block cannot write `path`, for want of space or rights."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Whether two decoders gave the same lists, and how far apart lists are that differ."""
+"""Compares two decoders' lists: which are equal, and how far apart the others are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ SCORE_TOLERANCE = 1e-4  # ALGORITHM.md section 5: "equal" is same items, same or
 
 
 class HasLists(Protocol):
-    """K places for each of N users: tokens [N, K, L] of ids, score [N, K], valid [N,
-    K]; `Result` is one.
+    """Lists of K entries for N users, such as a `Result`.
+
+    Attributes:
+      tokens: [N, K, L], the codes of the ids.
+      score: [N, K].
+      valid: [N, K]; False marks an empty entry.
     """
 
     tokens: np.ndarray
@@ -20,7 +24,7 @@ class HasLists(Protocol):
 
 
 class Lists(NamedTuple):
-    """A `HasLists` of arrays."""
+    """A `HasLists` made of arrays."""
 
     tokens: np.ndarray
     score: np.ndarray
@@ -28,19 +32,22 @@ class Lists(NamedTuple):
 
 
 def differing(a: HasLists, b: HasLists) -> np.ndarray:
-    """[N] bool: users whose lists are not equal, in codes, order, invalid places, or
-    scores by more than SCORE_TOLERANCE.
+    """Finds the users whose lists are not equal.
 
-    Codes are compared, not numbers of ids: codes that no item has share one number.
-    Invalid places have neither codes nor scores. A score that is not a number equals
-    nothing.
+    Lists are equal if codes, order and empty entries are the same and scores differ by
+    at most SCORE_TOLERANCE. Codes are compared, not numbers of ids: codes that no item
+    has share one number. Codes and scores of empty entries do not count. A score that
+    is not a number equals nothing.
+
+    Returns:
+      [N] bool.
     """
     close = np.abs(np.asarray(a.score) - np.asarray(b.score)) <= SCORE_TOLERANCE
     return _other_codes(a, b) | (np.asarray(a.valid) & ~close).any(1)
 
 
 def _other_codes(a: HasLists, b: HasLists) -> np.ndarray:
-    """[N] bool: lists that differ in codes, order or invalid places, whatever their
+    """[N] bool: lists that differ in codes, order or empty entries, whatever their
     scores.
     """
     valid = np.asarray(a.valid)
@@ -49,8 +56,8 @@ def _other_codes(a: HasLists, b: HasLists) -> np.ndarray:
 
 
 def overlap(a: HasLists, b: HasLists) -> np.ndarray:
-    """[N] share of a user's ids that are in both lists, of the longer list's length; 1
-    if both are empty.
+    """[N] float: of the longer of a user's two lists, the share of ids that both lists
+    hold; 1 if both are empty.
     """
     shared = (_position_in(a, b) >= 0).sum(1)
     longer = np.maximum(np.asarray(a.valid).sum(1), np.asarray(b.valid).sum(1))
@@ -58,10 +65,13 @@ def overlap(a: HasLists, b: HasLists) -> np.ndarray:
 
 
 class Agreement(NamedTuple):
-    """How far the lists of N users are from others, per user: same_list [N] 0 or 1, the
-    same codes in the same order; items_shared [N], see `overlap`; score_gap and
-    largest_gap [N], mean and largest difference of the scores of ids in both lists, 0
-    where there are none.
+    """How far the lists of N users are from other lists of the same users.
+
+    Attributes:
+      same_list: [N] 1 where both lists hold the same codes in the same order, else 0.
+      items_shared: [N], see `overlap`.
+      score_gap, largest_gap: [N] mean and largest difference between the two scores of
+        an id that both lists hold; 0 where they share none.
     """
 
     same_list: np.ndarray
@@ -71,13 +81,13 @@ class Agreement(NamedTuple):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Means over the users, and the largest gap of all."""
+        """Means over the users, and the largest gap of all users."""
         means = {name: float(getattr(self, name).mean()) for name in self._fields[:3]}
         return means | {"largest_gap": float(self.largest_gap.max())}
 
 
 def agreement(a: HasLists, b: HasLists) -> Agreement:
-    """How far lists `a` are from lists `b` of the same users."""
+    """Measures how far lists `a` are from lists `b` of the same users."""
     position = _position_in(a, b)
     other = np.take_along_axis(np.asarray(b.score, np.float64), np.maximum(position, 0), 1)
     gap = np.where(position >= 0, np.abs(np.asarray(a.score, np.float64) - other), 0.0)
@@ -86,7 +96,9 @@ def agreement(a: HasLists, b: HasLists) -> Agreement:
 
 
 def _position_in(a: HasLists, b: HasLists) -> np.ndarray:
-    """[N, K] place in the user's list b of each id of list a, -1 where it is not there."""
+    """[N, K] position in the user's list b of each id of list a; -1 where b lacks the
+    id.
+    """
     first, second = (np.asarray(one.tokens) for one in (a, b))
     users, places, length = second.shape
     rows = np.concatenate((first.reshape(-1, length), second.reshape(-1, length)))

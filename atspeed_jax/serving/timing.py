@@ -1,8 +1,8 @@
-"""Time per list, measured side by side in one run.
+"""Time per list of several decoders, measured side by side in one run.
 
-A time is from token ids on the host to lists on the host, after a warm-up of the same
-shape. Decoders are interleaved, so that a drift of the machine hits all of them alike;
-read ratios, not milliseconds.
+A time reaches from token ids on the host to lists on the host, after a warm-up of the
+same shape. Decoders are interleaved, so that a drift of the machine affects all of them
+alike; read ratios, not milliseconds.
 """
 
 from __future__ import annotations
@@ -32,8 +32,15 @@ def run_once(decode: Decode, batch: dict, keys: Keys | None = None) -> float:
 
 
 def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeats: int) -> dict[str, np.ndarray]:
-    """Milliseconds of each batch (of one user, for latency at batch 1), the median of
-    `repeats`, per decoder: {name: [batches]}.
+    """Measures the latency of several decoders on the same batches, interleaved.
+
+    Args:
+      decoders: by name.
+      batches: of one user each, for latency at batch 1, or of more.
+      repeats: runs of each batch, of which the median counts.
+
+    Returns:
+      {name: [batches] milliseconds}.
     """
     _warm_up(decoders, batches)
     times = {name: np.zeros(len(batches)) for name in decoders}
@@ -45,7 +52,13 @@ def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeat
 
 
 def medians(runs: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, float]:
-    """Median of what each run returns (its own seconds), the runs interleaved."""
+    """The median of the values that each function returns (seconds, say), all of them
+    interleaved.
+
+    Args:
+      runs: functions by name.
+      repeats: calls of each function.
+    """
     rounds = [{name: run() for name, run in runs.items()} for _ in range(repeats)]
     return {name: statistics.median(one[name] for one in rounds) for name in runs}
 

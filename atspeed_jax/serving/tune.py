@@ -1,7 +1,7 @@
 """Self-tuning: which way to decode is fastest on this hardware, per K and batch size.
 
-Every setting of a grid, and plain beam search, decodes the same batches of validation
-users, so acceptance is what it is and every time is of a whole list. Test users are
+Plain beam search and every setting of a grid decode the same batches of validation
+users, so acceptance is real and every time is that of a whole list. Test users are
 never read.
 """
 
@@ -45,16 +45,24 @@ AGAIN = 3  # times at most
 
 
 class TuneError(ValueError):
-    """What cannot be tuned, or a table that does not have what is asked for."""
+    """A grid that cannot be tuned, or a table that lacks what is asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TuneConfig:
-    """beams: K; batch_sizes; widths, drafters, budgets (None: all nodes are read),
-    row_shares: the grid. batches: at least so many batches of validation users per
-    batch size, and at least `users` users. hopeless: a setting that takes so many times
-    the best one's time in a first pass is timed no more. repeats: timings of a batch of
-    which the median counts. samples: of the bootstrap over batches.
+    """What is tuned, and on how many users.
+
+    Attributes:
+      beams: K, each tuned by itself.
+      batch_sizes: each tuned by itself.
+      widths, drafters, budgets, row_shares: the grid. A budget of None lets a call read
+        all nodes.
+      batches, users: least number of batches, and of validation users, per batch size.
+      hopeless: a setting whose first pass takes more than this many times the fastest
+        setting's time is timed no more.
+      repeats: timings of a batch, of which the median counts.
+      samples: of the bootstrap over batches.
+      seed: of the users and the bootstrap.
     """
 
     beams: tuple[Beams, ...]
@@ -78,7 +86,11 @@ class TuneConfig:
 
 
 def parse_widths(text: str) -> Widths:
-    """ "all,64,96" -> ("all", 64, 96). Raises TuneError for anything else."""
+    """Reads widths: "all,64,96" -> ("all", 64, 96).
+
+    Raises:
+      TuneError: any other text.
+    """
     try:
         return tuple("all" if part == "all" else int(part) for part in text.split(","))
     except ValueError:
@@ -88,9 +100,18 @@ def parse_widths(text: str) -> Widths:
 def grid(
     config: TuneConfig, decode: DecodeConfig, decoders: Decoders, beams: int, say: Callable[[str], None]
 ) -> list[Setting]:
-    """Plain beam search, and every setting that can work for this K (a width or budget
-    below K cannot: `say` why); of the run's own widths, if they are among them, those
-    that this K needs.
+    """Lists the settings to be measured for one K.
+
+    Args:
+      config: the grid.
+      decode: the run's widths, gamma and score norm. Where the grid holds the run's
+        widths, they are raised to what K needs.
+      decoders: build each setting once, to see whether it can work.
+      beams: K.
+      say: told of each setting that is left out, and why.
+
+    Returns:
+      Plain beam search, and every setting that can hold K.
     """
     settings = [Setting.beam_search(beams, decode.score_norm)]
     own = decoders.fitted(Setting.strict("draft", beams, decode), say).search.widths
@@ -115,15 +136,23 @@ def tune(
     shape: BatchShape,
     say: Callable[[str], None],
 ) -> list[dict]:
-    """One row per K and batch size: {"K", "batch", "choice": label, "slower_than_best",
-    "settings": [{"label", "setting", "target_calls", "one_call_share", "time_ms",
-    "ratio", "ratio_low"}]}.
+    """Measures every setting of the grid, and chooses one per K and batch size.
 
-    time_ms: mean over batches of the median time of a batch; ratio: plain beam search's
-    time by it, median over batches; ratio_low: its lower 95 % bound. A setting that was
-    hopeless in the first pass has ratio_low None. slower_than_best: see
-    `confirmed_choice`. shape: of the batches, but for their size. gamma and score norm
-    are those of `decode`.
+    Args:
+      decoders: the models and the catalogue.
+      dataset: whose validation users are decoded.
+      decode: the run's widths, gamma and score norm.
+      config: the grid.
+      shape: of the batches, but for their size.
+      say: told of each K and batch size before it is measured.
+
+    Returns:
+      A row per K and batch size: {"K", "batch", "choice": label, "slower_than_best",
+        "settings": [{"label", "setting", "target_calls", "one_call_share", "time_ms",
+        "ratio", "ratio_low"}]}. time_ms is the mean over batches of the median time of
+        a batch. ratio is plain beam search's time divided by that, the median over
+        batches; ratio_low its lower 95 % bound; both are None for a setting that was
+        hopeless in the first pass. slower_than_best: see `confirmed_choice`.
     """
     everyone = held_out_users(dataset, "valid")
     rows = []
@@ -138,6 +167,7 @@ def tune(
 
 
 def _measure(decoders: Decoders, settings: Mapping[str, Setting], batches: Sequence[dict], config: TuneConfig) -> dict:
+    """The choice and the rows of all settings, by label, on these batches."""
     forget_programs()
     users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
     built = {label: decoders.build(setting) for label, setting in settings.items()}
@@ -170,8 +200,13 @@ def _measure(decoders: Decoders, settings: Mapping[str, Setting], batches: Seque
 
 
 def ratio_bound(alone: np.ndarray, own: np.ndarray, config: TuneConfig) -> float:
-    """Lower 95 % bound (bootstrap over batches) of the median of plain beam search's
-    time by the setting's own.
+    """Lower 95 % bound of the median ratio of two decoders' times, by a bootstrap over
+    batches.
+
+    Args:
+      alone: [batches] milliseconds of plain beam search.
+      own: [batches] milliseconds of a setting.
+      config: samples and seed.
     """
     ratios = alone / own
     drawn = np.random.default_rng(config.seed).integers(len(ratios), size=(config.samples, len(ratios)))
@@ -179,8 +214,13 @@ def ratio_bound(alone: np.ndarray, own: np.ndarray, config: TuneConfig) -> float
 
 
 def fastest_safe(times: Mapping[str, np.ndarray], alone: str, config: TuneConfig) -> str:
-    """The setting of the least mean time among those that are surely not slower than
-    plain beam search, or that one.
+    """The setting of least mean time among those that are surely not slower than plain
+    beam search.
+
+    Args:
+      times: {label: [batches] milliseconds}.
+      alone: the label of plain beam search, which is always safe.
+      config: of the bootstrap (`ratio_bound`).
     """
     safe = [label for label in times if label == alone or ratio_bound(times[alone], times[label], config) >= SAFE]
     return min(safe, key=lambda label: times[label].mean())
@@ -192,12 +232,20 @@ def confirmed_choice(
     config: TuneConfig,
     time_again: Callable[[Sequence[str]], Mapping[str, np.ndarray]],
 ) -> tuple[Mapping[str, np.ndarray], str, float]:
-    """(times it was decided by, choice, its mean time by that of the fastest setting,
-    less 1).
+    """Chooses a setting, and measures again where a faster one was not safe to choose.
 
-    A setting that was faster, but not surely faster than plain beam search, may have
-    been lucky: where the choice comes out slower by more than NEAR, `time_again` times
-    it, plain beam search and whatever was faster, side by side.
+    A setting that was faster than the choice, but not surely faster than plain beam
+    search, may have been lucky. So if the choice is slower than the fastest setting by
+    more than NEAR, plain beam search, the choice and all faster settings are timed
+    again, side by side, at most AGAIN times.
+
+    Args:
+      times, alone, config: see `fastest_safe`.
+      time_again: labels -> their times, measured again.
+
+    Returns:
+      (the times that decided, the choice, its mean time divided by that of the fastest
+      setting, less 1).
     """
     for left in reversed(range(AGAIN + 1)):
         choice = fastest_safe(times, alone, config)
@@ -210,10 +258,17 @@ def confirmed_choice(
 
 
 def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm) -> Setting:
-    """The choice for K = `beams` in the tuned.json that `launch.tune_decoder` wrote, at
-    the batch size nearest to `batch`.
+    """Reads the choice for one K from the tuned.json that `launch.tune_decoder` wrote.
 
-    Raises TuneError if there is no such file, K or norm, naming what there is.
+    Args:
+      directory: of the run.
+      beams: K.
+      batch: batch size; the choice of the nearest measured one counts.
+      score_norm: that the choice must have been made for.
+
+    Raises:
+      TuneError: no such file, K or norm (the message says what the file has), or a
+        setting that cannot be read.
     """
     path = directory / "tuned.json"
     if not path.is_file():

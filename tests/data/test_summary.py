@@ -77,9 +77,12 @@ def test_lines_that_repeat_the_history(valid, test, warned):
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        (lambda codes: codes * [1, 0] + [0, 7], "all items have code 7 at level 2: the level tells nothing"),
-        (lambda codes: [*codes, 0, 2], "the 2 codes of level 2 are numbered from 2: .* number each level from 0"),
-        (lambda codes: [*codes, 0, 1], None),
+        (lambda codes: codes * [1, 0] + np.array([0, 7]), "all items have code 7 at level 2: the level tells nothing"),
+        (
+            lambda codes: codes + np.array([0, 2]),
+            "the 2 codes of level 2 are numbered from 2: .* number each level from 0",
+        ),
+        (lambda codes: codes + np.array([0, 1]), None),
     ],
 )
 def test_levels_that_tell_little(change, warning):

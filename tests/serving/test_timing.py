@@ -29,7 +29,7 @@ def clock(monkeypatch):
 
         return decode
 
-    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     return SimpleNamespace(decoder=decoder, calls=calls)
 
 
@@ -60,6 +60,6 @@ def test_every_shape_is_warmed_up_once(clock):
 def test_time_is_taken_until_the_lists_are_on_the_host(clock, monkeypatch):
     fetched = []
     decode = clock.decoder("a", [2.0])
-    monkeypatch.setattr(benchmark, "gather", lambda values: fetched.append(len(values)))
+    monkeypatch.setattr(timing, "gather", lambda values: fetched.append(len(values)))
     assert timing.run_once(decode, batch(0, 5)) == 2.0
     assert fetched == [3]  # ids, scores, validity

@@ -148,6 +148,10 @@ def test_a_hopeless_setting_is_timed_once(monkeypatch):
 class Named:
     name: str
 
+    @property
+    def row(self):
+        return {"name": self.name}
+
 
 def test_the_choice_is_read_back(tuned, tmp_path):
     rows, _, run = tuned
