@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not follow __getatt
     from atspeed_jax.items.trie import build_trie
     from atspeed_jax.models.llama import LlamaConfig, LlamaStep
     from atspeed_jax.models.weights import load_weights
+    from atspeed_jax.runs.open_run import open_run
+    from atspeed_jax.serving.recommender import Recommender
 
 __version__ = "0.1.0"
 
@@ -27,11 +29,13 @@ __all__ = [
     "ModelDrafter",
     "PopularityDrafter",
     "Prompt",
+    "Recommender",
     "Result",
     "SearchConfig",
     "beam_search",
     "build_trie",
     "load_weights",
+    "open_run",
     "speculative_beam_search",
 ]
 
@@ -42,11 +46,13 @@ _MODULES = {
     "ModelDrafter": "decoding.draft",
     "PopularityDrafter": "decoding.draft",
     "Prompt": "decoding.base",
+    "Recommender": "serving.recommender",
     "Result": "decoding.base",
     "SearchConfig": "decoding.config",
     "beam_search": "decoding.beam_search",
     "build_trie": "items.trie",
     "load_weights": "models.weights",
+    "open_run": "runs.open_run",
     "speculative_beam_search": "decoding.speculative",
 }
 

@@ -13,10 +13,11 @@ from atspeed_jax.decoding.base import Mode
 from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, Tolerance
 from atspeed_jax.reporting.tables import mode_table
 from atspeed_jax.runs.checks import check_grid
+from atspeed_jax.runs.serve import tuned_of
 from atspeed_jax.serving.tune import parse_widths
 from atspeed_jax.utils.ranges import Beams, Nodes
 from launch.command_line import define_numbers
-from launch.serving import publish, tuned_of
+from launch.serving import publish
 from launch.stage import FLAGS, main, say
 
 

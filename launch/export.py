@@ -15,8 +15,8 @@ from absl import flags
 
 from atspeed_jax import export as made
 from atspeed_jax.reporting.report import read_report
-from launch.serving import decoders_of, lists_by
-from launch.stage import FLAGS, open_run, start
+from atspeed_jax.runs.serve import decoders_of, lists_by
+from launch.stage import FLAGS, open_run, say, start
 
 
 def define_flags() -> None:
@@ -36,10 +36,10 @@ def export() -> None:
     run, name, note = open_run(writes=False), FLAGS.model, ""
     catalog, history = run.dataset.catalog, run.config.data.history
     if FLAGS.format == "lists":
-        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k)
+        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
         made.export_lists(output, lists_by(run, decoders, setting, exclude_seen=False), run.dataset)
     elif FLAGS.format == "decoder":
-        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k)
+        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
         how = {"history": history, "batch": FLAGS.batch, "platforms": FLAGS.platforms}
         made.export_decoder(output, decoders, setting, catalog, **how)
     elif FLAGS.format == "figures":

@@ -11,12 +11,12 @@ from absl import flags
 from tqdm import tqdm
 
 from atspeed_jax.runs.fingerprints import fingerprint
+from atspeed_jax.runs.serve import decoders_of, lists_by
 from atspeed_jax.serving.list_file import OUTPUT_HELP, claimed_output
 from atspeed_jax.serving.recommend import recommend
 from atspeed_jax.serving.user_file import INPUT_HELP, UserFile
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.utils.distributed import check_same, is_writer
-from launch.serving import decoders_of, lists_by
 from launch.stage import FLAGS, open_run, say, start
 
 _DRAFTERS = ["draft", "popularity", "none", "tuned"]
@@ -40,7 +40,7 @@ def main() -> None:
         run, mistakes = open_run(writes=False), (FLAGS.on_bad, FLAGS.on_unknown)
         file = UserFile(Path(FLAGS.input), run.dataset.catalog.items, *mistakes, output.one_type)
         total = file.check()
-        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k)
+        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
         shapes = {"history": run.config.data.history, "buckets": run.serve.evaluate.buckets}
         lists = lists_by(run, decoders, setting, exclude_seen=FLAGS.exclude_seen)
         models = run.target_params, run.draft_params if setting.drafter == "draft" else None

@@ -13,7 +13,7 @@ SOURCES = ("atspeed_jax", "pyproject.toml", "README.md", "LICENSE")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 # Extras that a room needs beside the core; each room that is not here works with the core alone.
-EXTRAS = {"data": {"train"}, "training": {"train"}, "reporting": {"report"}, "benchmarks": {"report"}}
+EXTRAS = {"data": {"train"}, "training": {"train"}, "reporting": {"report"}, "benchmarks": {"report", "hugging_face"}}
 DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint"}  # where it is not the name that is imported
 
 
@@ -38,7 +38,9 @@ def required_by_heading(text: str) -> dict[str, list[str]]:
 
 def test_requirements_and_the_package_declare_the_same():
     """requirements.txt sets up a checkout, pyproject.toml an installed library."""
-    assert required_by_heading((ROOT / "requirements.txt").read_text(encoding="utf-8")) == DECLARED
+    read = required_by_heading((ROOT / "requirements.txt").read_text(encoding="utf-8"))
+    compared = required_by_heading((ROOT / "tests" / "hugging_face.txt").read_text(encoding="utf-8"))
+    assert read | {"hugging_face": [line for lines in compared.values() for line in lines]} == DECLARED
 
 
 def test_no_requirement_is_declared_twice():

@@ -1,0 +1,159 @@
+"""The door for programs: a trained run by its directory, and recommendations of its models."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import jax
+
+from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.trie import Trie
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.runs.assets import Assets
+from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
+from atspeed_jax.runs.record import WorkdirError, recorded
+from atspeed_jax.runs.serve import DrafterChoice, decoders_of, lists_by
+from atspeed_jax.runs.trained import TrainedModels
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.recommender import Recommender
+from atspeed_jax.training.checkpoint import is_finished
+from atspeed_jax.training.sharding import fitting_mesh
+
+_LOG = logging.getLogger(__name__)
+
+
+class TrainedRun:
+    """A run where nothing more is trained, read from its directory and never written.
+
+    Data and parameters are loaded when they are first asked for, and kept.
+
+    Attributes:
+      assets: data, devices and untrained models.
+      models: trained parameters, and the fingerprints of the stages.
+    """
+
+    def __init__(self, assets: Assets):
+        self.assets, self.models = assets, TrainedModels(assets)
+
+    @property
+    def workdir(self) -> Path:
+        return self.assets.workdir
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """What the run was trained for."""
+        return self.assets.config
+
+    @property
+    def serve(self) -> ServeConfig:
+        """How the models decode."""
+        return self.assets.serve
+
+    @property
+    def dataset(self) -> Dataset:
+        """The stored dataset. Raises DatasetError or ValueError as `Assets.dataset`."""
+        return self.assets.dataset
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items and their ids."""
+        return self.dataset.catalog
+
+    @property
+    def trie(self) -> Trie:
+        """The trie of all ids of the catalog, on every device."""
+        return self.assets.trie
+
+    @property
+    def target_model(self) -> LlamaConfig:
+        """The sizes of the target."""
+        return self.assets.target.config
+
+    @property
+    def draft_model(self) -> LlamaConfig:
+        """The sizes of the draft."""
+        return self.assets.draft.config
+
+    @property
+    def target_params(self):
+        """The target's parameters. Raises CheckpointError as `TrainedModels.load`."""
+        return self.models.target_params
+
+    @property
+    def draft_params(self):
+        """The draft's parameters. Raises CheckpointError as `TrainedModels.load`."""
+        return self.models.draft_params
+
+    def decoders(self, draft_params) -> Decoders:
+        """Both models and the catalog, ready to decode: see `TrainedModels.decoders`."""
+        return self.models.decoders(draft_params)
+
+    def recommender(
+        self,
+        k: int = 20,
+        *,
+        drafter: DrafterChoice = "draft",
+        exclude_seen: bool = False,
+        batch_size: int | None = None,
+    ) -> Recommender:
+        """What makes lists of the k best next items of histories, by strict decoding.
+
+        Args:
+          k: items per list, and beams of the search: the list of k=5 need not begin the list of
+            k=60.
+          drafter: who proposes. "draft", the aligned draft model; "popularity", how often items
+            occur in training, without a model; "none", plain beam search; "tuned", what
+            launch.tune_decoder, a command of the checkout, found fastest. All give the same list.
+          exclude_seen: whether the items of a history are left out of its list.
+          batch_size: users decoded at once; None for `serve.evaluate.batch_size`. A smaller batch
+            is filled up, at the cost of a full one.
+
+        Raises:
+          ValueError: k is not within the catalog, or another argument cannot work.
+          CheckpointError: a model is not trained or is damaged.
+          TuneError: nothing was tuned for k.
+        """
+        items = self.catalog.items
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= items:
+            raise ValueError(f"k={k!r}: expected a whole number from 1 to {items}, the number of items of the catalog")
+        decoders, setting = decoders_of(self, drafter, k, _LOG.warning, batch_size=batch_size)
+        lists = lists_by(self, decoders, setting, exclude_seen=exclude_seen, batch_size=batch_size)
+        return Recommender(lists, items)
+
+
+def open_run(workdir: str | Path, *, serve: ServeConfig | None = None) -> TrainedRun:
+    """Opens a trained run by its own record, experiment.json. Writes nothing, loads no parameters.
+
+    Where the recorded mesh does not fit the devices of this process, the nearest mesh that fits is
+    taken, and the logger of this module says so.
+
+    Args:
+      workdir: the directory of the run.
+      serve: how its models decode, such as dataclasses.replace(run.serve, decode=...) of a run that
+        is open; None for what is recorded.
+
+    Raises:
+      WorkdirError: the directory holds no run, its record cannot be read, or it has no data or no
+        trained target yet.
+    """
+    workdir = Path(workdir).absolute()
+    config = recorded(workdir)
+    missing = [name for name, made in _stages(workdir).items() if not made]
+    if missing:
+        raise WorkdirError(
+            f"{workdir} is not trained yet ({' and '.join(missing)} missing or unfinished); finish it in the checkout "
+            f"with python -m launch.pipeline --workdir={workdir}"
+        )
+    serve = serve or ServeConfig.of(config)
+    mesh = fitting_mesh(serve.mesh)
+    if mesh != serve.mesh:
+        _LOG.warning("the run's mesh does not fit the %d devices: %s -> %s", jax.device_count(), serve.mesh, mesh)
+    return TrainedRun(Assets(config, workdir, None, dataclasses.replace(serve, mesh=mesh)))
+
+
+def _stages(workdir: Path) -> dict[str, bool]:
+    """The stages without which no model decodes, and whether each is there."""
+    return {"data": (workdir / "data").exists(), "target": is_finished(workdir / "target")}

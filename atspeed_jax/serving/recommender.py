@@ -1,0 +1,101 @@
+"""Lists of next items for histories that a program holds, without a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from atspeed_jax.items.filters import known_items
+from atspeed_jax.serving.recommend import Lists
+from atspeed_jax.serving.user_file import FROM_ZERO, User
+from atspeed_jax.utils.ranges import shown
+
+
+class HistoryError(ValueError):
+    """Histories that are no lists of items of the catalog."""
+
+
+class Recommendations(NamedTuple):
+    """Lists of N users, in the order of their histories, best item first.
+
+    Attributes:
+      items: [N][<= K] numbers of items. A list is shorter than K where no more items are left.
+      scores: [N][<= K] log-probabilities of the items' ids, one per item.
+    """
+
+    items: list[list[int]]
+    scores: list[list[float]]
+
+
+class Recommender:
+    """Histories -> lists of the K best next items, by one decoder.
+
+    `open_run(...).recommender(...)` makes one. The lists equal those of launch.recommend, the
+    command of the checkout, with the same settings.
+    """
+
+    def __init__(self, lists: Lists, items: int):
+        """Keeps what decodes.
+
+        Args:
+          lists: users -> items and scores, as `serving.recommend.lists_of` makes it.
+          items: number of items of the catalog.
+        """
+        self._lists, self._items = lists, items
+
+    def __call__(self, histories: Sequence[Sequence[int]]) -> Recommendations:
+        """The lists of N users.
+
+        The first call compiles; so does the first call whose histories fall into another bucket of
+        lengths.
+
+        Args:
+          histories: [N][any length] item numbers, counted from 0, oldest item first. The models read
+            the newest items of a history, as many as the run was trained for. A history may be
+            empty.
+
+        Raises:
+          HistoryError: an entry is no sequence of whole numbers, or holds an item that the catalog
+            does not have.
+          DecodeError: the scores of a user are not finite.
+        """
+        users = [User(f"histories[{n}]", items) for n, items in enumerate(self._checked(histories))]
+        if not users:
+            return Recommendations([], [])
+        items, scores = self._lists(users)
+        found = items >= 0
+        return Recommendations(
+            [row[there].tolist() for row, there in zip(items, found, strict=True)],
+            [row[there].tolist() for row, there in zip(scores, found, strict=True)],
+        )
+
+    def _checked(self, histories: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        if isinstance(histories, str | bytes | Mapping) or not hasattr(histories, "__iter__"):
+            raise HistoryError(
+                f"histories is {shown(histories)}: expected one history per user, such as [[12, 7], [3]]"
+            )
+        return [_items_of(history, f"histories[{n}]", self._items) for n, history in enumerate(histories)]
+
+
+def _items_of(history: Sequence[int], name: str, items: int) -> np.ndarray:
+    """A history as an array [any length] int64; HistoryError, with `name`, if it is none of this catalog."""
+    try:
+        array = np.asarray(history)
+    except ValueError as error:  # sequences of several lengths
+        raise HistoryError(f"{name} is {shown(history)}: expected a sequence of item numbers") from error
+    if array.ndim != 1:
+        hint = "; for one user give [[12, 7]]" if array.ndim == 0 else ""
+        raise HistoryError(f"{name} is {shown(history)}: expected a sequence of item numbers{hint}")
+    if not array.size:
+        return np.zeros(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise HistoryError(f"{name} is {shown(history)}: expected whole numbers, one for each item")
+    known, unknown = known_items(array, items)
+    if len(unknown):
+        raise HistoryError(
+            f"{name} holds item {unknown[0]}, which is not in the catalog, whose items are 0 to {items - 1}; "
+            f"{FROM_ZERO}; correct it, or leave such items out"
+        )
+    return known
