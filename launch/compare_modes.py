@@ -53,8 +53,7 @@ def compare(run) -> None:
         **{name: tuple(FLAGS[name].value) for name in ("norms", "tolerances", "budgets", "constraints", "modes")},
     )
     check_grid("--widths", config.widths, run.dataset)
-    rows = ModeTable(run.measurements(), config).rows()
-    publish(run.workdir / "modes", rows, mode_table(rows))
+    publish(run.workdir / "modes", rows := ModeTable(run.measurements(), config).rows(), mode_table(rows))
 
 
 if __name__ == "__main__":
