@@ -18,7 +18,7 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import Prompt, StepModel
 from atspeed_jax.decoding.noise import user_keys
-from atspeed_jax.evaluation.evaluate import EvaluateConfig
+from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.serving.decode_users import Keys, prompt_of
 from atspeed_jax.serving.decoders import Decoders

@@ -1,1 +1,1 @@
-"""Measures: list quality, baselines, speed, and the report."""
+"""Measures of a run: list quality, baselines, target calls, equality of lists, speed."""

@@ -1,4 +1,7 @@
-"""Two recommenders without a model, to be beaten: popularity and item co-visitation, both counted on train only."""
+"""Two recommenders without a model, to be beaten: popularity and item co-visitation.
+
+Both are counted on train alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +17,21 @@ _USERS_AT_ONCE = 4096  # rows of the score matrix held in memory at a time
 
 
 class BaselineError(ValueError):
-    """Settings or interactions a baseline cannot be made from."""
+    """Settings or interactions that no baseline can be made from."""
 
 
 @dataclass(frozen=True)
 class CovisitationConfig:
-    """window: farthest distance of two items counted as visited together; history: newest items of a user that vote;
-    decay: weight of an item's vote relative to that of the next newer one, above 0 and at most 1.
+    """How co-visitation counts.
 
-    Raises RangeError on a value outside its range.
+    Attributes:
+      window: farthest distance of two items that count as visited together.
+      history: newest items of a user that vote.
+      decay: weight of an item's vote relative to that of the next newer item, above 0
+        and at most 1.
+
+    Raises:
+      RangeError: a value outside its range.
     """
 
     window: Items
@@ -33,18 +42,28 @@ class CovisitationConfig:
         check_ranges(self)
 
 
-# Of 54 symmetric variants tried (weight 1 or 1/d, three normalisations, nine decays), this one gives Beauty's reference
-# figures, Recall@10 0.0191 and NDCG@10 0.0127 with seen items removed.
+# Of 54 symmetric variants tried (weight 1 or 1/d, three normalisations, nine decays),
+# this one gives Beauty's reference figures, Recall@10 0.0191 and NDCG@10 0.0127 with
+# seen items removed.
 COVISITATION = CovisitationConfig(window=5, history=20, decay=0.9)
 
 
 def popularity_lists(
     popularity: np.ndarray, histories: Sequence[np.ndarray], *, k: int, remove_seen: bool
 ) -> np.ndarray:
-    """[N, k] int64: for each user the items with the most train interactions, ties by item number, -1 = no item left.
+    """Lists the items with the most train interactions, ties by item number.
 
-    popularity: [items] train interactions. histories: N arrays of all items a user is known to have seen, which are
-    left out if `remove_seen`. Raises BaselineError for k < 1, or a history with an item that popularity does not have.
+    Args:
+      popularity: [items] train interactions.
+      histories: N arrays of all items that a user is known to have seen.
+      k: length of the lists.
+      remove_seen: whether a list leaves out its user's history.
+
+    Returns:
+      [N, k] int64; -1 where no item is left.
+
+    Raises:
+      BaselineError: k < 1, or a history with an item that `popularity` does not have.
     """
     order = _by_popularity(popularity, k)
     _check_known(histories, len(popularity))
@@ -56,10 +75,19 @@ def popularity_lists(
 def covisitation_similarity(
     train: Sequence[np.ndarray], popularity: np.ndarray, config: CovisitationConfig
 ) -> sparse.csr_array:
-    """[items, items] float64, symmetric: how often two items stand close together in train sequences, normalised.
+    """How often two items stand close together in train sequences, normalized.
 
-    Each pair of different items at distance d = 1..window in a user's sequence counts 1 / d; the sum is divided by
-    sqrt(popularity of the one * popularity of the other), as in a cosine.
+    Each pair of different items at distance d = 1..window in a user's sequence counts 1
+    / d. The sum is divided by sqrt(popularity of one item * popularity of the other),
+    as in a cosine.
+
+    Args:
+      train: item sequences in time order.
+      popularity: [items] train interactions.
+      config: its window counts.
+
+    Returns:
+      [items, items] float64, symmetric.
     """
     items = len(popularity)
     first, second, weight = [], [], []
@@ -88,13 +116,26 @@ def covisitation_lists(
     k: int,
     remove_seen: bool,
 ) -> np.ndarray:
-    """[N, k] int64: for each user the items most co-visited with the newest items of the history; -1 = no item left.
+    """Lists the items most co-visited with the newest items of each history.
 
-    The score of an item is the sum of its similarity (covisitation_similarity) to each of the newest `config.history`
-    items of the user, times decay^age, age 0 for the newest. Ties go to the more popular item, then to the lower
-    number; places without a co-visited item are filled by popularity. train: item sequences in time order;
-    histories: N arrays of all items seen, in time order, left out of the list if `remove_seen`.
-    Raises BaselineError for k < 1, or a history with an item that popularity does not have.
+    The score of an item is the sum of its similarity (`covisitation_similarity`) to
+    each of the user's newest `config.history` items, times decay^age, age 0 for the
+    newest. Ties go to the more popular item, then to the lower number. Entries without
+    a co-visited item are filled by popularity.
+
+    Args:
+      train: item sequences in time order.
+      popularity: [items] train interactions.
+      histories: N arrays of all items seen, in time order.
+      config: how co-visitation counts.
+      k: length of the lists.
+      remove_seen: whether a list leaves out its user's history.
+
+    Returns:
+      [N, k] int64; -1 where no item is left.
+
+    Raises:
+      BaselineError: k < 1, or a history with an item that `popularity` does not have.
     """
     order = _by_popularity(popularity, k)
     _check_known(histories, len(popularity))
@@ -114,7 +155,9 @@ def covisitation_lists(
 
 
 def _votes(histories: Sequence[np.ndarray], items: int, config: CovisitationConfig) -> sparse.csr_array:
-    """[N, items]: decay^age of each of a user's newest items; an item that occurs twice votes twice."""
+    """[N, items]: decay^age of each of a user's newest items; an item that occurs twice
+    votes twice.
+    """
     newest = [np.asarray(history, np.int64)[-config.history :] for history in histories]
     users = np.repeat(np.arange(len(newest)), [len(history) for history in newest])
     ages = np.concatenate([np.arange(len(history))[::-1] for history in newest])
@@ -123,6 +166,7 @@ def _votes(histories: Sequence[np.ndarray], items: int, config: CovisitationConf
 
 
 def _check_known(histories: Sequence[np.ndarray], items: int) -> None:
+    """Raises BaselineError for an item that the catalogue does not have."""
     if (stray := first_unknown(histories, items)) is not None:
         user, item = stray
         raise BaselineError(
@@ -138,7 +182,9 @@ def _by_popularity(popularity: np.ndarray, k: int) -> np.ndarray:
 
 
 def _complete(best: np.ndarray, order: np.ndarray, excluded: np.ndarray, k: int) -> np.ndarray:
-    """[k]: the first items of `best`, then of `order`, without repeats or `excluded` items; -1 where none is left."""
+    """[k]: the first items of `best`, then of `order`, without repeats or `excluded`
+    items; -1 where no item is left.
+    """
     # k + len(excluded) of each are enough, whatever is excluded or repeated.
     best = np.asarray(best, np.int64)[: k + len(excluded)]
     best = best[~np.isin(best, excluded)][:k]

@@ -1,7 +1,9 @@
-"""The evaluation of a whole run: quality of the lists, target calls, equality with plain beam search, and time.
+"""The evaluation of a whole run: list quality, target calls, equality with plain beam
+search, time.
 
-Every finished measurement is a small file of a `MeasurementStore`, so that a stopped evaluation goes on where it was. A
-store is of one set of models and settings: what was measured of others is neither read nor overwritten.
+Every finished measurement is a small file of a `MeasurementStore`, so a stopped
+evaluation continues where it was. A store belongs to one set of models and settings:
+measurements of other models are neither read nor overwritten.
 """
 
 from __future__ import annotations
@@ -10,73 +12,32 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
 
-from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.config import Widths
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.evaluation import baselines, precision, quality
+from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.items.filters import unseen_items
 from atspeed_jax.serving import timing
 from atspeed_jax.serving.decode_users import Decoded, Keys, count_differences, decode_users, find_ids, without_seen
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import agreement
-from atspeed_jax.serving.settings import DecodeConfig, DrafterName, Setting
-from atspeed_jax.utils import ranges as R
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.utils.program_memory import forget_programs
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-    """What is measured on whom.
-
-    list_size: K of the quality lists. beams: K decoded for all users at the default widths. grid_beams, grid_widths:
-    the rest of the grid, on `grid_users` fixed users. users: None for all test users, else a fixed seeded choice.
-    latency_users, latency_repeats: at batch 1. batch_size: of everything else. buckets: prompt lengths in items of
-    the decodes of all users; fewer users have the longest alone, since every length compiles every setting once more.
-    bootstrap_samples: of the 95 % intervals. Raises ValueError for what cannot be measured or reported.
-    """
-
-    list_size: Annotated[int, R.Range(10, 10_000, why="the report shows Recall@10")]
-    beams: tuple[R.Beams, ...]
-    grid_beams: tuple[R.Beams, ...]
-    grid_widths: tuple[Widths, ...]
-    grid_users: R.Users
-    drafters: tuple[DrafterName, ...]
-    users: R.Users | None
-    batch_size: R.BatchSize
-    buckets: tuple[R.Items, ...]
-    latency_users: R.Users
-    latency_repeats: R.Repeats
-    bootstrap_samples: R.Samples
-    seed: R.Seed
-
-    def __post_init__(self):
-        R.check_ranges(self)
-        R.check_increasing(self, "buckets")
-        every = (*self.beams, *self.grid_beams)
-        if not self.beams or len(set(every)) != len(every):
-            raise ValueError(
-                f"beams={self.beams}, grid_beams={self.grid_beams}: expected one or more K for all users, each K named "
-                "once"
-            )
-        if "none" in self.drafters:
-            raise ValueError("drafters holds 'none', which is plain beam search; it is always measured, leave it out")
-
-    def batch_shape(self, history: int) -> BatchShape:
-        """The shapes of the batches that all users are decoded in, with `history` items of each."""
-        return BatchShape(history, self.buckets, self.batch_size)
-
-
 class Evaluation:
-    """One evaluation: fixed users, decoders and settings, and the store that remembers what is done.
+    """One evaluation: fixed users, decoders, settings, and the store of what is
+    measured.
 
-    everyone: the test users that are measured. some: those of them that the rest of the grid is measured on.
+    Attributes:
+      everyone: the test users that are measured.
+      some: those of them on whom the rest of the grid is measured.
     """
 
     def __init__(
@@ -99,8 +60,12 @@ class Evaluation:
         self._decoded: dict[tuple[str, int, int], Decoded] = {}
 
     def settings(self, full: bool) -> list[tuple[Setting, HeldOutUsers]]:
-        """Every setting with its users: default widths for everyone, the rest of the grid for some (or, if `full`,
-        all)."""
+        """Lists every setting with its users, plain beam search before what is compared
+        with it.
+
+        Args:
+          full: decode the rest of the grid for all users, not for some.
+        """
         config, norm = self.config, self.decode.score_norm
         some = self.everyone if full else self.some
         rows = []
@@ -115,13 +80,16 @@ class Evaluation:
         return rows
 
     def _tree(self, beams: int, widths: Widths) -> Setting:
-        """Strict speculation with these widths, or wider ones where K needs them."""
+        """Strict speculation with these widths, raised where K needs wider ones."""
         setting = Setting.strict("draft", beams, dataclasses.replace(self.decode, widths=widths))
         return self.decoders.fitted(setting, self.store.say)
 
     def quality(self) -> dict:
-        """Recall, NDCG and hits of target, popularity and co-visitation, seen items kept and removed, with paired
-        differences (`quality.by_method`)."""
+        """Measures recall, NDCG and hits of the target, popularity and co-visitation.
+
+        Returns:
+          `quality.by_method`, with seen items kept and removed, and paired differences.
+        """
         habits = {
             habit: self.store.remembered(f"quality_{habit}", functools.partial(self._quality, removed), quality.FIELDS)
             for habit, removed in zip(quality.HABITS, (False, True), strict=True)
@@ -129,6 +97,7 @@ class Evaluation:
         return {"target_fingerprint": self.target_fingerprint} | quality.by_method(habits)
 
     def _quality(self, remove_seen: bool) -> dict:
+        """The measurements of one habit: `quality.measure` of all three methods."""
         users, config, catalog = self.everyone, self.config, self.dataset.catalog
         seen = [np.unique(items) if remove_seen else items[:0] for items in users.histories]
         ids = self._target_ids(seen if remove_seen else None)
@@ -139,7 +108,12 @@ class Evaluation:
         return quality.measure(lists, catalog, users.truths, seen, **sampling)
 
     def _target_ids(self, seen: Sequence[np.ndarray] | None) -> np.ndarray:
-        """The target's own lists of all users; seen: items that they may not hold, for an exact search without."""
+        """The ids of the target's lists for all users, [N, K].
+
+        Args:
+          seen: per user, items that a list may not hold, excluded by an exact search;
+            None for no exclusion.
+        """
         setting, users = Setting.beam_search(self.config.list_size, self.decode.score_norm), self.everyone
         if seen is None:
             return self.decoded(setting, users).ids
@@ -164,7 +138,11 @@ class Evaluation:
         )
 
     def row(self, setting: Setting, users: HeldOutUsers) -> dict:
-        """Calls, acceptance and equality of one setting (see `report`'s decoding rows); `times` gives the rest."""
+        """Measures calls, acceptance and equality of one setting.
+
+        Returns:
+          A decoding row of the report, but for what `times` measures.
+        """
         name = f"row_{setting.label}_{len(users.users)}"
         return self.store.remembered(name, lambda: self._row(setting, users), {"method": str, "K": int})
 
@@ -192,7 +170,11 @@ class Evaluation:
         } | self.equality(setting, users, decoded)
 
     def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
-        """Latency at batch 1 of settings of one K, interleaved with each other: {label: figures}."""
+        """Measures latency at batch 1 of several settings of one K, interleaved.
+
+        Returns:
+          {label: {"latency_ms_p50", "latency_ms_p95", "ws_vs_beam_search"}}.
+        """
         name = "times_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
         return self.store.remembered(
             name, lambda: self._times(settings), dict.fromkeys((s.label for s in settings), dict)
@@ -215,18 +197,35 @@ class Evaluation:
         }
 
     def batches(self, users: HeldOutUsers, batch_size: int | None = None) -> list[dict]:
-        """Their prompts, as every measurement but latency decodes them; batch_size: None for that of the config."""
+        """The users' prompts, as every measurement but latency decodes them.
+
+        Args:
+          users: all users get the config's buckets, fewer users the longest one alone.
+          batch_size: None for that of the config.
+        """
         shape = self.config.batch_shape(self.history)
         buckets = shape.buckets if users is self.everyone else (max(shape.buckets),)
         size = batch_size or shape.batch_size
         return users.batches(self.dataset, dataclasses.replace(shape, buckets=buckets, batch_size=size))
 
     def keys(self, setting: Setting, users: HeldOutUsers, seed: int = 0) -> Keys | None:
-        """What the modes that draw need: one key per user, the same whoever is decoded with them."""
+        """One random key per user for the modes that draw; None for strict mode.
+
+        A user's key is the same whatever users share the batch.
+        """
         return None if setting.search.mode == "strict" else user_keys(self.config.seed + seed, users.users)
 
     def decoded(self, setting: Setting, users: HeldOutUsers, seed: int = 0, batch_size: int | None = None) -> Decoded:
-        """The users' lists; plain beam search, with which every other row is compared, is decoded once."""
+        """Decodes the users.
+
+        Plain beam search, with which every other row is compared, is decoded once and
+        remembered in memory.
+
+        Args:
+          setting, users: who is decoded, and how.
+          seed: of the draw, in the modes that draw.
+          batch_size: None for that of the config.
+        """
         key = (setting.label, len(users.users), seed, batch_size)
         if key not in self._decoded:
             seeded, batched = f", seed {seed}" if seed else "", f", batches of {batch_size}" if batch_size else ""
@@ -240,12 +239,20 @@ class Evaluation:
         return self._decoded[key]
 
     def equality(self, setting: Setting, users: HeldOutUsers, decoded: Decoded) -> dict:
-        """{"mismatched_users", "near_tie_users"} between these lists (seed 0) and the target's own, see
-        `count_differences`; where the target computes below float32, speculation has its "agreement", see `precision`.
+        """Compares lists with those of the target alone.
+
+        Args:
+          setting, users: of the lists.
+          decoded: the lists, drawn with seed 0.
+
+        Returns:
+          {"mismatched_users", "near_tie_users"}, see `count_differences`. Where the
+          target computes below float32, a speculative setting also has "agreement", see
+          `precision`.
         """
         alone, keys = self.decoded(setting.baseline, users), self.keys(setting, users)
-        compared = self.decoders, setting, setting.baseline, decoded, alone, self.batches(users), keys
-        counts = dict(zip(("mismatched_users", "near_tie_users"), count_differences(*compared), strict=True))
+        found = count_differences(self.decoders, setting, setting.baseline, decoded, alone, self.batches(users), keys)
+        counts = dict(zip(("mismatched_users", "near_tie_users"), found, strict=True))
         model, size = self.decoders.target, precision.other_batch_size(self.config.batch_size)
         if setting.method == "beam_search" or not precision.is_low(model):
             return counts
@@ -256,9 +263,14 @@ class Evaluation:
 
 
 def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
-    """(quality, decoding rows) of the report.
+    """Runs an evaluation: all decoding first, then latency, K by K.
 
-    Latency comes after all decoding, K by K.
+    Args:
+      evaluation: what is measured.
+      full: see `Evaluation.settings`.
+
+    Returns:
+      (quality, decoding rows) of the report.
     """
     measured = evaluation.quality()
     pairs = evaluation.settings(full)

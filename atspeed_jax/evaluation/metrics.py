@@ -1,4 +1,4 @@
-"""List quality per user, and how sure one can be of its mean."""
+"""List quality per user, and how sure its mean is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -23,22 +23,34 @@ class Interval(NamedTuple):
 
 
 def recall_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items: int) -> np.ndarray:
-    """[N] float64: share of the user's true items among the first k of the list.
+    """Recall: the share of a user's true items among the first k of the list.
 
-    lists: [N, K] items, best first, -1 = empty place. truths: N arrays of items; repeats count once. items: size of
-    the catalogue, whose items are 0..items-1. Ids, numbered likewise, may stand for items in lists and truths alike.
-    Raises MetricError for k beyond K, a user without true items, an item twice in a list, or, naming user and item,
-    one that the catalogue does not have.
+    Ids, numbered likewise, may stand for items in lists and truths alike.
+
+    Args:
+      lists: [N, K] items, best first; -1 is an empty entry.
+      truths: N arrays of items; repeats count once.
+      k: entries of a list that count.
+      items: size of the catalogue, whose items are 0..items-1.
+
+    Returns:
+      [N] float64.
+
+    Raises:
+      MetricError: k beyond K, a user without true items, an item twice in a list, or an
+        item that the catalogue does not have; it names user and item.
     """
     found, truth_sizes = _hits(lists, truths, k, items)
     return found.sum(axis=1) / truth_sizes
 
 
 def ndcg_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items: int) -> np.ndarray:
-    """[N] float64: discounted gain of the first k places, 1 / log2(1 + rank) per hit, over that of an ideal list.
+    """NDCG: the discounted gain of the first k entries, divided by that of an ideal
+    list.
 
-    The ideal list has the true items on its first min(k, number of true items) places (Jarvelin and Kekalainen 2002,
-    binary relevance). Arguments and errors as for recall_at.
+    A hit gains 1 / log2(1 + rank). The ideal list has the true items on its first
+    min(k, number of true items) ranks (Jarvelin and Kekalainen 2002, binary relevance).
+    Arguments, result and errors are those of `recall_at`.
     """
     found, truth_sizes = _hits(lists, truths, k, items)
     gain = 1.0 / np.log2(np.arange(2, k + 2))
@@ -47,20 +59,35 @@ def ndcg_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items: i
 
 
 def hits(lists: np.ndarray, truths: Sequence[np.ndarray], *, items: int) -> int:
-    """Distinct true items in the whole lists of all users. Arguments and errors as for recall_at."""
+    """Counts the distinct true items in the whole lists of all users. Arguments and
+    errors are those of `recall_at`.
+    """
     return int(_hits(lists, truths, np.shape(lists)[1], items)[0].sum())
 
 
 def measure_lists(
     lists: np.ndarray, truths: Sequence[np.ndarray], ks: Sequence[int], *, items: int
 ) -> dict[str, np.ndarray]:
-    """Per-user recall@k and ndcg@k for every k: {"recall@10": [N], ...}. Arguments and errors as for recall_at."""
+    """Recall and NDCG at every k, per user.
+
+    Args:
+      lists, truths, items: see `recall_at`.
+      ks: each k.
+
+    Returns:
+      {"recall@10": [N], ...}.
+
+    Raises:
+      MetricError: as `recall_at`.
+    """
     measures: dict[str, Callable] = {"recall": recall_at, "ndcg": ndcg_at}
     return {f"{name}@{k}": measure(lists, truths, k, items=items) for name, measure in measures.items() for k in ks}
 
 
 def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the first k places hold a true item [N, k] bool, and the number of distinct true items [N]."""
+    """Which of the first k entries hold a true item, [N, k] bool; and the number of
+    distinct true items, [N].
+    """
     lists = np.asarray(lists)
     if lists.ndim != 2 or len(lists) != len(truths):
         raise MetricError(f"lists has shape {lists.shape}, expected [{len(truths)}, K]: one list for each truth")
@@ -75,7 +102,8 @@ def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, items: int) -
     lists, filled = lists[:, :k].astype(np.int64), filled[:, :k]
     truth_items = np.concatenate(truths).astype(np.int64) if len(truths) else np.empty(0, np.int64)
 
-    # One number per (user, item), so that membership is a single sorted search over all users.
+    # One number per (user, item), so that membership is a single sorted search over all
+    # users.
     users = np.arange(len(lists), dtype=np.int64)
     distinct = np.unique(np.repeat(users, sizes) * items + truth_items)
     keys = users[:, None] * items + lists
@@ -84,6 +112,9 @@ def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, items: int) -
 
 
 def _check_known(lists: Sequence[np.ndarray], items: int, what: str) -> None:
+    """Raises MetricError for an item that the catalogue does not have. what: the item,
+    in the message.
+    """
     if (stray := first_unknown(lists, items)) is not None:
         user, item = stray
         raise MetricError(
@@ -92,6 +123,9 @@ def _check_known(lists: Sequence[np.ndarray], items: int, what: str) -> None:
 
 
 def _check_no_repeats(sorted_keys: np.ndarray, items: int) -> None:
+    """Raises MetricError for an item that stands twice in a list. sorted_keys: [N, k],
+    equal where an item repeats.
+    """
     repeated = sorted_keys[:, 1:] == sorted_keys[:, :-1]
     if repeated.any():
         user, place = np.argwhere(repeated)[0]
@@ -100,10 +134,19 @@ def _check_no_repeats(sorted_keys: np.ndarray, items: int) -> None:
 
 
 def bootstrap_interval(values: np.ndarray, *, samples: int, seed: int) -> Interval:
-    """Mean of values [N] and its 95 % percentile interval over `samples` resamplings of the users with replacement.
+    """The mean of some values and its 95 % percentile interval.
 
-    Efron and Tibshirani 1993, section 13.3. The same arguments give the same interval. Raises MetricError for values
-    that are empty, not finite or not one-dimensional, and for fewer than one sample.
+    The users are resampled with replacement (Efron and Tibshirani 1993, section 13.3).
+    The same arguments give the same interval.
+
+    Args:
+      values: [N], one per user.
+      samples: resamplings.
+      seed: of the resampling.
+
+    Raises:
+      MetricError: values that are empty, not finite or not one-dimensional; fewer than
+        one sample.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values):
@@ -125,9 +168,15 @@ def bootstrap_interval(values: np.ndarray, *, samples: int, seed: int) -> Interv
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, *, samples: int, seed: int) -> Interval:
-    """Mean of a - b over the same users [N] and its 95 % interval, users resampled in pairs.
+    """The mean of a - b over the same users, and its 95 % interval, users resampled in
+    pairs.
 
-    Raises MetricError if the shapes differ, and as bootstrap_interval does.
+    Args:
+      a, b: [N] each.
+      samples, seed: see `bootstrap_interval`.
+
+    Raises:
+      MetricError: shapes that differ, and as `bootstrap_interval`.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
@@ -136,18 +185,35 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, samples: int, seed: int) 
 
 
 def summarize(measures: Mapping[str, np.ndarray], *, samples: int, seed: int) -> dict:
-    """A quality entry of the report from per-user values [N] by name, as measure_lists gives them.
+    """A quality entry of the report.
 
-    {"recall@10": mean, ..., "intervals": {"recall@10": [low, high], ...}, "users": N}. Raises as bootstrap_interval.
+    Args:
+      measures: values [N] by name, as `measure_lists` gives them.
+      samples, seed: see `bootstrap_interval`.
+
+    Returns:
+      {"recall@10": mean, ..., "intervals": {"recall@10": [low, high], ...}, "users":
+      N}.
+
+    Raises:
+      MetricError: as `bootstrap_interval`.
     """
     intervals = {name: bootstrap_interval(values, samples=samples, seed=seed) for name, values in measures.items()}
     return _entry(intervals, measures)
 
 
 def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], *, samples: int, seed: int) -> dict:
-    """A difference entry of the report, in the form of summarize: paired differences a - b of every measure of a.
+    """A difference entry of the report: paired differences a - b of every measure of a.
 
-    Raises MetricError if b lacks a measure of a, and as paired_difference does.
+    Args:
+      a, b: values [N] by name, of the same users.
+      samples, seed: see `bootstrap_interval`.
+
+    Returns:
+      The form of `summarize`.
+
+    Raises:
+      MetricError: b lacks a measure of a, and as `paired_difference`.
     """
     if missing := sorted(set(a) - set(b)):
         raise MetricError(f"nothing to compare {', '.join(missing)} with; measure both sides at the same k")
@@ -156,6 +222,7 @@ def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], *, samples
 
 
 def _entry(intervals: Mapping[str, Interval], measures: Mapping[str, np.ndarray]) -> dict:
+    """Means, intervals and number of users as an entry of the report."""
     means = {name: interval.mean for name, interval in intervals.items()}
     bounds = {name: [interval.low, interval.high] for name, interval in intervals.items()}
     return {**means, "intervals": bounds, "users": len(next(iter(measures.values())))}

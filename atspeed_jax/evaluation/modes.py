@@ -1,7 +1,9 @@
-"""Every mode of the decoder side by side: target calls, quality, and how far its lists are from the exact ones.
+"""Every mode of the decoder side by side: target calls, quality, distance from exact
+lists.
 
-A mode is compared with what the target does alone, call by call (`Setting.baseline`): strict, stochastic and coupled
-must give the very same lists, relaxed lists of the same law, relaxed_reference shows the bias of the public code.
+A mode is compared with what the target does alone, call by call (`Setting.baseline`).
+Strict, stochastic and coupled mode must give the very same lists, relaxed mode lists of
+the same law. relaxed_reference shows the bias of the public code.
 """
 
 from __future__ import annotations
@@ -39,10 +41,21 @@ EXACT = ("strict", "stochastic", "coupled")  # modes whose lists are those of th
 
 @dataclasses.dataclass(frozen=True)
 class ModesConfig:
-    """beams: K; constraints, widths, drafter, norms, modes, tolerances, budgets, temperature: what is combined
-    ("stochastic" is for the trie norm alone). seeds: draws per user in relaxed and coupled mode. main_beams: the K
-    measured on all users, the others on the evaluation's fixed few. tuned: {K: a setting shown beside those of
-    `widths`}; plain beam search, which it may be, is shown anyway."""
+    """What the table combines.
+
+    Attributes:
+      beams: each K.
+      main_beams: each K that is measured on all users; the others are measured on the
+        evaluation's fixed few.
+      widths, drafter: of the trees.
+      norms: score norms; "stochastic" is measured under "trie" alone.
+      tolerances, budgets: each in strict mode.
+      temperature: of the modes that draw.
+      seeds: draws per user in relaxed, coupled and relaxed_reference mode.
+      constraints, modes: see `Setting` and `SearchConfig`.
+      tuned: {K: a setting shown beside the trees of `widths`}; plain beam search, which
+        it may be, is shown anyway.
+    """
 
     beams: tuple[Beams, ...]
     main_beams: tuple[Beams, ...]
@@ -76,7 +89,12 @@ class ModesConfig:
 
 
 def settings(config: ModesConfig, gamma: int) -> list[Setting]:
-    """Every way to decode that the table shows, baselines before what is compared with them."""
+    """Lists every setting of the table, a baseline before what is compared with it.
+
+    Args:
+      config: what is combined.
+      gamma: of the trees.
+    """
     rows = []
     for constraint, norm, beams in itertools.product(config.constraints, config.norms, config.beams):
         modes = [mode for mode in config.modes if norm == "trie" or mode != "stochastic"]
@@ -97,14 +115,14 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
 
 
 class ModeTable:
-    """Rows of one evaluation; each is remembered as `Evaluation` remembers its own."""
+    """The rows of one evaluation, each a measurement of its store."""
 
     def __init__(self, evaluation: Evaluation, config: ModesConfig):
         self.evaluation, self.config = evaluation, config
         self.items_sorted, self.offsets = evaluation.dataset.catalog.items_by_id(evaluation.dataset.popularity)
 
     def rows(self) -> list[dict]:
-        """One row per setting: see `_row`."""
+        """Measures a row per setting; see `_row`."""
         evaluation = self.evaluation
         rows, raised = [], []
         made = settings(self.config, evaluation.decode.gamma)
@@ -118,10 +136,15 @@ class ModeTable:
         return rows
 
     def seeds(self, setting: Setting) -> int:
+        """How often a setting is drawn: once where its lists follow from the seed of
+        the evaluation.
+        """
         return self.config.seeds if setting.baseline.search.mode == "relaxed" else 1
 
     def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
-        """Means over users and seeds; differences to the baseline in pairs, with 95 % intervals over users."""
+        """Means over users and seeds; paired differences to the baseline with 95 %
+        intervals over users.
+        """
         config, decoded = self.evaluation.config, self.evaluation.decoded
         own = [decoded(setting, users, seed) for seed in range(self.seeds(setting))]
         alone = [decoded(setting.baseline, users, seed) for seed in range(self.seeds(setting))]
@@ -160,7 +183,7 @@ class ModeTable:
         return row
 
     def _quality(self, decoded: Sequence[Decoded], users: HeldOutUsers, cut: int) -> dict[str, np.ndarray]:
-        """Recall and NDCG at K per user, mean over seeds."""
+        """Recall and NDCG at K per user, each [N], means over seeds."""
         lists = [expand_ids(one.ids, self.items_sorted, self.offsets, cut) for one in decoded]
         items = self.evaluation.dataset.catalog.items
         measured = [metrics.measure_lists(own, users.truths, (cut,), items=items) for own in lists]

@@ -1,7 +1,8 @@
 """Equality of lists where a model computes below float32.
 
-Two batch shapes of one model round apart there, so the difference between speculation and plain beam search is held
-against the difference between plain beam search and itself at another batch size.
+There, two batch shapes of one model round apart. So the difference between speculation
+and plain beam search is compared with the difference between plain beam search and
+itself at another batch size.
 """
 
 from __future__ import annotations
@@ -14,19 +15,33 @@ from atspeed_jax.serving.lists import Agreement
 
 
 def is_low(model: LlamaConfig) -> bool:
-    """Whether a model computes below float32, by its dtype or by the precision of its products."""
+    """Whether a model computes below float32, by its dtype or by the precision of its
+    products.
+    """
     return jnp.finfo(model.dtype).bits < 32 or model.precision != "highest"
 
 
 def other_batch_size(batch_size: int) -> int:
-    """The batch size at which plain beam search is held against itself."""
+    """The batch size at which plain beam search is compared with itself."""
     return batch_size // 4 or 4
 
 
 def compare(own: Agreement, itself: Agreement, *, arithmetic: str, batch_size: int, samples: int, seed: int) -> dict:
-    """The "agreement" of a row: figures of `own`, of speculation with plain beam search; "itself", those of plain beam
-    search with itself at `batch_size`; and "loses_more", the figures that are surely worse in `own`: beyond the 95 %
-    interval of the difference, in pairs over the users."""
+    """Makes the "agreement" of a row.
+
+    Args:
+      own: of speculation with plain beam search, over N users.
+      itself: of plain beam search with itself at another batch size, over the same
+        users.
+      arithmetic: of the target, in words.
+      batch_size: that other batch size.
+      samples, seed: of the bootstrap.
+
+    Returns:
+      The figures of `own`; "itself", those of `itself`; "itself_batch_size",
+      "arithmetic"; and "loses_more", the figures that are surely worse in `own`: beyond
+      the 95 % interval of the paired difference over the users.
+    """
     lost = {
         "same_list": itself.same_list - own.same_list,
         "items_shared": itself.items_shared - own.items_shared,

@@ -1,8 +1,10 @@
-"""How good the lists of the target and of two baselines are, with seen items kept and with seen items removed.
+"""How good the lists of the target and of two baselines are, with seen items kept and
+removed.
 
-Removed is searched for, not cut out: the K best of what a user has not seen, so a list stays full. A list is measured
-twice. At item level a hit is a true item; at id level it is the id of one, which counts an item as found if another one
-with the same id is listed, as projects report that measure ids alone.
+Where seen items are removed, the K best of what a user has not seen are searched for,
+so a list stays full. A list is measured twice. At item level a hit is a true item. At
+id level a hit is the id of a true item: an item counts as found if another item with
+its id is listed, as projects report that measure ids alone.
 """
 
 from __future__ import annotations
@@ -24,14 +26,21 @@ FIELDS = dict.fromkeys((*QUALITY_METHODS, "differences"), dict)  # of what `meas
 
 
 class Found(NamedTuple):
-    """Lists of N users, -1 for an empty place: items [N, K], and ids [N, K], rows of the distinct ids, each once."""
+    """Lists of N users.
+
+    Attributes:
+      items: [N, K]; -1 is an empty entry.
+      ids: [N, K] rows of the distinct ids, each once per list; -1 is an empty entry.
+    """
 
     items: np.ndarray
     ids: np.ndarray
 
     @classmethod
     def of_items(cls, catalog: Catalog, items: np.ndarray) -> Found:
-        """The ids of a list of items are theirs in order; one that several of them share is listed once."""
+        """Lists of items, with the items' ids in order; an id that several listed items
+        share is listed once.
+        """
         ids = np.full(items.shape, -1, np.int64)
         for row, own in zip(ids, items, strict=True):
             carried = catalog.id_of_item[own[own >= 0]]
@@ -49,12 +58,22 @@ def measure(
     samples: int,
     seed: int,
 ) -> dict:
-    """{method: entry, "differences": {"target - NAME": entry}} of lists made with one habit.
+    """Measures the lists of all methods under one habit.
 
-    lists: of "target" and of each of BASELINES. seen: items left out of the lists, per user; none where they are kept.
-    An entry is that of `metrics.summarize` with, at id level, "id_recall@k" and "id_ndcg@k". Counts over all users:
-    "hits", true items in the list, of "truths", "impossible" of which are among `seen`; "id_hits", "id_truths" and
-    "id_impossible", the same of ids, where one is impossible if all items that carry it are among `seen`.
+    Args:
+      lists: of "target" and of each of BASELINES.
+      catalog: of the items.
+      truths: N arrays of true items.
+      seen: N arrays of the items left out of the lists; empty where seen items are
+        kept.
+      samples, seed: of the bootstrap.
+
+    Returns:
+      {method: entry, "differences": {"target - NAME": entry}}. An entry is that of
+      `metrics.summarize`, with "id_recall@k" and "id_ndcg@k" at id level, and counts
+      over all users: "hits", true items listed, of "truths", of which "impossible" are
+      among `seen`; "id_hits", "id_truths" and "id_impossible", the same of ids, where
+      an id is impossible if all its items are among `seen`.
     """
     sampling = {"samples": samples, "seed": seed}
     true_ids = [catalog.id_of_item[truth] for truth in truths]
@@ -75,7 +94,9 @@ def measure(
 
 
 def _impossible(catalog: Catalog, truths: Sequence[np.ndarray], seen: Sequence[np.ndarray]) -> dict[str, int]:
-    """Distinct true items and ids of all users, and how many of them no list can hold."""
+    """Counts the distinct true items and ids of all users, and how many of them no list
+    can hold.
+    """
     shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
     counts: dict[str, int] = dict.fromkeys(("truths", "impossible", "id_truths", "id_impossible"), 0)
     for truth, own in zip(truths, seen, strict=True):
@@ -90,7 +111,14 @@ def _impossible(catalog: Catalog, truths: Sequence[np.ndarray], seen: Sequence[n
 
 
 def by_method(habits: Mapping[Habit, Mapping]) -> dict:
-    """`measure` of every habit turned round: {method: {habit: entry}, "differences": {name: {habit: entry}}}."""
+    """Turns `measure` of every habit round.
+
+    Args:
+      habits: {habit: `measure`}.
+
+    Returns:
+      {method: {habit: entry}, "differences": {name: {habit: entry}}}.
+    """
 
     def turned(entries: Mapping[Habit, Mapping]) -> dict:
         names = next(iter(entries.values()))

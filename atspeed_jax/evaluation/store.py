@@ -1,4 +1,6 @@
-"""Measurements that are kept as files: what one evaluation has measured, the next one reads."""
+"""Measurements that are kept as files: what one evaluation has measured, the next one
+reads.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class MeasurementStore:
     say: Callable[[str], None]
 
     def remembered(self, name: str, measure: Callable[[], dict], fields: Mapping[str, type]) -> dict:
-        """The measurement `name`: read from its file, or measured and written where it has none.
+        """The measurement `name`: read from its file, or measured and written where it
+        has none.
 
         Args:
           name: of the file, without ".json".

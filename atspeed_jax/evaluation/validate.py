@@ -1,6 +1,7 @@
-"""What is measured while training, on fixed validation users: every choice is made on them, test is read once.
+"""What is measured while training, on fixed validation users.
 
-`list_quality` and `target_calls` return the `evaluate` of `training.train.fit`: parameters -> figures.
+Every choice is made on validation users; test users are read once. `list_quality` and
+`target_calls` make the `evaluate` of `training.train.fit`: parameters -> figures.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.evaluation import metrics
-from atspeed_jax.evaluation.evaluate import EvaluateConfig
+from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.serving.decode_users import decode_users
 
@@ -21,14 +22,22 @@ BEAMS = 20  # of the search that makes the list: fewer give a worse list, and an
 
 
 class FixedUsers(NamedTuple):
-    """Validation users and their histories as prompts."""
+    """Validation users, and their histories as prompts."""
 
     chosen: HeldOutUsers
     batches: list[dict]
 
 
 def fixed_users(dataset: Dataset, config: EvaluateConfig, history: int, *, count: int, seed: int) -> FixedUsers:
-    """`count` validation users chosen by `seed`, or all, in the batches of evaluation."""
+    """Chooses validation users, with the batches that the evaluation would decode.
+
+    Args:
+      dataset: of the users.
+      config: of the evaluation.
+      history: newest items of a user that a prompt holds.
+      count: users, or all if the dataset has fewer.
+      seed: of the choice.
+    """
     chosen = held_out_users(dataset, "valid").sample(count, seed)
     return FixedUsers(chosen, chosen.batches(dataset, config.batch_shape(history)))
 
@@ -68,9 +77,9 @@ def target_calls(
 
     Returns:
       A function of the draft's parameters that returns "target_calls", "accept_steps"
-      (AS@K, the levels that cost no call) and "coverage_1", "coverage_2", ...: the share
-      of the target's K beams of a level that were drafted in round 1, among the users
-      whose walk reached the level.
+      (AS@K, the levels that cost no call) and "coverage_1", "coverage_2", ...: the
+      share of the target's K beams of a level that were drafted in round 1, among the
+      users whose walk reached the level.
     """
 
     def evaluate(params) -> dict[str, float]:

@@ -9,7 +9,7 @@ from atspeed_jax.alignment.align import AlignConfig
 from atspeed_jax.alignment.teacher import TeacherConfig
 from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.data.simulate import SyntheticConfig
-from atspeed_jax.evaluation.evaluate import EvaluateConfig
+from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.sizes import LlamaSizes

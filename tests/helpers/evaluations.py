@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
-from atspeed_jax.evaluation.evaluate import EvaluateConfig, Evaluation
+from atspeed_jax.evaluation.config import EvaluateConfig
+from atspeed_jax.evaluation.evaluate import Evaluation
 from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.serving.decode_users import Decoded
 from atspeed_jax.serving.settings import DecodeConfig

@@ -22,7 +22,7 @@ from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.data.simulate import SyntheticConfig
 from atspeed_jax.decoding.config import SearchConfig, TreeConfig
 from atspeed_jax.evaluation.baselines import CovisitationConfig
-from atspeed_jax.evaluation.evaluate import EvaluateConfig
+from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.evaluation.modes import ModesConfig
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig
