@@ -1,11 +1,21 @@
 """The documents: short enough, and true of the files, names, flags and figures that they name."""
 
+import dataclasses
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.runs.experiment import ExperimentConfig
+from bases import CONFIG
+from compilation import compile_quickly
+from configs import beauty_llama7b
+from launch.config import load
 from launch.overrides import check_overrides
+from numpy_llama import wide_params
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("atspeed_jax", "configs", "launch", "tests")
@@ -20,7 +30,7 @@ PATH = re.compile(rf"(?<![\w./<>-])(?:\./)?(?:{ENDS_AS_CODE}|(?:{'|'.join(FOLDER
 MODULE = re.compile(r"\batspeed_jax(?:\.\w+)+")
 COMMAND = re.compile(r"(?:^|-m |\.sh (?:--dry_run )?)launch\.([a-z_]+)(.*)", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--([A-Za-z]\w*(?:\.\w+)*)(?!\w|\.)")
-CONFIG = re.compile(r"--config=(configs/\S+\.py\S*)")
+CONFIG_FILE = re.compile(r"--config=(configs/\S+\.py\S*)")
 DEFINED = re.compile(r'(?:DEFINE_\w+|define_numbers|define_choice)\(\s*"(\w+)"')
 BESIDE = {"benchmark": ("suites",)}  # modules that define flags of a main
 CONFIGS = ("configs/lcrec_small.py", "configs/sweeps/objectives.py")
@@ -100,7 +110,7 @@ def wrong_commands(code: str) -> list[str]:
     """Mains that do not exist, flags that a main does not have, and fields that its config does not have."""
     wrong = []
     for main, arguments in COMMAND.findall(code):
-        flags, config = flags_of(main), CONFIG.search(arguments)
+        flags, config = flags_of(main), CONFIG_FILE.search(arguments)
         if flags is None:
             wrong.append(f"launch.{main}")
             continue
@@ -191,6 +201,39 @@ def test_flags_that_stand_alone_are_those_of_a_main(document):
 @every_document
 def test_figures_name_command_machine_and_date(document):
     assert document == PUBLISHED or not bare_figures(text_of(document))
+
+
+def python_in(document: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_decoder_alone_runs_as_printed():
+    catalog = Catalog.from_codes(np.random.default_rng(0).integers(0, 5, (40, 4)))
+    model = dataclasses.replace(CONFIG, vocab_size=catalog.vocab_size)
+    names = {
+        "catalog": catalog,
+        "target_config": model,
+        "target_params": wide_params(model, 0),
+        "draft_config": model,
+        "draft_params": wide_params(model, 1),
+        "tokens": np.ones((2, 3), np.int32),
+        "valid": np.ones((2, 3), bool),
+    }
+    (block,) = python_in(ROOT / "atspeed_jax" / "README.md")
+    with compile_quickly():
+        exec(block, names)
+    assert jax.device_get(names["result"].valid).all()
+
+
+def test_settings_of_pretrained_models_are_those_of_a_config():
+    settings = [block for block in python_in(LAUNCH) if block.startswith("config.")]
+    assert len(settings) == 2
+    config = beauty_llama7b.get_config()
+    for block in settings:
+        exec(block, {"config": config})
+    loaded = load(config, ExperimentConfig)
+    assert loaded.target.directory == "PATH"
+    assert loaded.data.prompt.separator == ", "
 
 
 FIGURES = "## A\n| a | b |\n| - | - |\n| 1.5 | 2.5 |\n"
