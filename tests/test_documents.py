@@ -1,13 +1,17 @@
 """The documents: short enough, and true of the files, names, flags and figures that they name."""
 
 import dataclasses
+import functools
+import importlib
 import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
+import main_flags
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.runs.experiment import ExperimentConfig
 from bases import CONFIG
@@ -31,8 +35,6 @@ MODULE = re.compile(r"\batspeed_jax(?:\.\w+)+")
 COMMAND = re.compile(r"(?:^|-m |\.sh (?:--dry_run )?)launch\.([a-z_]+)(.*)", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--([A-Za-z]\w*(?:\.\w+)*)(?!\w|\.)")
 CONFIG_FILE = re.compile(r"--config=(configs/\S+\.py\S*)")
-DEFINED = re.compile(r'(?:DEFINE_\w+|define_numbers|define_choice)\(\s*"(\w+)"')
-BESIDE = {"benchmark": ("suites",)}  # modules that define flags of a main
 CONFIGS = ("configs/lcrec_small.py", "configs/sweeps/objectives.py")
 TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 FIGURE = re.compile(r"\d\.\d|\d,\d{3}")
@@ -97,26 +99,27 @@ def is_there(parts: list[str]) -> bool:
     return False
 
 
-def flags_of(main: str) -> set[str] | None:
-    """The flags of a main, as its source and those of the modules it shares them with define them; None for no main."""
-    files = [ROOT / "launch" / f"{name}.py" for name in (main, "stage", *BESIDE.get(main, ()))]
-    sources = [file.read_text(encoding="utf-8") for file in files if file.exists()]
-    if '\nif __name__ == "__main__":' not in sources[0]:
+@functools.cache
+def flags_of(main: str) -> frozenset[str] | None:
+    """The flags of a main, None where launch/ has no main of that name."""
+    file, others = ROOT / "launch" / f"{main}.py", set(flags.FLAGS) - {"verbosity", "help"}
+    if not file.exists() or '\nif __name__ == "__main__":' not in file.read_text(encoding="utf-8"):
         return None
-    return {name for source in sources for name in DEFINED.findall(source)} | {"verbosity", "help"}
+    with main_flags.flags_of(importlib.import_module(f"launch.{main}")):
+        return frozenset(set(flags.FLAGS) - others)
 
 
 def wrong_commands(code: str) -> list[str]:
     """Mains that do not exist, flags that a main does not have, and fields that its config does not have."""
     wrong = []
     for main, arguments in COMMAND.findall(code):
-        flags, config = flags_of(main), CONFIG_FILE.search(arguments)
-        if flags is None:
+        known, config = flags_of(main), CONFIG_FILE.search(arguments)
+        if known is None:
             wrong.append(f"launch.{main}")
             continue
         for flag in FLAG.findall(arguments):
-            known = has_field(flag, config and config[1]) if "." in flag else flag in flags
-            wrong += [] if known else [f"launch.{main} --{flag}"]
+            has = has_field(flag, config and config[1]) if "." in flag else flag in known
+            wrong += [] if has else [f"launch.{main} --{flag}"]
     return wrong
 
 
@@ -135,7 +138,7 @@ def _has_field(flag: str, config: str) -> bool:
 
 def wrong_flags(code: str) -> list[str]:
     """Flags that stand alone, and that no main has."""
-    mains = [flags for path in (ROOT / "launch").glob("*.py") if (flags := flags_of(path.stem))]
+    mains = [known for path in (ROOT / "launch").glob("*.py") if (known := flags_of(path.stem))]
     alone = [flag for line in code.splitlines() if line.startswith("--") for flag in FLAG.findall(line)]
     return [
         flag for flag in alone if not (has_field(flag, None) if "." in flag else any(flag in known for known in mains))
