@@ -120,12 +120,14 @@ def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
     return {"vocab": prefix_counts(id_tokens), "trie": prefix_counts(id_tokens, open_only=True)}
 
 
-def resolve_widths(widths: Widths, prefixes: tuple[int, ...], beams: int) -> tuple[int, ...]:
+def resolve_widths(
+    widths: Widths, prefixes: tuple[int, ...], beams: int, *, remedy: str = "raise it, or lower K"
+) -> tuple[int, ...]:
     """Widths as ints: "all" becomes the number of prefixes of that depth, and no level is wider than that.
 
     prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`), open ones under trie norm. Raises
     DecodeError for a wrong number of widths, or one below min(K, prefixes of its level): such a level could never hold
-    all K beams.
+    all K beams. remedy: what the message of a width too small ends in.
     """
     if len(widths) != len(prefixes) - 1:
         raise DecodeError(
@@ -139,7 +141,7 @@ def resolve_widths(widths: Widths, prefixes: tuple[int, ...], beams: int) -> tup
         if width != "all" and width < min(beams, have):
             raise DecodeError(
                 f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
-                f"{min(beams, have)}: it could never hold the K beams; raise it, or lower K"
+                f"{min(beams, have)}: it could never hold the K beams; {remedy}"
             )
         resolved.append(max(1, have if width == "all" else min(width, have)))
     return tuple(resolved)

@@ -60,9 +60,11 @@ def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
       DecodeError: widths or budget cannot hold the beams that are decoded or measured.
     """
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[config.decode.score_norm]
-    measured = (*config.evaluate.beams, *config.evaluate.grid_beams)
-    _check_widths("config.decode.widths", config.decode.widths, prefixes, (config.teacher.beams, *measured))
-    budget, most = config.decode.budget, max(config.teacher.beams, *measured)
+    evaluate = config.evaluate
+    measured = {"config.evaluate.beams": evaluate.beams, "config.evaluate.grid_beams": evaluate.grid_beams}
+    decoded = {"config.teacher.beams": (config.teacher.beams,)} | measured
+    _check_widths("config.decode.widths", config.decode.widths, prefixes, decoded)
+    budget, most = config.decode.budget, max(k for counts in decoded.values() for k in counts)
     if budget is not None and budget < most:
         raise DecodeError(f"config.decode.budget={budget}: expected at least the largest K decoded, {most}, or None")
     for number, widths in enumerate(config.evaluate.grid_widths):
@@ -79,16 +81,23 @@ def check_serving(serve: ServeConfig, dataset: Dataset) -> None:
       DecodeError: the number of widths is not the number of levels that are drafted.
     """
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)[serve.decode.score_norm]
-    _check_widths("config.decode.widths", serve.decode.widths, prefixes, (1,))
+    _check_widths("config.decode.widths", serve.decode.widths, prefixes, ANY_K)
     for number, widths in enumerate(serve.evaluate.grid_widths):
-        _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, (1,))
+        _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, ANY_K)
 
 
-def _check_widths(name: str, widths, prefixes: tuple[int, ...], counts: tuple[int, ...]) -> None:
-    """Raises DecodeError naming the field `name` unless its widths can hold each of the K in `counts`."""
-    for beams in counts:
+ANY_K: Mapping[str, tuple[int, ...]] = {"K": (1,)}  # for `_check_widths`, where small widths are raised to K later
+
+
+def _check_widths(name: str, widths: Widths, prefixes: tuple[int, ...], counts: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises DecodeError unless the widths of the field or flag `name` hold every K.
+
+    Args:
+      counts: field that gives K -> its values.
+    """
+    for field, beams in ((field, beams) for field, values in counts.items() for beams in values):
         try:
-            resolve_widths(widths, prefixes, beams)
+            resolve_widths(widths, prefixes, beams, remedy=f"raise it in {name}, or lower {field}")
         except DecodeError as error:
             raise DecodeError(f"{name}: {error}") from error
 
@@ -114,7 +123,7 @@ def check_grid(name: str, grid: Iterable[Widths], dataset: Dataset) -> None:
     """
     prefixes = prefixes_by_norm(dataset.catalog.id_tokens)["vocab"]
     for widths in grid:
-        _check_widths(name, widths, prefixes, (1,))
+        _check_widths(name, widths, prefixes, ANY_K)
 
 
 def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:

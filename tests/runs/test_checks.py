@@ -23,10 +23,14 @@ MODES = ModesConfig(
         ("decode.widths", ("all", 10, 10), r"config.decode.widths: .* has 3 entries; ids of length 3 need 2"),
         ("decode.widths", (3, "all"), r"config.decode.widths: width 3 of level 1 is below min\(K=10, 4 prefixes"),
         ("decode.widths", ("all", 9), r"config.decode.widths: width 9 of level 2 is below min\(K=10, 14 prefixes"),
-        ("teacher.beams", 11, r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
-        ("evaluate.beams", (5, 11), r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
-        ("evaluate.grid_beams", (11,), r"config.decode.widths: width 10 of level 2 is below min\(K=11"),
-        ("evaluate.grid_widths", ((4, 10), (4, 9)), r"config.evaluate.grid_widths\[1\]: width 9 of level 2"),
+        ("teacher.beams", 11, r"width 10 .*; raise it in config.decode.widths, or lower config.teacher.beams$"),
+        ("evaluate.beams", (5, 11), r"config.decode.widths: width 10 .*K=11.* or lower config.evaluate.beams$"),
+        ("evaluate.grid_beams", (11,), r"config.decode.widths: width 10 .*K=11.* or lower config.evaluate.grid_beams$"),
+        (
+            "evaluate.grid_widths",
+            ((4, 10), (4, 9)),
+            r"width 9 .*; raise it in config.evaluate.grid_widths\[1\], or lower",
+        ),
         ("decode.budget", 9, r"config.decode.budget=9: expected at least the largest K decoded, 10, or None"),
     ],
 )
