@@ -17,6 +17,8 @@ from atspeed_jax.serving.recommend import recommend
 from atspeed_jax.serving.user_file import INPUT_HELP, UserFile
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.utils.distributed import check_same, is_writer
+from launch.serving import by_chunk
+from launch.sigterm import lists_kept
 from launch.stage import FLAGS, open_run, say, start
 
 _DRAFTERS = ["draft", "popularity", "none", "tuned"]
@@ -42,7 +44,7 @@ def main() -> None:
         total = file.check()
         decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
         shapes = {"history": run.config.data.history, "buckets": run.serve.evaluate.buckets}
-        lists = lists_by(run, decoders, setting, exclude_seen=FLAGS.exclude_seen)
+        lists = by_chunk(lists_by(run, decoders, setting, exclude_seen=FLAGS.exclude_seen))
         models = run.target_params, run.draft_params if setting.drafter == "draft" else None
         made_from = fingerprint(*map(fingerprint_of, models), setting, FLAGS.exclude_seen, shapes)
         check_same(fingerprint(made_from, file, total), "model, flags or number of users")
@@ -52,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start(main, define_flags, required=("workdir", "input", "output"), several=True)
+    start(main, define_flags, required=("workdir", "input", "output"), several=True, kept=lists_kept)

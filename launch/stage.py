@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -23,6 +25,7 @@ from launch import command_line
 from launch.compilation_cache import keep_programs
 from launch.config import load
 from launch.errors import NotOfOrbax, one_line
+from launch.sigterm import Kept, measurements_kept, sigterm_says, stages_kept
 
 FLAGS = flags.FLAGS
 
@@ -119,17 +122,49 @@ def join_others(several: bool) -> None:
         )
 
 
-def main(call, define=no_flags, *, trains: bool = False, several: bool = True) -> None:
-    """Runs `call(run)` on the run that the flags describe. trains: see `open_run`; several: see `start`."""
-    start(lambda: call(open_run(trains=trains)), define, required=("workdir",), several=several)
+def main(
+    call: Callable[[Run], Any],
+    define: Callable[[], None] = no_flags,
+    *,
+    trains: bool = False,
+    several: bool = True,
+    kept: Kept = measurements_kept,
+) -> None:
+    """Runs a main on the run that the flags describe.
+
+    Args:
+      call: what is done with the run.
+      define: see `start`.
+      trains: see `open_run`.
+      several: see `start`.
+      kept: see `start`. A main that trains keeps finished stages.
+    """
+    kept = stages_kept if trains else kept
+    start(lambda: call(open_run(trains=trains)), define, required=("workdir",), several=several, kept=kept)
 
 
-def start(call, define=no_flags, *, required: tuple[str, ...], several: bool = False, first=lambda: None) -> None:
-    """Runs `call()` with the flags parsed; a user's mistake ends in one clear line, not a traceback.
+def start(
+    call: Callable[[], Any],
+    define: Callable[[], None] = no_flags,
+    *,
+    required: tuple[str, ...],
+    several: bool = False,
+    first: Callable[[], None] = lambda: None,
+    kept: Kept | None = None,
+) -> None:
+    """Parses the flags and runs a main.
 
-    define: defines the flags of this main alone. required: flags that must be given. several: whether several processes
-    can do this together. first: called before anything touches a device, joining others included. --verbosity=1 shows
-    the traceback as well. Exit code 75: it was stopped by SIGTERM and saved; run the same command again.
+    A user's mistake ends in one clear line; --verbosity=1 shows the traceback as well.
+    Exit code 75 means that SIGTERM stopped the main and that what it did is saved: the
+    same command goes on.
+
+    Args:
+      call: what the main does.
+      define: defines the flags of this main alone.
+      required: flags that must be given.
+      several: whether several processes can do this together.
+      first: called before anything touches a device or joins other processes.
+      kept: what is saved when SIGTERM comes, see `sigterm_says`.
     """
     define_flags()
     define()
@@ -142,7 +177,8 @@ def start(call, define=no_flags, *, required: tuple[str, ...], several: bool = F
             first()
             join_others(several)
             keep_programs()
-            call()
+            with sigterm_says(kept):
+                call()
         except Preempted as stop:
             print(stop, file=sys.stderr)
             raise SystemExit(RESTART) from stop

@@ -19,6 +19,7 @@ from atspeed_jax.sweeps.foresight import Foresight
 from atspeed_jax.sweeps.trials import chosen
 from atspeed_jax.utils.distributed import check_same, is_writer
 from launch.given_sweep import given_backend, given_trials
+from launch.sigterm import stages_kept
 from launch.stage import FLAGS, start
 
 
@@ -37,8 +38,7 @@ def sweep() -> None:
     backend, here = given_backend(FLAGS.backend), FLAGS.backend == backends.LOCAL
     picked = chosen(made, FLAGS.only) if FLAGS.only else made
     again = [trial.name for trial in chosen(made, FLAGS.resubmit)]
-    lent = results.lenders(FLAGS.borrow, check=here)  # a cluster's may not be mounted here
-    others = results.others(workdir, made, lent)
+    others = results.others(workdir, made, results.lenders(FLAGS.borrow, check=here))  # a cluster's may not be mounted
     if FLAGS.dry_run:
         stages = Foresight(workdir, data_dir, settings, others, waits=here)
         return backends.preview(backend, workdir, picked, again, stages)
@@ -46,7 +46,7 @@ def sweep() -> None:
     results.begin(workdir, picked)
     if not here:
         todo = results.not_done(workdir, settings, picked)
-        backends.submit(backend, workdir, todo, again, borrows=bool(lent))
+        backends.submit(backend, workdir, todo, again, borrows=bool(FLAGS.borrow))
         return results.collect(workdir, settings, made)
     if not FLAGS.only:
         backends.check_no_jobs(workdir, results.not_done(workdir, settings, made), again)
@@ -57,4 +57,4 @@ def sweep() -> None:
 
 
 if __name__ == "__main__":
-    start(sweep, define_flags, required=("config", "workdir"), several=True)
+    start(sweep, define_flags, required=("config", "workdir"), several=True, kept=stages_kept)

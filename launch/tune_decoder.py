@@ -16,6 +16,7 @@ from atspeed_jax.serving.tune import TuneConfig, parse_widths, tune
 from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes
 from launch.command_line import define_numbers
 from launch.serving import publish
+from launch.sigterm import nothing_kept
 from launch.stage import FLAGS, main, say
 
 
@@ -55,4 +56,4 @@ def tune_decoder(run) -> None:
 
 
 if __name__ == "__main__":
-    main(tune_decoder, define_flags, several=False)
+    main(tune_decoder, define_flags, several=False, kept=nothing_kept)
