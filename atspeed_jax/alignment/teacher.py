@@ -220,8 +220,8 @@ def load_teacher(directory: Path, *, fingerprint: str, about: Mapping[str, str] 
     setting, or damaged.
     """
     if not (directory / COMPLETE).exists():
-        make = f"launch.make_teacher --workdir={directory.parent}"
-        raise TeacherError(f"{directory} holds no complete teacher data: run {make}")
+        make = f"in the checkout run python -m launch.make_teacher --workdir={directory.parent}"
+        raise TeacherError(f"{directory} holds no complete teacher data: {make}")
     check_claim(directory, fingerprint, about or {})
     expected, again = read_complete(directory), remedy_of(directory)
     paths = [part_file(directory, number) for number in range(expected["parts"])]

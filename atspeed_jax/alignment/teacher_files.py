@@ -19,7 +19,7 @@ class TeacherError(ValueError):
 
 
 def remedy_of(directory: Path) -> str:
-    return f"delete {directory} and run launch.make_teacher again"
+    return f"delete {directory} and run launch.make_teacher again in the checkout"
 
 
 def read_complete(directory: Path) -> dict[str, int]:

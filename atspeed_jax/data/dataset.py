@@ -28,7 +28,10 @@ from atspeed_jax.items.catalog import Catalog
 CATALOG_FILE = "catalog.json"
 USERS_SPLIT = "users"
 VERSION = "1.0.0"
-_REMEDY = "Build it with `python -m launch.prepare_data --config=configs/NAME.py --workdir=DIR [--data_dir=DIR]`."
+_REMEDY = (
+    "Build it in the checkout with `python -m launch.prepare_data --config=configs/NAME.py --workdir=DIR "
+    "[--data_dir=DIR]`."
+)
 
 
 class DatasetError(ValueError):

@@ -57,8 +57,8 @@ class DataSummary:
             f"{self.colliding_items:,} items, at most {self.largest} of one id",
             "codes in use": ", ".join(f"{used} of {size}" for used, size in levels),
             "never trained on": f"{self.untrained_share:.1%} of the test interactions",
-            "item numbers": f"0 to {self.items - 1}, also in the files of launch.recommend; sequential_*.txt count "
-            "from 1 (item 1 there is item 0 here)",
+            "item numbers": f"0 to {self.items - 1}, also in the files of launch.recommend in the checkout; "
+            "sequential_*.txt count from 1 (item 1 there is item 0 here)",
         }
         width = max(map(len, rows))
         lines = [f"data of {self.name}", *(f"  {name.ljust(width)}  {value}" for name, value in rows.items())]

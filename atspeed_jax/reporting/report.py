@@ -89,8 +89,10 @@ def read_report(directory: Path) -> dict:
     """The report of a run. Raises ReportError if there is none, ValueError if it is damaged, or as validate_report."""
     path = Path(directory) / "report.json"
     if not path.is_file():
-        raise ReportError(f"there is no {path}; make it with python -m launch.evaluate")
-    report = read_json(path, "make it again with python -m launch.evaluate, which measures nothing twice")
+        raise ReportError(f"there is no {path}; make it in the checkout with python -m launch.evaluate")
+    report = read_json(
+        path, "make it again in the checkout with python -m launch.evaluate, which measures nothing twice"
+    )
     validate_report(report)
     return report
 

@@ -272,7 +272,7 @@ def tuned_setting(directory: Path, beams: int, batch: int, score_norm: ScoreNorm
     """
     path = directory / "tuned.json"
     if not path.is_file():
-        raise TuneError(f"there is no {path}; make it with python -m launch.tune_decoder")
+        raise TuneError(f"there is no {path}; make it in the checkout with python -m launch.tune_decoder")
     table = read_json(path, "delete it and tune again", {"score_norm": str, "rows": list})
     if table["score_norm"] != score_norm:
         raise TuneError(f"{path} was made for score_norm={table['score_norm']!r}, not {score_norm!r}; tune again")

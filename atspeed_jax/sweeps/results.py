@@ -19,7 +19,7 @@ from atspeed_jax.utils.program_memory import forget_programs
 
 ROWS_FILE = "rows.json"  # in a trial's directory; written last: a trial that has it is done
 TRIAL_STAGES = ("data", "target", "teacher", "draft_sft", "draft")
-REMEDY = "delete it, and the next launch.sweep measures that trial again"
+REMEDY = "delete it, and the next launch.sweep of the checkout measures that trial again"
 
 
 def lenders(directories: Sequence[str], *, check: bool) -> list[Path]:

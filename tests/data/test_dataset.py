@@ -162,7 +162,7 @@ def test_killed_build_leaves_nothing_half_made(tmp_path):
     assert not target.exists()
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(
-        DatasetError, match=r"no such dataset directory\. Build it with `python -m launch\.prepare_data"
+        DatasetError, match=r"no such dataset directory\. Build it in the checkout with `python -m launch\.prepare_data"
     ):
         load_dataset(target)
     build_dataset(make_source(), target)

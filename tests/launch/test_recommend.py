@@ -9,7 +9,9 @@ import time
 
 import pytest
 
+from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.serving.list_file import claimed_output
+from compilation import compile_quickly
 from devices import environment
 from mains import QUICK, ROOT, SMALL, run_mains
 
@@ -61,6 +63,19 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
     for line, user in zip(lines, USERS, strict=True):
         assert len(set(line["items"])) == len(line["scores"]) == 6
         assert not set(line["items"]) & set(user["items"])
+
+
+@pytest.mark.parametrize(
+    ("output", "how"),
+    [("recs.jsonl", {"k": 6, "exclude_seen": True}), ("exactly.jsonl", {"k": 11, "drafter": "none"})],
+)
+def test_a_recommender_gives_the_same_lists(ended, small_run, output, how):
+    lines = [json.loads(line) for line in (ended[0] / output).read_text().splitlines()]
+    with compile_quickly():  # as the main did
+        found = open_run(small_run.workdir).recommender(**how)([user["items"] for user in USERS])
+    assert found.items == [line["items"] for line in lines]
+    for scores, line in zip(found.scores, lines, strict=True):
+        assert scores == pytest.approx(line["scores"], abs=1e-5)
 
 
 def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):

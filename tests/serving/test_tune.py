@@ -178,7 +178,7 @@ def test_the_nearest_batch_size_counts(tmp_path):
 @pytest.mark.parametrize(
     ("content", "beams", "message"),
     [
-        (None, 20, "there is no .*tuned.json; make it with python -m launch.tune_decoder"),
+        (None, 20, "there is no .*tuned.json; make it in the checkout with python -m launch.tune"),
         ({"score_norm": "trie", "rows": []}, 20, "made for score_norm='trie', not 'vocab'"),
         ({"score_norm": "vocab", "rows": [{"K": 5}, {"K": 1}]}, 20, r"no K=20, only \[1, 5\]; tune again"),
     ],
