@@ -18,18 +18,19 @@ class Source:
 @dataclass(frozen=True)
 class Experiment:
     limit: int | None
-    sources: tuple[Source, ...]
     source: Source
     note: str | None = None
+    sources: tuple[Source, ...] = ()
 
 
 def config() -> ConfigDict:
-    source = {"users": 500}
-    return ConfigDict({"limit": None, "sources": [source, ConfigDict(source)], "source": source})
+    return ConfigDict({"limit": None, "source": {"users": 500}})
 
 
 def test_wrappers_are_taken_off_at_every_depth():
-    assert load(config(), Experiment) == Experiment(None, (Source(500), Source(500)), Source(500))
+    raw = config()
+    raw.sources = [{"users": 1}, ConfigDict({"users": 2})]
+    assert load(raw, Experiment) == Experiment(None, Source(500), None, (Source(1), Source(2)))
 
 
 def test_plain_dicts_work_too():
