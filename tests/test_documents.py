@@ -33,7 +33,7 @@ ENDS_AS_CODE = r"(?:[\w.-]+/)*[\w-]+\.(?:py|sh)\b"
 PATH = re.compile(rf"(?<![\w./<>-])(?:\./)?(?:{ENDS_AS_CODE}|(?:{'|'.join(FOLDERS)})/(?:[\w.-]+/?)*)(?![\w<])")
 MODULE = re.compile(r"\batspeed_jax(?:\.\w+)+")
 COMMAND = re.compile(r"(?:^|-m |\.sh (?:--dry_run )?)launch\.([a-z_]+)(.*)", re.MULTILINE)
-FLAG = re.compile(r"(?<![\w-])--([A-Za-z]\w*(?:\.\w+)*)(?!\w|\.)")
+FLAG = re.compile(r"(?<![\w-])--([A-Za-z]\w*(?:\.\w+)*)(?!\w|\.)(?:=([^\s\]]*))?")
 CONFIG_FILE = re.compile(r"--config=(configs/\S+\.py\S*)")
 CONFIGS = ("configs/lcrec_small.py", "configs/sweeps/objectives.py")
 TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
@@ -100,13 +100,21 @@ def is_there(parts: list[str]) -> bool:
 
 
 @functools.cache
-def flags_of(main: str) -> frozenset[str] | None:
-    """The flags of a main, None where launch/ has no main of that name."""
+def flags_of(main: str) -> dict[str, flags.ArgumentParser] | None:
+    """The flags of a main, and what reads a value of each; None where launch/ has no main of that name."""
     file, others = ROOT / "launch" / f"{main}.py", set(flags.FLAGS) - {"verbosity", "help"}
     if not file.exists() or '\nif __name__ == "__main__":' not in file.read_text(encoding="utf-8"):
         return None
     with main_flags.flags_of(importlib.import_module(f"launch.{main}")):
-        return frozenset(set(flags.FLAGS) - others)
+        return {name: flags.FLAGS[name].parser for name in set(flags.FLAGS) - others}
+
+
+def takes(known: dict[str, flags.ArgumentParser], flag: str, value: str) -> bool:
+    """Whether a main with these flags takes this one with this value, or without a value if it is empty."""
+    try:
+        return flag in known and (not value or known[flag].parse(value) is not None)
+    except ValueError:
+        return False
 
 
 def wrong_commands(code: str) -> list[str]:
@@ -117,9 +125,9 @@ def wrong_commands(code: str) -> list[str]:
         if known is None:
             wrong.append(f"launch.{main}")
             continue
-        for flag in FLAG.findall(arguments):
-            has = has_field(flag, config and config[1]) if "." in flag else flag in known
-            wrong += [] if has else [f"launch.{main} --{flag}"]
+        for flag, value in FLAG.findall(arguments):
+            right = has_field(flag, config and config[1]) if "." in flag else takes(known, flag, value)
+            wrong += [] if right else [f"launch.{main} --{flag}"]
     return wrong
 
 
@@ -137,11 +145,12 @@ def _has_field(flag: str, config: str) -> bool:
 
 
 def wrong_flags(code: str) -> list[str]:
-    """Flags that stand alone, and that no main has."""
+    """Flags that stand alone, and that no main takes."""
     mains = [known for path in (ROOT / "launch").glob("*.py") if (known := flags_of(path.stem))]
-    alone = [flag for line in code.splitlines() if line.startswith("--") for flag in FLAG.findall(line)]
     return [
-        flag for flag in alone if not (has_field(flag, None) if "." in flag else any(flag in known for known in mains))
+        flag
+        for flag, value in (given for line in code.splitlines() if line[:2] == "--" for given in FLAG.findall(line))
+        if not (has_field(flag, None) if "." in flag else any(takes(known, flag, value) for known in mains))
     ]
 
 
@@ -255,7 +264,8 @@ FIGURES = "## A\n| a | b |\n| - | - |\n| 1.5 | 2.5 |\n"
         (wrong_commands("python -m launch.pipeline --workdir=DIR --gone=x --config.decode.gamma=2"), 1),
         (wrong_commands("launch/pods/slurm.sh launch.pipeline -- --config.decode.gone=2 --nothing"), 2),
         (wrong_commands("launch.stage --workdir=DIR\nlaunch.gone"), 2),
-        (wrong_flags("--borrow\n--gone\n--config.decode.gone=1"), 2),
+        (wrong_commands("python -m launch.recommend --drafter=tuned --k=gone --on_bad=gone --full"), 3),
+        (wrong_flags("--borrow\n--gone\n--config.decode.gone=1\n--drafter=gone"), 3),
         (bare_figures(FIGURES), 3),
         (bare_figures(f"{FIGURES}`launch.evaluate`, an EPYC, 2026-11-24\n"), 0),
         (bare_figures(f"`launch.evaluate`, an EPYC, 2026-11-24\n{FIGURES}"), 3),
