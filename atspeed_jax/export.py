@@ -36,7 +36,7 @@ from atspeed_jax.items.tokenizer import (
 )
 from atspeed_jax.models.hf_config import CONFIG_FILE, hf_config
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.models.lora import save_adapter
+from atspeed_jax.models.peft_files import save_adapter
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.models.weights import save_weights
 from atspeed_jax.serving.decoders import Decoders

@@ -59,7 +59,7 @@ class SlotMask(struct.PyTreeNode):
 
     @classmethod
     def causal(cls, valid: Bool[Array, "B T"]) -> SlotMask:
-        """Builds the causal mask of whole left-padded sequences, where slot t is token t.
+        """Builds the causal mask of left-padded sequences, where slot t is token t.
 
         Args:
           valid: [B, T], False for padding.

@@ -15,7 +15,7 @@ from atspeed_jax.data.prompts import prompt_rows, prompt_tokens  # noqa: E402
 from atspeed_jax.export import export_adapter, export_hf  # noqa: E402
 from atspeed_jax.items.catalog import Catalog  # noqa: E402
 from atspeed_jax.models.llama import forward  # noqa: E402
-from atspeed_jax.models.lora import LoraConfig, merged_model  # noqa: E402
+from atspeed_jax.models.lora import LoraConfig, merged_config  # noqa: E402
 from atspeed_jax.models.pretrained import PretrainedConfig, described  # noqa: E402
 from bases import BASE, write_base  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
@@ -77,7 +77,7 @@ def test_auto_peft_gives_our_logits(tmp_path, tied):
     tokens = prompt_rows(catalog, [ITEMS], 4)
     with torch.no_grad():
         theirs = model(torch.from_numpy(tokens).long()).logits.numpy()
-    ours = forward(merged_model(base.model, adapter), base.whole(adapter, params), tokens, tokens > 0)
+    ours = forward(merged_config(base.model, adapter), base.whole(adapter, params), tokens, tokens > 0)
     assert theirs.shape[-1] == catalog.vocab_size
     assert theirs.std() > 0.05
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)

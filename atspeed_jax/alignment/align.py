@@ -1,5 +1,8 @@
-"""The alignment loss of a batch: teacher and student read the same tree once, an objective compares them node by
-node."""
+"""The alignment loss of a batch.
+
+Teacher and student read the same tree, each in one forward pass. An objective
+(`losses.py`) compares their distributions node by node.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from atspeed_jax.alignment import losses
+from atspeed_jax.alignment.distributions import child_log_probs, listed_log_probs, path_scores, stored_log_probs
 from atspeed_jax.alignment.teacher import aligned_beams, settled_nodes
-from atspeed_jax.alignment.tree import (
-    TeacherTree,
-    TreeContext,
-    child_log_probs,
-    listed_log_probs,
-    path_scores,
-    stored_log_probs,
-    teacher_tree,
-    tree_logits,
-)
+from atspeed_jax.alignment.tree import TeacherTree, TreeContext, teacher_tree, tree_logits
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.utils.ranges import Beams, Range, Share, Warmup, check_ranges
@@ -32,17 +27,28 @@ LossWeight = Annotated[float, Range(0, 1e6)]
 
 @dataclasses.dataclass(frozen=True)
 class AlignConfig:
-    """What aligns the draft. objective: on the teacher's beam tree "tree_kd", "atspeed_s", "atspeed_r", "coverage" for
-    strict verification, "coverage_coupled" for coupled, "seq_kd" or "reference_tv", the public code's, which learns
-    nothing and warns of it (`align_loss`); on the users' own items "sft", "word_kd" or "tvd_kd"
-    (`histories.history_loss`).
+    """How a draft is aligned with its target.
 
-    alpha: its weight; 1 - alpha goes to the next item. temperature divides the logits of both models, at least 0.1.
-    top_k: |S| of AtSpeed-S. density_weight: of its second term. coverage_weight: of `losses.coverage` beside TreeKD in
-    `losses.COVERAGE`. score_norm: that of serving. on_policy: share of each batch whose beams are the student's own of
-    that moment, which the teacher is asked about in the step. alpha_warmup: updates over which the weight rises from 0,
-    linearly: total variation has next to no gradient where the models hardly overlap. Raises ValueError outside these
-    ranges.
+    Attributes:
+      objective: on the teacher's beam tree (`align_loss`): "tree_kd", "atspeed_s",
+        "atspeed_r", "coverage" for strict verification, "coverage_coupled" for coupled
+        verification, "seq_kd", or "reference_tv", which learns nothing and warns. On
+        the users' own items (`histories.history_loss`): "sft", "word_kd" or "tvd_kd".
+      alpha: weight of the objective; 1 - alpha is the weight of the next item.
+      temperature: divides the logits of both models.
+      top_k: size of the set S of "atspeed_s".
+      density_weight: weight of the density term of "atspeed_s".
+      coverage_weight: weight of `losses.coverage` beside TreeKD in the objectives of
+        `losses.COVERAGE`.
+      score_norm: that of serving (`SearchConfig`).
+      on_policy: share of each batch whose beams the student finds itself, with its
+        parameters of that step; the teacher scores them in the step.
+      alpha_warmup: updates over which alpha rises linearly from 0. Total variation has
+        almost no gradient where the two models hardly overlap.
+
+    Raises:
+      ValueError: a number is outside its range, or on_policy is set for an objective
+        that compares no beams.
     """
 
     objective: losses.Objective
@@ -65,14 +71,17 @@ class AlignConfig:
             )
         if self.on_policy and self.objective in (*losses.ON_HISTORIES, "seq_kd"):
             raise ValueError(
-                f"on_policy={self.on_policy} with objective={self.objective!r}, which asks no teacher about beams: "
-                "set on_policy=0, or take 'tree_kd', 'atspeed_s', 'atspeed_r', 'coverage' or 'coverage_coupled'"
+                f"on_policy={self.on_policy} with objective={self.objective!r}, which does not compare beams with the "
+                "teacher: set on_policy=0, or objective='tree_kd', 'atspeed_s', 'atspeed_r', 'coverage' or "
+                "'coverage_coupled'"
             )
 
     @property
     def weights(self) -> dict[str, float]:
-        """The largest weight that each part of the loss, as `align_loss` and `history_loss` name them, ever has in
-        it."""
+        """The largest weight of each part of the loss over the whole training.
+
+        The names are those of `align_loss` and `history_loss`.
+        """
         if self.objective == "sft":
             return {"next_item_loss": 1.0}
         next_item = 1.0 if self.alpha_warmup else 1 - self.alpha
@@ -83,74 +92,111 @@ class AlignConfig:
         }
 
     def mixed(self, next_item, objective, step):
-        """(1 - alpha) * next_item + alpha * objective, with the alpha of this update (None: after the warm-up)."""
+        """Computes (1 - alpha) * next_item + alpha * objective.
+
+        Args:
+          next_item: loss of the next item.
+          objective: loss of the alignment.
+          step: updates done, for the warm-up of alpha; None for the final alpha.
+        """
         alpha = self.alpha
         if self.alpha_warmup and step is not None:
             alpha = optax.linear_schedule(0.0, alpha, self.alpha_warmup)(step)
         return (1 - alpha) * next_item + alpha * objective
 
 
-def align_loss(
-    config: AlignConfig,
-    draft: LlamaConfig,
-    target: LlamaConfig,
-    draft_params,
-    target_params,
-    context: TreeContext,
-    batch,
-    dropout_key,
-    *,
-    widths: tuple[int, ...] = (),
-):
-    """(1 - alpha) * cross-entropy of the next item + alpha * objective on the teacher's beam tree (ALGORITHM.md section
-    7).
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """The static part of an alignment, hashable.
 
-    batch: "tokens", "valid" [B, P], "beams" [B, L-2, K], "next_id" [B] (see `teacher_tree`), "list" [B, K], rows of the
-    teacher's ids, -1 for none, for "seq_kd", and "log_probs" [B, 1 + (L-2) K, R], the teacher's stored
-    log-probabilities; without them the teacher reads the tree here, in one forward pass, and needs nothing stored but
-    beams. "step": updates done, for alpha's warm-up. widths: nodes drafted per level when serving
-    (`base.resolve_widths`), for `losses.COVERAGE`. dropout_key: of the draft's dropout and, for "coverage_coupled", of
-    the noise; else may be None. -> (loss, {"align_loss", "next_item_loss"}), both per node ("seq_kd": per item), and
-    "coverage_loss", per beam.
+    Attributes:
+      config: objective and weights.
+      draft: the student.
+      target: the teacher.
+      widths: drafted nodes per level when serving (`base.resolve_widths`), for the
+        objectives of `losses.COVERAGE`.
+    """
+
+    config: AlignConfig
+    draft: LlamaConfig
+    target: LlamaConfig
+    widths: tuple[int, ...] = ()
+
+
+def align_loss(alignment: Alignment, draft_params, target_params, context: TreeContext, batch, dropout_key):
+    """Mixes the next-item loss with the objective on the teacher's beam tree.
+
+    (1 - alpha) * cross-entropy of the next item + alpha * objective
+
+    Source: decoding/ALGORITHM.md section 7.
+
+    Args:
+      alignment: what is compared.
+      draft_params: parameters of the student.
+      target_params: parameters of the teacher; not read if the batch has "log_probs"
+        and no row is on-policy.
+      context: the catalogue.
+      batch: "tokens" and "valid" [B, P]; "beams" [B, L-2, K] and "next_id" [B] (see
+        `teacher_tree`); for "seq_kd" "list" [B, K], rows of the teacher's ids, -1 for
+        none; optional "log_probs" [B, 1 + (L-2) K, R], stored by the teacher. Without
+        them the teacher reads the tree here. Optional "step": updates done, for the
+        warm-up of alpha.
+      dropout_key: key of the draft's dropout and of the noise of "coverage_coupled";
+        may be None otherwise.
+
+    Returns:
+      The loss, and its parts: "next_item_loss" and "align_loss" per node ("seq_kd": per
+      item), and "coverage_loss" per beam.
     """
 
     def loss(batch):
-        return _tree_loss(config, draft, target, draft_params, target_params, context, batch, dropout_key, widths)
+        return _tree_loss(alignment, draft_params, target_params, context, batch, dropout_key)
 
     rows = batch["tokens"].shape[0]
-    own = round(config.on_policy * rows)
-    if own == 0:
+    on_policy = round(alignment.config.on_policy * rows)
+    if on_policy == 0:
         return loss(batch)
+    # "step" is a scalar; everything else has one row per user.
     first, rest = (
-        {name: x[some] if x.ndim else x for name, x in batch.items()} for some in (slice(own), slice(own, None))
+        {name: x[part] if x.ndim else x for name, x in batch.items()}
+        for part in (slice(on_policy), slice(on_policy, None))
     )
-    first = loss(_with_students_beams(config, draft, draft_params, context, first))
-    if own == rows:
+    first = loss(_with_students_beams(alignment, draft_params, context, first))
+    if on_policy == rows:
         return first
-    return jax.tree.map(lambda a, b: (own * a + (rows - own) * b) / rows, first, loss(rest))
+    return jax.tree.map(lambda a, b: (on_policy * a + (rows - on_policy) * b) / rows, first, loss(rest))
 
 
 def beams_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig, widths: tuple[int, ...]):
-    """`align_loss` for `fit`, whose `frozen` holds the "target"'s parameters and the tree "context"."""
+    """Makes `align_loss` a loss for `fit`.
+
+    `frozen` holds the parameters of the "target" and the tree's "context".
+    """
+    alignment = Alignment(config, draft, target, widths)
 
     def loss(params, batch, key, frozen):
-        models = config, draft, target, params, frozen["target"]
-        return align_loss(*models, frozen["context"], batch, key, widths=widths)
+        return align_loss(alignment, params, frozen["target"], frozen["context"], batch, key)
 
     return loss
 
 
-def _with_students_beams(config: AlignConfig, draft: LlamaConfig, params, context: TreeContext, batch) -> dict:
-    """The batch with what the draft itself would find, and nothing stored about it."""
+def _with_students_beams(alignment: Alignment, params, context: TreeContext, batch) -> dict:
+    """Replaces the teacher's beams by those that the student finds.
+
+    Stored log-probabilities belong to the teacher's beams, so they are dropped.
+    """
     prompt, beams = Prompt(batch["tokens"], batch["valid"]), batch["beams"].shape[2]
-    frozen = jax.lax.stop_gradient(params)
-    found = settled_nodes(LlamaStep(draft), frozen, context.trie, prompt, beams=beams, score_norm=config.score_norm)
+    frozen = jax.lax.stop_gradient(params)  # which beams are found is not differentiable
+    norm = alignment.config.score_norm
+    found = settled_nodes(LlamaStep(alignment.draft), frozen, context.trie, prompt, beams=beams, score_norm=norm)
     return {name: x for name, x in batch.items() if name != "log_probs"} | {"beams": aligned_beams(found)}
 
 
-def _tree_loss(config, draft, target, draft_params, target_params, context, batch, dropout_key, widths):
+def _tree_loss(alignment: Alignment, draft_params, target_params, context: TreeContext, batch, dropout_key):
+    """`align_loss` of rows whose beams are given."""
+    config = alignment.config
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])
-    logits = tree_logits(draft, draft_params, tree, dropout_key)
+    logits = tree_logits(alignment.draft, draft_params, tree, dropout_key)
     student = _log_probs(config, context, tree, logits)
     parts = {"next_item_loss": _next_item_loss(tree, logits)}
     if config.objective == "seq_kd":
@@ -160,41 +206,50 @@ def _tree_loss(config, draft, target, draft_params, target_params, context, batc
         if "log_probs" in batch:
             teacher = stored_log_probs(context, tree.levels, batch["log_probs"], config.score_norm)
         else:
-            asked = jax.lax.stop_gradient(tree_logits(target, target_params, tree, None))
-            teacher = _log_probs(config, context, tree, asked)
-        found = [(p, q, exists) for (p, _), (q, exists) in zip(teacher, student, strict=True)]
-        loss = losses.mean_over_tree([_node_loss(config, *level) for level in found], tree.is_beam)
+            teacher_logits = jax.lax.stop_gradient(tree_logits(alignment.target, target_params, tree, None))
+            teacher = _log_probs(config, context, tree, teacher_logits)
+        compared = [(p, q, exists) for (p, _), (q, exists) in zip(teacher, student, strict=True)]
+        loss = losses.mean_over_tree([_node_loss(config, *level) for level in compared], tree.is_beam)
         parts["align_loss"] = loss
         if config.objective in losses.COVERAGE:
             beams = batch["beams"].shape[2]
-            parts["coverage_loss"] = _missed(config, context, tree, found, widths, beams, dropout_key)
+            parts["coverage_loss"] = _coverage_loss(alignment, context, tree, compared, beams, dropout_key)
             loss += config.coverage_weight * parts["coverage_loss"]
     return config.mixed(parts["next_item_loss"], loss, batch.get("step")), parts
 
 
 def _next_item_loss(tree: TeacherTree, logits: list):
+    """Mean cross-entropy of the true next code at the nodes of the true next item."""
     totals = [
-        losses.next_item_cross_entropy(own, tree.next_token[:, level], tree.is_next[level])
-        for level, own in enumerate(logits)
+        losses.next_item_cross_entropy(level_logits, tree.next_token[:, level], tree.is_next[level])
+        for level, level_logits in enumerate(logits)
     ]
     return sum(total for total, _ in totals) / jnp.maximum(sum(count for _, count in totals), 1)
 
 
-def _missed(config, context: TreeContext, tree: TeacherTree, found: list, widths: tuple[int, ...], beams: int, key):
-    """`losses.coverage` summed over the drafted levels, mean over the users; key: of the noise of draws.
+def _coverage_loss(alignment: Alignment, context: TreeContext, tree: TeacherTree, compared: list, beams: int, key):
+    """Sums `losses.coverage` over the drafted levels; mean over the users.
 
-    Ids of one code have no drafted level, so nothing is missed: their tree is a root that is the target's own choice.
+    Args:
+      compared: per level, log-probabilities of teacher and student [B, N, M], and which
+        exist.
+      beams: K.
+      key: key of the noise of "coverage_coupled".
     """
+    # Ids of one code have no drafted level, so no beam can be missed.
     if context.trie.length == 1:
         return jnp.zeros(())
-    teacher = path_scores(context, tree.levels, [p for p, _, _ in found])
-    student = path_scores(context, tree.levels, [q for _, q, _ in found])
+    teacher = path_scores(context, tree.levels, [p for p, _, _ in compared])
+    student = path_scores(context, tree.levels, [q for _, q, _ in compared])
     total = 0.0
-    levels = zip(widths, teacher, student, found, tree.is_beam, strict=True)
+    levels = zip(alignment.widths, teacher, student, compared, tree.is_beam, strict=True)
     for level, (width, p, q, (_, _, exists), is_beam) in enumerate(levels):
+        # Without the bucket of other tokens, and without the node of the true next
+        # item, which is no beam when serving.
         exists = exists[..., : p.shape[-1]] & is_beam[..., None]
         p, q, exists = (x.reshape(x.shape[0], -1) for x in (p, q, exists))
-        if config.objective == "coverage_coupled":
+        if alignment.config.objective == "coverage_coupled":
+            # Coupled verification draws with one noise for both models.
             noise = jax.random.gumbel(jax.random.fold_in(key, level), p.shape)
             p, q = p + noise, q + noise
         total += losses.coverage(p, q, exists, top_k=beams, width=width).mean()
@@ -202,13 +257,15 @@ def _missed(config, context: TreeContext, tree: TeacherTree, found: list, widths
 
 
 def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, logits: list) -> list:
+    """`child_log_probs` of every level, at the temperature of the config."""
     return [
-        child_log_probs(context, level, beams, own / config.temperature, config.score_norm)
-        for level, (beams, own) in enumerate(zip(tree.levels, logits, strict=True))
+        child_log_probs(context, level, beams, level_logits / config.temperature, config.score_norm)
+        for level, (beams, level_logits) in enumerate(zip(tree.levels, logits, strict=True))
     ]
 
 
 def _node_loss(config: AlignConfig, teacher, student, exists):
+    """The objective at every node of a level [B, N]."""
     if config.objective == "atspeed_s":
         return losses.atspeed_s(teacher, student, exists, top_k=config.top_k, density_weight=config.density_weight)
     divergences = {"atspeed_r": losses.atspeed_r, "reference_tv": losses.reference_tv}

@@ -1,9 +1,12 @@
-"""Objectives that align a draft with its target, side by side: pure functions of two distributions per tree node.
+"""Objectives that align a draft with its target, side by side.
 
-Notation: p the teacher's (target's) next-code distribution at a node, q the student's (draft's), both under the
-serving constraint (`alignment.tree.child_log_probs`), given as log-probabilities [B, N, M] with a mask of the M
-entries that exist. Each divergence gives one value per node [B, N], and `mean_over_tree` weighs every level alike;
-`coverage` looks at a whole level at once.
+Each one is a pure function of two distributions per tree node. p is the teacher's (the
+target's) distribution of the next code, q the student's (the draft's). Both obey the
+constraint of serving (`distributions.child_log_probs`). They are given as
+log-probabilities [B, N, M] with a mask of the M entries that exist.
+
+A divergence returns one value per node [B, N]; `mean_over_tree` gives every level the
+same weight. `coverage` reads a whole level at once.
 """
 
 from __future__ import annotations
@@ -30,32 +33,60 @@ Objective = Literal[
     "coverage",
     "coverage_coupled",
 ]
-ON_HISTORIES = ("sft", "word_kd", "tvd_kd")  # learn from the users' own items (`alignment.histories`)
+ON_HISTORIES = ("sft", "word_kd", "tvd_kd")  # on the users' own items (`alignment.histories`)
 COVERAGE = ("coverage", "coverage_coupled")
 REFERENCE_TEMPERATURE = 0.001  # of `reference_tv`
-SOFTNESS = 0.5  # nats of cumulative score over which `coverage` tells beams inside from beams outside
+SOFTNESS = 0.5  # nats of cumulative score: width of the soft threshold of `coverage`
 Distribution = Float[Array, "B N M"]
 Exists = Bool[Array, "B N M"]
 
 
 def tree_kd(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
-    """Forward KL, sum_y p(y) (log p(y) - log q(y)) over the children [B, N] (TreeKD, ALGORITHM.md section 7)."""
+    """Computes the forward KL divergence, sum_y p(y) (log p(y) - log q(y)).
+
+    Source: distillation (Hinton et al. 2015) at every node of the teacher's beam tree
+    (ours; decoding/ALGORITHM.md section 7).
+
+    Args:
+      p: log-probabilities of the teacher [B, N, M].
+      q: log-probabilities of the student [B, N, M].
+      exists: the entries that count [B, N, M].
+
+    Returns:
+      Nats per node [B, N].
+    """
     return jnp.where(exists, jnp.exp(p) * (p - q), 0.0).sum(-1)
 
 
 def atspeed_s(p: Distribution, q: Distribution, exists: Exists, *, top_k: int, density_weight: float) -> NodeFloat:
-    """Reverse KL over the student's top-K children plus density regularisation [B, N] (AtSpeed-S; paper section 4.2).
+    """Computes the reverse KL over the student's top-K entries, and a density term.
 
-    sum_{y in S} q(y) (log q(y) - log p(y)), the mass outside S kept as one bucket so that it stays a divergence, plus
-    density_weight * p_(K) * H(q_S), where S holds the student's top-K entries, p_(K) is the teacher's probability of
-    the student's K-th, and H the entropy of q renormalised over S. A node with fewer than K entries has S = all of
-    them and no density term.
+    sum_{y in S} q(y) (log q(y) - log p(y)) + density_weight * p_(K) * H(q_S)
+
+    S holds the K entries with the largest q. p_(K) is the teacher's probability of the
+    student's K-th entry. H(q_S) is the entropy of q renormalized over S. The mass
+    outside S counts as one more entry of the sum, so that the sum is a divergence.
+    Source: AtSpeed-S (the paper, section 4.2); the entry for the mass outside S is
+      ours.
+
+    Args:
+      p: log-probabilities of the teacher [B, N, M].
+      q: log-probabilities of the student [B, N, M].
+      exists: the entries that count [B, N, M].
+      top_k: K. At a node with fewer entries S holds all of them, without a density
+        term.
+      density_weight: weight of the density term.
+
+    Returns:
+      Nats per node [B, N].
     """
     k = min(top_k, q.shape[-1])
+    # Which entries are in S is a choice, so it has no gradient.
     _, index = jax.lax.top_k(jax.lax.stop_gradient(jnp.where(exists, q, -jnp.inf)), k)
     inside = jnp.take_along_axis(exists, index, -1)
     p_top, q_top = (jnp.where(inside, jnp.take_along_axis(x, index, -1), 0.0) for x in (p, q))
     p_in, q_in = (jnp.where(inside, jnp.exp(x), 0.0) for x in (p_top, q_top))
+    # Clipped: rounding may leave less than nothing outside S.
     p_tail, q_tail = (jnp.clip(1.0 - x.sum(-1), 1e-6, 1.0) for x in (p_in, q_in))
     divergence = (q_in * (q_top - p_top)).sum(-1) + q_tail * (jnp.log(q_tail) - jnp.log(p_tail))
     share = q_in / jnp.maximum(q_in.sum(-1, keepdims=True), 1e-9)
@@ -65,19 +96,38 @@ def atspeed_s(p: Distribution, q: Distribution, exists: Exists, *, top_k: int, d
 
 
 def atspeed_r(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
-    """Total variation, 1/2 sum_y |p(y) - q(y)| [B, N] (AtSpeed-R; paper section 4.3).
+    """Computes the total variation, 1/2 sum_y |p(y) - q(y)|.
 
-    A draw of the student is accepted in relaxed verification with probability 1 - TV. Where the two hardly overlap the
-    gradient is small: begin with a draft that has learnt something (SFT).
+    Relaxed verification accepts a draw of the student with probability 1 - TV. The
+    gradient is small where the two distributions hardly overlap, so start from a draft
+    that was trained on next items (SFT).
+    Source: AtSpeed-R (the paper, section 4.3).
+
+    Args:
+      p: log-probabilities of the teacher [B, N, M].
+      q: log-probabilities of the student [B, N, M].
+      exists: the entries that count [B, N, M].
+
+    Returns:
+      A value from 0 to 1 per node [B, N].
     """
     return jnp.where(exists, jnp.abs(jnp.exp(p) - jnp.exp(q)), 0.0).sum(-1) / 2
 
 
 def reference_tv(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
-    """`atspeed_r` as the public reference has it, [B, N]: of both distributions sharpened by temperature 0.001.
+    """Computes `atspeed_r` as the paper's public code does, at temperature 0.001.
 
-    Both are then one-hot but for ties, so the gradient is exactly zero almost everywhere and nothing is learnt
-    (ALGORITHM.md section 7). Here to show that.
+    Both distributions are then one-hot but for ties, so the gradient is exactly zero
+    almost everywhere and the draft learns nothing. The function exists to show that.
+    Source: the public code (decoding/ALGORITHM.md section 7).
+
+    Args:
+      p: log-probabilities of the teacher [B, N, M].
+      q: log-probabilities of the student [B, N, M].
+      exists: the entries that count [B, N, M].
+
+    Returns:
+      A value from 0 to 1 per node [B, N].
     """
     p, q = (jax.nn.log_softmax(jnp.where(exists, x, -1e4) / REFERENCE_TEMPERATURE, -1) for x in (p, q))
     return atspeed_r(p, q, exists)
@@ -86,16 +136,30 @@ def reference_tv(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
 def coverage(
     p: Float[Array, "B M"], q: Float[Array, "B M"], exists: Bool[Array, "B M"], *, top_k: int, width: int
 ) -> Float[Array, " B"]:
-    """How far the teacher's top-K of a level are from the student's `width` best, per beam [B] (ours).
+    """Measures how far the teacher's K beams of a level are outside the drafted nodes.
 
-    p and q are cumulative scores of the level's nodes, as beams have them. With T the teacher's top-K and theta the
-    student's best score outside its `width` best (no gradient), mean over y in T of s * log(1 + exp((theta - q(y)) /
-    s)), s = SOFTNESS: a level is accepted when every y of T lies above theta, and with errors of logistic law this is
-    s / K times -log of that probability. A beam well inside adds nothing, unlike in a divergence, which strives for
-    exactness where verification does not look. A level no wider than `width` ("all", too) misses nothing: 0.
+    mean over y in T of s * log(1 + exp((theta - q(y)) / s)), with s = SOFTNESS
 
-    With the same Gumbel noise on p and q ("coverage_coupled") T is a draw of the teacher's, as coupled verification
-    compares it (`SearchConfig.mode`).
+    T holds the teacher's K best nodes. theta is the student's best score outside its
+    `width` best, without a gradient. Strict verification accepts a level if every y of
+    T scores above theta. If the errors of q follow a logistic law of scale s, the value
+    is -(s / K) * log of the probability of that. A beam far above theta adds almost
+    nothing, while a divergence also asks for exactness where verification does not
+    look.
+
+    With the same Gumbel noise on p and q ("coverage_coupled") T is a draw of the
+    teacher, the one that coupled verification compares (`SearchConfig.mode`).
+    Source: ours (decoding/ALGORITHM.md section 7).
+
+    Args:
+      p: cumulative scores of the level's nodes under the teacher [B, M].
+      q: cumulative scores of the same nodes under the student [B, M].
+      exists: the nodes that exist [B, M].
+      top_k: K.
+      width: drafted nodes of the level.
+
+    Returns:
+      Nats per beam [B]; 0 if the level has at most `width` nodes.
     """
     wanted = exists & (p >= kth_largest(jnp.where(exists, p, -jnp.inf), top_k))
     theta = kth_largest(jax.lax.stop_gradient(jnp.where(exists, q, -jnp.inf)), width + 1)
@@ -105,14 +169,24 @@ def coverage(
 
 
 def kth_largest(scores: Float[Array, "B M"], k: int) -> Float[Array, "B 1"]:
-    """The k-th largest of M scores, -inf if there are fewer; exact for float32, no gradient.
+    """Finds the k-th largest of M scores, exactly in float32, without a gradient.
 
-    Bisects the 32 bits of the answer by counting. `top_k` sorts thousands of children for one of them, which is slow
-    on a CPU.
+    `top_k` would sort thousands of scores to get one, which is slow on a CPU. This
+    function finds the 32 bits of the answer one after another: a bit is set if at least
+    k scores are as large as the number with this bit.
+
+    Args:
+      scores: [B, M].
+      k: at least 1.
+
+    Returns:
+      [B, 1]; -inf if there are fewer than k scores, or the k-th is -inf.
     """
     bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.uint32)
     sign = jnp.uint32(1 << 31)
-    ordered = jnp.where(bits < sign, bits | sign, ~bits)  # as unsigned integers they compare as the floats do
+    # Unsigned integers in the order of the floats: flip the sign bit of positive
+    # numbers, all bits of negative ones.
+    ordered = jnp.where(bits < sign, bits | sign, ~bits)
 
     def set_bit(place, found):
         trial = found | (sign >> place.astype(jnp.uint32))
@@ -124,20 +198,37 @@ def kth_largest(scores: Float[Array, "B M"], k: int) -> Float[Array, "B 1"]:
 
 
 def seq_kd(q: Sequence[Float[Array, "B K"]], counted: Bool[Array, "B K"]) -> Float[Array, ""]:
-    """Cross-entropy of the teacher's lists, -log q(y) summed over an item's codes, mean over the items (SeqKD,
-    sequence-level distillation: the teacher's beams are taken for truth; ALGORITHM.md section 7).
+    """Computes the cross-entropy of the teacher's lists.
 
-    q: per drafted level, what the student thinks of the code that each of the K items goes on with. counted: places of
-    the lists that hold an item. A code that several items share counts once for each.
+    The loss of an item is -log q, summed over its codes. The teacher's items count as
+    true next items. A code that several items share counts once for each.
+    Source: sequence-level distillation (Kim and Rush 2016, section 3.2); a baseline of
+    the paper's public code.
+
+    Args:
+      q: per drafted level, the student's log-probability of the next code of each of
+        the K items [B, K].
+      counted: the places of the lists that hold an item [B, K].
+
+    Returns:
+      Nats per item, mean over the counted items; a scalar.
     """
     total = jnp.where(counted, -sum(q), 0.0).sum()
     return total / jnp.maximum(counted.sum(), 1)
 
 
 def next_item_cross_entropy(logits: Logits, target, at: NodeBool) -> tuple[Array, Array]:
-    """Cross-entropy over the vocabulary of the true next code `target` [B] at the nodes marked `at` [B, N].
+    """Computes the cross-entropy of the true next code over the whole vocabulary.
 
-    -> (sum, count) over the batch, both scalars.
+    Source: the usual loss of a language model.
+
+    Args:
+      logits: [B, N, V].
+      target: the true next code as a token [B].
+      at: the nodes that are prefixes of the true next item [B, N].
+
+    Returns:
+      Sum in nats and number of marked nodes, both over the batch and scalar.
     """
     log_prob = jax.nn.log_softmax(logits, -1)
     chosen = jnp.take_along_axis(log_prob, jnp.broadcast_to(target[:, None, None], (*logits.shape[:2], 1)), -1)[..., 0]
@@ -145,7 +236,18 @@ def next_item_cross_entropy(logits: Logits, target, at: NodeBool) -> tuple[Array
 
 
 def mean_over_tree(values: Sequence[NodeFloat], counted: Sequence[NodeBool]) -> Array:
-    """Mean over the counted nodes of each level, then over the levels that have any: every level weighs alike."""
+    """Averages over the nodes of each level, then over the levels.
+
+    Levels have very different numbers of nodes (1 at the root, K elsewhere); a plain
+    mean would hardly count the root.
+
+    Args:
+      values: per level, a value per node [B, N].
+      counted: per level, the nodes that count [B, N]; a level without any is left out.
+
+    Returns:
+      A scalar.
+    """
     means = [
         jnp.where(mask, value, 0.0).sum() / jnp.maximum(mask.sum(), 1)
         for value, mask in zip(values, counted, strict=True)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from jax import Array
 from jaxtyping import Int
 
+from atspeed_jax.alignment.distributions import to_float16
 from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.teacher_files import (
     COMPLETE,
@@ -31,7 +32,7 @@ from atspeed_jax.alignment.teacher_files import (
     remedy_of,
     write_part,
 )
-from atspeed_jax.alignment.tree import TreeContext, teacher_tree, to_float16, tree_logits
+from atspeed_jax.alignment.tree import TreeContext, teacher_tree, tree_logits
 from atspeed_jax.data.batches import Batches, BatchShape, bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_rows

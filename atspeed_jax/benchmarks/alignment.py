@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.alignment.align import AlignConfig, align_loss
+from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
 from atspeed_jax.alignment.tree import TreeContext, path_to
 from atspeed_jax.models.llama import LlamaConfig, forward
 from atspeed_jax.serving.timing import medians
@@ -51,8 +51,10 @@ def alignment_steps(
     ValueError if the two losses are not the same.
     """
 
+    alignment = Alignment(SEQ_KD, draft, draft)
+
     def tree(params, batch):
-        return align_loss(SEQ_KD, draft, draft, params, params, context, batch, None)[0]
+        return align_loss(alignment, params, params, context, batch, None)[0]
 
     def copies(params, batch):
         return copies_loss(draft, params, context, batch)

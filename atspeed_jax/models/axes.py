@@ -1,12 +1,15 @@
-"""What the axes of a Llama's parameters are called. A mesh says what is split over which of its own axes, and by these
-names alone (training/sharding.py)."""
+"""Logical names of the axes of a Llama's parameters.
+
+A mesh says which of these names are split over which of its axes
+(training/sharding.py). It knows the parameters by these names alone.
+"""
 
 from __future__ import annotations
 
 from atspeed_jax.models.unroll import PREFIX
 
-# Matrix of a layer -> what it reads and writes: "embed" is the model width, "heads", "kv_heads" and "mlp" the widths
-# within a layer.
+# Matrix of a layer -> names of its input axis and output axis. "embed" is the model
+# width; "heads", "kv_heads" and "mlp" are the widths within a layer.
 MATRICES = {
     "query": ("embed", "heads"),
     "key": ("embed", "kv_heads"),
@@ -16,12 +19,13 @@ MATRICES = {
     "up": ("embed", "mlp"),
     "down": ("mlp", "embed"),
 }
-# End of a parameter's path -> logical axis names (None: no name). What is not listed has none at all. Of an adapter
-# (models/lora.py) a reads what its matrix reads, and b writes what that writes.
+# End of a parameter's path -> names of its axes; None for an axis without a name. A
+# parameter that is not listed has no names. LoRA `a` has its matrix's input axis, `b`
+# its output axis; the rank has no name (models/lora.py).
 PARAM_AXES: dict[str, tuple[str | None, ...]] = {
-    **{f"{name}/kernel": ("layers", reads, writes) for name, (reads, writes) in MATRICES.items()},
-    **{f"{name}/a": ("layers", reads, None) for name, (reads, _) in MATRICES.items()},
-    **{f"{name}/b": ("layers", None, writes) for name, (_, writes) in MATRICES.items()},
+    **{f"{name}/kernel": ("layers", inputs, outputs) for name, (inputs, outputs) in MATRICES.items()},
+    **{f"{name}/a": ("layers", inputs, None) for name, (inputs, _) in MATRICES.items()},
+    **{f"{name}/b": ("layers", None, outputs) for name, (_, outputs) in MATRICES.items()},
     "embedding": ("vocab", "embed"),
     "head/kernel": ("embed", "vocab"),
     "item_embedding": (None, "embed"),
@@ -30,10 +34,17 @@ PARAM_AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def logical_axes(path: str) -> tuple[str | None, ...]:
-    """Names of the axes of the parameter at `path` ("layers/attention/query/kernel"), () for none.
+    """Looks up the logical names of the axes of a parameter.
 
-    Whatever has the shape of a parameter (an optimizer's moments, a moving average) has its path's end and its names.
-    A layer of its own ("layers_0/attention/query/kernel", models/unroll.py) lacks the axis of the stack.
+    An array with the shape of a parameter, such as an optimizer's moment or a moving
+    average, has the end of the parameter's path and therefore the same names.
+
+    Args:
+      path: such as "layers/attention/query/kernel". The path of an unrolled layer
+        ("layers_0/attention/query/kernel", models/unroll.py) has no axis "layers".
+
+    Returns:
+      A name or None per axis; () for a parameter that is not listed.
     """
     parts = path.split("/")
     names = PARAM_AXES.get("/".join(parts[-2:]), PARAM_AXES.get(parts[-1], ()))

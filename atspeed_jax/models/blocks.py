@@ -1,4 +1,4 @@
-"""The parts of a Llama that know nothing of its sizes: norm, product, dropout."""
+"""Parts of a Llama that do not depend on its config: norm, product, dropout."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ PRECISIONS = {name: jax.lax.Precision[name.upper()] for name in ("highest", "hig
 
 
 class RMSNorm(nn.Module):
+    """Divides by the root mean square and scales (Zhang and Sennrich 2019).
+
+    Attributes:
+      eps: added to the mean square.
+    """
+
     eps: float
 
     @nn.compact
@@ -25,14 +31,18 @@ class RMSNorm(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def project(x: Array, kernel: Array, precision: jax.lax.Precision | None, dtype: jnp.dtype) -> Array:
-    """x @ kernel in one product, with the kernel's gradient written as x^T g.
+    """Computes x @ kernel, with the kernel's gradient written as x^T g.
 
-    JAX's own rule writes g^T x, and XLA on CPU then recomputes g, strided, inside the transpose, which is slow.
+    JAX's rule writes g^T x. XLA on CPU then recomputes g with strides inside the
+    transpose, which is slow.
 
     Args:
-      x: [..., D]. kernel: [D, F].
-      precision: of this product and of both of its gradients (`LlamaConfig.products`).
-      dtype: of the result. A dtype wider than that of x keeps the sums as the product accumulated them.
+      x: [..., D].
+      kernel: [D, F].
+      precision: of this product and of the products of both gradients
+        (`LlamaConfig.products`).
+      dtype: of the result. A dtype wider than that of x keeps the sums as the product
+        accumulated them.
 
     Returns:
       [..., F] in `dtype`. Gradients have the dtypes of x and kernel.
@@ -46,7 +56,9 @@ def _forward(x, kernel, precision, dtype):
 
 def _backward(precision, dtype, saved, g):  # noqa: ARG001 (what a backward pass is called with)
     x, kernel = saved
-    g = g.astype(x.dtype)  # as narrow as the model computes, so that the two products below are as fast as the others
+    # As narrow as the model computes, so that the two products below are as fast as the
+    # others.
+    g = g.astype(x.dtype)
     leading = tuple(range(x.ndim - 1))
     to_kernel = jax.lax.dot_general(x, g, ((leading, leading), ((), ())), precision)
     return jnp.matmul(g, kernel.T, precision=precision), to_kernel
@@ -56,7 +68,14 @@ project.defvjp(_forward, _backward)
 
 
 class Dropout(nn.Module):
-    """Zeroes a share `rate` of x and scales the rest up, from 8 random bits per entry, where nn.Dropout draws 32."""
+    """Zeroes a share of the entries and scales the others up.
+
+    An entry takes 8 random bits, where nn.Dropout draws 32.
+
+    Attributes:
+      rate: the share, rounded to a multiple of 1/256.
+      deterministic: turns dropout off.
+    """
 
     rate: float
     deterministic: bool

@@ -1,7 +1,7 @@
-"""config.json of a Hugging Face Llama directory <-> `LlamaConfig`.
+"""Reads and writes config.json of a Hugging Face Llama directory.
 
-Every field is either understood, known not to change what a forward pass computes, or an error: a field that is
-guessed at gives a model that runs and is wrong.
+A field is understood, or known not to change what a forward pass computes, or an error.
+A field that is guessed at would give a model that runs and is wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from atspeed_jax.models.rotary import RopeScalingConfig
 
 CONFIG_FILE = "config.json"
 
-# Ours -> theirs.
+# Our name of a size -> Hugging Face's.
 SIZES = {
     "vocab_size": "vocab_size",
     "hidden_size": "hidden_size",
@@ -28,7 +28,7 @@ OPTIONAL_SIZES = ("num_key_value_heads", "head_dim")
 OPTIONAL = frozenset(
     ("rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", *OPTIONAL_SIZES)
 )
-# Fields that the architecture has in one value only (which may also be absent).
+# Fields that have one value only in this architecture; they may be absent.
 FIXED = {
     "model_type": "llama",
     "hidden_act": "silu",
@@ -40,7 +40,7 @@ FIXED = {
     "quantization_config": None,
     "is_encoder_decoder": False,
 }
-# Fields that say nothing about the forward pass.
+# Fields that do not change the forward pass.
 NEUTRAL = frozenset(
     (
         "_name_or_path",
@@ -68,7 +68,7 @@ NEUTRAL = frozenset(
         "task_specific_params",
     )
 )
-# Parameters of each kind of rope scaling: ours -> theirs.
+# Parameters of each kind of rope scaling: our name -> Hugging Face's.
 SCALING = {
     "linear": {"factor": "factor"},
     "llama3": {
@@ -85,10 +85,20 @@ class HFConfigError(ValueError):
 
 
 def read_hf_config(directory: Path, *, dtype: str = "float32", remat: bool = False) -> LlamaConfig:
-    """The sizes of the model in `directory`; dtype and remat as in `LlamaConfig`, no dropout.
+    """Reads the config of the model in a directory.
 
-    Raises HFConfigError if there is no readable config.json, if it is of another architecture, lacks a size, or has a
-    field that this model does not have: all of these in one error.
+    Args:
+      directory: of a Hugging Face Llama.
+      dtype: see `LlamaConfig`.
+      remat: see `LlamaConfig`.
+
+    Returns:
+      The config, without dropout.
+
+    Raises:
+      HFConfigError: config.json cannot be read, is of another architecture, lacks a
+        size or has a field that this model does not have. One error names all wrong
+        fields.
     """
     path = Path(directory) / CONFIG_FILE
     try:
@@ -125,6 +135,7 @@ def read_hf_config(directory: Path, *, dtype: str = "float32", remat: bool = Fal
 
 
 def _problems(raw: Mapping) -> list[str]:
+    """Describes every wrong field, but for those of rope."""
     known = {*SIZES.values(), *OPTIONAL, *FIXED, *NEUTRAL}
     found = [f"field {name}={raw[name]!r} is not supported" for name in raw if name not in known]
     found += [
@@ -147,17 +158,19 @@ def _is_number(value) -> bool:
 
 
 def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig | None]:
-    """Base and scaling of the rotary positions, as transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)
-    writes them."""
+    """Reads base and scaling of the rotary positions; adds to `problems`.
+
+    transformers 4 writes rope_theta and rope_scaling, transformers 5 rope_parameters.
+    """
     given: dict = {}
     for name in ("rope_scaling", "rope_parameters"):
-        if isinstance(own := raw.get(name) or {}, dict):
-            given |= own
+        if isinstance(fields := raw.get(name) or {}, dict):
+            given |= fields
         else:
-            problems.append(f"{name}={own!r}, expected a JSON object")
-    told = [value for value in (raw.get("rope_theta"), given.pop("rope_theta", None)) if value is not None]
-    problems.extend(f"rope_theta={value!r}, expected a number above 0" for value in told if not _is_number(value))
-    bases = {value for value in told if _is_number(value)}
+            problems.append(f"{name}={fields!r}, expected a JSON object")
+    thetas = [value for value in (raw.get("rope_theta"), given.pop("rope_theta", None)) if value is not None]
+    problems.extend(f"rope_theta={value!r}, expected a number above 0" for value in thetas if not _is_number(value))
+    bases = {value for value in thetas if _is_number(value)}
     if len(bases) > 1:
         problems.append(f"rope_theta has two values, {sorted(bases)}")
     theta = next(iter(bases), 10_000.0)
@@ -189,12 +202,21 @@ def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig |
 def hf_config(
     config: LlamaConfig, *, dtype: str, max_positions: int, bos: int, eos: int | Sequence[int] | None, pad: int
 ) -> dict:
-    """What config.json says of a model whose tensors are stored in `dtype`; read by transformers 4 and 5."""
+    """Makes the content of config.json, which transformers 4 and 5 read.
+
+    Args:
+      config: of the model.
+      dtype: in which the tensors are stored.
+      max_positions: longest sequence of the model.
+      bos: token that begins a sequence.
+      eos: token or tokens that end a sequence, if any.
+      pad: token of padding.
+    """
     scaling = None
     if config.rope_scaling is not None:
         names = SCALING[config.rope_scaling.kind]
-        own = {theirs: getattr(config.rope_scaling, ours) for ours, theirs in names.items()}
-        scaling = {"rope_type": config.rope_scaling.kind, **own}
+        parameters = {theirs: getattr(config.rope_scaling, ours) for ours, theirs in names.items()}
+        scaling = {"rope_type": config.rope_scaling.kind, **parameters}
     return {
         "architectures": ["LlamaForCausalLM"],
         **{

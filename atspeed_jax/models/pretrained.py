@@ -1,7 +1,8 @@
-"""A Hugging Face Llama as the beginning of a run: opened and checked before any long work, loaded when its turn comes.
+"""A Hugging Face Llama from which a run starts.
 
-Item codes become tokens behind its vocabulary (`Catalog.behind`); their embedding and head rows are trained and saved
-like everything else.
+It is opened and checked before any long work, and loaded when a stage needs it. Item
+codes become tokens behind its vocabulary (`Catalog.behind`). Their embedding and head
+rows are trained and saved like all other parameters.
 """
 
 from __future__ import annotations
@@ -18,17 +19,29 @@ import jax
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.models.hf_config import CONFIG_FILE, HFConfigError, read_hf_config
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.models.lora import LoraConfig, init_adapter, item_rows, merge
+from atspeed_jax.models.lora import LoraConfig, init_adapter, item_rows, merge_adapter
 from atspeed_jax.models.weights import load_weights, weight_files
 from atspeed_jax.utils.ranges import PartialShare, Range, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedConfig:
-    """directory: of a Hugging Face Llama. lora: what is trained of it beside the item rows; None for everything. dtype:
-    of activations, and with lora of the frozen weights. remat, remat_policy, dropout, precision: see `LlamaConfig`.
-    bos: the first token of every prompt, where config.json names none that fits. Raises RangeError on a number outside
-    its range."""
+    """Which pretrained model to start from, and what of it to train.
+
+    Attributes:
+      directory: of a Hugging Face Llama.
+      lora: shape of the adapter that is trained beside the item rows; None trains all
+        parameters.
+      dtype: of activations, and with lora of the frozen weights.
+      remat: see `LlamaConfig`.
+      remat_policy: see `LlamaConfig`.
+      dropout: see `LlamaConfig`.
+      bos: the first token of every prompt; None for that of config.json.
+      precision: see `LlamaConfig`.
+
+    Raises:
+      RangeError: a number is outside its range.
+    """
 
     directory: str
     lora: LoraConfig | None
@@ -46,8 +59,18 @@ class PretrainedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """model: sizes of the base. bos: its first token. eos: what ends a text, as config.json says it. positions: tokens
-    that it was made for, if it says so. fingerprint: of the files, wherever they lie, and what is trained of them."""
+    """An opened pretrained model, whose weights are not loaded.
+
+    Attributes:
+      config: which model it is.
+      model: config of the base.
+      bos: the first token of every prompt.
+      eos: token or tokens that end a text, as config.json names them.
+      positions: longest sequence that the model was trained for, if config.json says
+        so.
+      fingerprint: of the content of the files and of what is trained; it does not
+        depend on the directory's name. "" without the weights (`describe_pretrained`).
+    """
 
     config: PretrainedConfig
     model: LlamaConfig
@@ -61,7 +84,11 @@ class Pretrained:
         return self.config.lora
 
     def load(self, shardings=None) -> dict[str, Any]:
-        """The base's parameters: float32, or with lora in the config's dtype. shardings: see `load_weights`."""
+        """Loads the base's parameters: in float32, or with lora in the config's dtype.
+
+        Args:
+          shardings: see `load_weights`.
+        """
         dtype = "float32" if self.lora is None else self.config.dtype
         return load_weights(Path(self.config.directory), self.model, dtype=dtype, shardings=shardings)
 
@@ -69,21 +96,21 @@ class Pretrained:
         """What is trained: an adapter with rows for `items` tokens, or the whole base with these rows added."""
         if self.lora is not None:
             return init_adapter(self.model, self.lora, base, items, key)
-        return merge(base, {"layers": {}} | item_rows(self.model, base, items, key), None)
+        return merge_adapter(base, {"layers": {}} | item_rows(self.model, base, items, key), None)
 
     def whole(self, trained: Mapping, base: Mapping | None) -> Mapping:
         """The parameters of the plain Llama that `trained` stands for; base is needed with lora alone."""
         if self.lora is None:
             return trained
         assert base is not None, "an adapter stands beside its base"
-        return merge(base, trained, self.lora)
+        return merge_adapter(base, trained, self.lora)
 
 
 def open_pretrained(config: PretrainedConfig) -> Pretrained:
     """Everything about a pretrained model but its tensors.
 
-    Raises HFConfigError or WeightsError for a directory that does not hold a whole Llama, or one without a BOS token
-    that can stand before every prompt.
+    Raises HFConfigError or WeightsError for a directory that does not hold a whole
+    Llama, or one without a BOS token that can stand before every prompt.
     """
     directory, found = Path(config.directory), described(config)
     files = weight_files(directory, found.model)
@@ -100,7 +127,8 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
 def described(config: PretrainedConfig) -> Pretrained:
     """What config.json alone says of a model, whose weights need not be there: no fingerprint.
 
-    Raises HFConfigError for what is no Llama or has no BOS token that can stand before every prompt.
+    Raises HFConfigError for what is no Llama or has no BOS token that can stand before
+    every prompt.
     """
     directory = Path(config.directory)
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)

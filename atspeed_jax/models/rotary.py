@@ -1,4 +1,7 @@
-"""Rotary positions: pairs of a head's dimensions turned by an angle that grows with the position (Su et al. 2021)."""
+"""Rotary positions (Su et al. 2021).
+
+Pairs of a head's dimensions are rotated by an angle that grows with the position.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,21 @@ from atspeed_jax.utils.ranges import Range, check_ranges
 
 @dataclasses.dataclass(frozen=True)
 class RopeScalingConfig:
-    """Slower turns, for prompts longer than a model was first trained on.
+    """Slower rotations, for prompts longer than a model was first trained on.
 
-    "linear": every frequency divided by `factor` (Chen et al. 2023). "llama3": the slow ones alone, those that turn
-    less than low_freq_factor times over original_positions; those that turn more than high_freq_factor times stay, and
-    between the two the change is gradual (Llama 3.1, as in Hugging Face). Raises ValueError for impossible numbers.
+    Attributes:
+      kind: "linear" divides every frequency by factor (Chen et al. 2023). "llama3"
+        divides the low frequencies only (Llama 3.1, as in Hugging Face).
+      factor: what a frequency is divided by.
+      low_freq_factor: "llama3" divides a frequency that makes fewer rotations than this
+        over original_positions.
+      high_freq_factor: "llama3" keeps a frequency that makes more rotations than this
+        over original_positions. Between the two factors the change is gradual.
+      original_positions: length of the prompts of the first training.
+
+    Raises:
+      ValueError: a number is outside its range, or low_freq_factor is not below
+        high_freq_factor.
     """
 
     kind: Literal["linear", "llama3"]
@@ -36,7 +49,7 @@ class RopeScalingConfig:
             )
 
     def scale(self, frequency: Array) -> Array:
-        """The scaled frequencies, radians per position."""
+        """Scales frequencies, in radians per position."""
         if self.kind == "linear":
             return frequency / self.factor
         turns = self.original_positions * frequency / (2 * jnp.pi)
@@ -47,7 +60,18 @@ class RopeScalingConfig:
 def rotary_angles(
     positions: Tokens, head_dim: int, theta: float, scaling: RopeScalingConfig | None, dtype
 ) -> tuple[Array, Array]:
-    """(cos, sin) [B, T, head_dim / 2] of the angle position / theta^(2i / head_dim), slowed by `scaling`."""
+    """Computes cosine and sine of the angles, position / theta^(2i / head_dim).
+
+    Args:
+      positions: [B, T].
+      head_dim: width of one head.
+      theta: base of the frequencies.
+      scaling: slows the rotations; None leaves them as they are.
+      dtype: of the angles.
+
+    Returns:
+      cos and sin, each [B, T, head_dim / 2].
+    """
     frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=dtype) / head_dim)
     if scaling is not None:
         frequency = scaling.scale(frequency)
@@ -58,9 +82,21 @@ def rotary_angles(
 def rotary_rows(
     length: int, positions: Tokens, head_dim: int, theta: float, scaling: RopeScalingConfig | None, dtype
 ) -> tuple[Array, Array]:
-    """`rotary_angles` of positions below `length`, as rows of a constant table; NaN beyond it.
+    """Reads `rotary_angles` from a constant table of `length` positions.
 
-    XLA on CPU computes cosines anew in each place that reads them, once for every head; a table is only read.
+    XLA on CPU would compute the cosines again wherever they are read, once per head. A
+    table is only read.
+
+    Args:
+      length: rows of the table; a position beyond the table gives NaN.
+      positions: [B, T].
+      head_dim: width of one head.
+      theta: base of the frequencies.
+      scaling: slows the rotations; None leaves them as they are.
+      dtype: of the angles.
+
+    Returns:
+      cos and sin, each [B, T, head_dim / 2].
     """
     with jax.ensure_compile_time_eval():
         table = rotary_angles(jnp.arange(length)[None], head_dim, theta, scaling, dtype)

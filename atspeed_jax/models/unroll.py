@@ -1,7 +1,8 @@
-"""Layers side by side: the same Llama with arrays of its own for every layer, to decode with.
+"""Unrolled layers: the same Llama with separate arrays for every layer, to decode with.
 
-Training scans a stack of layers, so that its program does not grow with depth. A scan copies each layer's weights and
-cache out of the stack before it uses them, though, which counts where a call reads few tokens.
+Training scans a stack of layers, so the size of its program does not grow with depth. A
+scan copies each layer's weights and cache out of the stack before it uses them. That
+cost counts where a call reads few tokens.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ from typing import Any
 
 import jax
 
-PREFIX = "layers_"  # and the layer's number: the name of a layer of its own
+PREFIX = "layers_"  # of the name of an unrolled layer; its number follows
 
 
 def unroll(params) -> dict[str, Any]:
-    """The parameters of a Llama with "layers_0", "layers_1", ... in the place of the stack "layers", for
-    `LlamaStep(config, unrolled=True)`.
+    """Replaces the stack "layers" by "layers_0", "layers_1", ...
 
-    Copies the layers: while params are kept, they lie in memory twice. Raises ValueError if they are unrolled already.
+    The layers are copied: while the caller keeps params, they lie in memory twice.
+
+    Args:
+      params: parameters of a Llama with stacked layers.
+
+    Returns:
+      Parameters for `LlamaStep(config, unrolled=True)`.
+
+    Raises:
+      ValueError: the layers are unrolled already.
     """
     if "layers" not in params:
         raise ValueError(f"parameters {', '.join(sorted(params))} have no stack 'layers': they are unrolled already")
     depth = len(jax.tree.leaves(params["layers"])[0])
-    apart = {f"{PREFIX}{number}": _layer(params["layers"], number) for number in range(depth)}
-    return {name: own for name, own in params.items() if name != "layers"} | apart
+    unrolled = {f"{PREFIX}{number}": _layer(params["layers"], number) for number in range(depth)}
+    return {name: value for name, value in params.items() if name != "layers"} | unrolled
 
 
 @jax.jit  # one program for all layers; a layer is split over a mesh as its stack is

@@ -1,6 +1,8 @@
-"""Weights of a Hugging Face Llama, in and out, through one table of names; safetensors only, one tensor at a time.
+"""Loads and saves the weights of a Hugging Face Llama, in safetensors only.
 
-Theirs is a tensor per layer and matrices [out, in]; ours are stacked over layers and [in, out].
+Hugging Face has a tensor per layer and matrices [out, in]. Our parameters are stacked
+over layers, and matrices are [in, out]. One table of names (NAMES) serves both
+directions.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.utils.files import write_json
 
 ONE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # theirs in a file -> NumPy's
+DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # name in a file -> NumPy's
 RECOMPUTED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")  # buffers of older releases
 PROBLEMS_SHOWN = 20
 
@@ -35,7 +37,13 @@ class WeightsError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """A parameter's name in their files, with {layer} where there is one per layer, and its path in our tree."""
+    """A parameter's name in Hugging Face's files and its path in our tree.
+
+    Attributes:
+      theirs: the name; "{layer}" stands for the number of the layer.
+      ours: the path.
+      matrix: the tensor is stored transposed.
+    """
 
     theirs: str
     ours: str
@@ -43,6 +51,7 @@ class Name:
 
     @property
     def per_layer(self) -> bool:
+        """Whether every layer has such a tensor."""
         return "{layer}" in self.theirs
 
 
@@ -64,7 +73,7 @@ NAMES = (
 
 
 def param_shapes(config: LlamaConfig) -> dict[str, Any]:
-    """The parameter tree of a model as jax.ShapeDtypeStruct; nothing is allocated."""
+    """Makes the shapes of a model's parameters; nothing is allocated."""
     return jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))
 
 
@@ -77,7 +86,7 @@ def _names(config: LlamaConfig) -> tuple[Name, ...]:
 
 
 def their_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that the files of this model hold."""
+    """Lists name and shape of every tensor that the files of a model hold."""
     shapes, expected = param_shapes(config), {}
     for name in _names(config):
         shape = _leaf(shapes, name.ours).shape[name.per_layer :]
@@ -88,13 +97,23 @@ def their_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
 
 
 def load_weights(directory: Path, config: LlamaConfig, *, dtype: str = "float32", shardings=None) -> dict[str, Any]:
-    """The parameters of the Hugging Face Llama in `directory`, in `dtype`.
+    """Loads the parameters of a Hugging Face Llama.
 
-    shardings: a tree of NamedSharding like the parameters, by which each device reads its part alone; None: the first
-    device. The host holds one tensor of the files at a time.
+    The host holds one tensor of the files at a time.
 
-    Raises WeightsError if files are missing or damaged, or do not hold exactly the tensors of `config` (all problems
-    in one error), before anything is loaded.
+    Args:
+      directory: of the model.
+      config: of the model.
+      dtype: of the parameters.
+      shardings: a tree of NamedSharding like the parameters, so that each device reads
+        only its part; None for the first device.
+
+    Returns:
+      The parameters.
+
+    Raises:
+      WeightsError: files are missing or damaged, or do not hold exactly the tensors of
+        `config`. The error comes before anything is loaded and names all problems.
     """
     files = weight_files(Path(directory), config)
     first = SingleDeviceSharding(jax.local_devices()[0])
@@ -128,19 +147,24 @@ def _insert(leaf: jax.Array, tensor: jax.Array, layer: int) -> jax.Array:
 
 
 def _load_tensor(path: Path, theirs: str, shape: tuple[int, ...], matrix: bool, dtype, sharding) -> jax.Array:
-    """The tensor `theirs` as ours, of `shape`; matrix: it is stored turned."""
+    """Loads the tensor `theirs` in our shape; matrix: it is stored transposed."""
 
     def part(index) -> np.ndarray:
         with safe_open(path, "numpy") as file:  # closed before the copies below: what it maps is memory, too
             values = file.get_slice(theirs)[index[::-1] if matrix else index]
         return np.ascontiguousarray(values.T if matrix else values, dtype)
 
-    # Waits: the host's copy is held until it has been placed, and others would gather behind it.
+    # The host holds its copy until the devices have it. Without waiting, copies would
+    # pile up.
     return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
 
 
 def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:
-    """Where each expected tensor is. Raises WeightsError with every problem there is."""
+    """Finds the file of each expected tensor.
+
+    Raises:
+      WeightsError: see `load_weights`.
+    """
     stored, problems = _stored(directory)
     expected = their_shapes(config)
     if config.tied_embeddings and "lm_head.weight" in stored:
@@ -163,7 +187,7 @@ def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:
 
 
 def _stored(directory: Path) -> tuple[dict[str, tuple[Path, tuple[int, ...], str]], list[str]]:
-    """(tensor -> its file, shape and dtype, problems) of all files; buffers that are recomputed are left out."""
+    """Lists file, shape and dtype of each tensor but recomputed buffers; and problems."""
     placed, problems = _listed_files(directory)
     stored: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for path, listed in placed.items():
@@ -190,7 +214,7 @@ def _stored(directory: Path) -> tuple[dict[str, tuple[Path, tuple[int, ...], str
 
 
 def _listed_files(directory: Path) -> tuple[dict[Path, set[str] | None], list[str]]:
-    """The weight files and the tensors that the index puts into each (None: there is no index)."""
+    """Lists weight files with their tensors (None without an index); and problems."""
     one, index = directory / ONE_FILE, directory / INDEX_FILE
     if one.is_file() and index.is_file():
         raise WeightsError(f"{directory} has both {ONE_FILE} and {INDEX_FILE}; remove the one that is out of date")
@@ -217,10 +241,19 @@ def _listed_files(directory: Path) -> tuple[dict[Path, set[str] | None], list[st
 def save_weights(
     directory: Path, config: LlamaConfig, params: Mapping, *, dtype: str = "float32", file_bytes: int = 5 * 10**9
 ) -> None:
-    """Writes the parameters into `directory` as Hugging Face names and lays them out, in files of at most file_bytes
-    (or one tensor).
+    """Saves parameters as Hugging Face names and lays them out.
 
-    The host holds one file's tensors at a time. Raises WeightsError if weights are already there.
+    The host holds the tensors of one file at a time.
+
+    Args:
+      directory: to write to.
+      config: of the model.
+      params: its parameters.
+      dtype: of the stored tensors.
+      file_bytes: most bytes of a file, unless a single tensor is larger.
+
+    Raises:
+      WeightsError: the directory has weights already.
     """
     for old in (ONE_FILE, INDEX_FILE):
         if (directory / old).exists():
@@ -238,7 +271,7 @@ def save_weights(
 
 
 def _groups(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Names in order, cut where a group's bytes would pass the limit."""
+    """Groups names in order; a group holds at most `limit` bytes, or one name."""
     groups: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():
@@ -251,12 +284,13 @@ def _groups(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 
 
 def their_tensors(config: LlamaConfig, params: Mapping, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, tensor) in the order of `their_shapes`, each made when it is asked for."""
+    """Yields name and tensor in the order of `their_shapes`, one at a time."""
     for name in _names(config):
         leaf = _leaf(params, name.ours)
         for layer in range(config.layers if name.per_layer else 1):
             tensor = np.asarray(leaf[layer] if name.per_layer else leaf)
-            # safetensors writes the buffer as it lies, so a view that is only turned would be written unturned
+            # safetensors writes the buffer as it lies in memory, so a transposed view
+            # must be copied.
             yield (
                 name.theirs.format(layer=layer),
                 np.ascontiguousarray((tensor.T if name.matrix else tensor).astype(dtype)),

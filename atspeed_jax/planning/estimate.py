@@ -1,5 +1,7 @@
-"""What forward and backward passes of a Llama need on one device, by counting: beside what a compiler says of its own
-program, and in the types that the model computes in, which a CPU's compiler widens.
+"""Estimates what a pass of a Llama needs on one device, by counting.
+
+The estimate stands beside the compiler's figures. It counts in the dtypes of the model,
+which a CPU's compiler widens.
 """
 
 from __future__ import annotations
@@ -12,13 +14,21 @@ import jax.numpy as jnp
 
 from atspeed_jax.models.llama import LlamaConfig
 
-OPTIMIZER_TRAFFIC = 6 * 4  # bytes of HBM per trained number: gradient, parameter and two moments, read or written
+# Bytes over HBM per trained number in an update: gradient, parameter and two moments in
+# float32, read or written.
+OPTIMIZER_TRAFFIC = 6 * 4
 
 
 class Needs(NamedTuple):
-    """Bytes on one device while a step runs, beside what lies there anyway, and what it does meanwhile.
+    """What a step needs on one device, beside the arrays that always lie on the device.
 
-    gathered: weights of two layers, embedding and head, whole. hbm_bytes, received: over HBM and over links.
+    Attributes:
+      activations: bytes that the backward pass reads.
+      logits: bytes of logits.
+      gathered: bytes of whole weights: two layers, embedding and head.
+      flops: floating-point operations.
+      hbm_bytes: bytes over HBM.
+      received: bytes over links.
     """
 
     activations: float
@@ -31,11 +41,19 @@ class Needs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """A pass over rows [B, T] of a model, and back if something is trained, `times` over.
+    """A forward pass of a model, with the backward pass if something is trained.
 
-    rows: B of one device. tokens: T. seen: slots that every token looks at. n_out: tokens with logits. trains: "all"
-    parameters, an "adapter" or "nothing". gathers: whether whole weights come to the rows, layer by layer (training);
-    else (decoding) every device of the axis `fsdp` multiplies the same rows by its part, and sums are exchanged.
+    Attributes:
+      model: config of the model.
+      rows: rows of the batch on one device.
+      tokens: tokens T of a row.
+      seen: slots that every token attends to.
+      n_out: tokens of a row with logits.
+      trains: "all" parameters, an "adapter" or "nothing".
+      gathers: True (training): whole weights are gathered layer by layer. False
+        (decoding): every device of the axis `fsdp` multiplies the same rows by its part
+        of the weights, and partial sums are exchanged.
+      times: how often the pass runs in a step.
     """
 
     model: LlamaConfig
@@ -49,34 +67,40 @@ class Pass:
 
     @property
     def matrices(self) -> int:
-        """Parameters of a layer's matrices."""
+        """Counts the parameters of a layer's matrices."""
         c = self.model
         return 2 * c.hidden_size * c.head_dim * (c.heads + c.kv_heads) + 3 * c.hidden_size * c.intermediate_size
 
     @property
     def itemsize(self) -> int:
+        """Bytes of a number in the model's dtype."""
         return jnp.dtype(self.model.dtype).itemsize
 
     @property
     def table(self) -> int:
-        """Parameters of the embedding, or of the head."""
+        """Counts the parameters of the embedding, or of the head."""
         return self.model.vocab_size * self.model.hidden_size
 
     def flops(self) -> float:
-        """Of all devices that share these rows."""
+        """Counts the operations of all devices that share these rows."""
         c, forward = self.model, 2.0 * self.matrices
         attention = 4.0 * self.seen * c.heads * c.head_dim
         back, kernels = float(self.trains != "nothing"), float(self.trains == "all")
         layer = forward * (1 + back + kernels) + attention * (1 + 2 * back)
         if c.remat and back:
             layer += attention
-            if c.remat_policy == "nothing":  # a layer's last product is never needed again
+            # The backward pass never needs the result of a layer's last product.
+            if c.remat_policy == "nothing":
                 layer += forward - 2.0 * c.hidden_size * c.intermediate_size
         head = 2.0 * self.table * self.n_out * (1 + back + kernels)
         return self.times * self.rows * (self.tokens * c.layers * layer + head)
 
     def layer_activations(self, tensor: int) -> float:
-        """Bytes that one layer's backward pass reads."""
+        """Counts the bytes that the backward pass of one layer reads.
+
+        Args:
+          tensor: devices along the mesh axis of this name.
+        """
         c = self.model
         wide = self.itemsize * 3 * c.hidden_size
         split = self.itemsize * (2 * c.head_dim * (c.heads + c.kv_heads) + 3 * c.intermediate_size)
@@ -84,6 +108,11 @@ class Pass:
         return self.rows * self.tokens * (wide + split / tensor)
 
     def activations(self, tensor: int) -> float:
+        """Counts the bytes of activations that are held at once.
+
+        Args:
+          tensor: devices along the mesh axis of this name.
+        """
         c, layer = self.model, self.layer_activations(tensor)
         if self.trains == "nothing":
             return layer
@@ -96,7 +125,12 @@ class Pass:
         return c.layers * self.rows * self.tokens * self.itemsize * kept + layer
 
     def received(self, mesh: Mapping[str, int], trained: float) -> float:
-        """Bytes that come over links; trained: bytes of what is trained, whole, in float32."""
+        """Counts the bytes that one device receives over links.
+
+        Args:
+          mesh: size of each mesh axis by its name.
+          trained: bytes of all trained parameters in float32, over all devices.
+        """
         c, data, fsdp, tensor = self.model, mesh["data"], mesh["fsdp"], mesh["tensor"]
         back = self.trains != "nothing"
         if self.gathers:
@@ -105,7 +139,8 @@ class Pass:
             total += trained * (fsdp - 1) / fsdp + 2 * trained / fsdp * (data - 1) / data if back else 0
         else:
             summed = (c.head_dim * (c.heads + 2 * c.kv_heads) + 2 * c.intermediate_size) / tensor
-            a_token = c.layers * (2 * summed + 2 * c.hidden_size)  # an all-reduce brings twice what a gather does
+            # An all-reduce brings twice the bytes of a gather.
+            a_token = c.layers * (2 * summed + 2 * c.hidden_size)
             numbers = self.rows * (self.tokens * a_token + 2 * self.n_out * c.vocab_size / tensor)
             total = self.itemsize * numbers * (fsdp - 1) / fsdp
         exchanged = 2 * c.layers * (1 + back + (back and c.remat)) * self.rows * self.tokens * c.hidden_size
@@ -113,7 +148,12 @@ class Pass:
         return self.times * total
 
     def needs(self, mesh: Mapping[str, int], trained: float = 0.0) -> Needs:
-        """On one device of a mesh."""
+        """Estimates the needs on one device of a mesh.
+
+        Args:
+          mesh: size of each mesh axis by its name.
+          trained: bytes of all trained parameters in float32, over all devices.
+        """
         c, fsdp, tensor = self.model, mesh["fsdp"], mesh["tensor"]
         back = self.trains != "nothing"
         shared = tensor * (1 if self.gathers else fsdp)
@@ -132,7 +172,10 @@ class Pass:
 
 
 def together(needs: list[Needs]) -> Needs:
-    """Of passes one after the other: what they keep is the largest's, what they do adds up."""
+    """Adds up passes that run one after the other.
+
+    Memory is that of the largest pass; operations and bytes are sums.
+    """
     kept = [max(getattr(one, name) for one in needs) for name in ("activations", "logits", "gathered")]
     done = [sum(getattr(one, name) for one in needs) for name in ("flops", "hbm_bytes", "received")]
     return Needs(*kept, *done)

@@ -1,6 +1,9 @@
-"""What a compiled program does, read off its text: FLOPs of its matrix products and bytes that its collectives bring.
+"""Reads the cost of a compiled program off its text.
 
-XLA's own `cost_analysis` counts the body of a loop once, however often it runs, and layers are such a loop.
+The cost is the FLOPs of matrix products and the bytes of collectives.
+
+XLA's `cost_analysis` counts the body of a loop once, however often it runs. The layers
+of a model are such a loop.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from typing import NamedTuple
 from atspeed_jax.utils.ranges import shown
 
 FLOPS, LOOPS = "flops", "loops of unknown length"
-# Bytes a device receives, of an array of `size` bytes (the result) and a group of n devices, in ring algorithms.
+# Bytes that a device receives in a ring algorithm, for a result of `size` bytes and a
+# group of n devices.
 COLLECTIVES: dict[str, Callable[[float, int], float]] = {
     "all-gather": lambda size, n: size * (n - 1) / n,
     "all-reduce": lambda size, n: 2 * size * (n - 1) / n,
@@ -33,11 +37,17 @@ _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 
 
 class HloError(ValueError):
-    """A text that is no compiled program, or has a part that this reader does not know."""
+    """A text that is no compiled program, or that this reader cannot interpret."""
 
 
 class Instruction(NamedTuple):
-    """type: of the result, as it is written. rest: operands and attributes, as they are written."""
+    """One instruction, as the text writes it.
+
+    Attributes:
+      type: type of the result.
+      opcode: name of the operation.
+      rest: operands and attributes.
+    """
 
     type: str
     opcode: str
@@ -45,17 +55,27 @@ class Instruction(NamedTuple):
 
 
 class Program(NamedTuple):
-    """computations: name -> name of an instruction -> instruction. devices: that the program is split over."""
+    """A compiled program.
+
+    Attributes:
+      computations: name of a computation -> name of an instruction -> instruction.
+      entry: name of the computation that runs first.
+      devices: number of devices over which the program is split.
+    """
 
     computations: Mapping[str, Mapping[str, Instruction]]
     entry: str
     devices: int
 
     def cost(self, branch: Callable = max) -> Counter:
-        """FLOPs, bytes received by each kind of collective (`COLLECTIVES`), and loops of unknown length, which count
-        once; of one device.
+        """Counts what the program does on one device.
 
-        branch: which side of a conditional counts, by its FLOPs: max or min.
+        Args:
+          branch: max or min: the branch of a conditional that counts, by its FLOPs.
+
+        Returns:
+          FLOPs (FLOPS), bytes received by each kind of collective (`COLLECTIVES`), and
+          the number of loops of unknown length (LOOPS), whose body counts once.
         """
 
         @functools.cache
@@ -75,7 +95,7 @@ class Program(NamedTuple):
         return of(self.entry)
 
     def _own(self, instruction: Instruction, others: Mapping[str, Instruction]) -> dict[str, float]:
-        """What an instruction does itself."""
+        """Counts what an instruction does, without the computations that it calls."""
         if instruction.opcode == "dot":
             lhs = others[re.findall(r"%?([\w.\-]+)[,)]", instruction.rest)[0]]
             sizes = _sizes(lhs.type)[0][1]
@@ -91,7 +111,7 @@ class Program(NamedTuple):
         return {}
 
     def _group(self, instruction: Instruction) -> int:
-        """Devices that take part in a collective together."""
+        """Reads the number of devices in a group of a collective."""
         if instruction.opcode == "collective-permute":
             return self.devices
         text = instruction.rest.partition("replica_groups=")[2]
@@ -109,7 +129,14 @@ class Program(NamedTuple):
 
 
 def read_program(text: str) -> Program:
-    """The program of `compiled.as_text()`; raises HloError if there is none."""
+    """Reads a program.
+
+    Args:
+      text: of `compiled.as_text()`.
+
+    Raises:
+      HloError: the text has no program.
+    """
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = None, None
     for line in text.splitlines():
@@ -126,12 +153,12 @@ def read_program(text: str) -> Program:
 
 
 def _sizes(text: str) -> list[tuple[str, list[int]]]:
-    """(element type, axes) of every array of a type."""
+    """Lists element type and axes of every array of a type."""
     return [(kind, [int(size) for size in axes.split(",") if size]) for kind, axes in _SHAPE.findall(text)]
 
 
 def _called(instruction: Instruction) -> tuple[int | None, list[str]]:
-    """How often an instruction runs which computations; None: nobody knows."""
+    """Tells how often an instruction runs (None if unknown) which computations."""
     rest = instruction.rest
     if instruction.opcode == "while":
         count = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', rest)

@@ -1,4 +1,4 @@
-"""Will a run fit? Its steps compiled ahead of time for a mesh, and what they need of one device."""
+"""Compiles the steps of a run for a mesh and reports what one device needs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from atspeed_jax.training.chips import Chip, roofline
 from atspeed_jax.training.sharding import make_mesh
 
 GIB = 2**30
-CHARACTERS = 3  # of an instruction per token, where no tokenizer says; LLaMA's takes 3.5 of English
+CHARACTERS = 3  # of an instruction per token, if no tokenizer is known; LLaMA's has 3.5 in English
 STEPS = {"train": "train_target", "align": "align_draft", "decode": "decode"}
-NOTE = """Compiled for CPU devices: the program is that of TPUs or GPUs up to its partitioning, the temporaries are not.
-XLA widens bfloat16 to float32 on a CPU, weights and what is gathered too, and schedules otherwise; the estimate counts
-in the models' own types. FLOPs: of matrix products. Received: what collectives bring to a device, in rings. Of
-decoding, all rounds that there can be; at least: round 1 alone. Roofline: the least time if FLOPs as compiled,
-estimated bytes over HBM and estimated bytes over links overlap, each at its peak.
+NOTE = """Compiled for CPU devices. The program is partitioned as on TPUs or GPUs; its temporaries differ, because XLA
+widens bfloat16 to float32 on a CPU and schedules otherwise. The estimate counts in the dtypes of the models.
+FLOPs: of matrix products. Received: bytes that collectives bring to a device, in ring algorithms. Decoding counts all
+possible rounds; "at least" counts round 1 only. Roofline: the least time if FLOPs as compiled, estimated bytes over HBM
+and estimated bytes over links overlap, each at its peak rate.
 """
 
 
@@ -39,13 +39,16 @@ class PlanError(ValueError):
 
 
 def random_catalog(items: int, levels: int = 4, codes: int = 256) -> Catalog:
-    """Items with random ids, where no data says which."""
+    """Makes a catalogue of items with random ids, for a plan without data."""
     return Catalog(np.random.default_rng(0).integers(0, codes, (items, levels)), (codes,) * levels)
 
 
 def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:
-    """The catalogue with the config's instruction, if any: as the target's tokenizer.json cuts it, or where there is
-    none with a token for every CHARACTERS characters."""
+    """Adds the config's instruction, if any, to the catalogue.
+
+    The target's tokenizer.json splits the instruction into tokens. Without this file
+    every CHARACTERS characters count as a token.
+    """
     prompt = config.data.prompt
     if prompt.kind == "item":
         return catalog
@@ -63,7 +66,13 @@ def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:
 
 
 def with_batch(config: ExperimentConfig, per_device: int, parts: int) -> ExperimentConfig:
-    """The config with batches of so many rows for each of the parts that a batch is split into."""
+    """Sets the batch sizes of a config.
+
+    Args:
+      config: the config.
+      per_device: rows of a batch on each part.
+      parts: parts into which the mesh splits a batch.
+    """
     names = ("train_target", "train_draft", "train_align", "teacher", "evaluate")
     batches = {name: dataclasses.replace(getattr(config, name), batch_size=per_device * parts) for name in names}
     return dataclasses.replace(config, **batches)
@@ -72,10 +81,24 @@ def with_batch(config: ExperimentConfig, per_device: int, parts: int) -> Experim
 def plan(
     config: ExperimentConfig, catalog: Catalog, chip: Chip, *, steps: tuple[str, ...], per_device: int | None = None
 ) -> list[dict]:
-    """The figures of these steps (`STEPS`) on all devices, for which config.mesh is made; see `figures`.
+    """Compiles steps of a run for the devices of config.mesh and measures them.
 
-    per_device: rows of a batch per device (of those along data and fsdp), None for the config's batches. Raises
-    PlanError, ShardingError, HFConfigError, DecodeError.
+    Args:
+      config: of the run.
+      catalog: of the run.
+      chip: for the roofline.
+      steps: names in `STEPS`.
+      per_device: rows of a batch per device along the mesh axes data and fsdp; None for
+        the batches of the config.
+
+    Returns:
+      Per step, the figures of `figures`.
+
+    Raises:
+      PlanError: a step is unknown.
+      ShardingError: the devices or batches do not fit the mesh.
+      HFConfigError: a pretrained model cannot be read.
+      DecodeError: the widths do not fit the catalogue.
     """
     if stray := [name for name in steps if name not in STEPS]:
         raise PlanError(f"step {stray[0]!r} is unknown; expected some of {', '.join(STEPS)}")
@@ -94,7 +117,17 @@ def plan(
 
 
 def figures(step: Step, chip: Chip, of: Steps) -> dict:
-    """What a step needs of one device, as compiled and as estimated; sizes in GiB. tokens: of one pass over a row."""
+    """Compiles a step and reports what it needs of one device.
+
+    Args:
+      step: the step.
+      chip: for the roofline.
+      of: the steps of the run.
+
+    Returns:
+      Figures by name, as compiled and (under "estimate") as counted. Names with _gib
+      are GiB. "tokens" counts the tokens of a row in one pass.
+    """
     began = time.monotonic()
     compiled = step.lower().compile()
     seconds, memory, mesh = time.monotonic() - began, compiled.memory_analysis(), dict(of.mesh.shape)
@@ -140,7 +173,10 @@ def figures(step: Step, chip: Chip, of: Steps) -> dict:
 
 
 def bytes_on_device(tree) -> float:
-    """Bytes of one device's part of every array of shapes with shardings (None: whole)."""
+    """Counts the bytes of a tree of shapes on one device, by their shardings.
+
+    A shape without a sharding lies on the device as a whole.
+    """
 
     def one(leaf) -> float:
         shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
@@ -150,12 +186,12 @@ def bytes_on_device(tree) -> float:
 
 
 def whole_bytes(tree) -> float:
-    """Bytes of all of it."""
+    """Counts the bytes of a tree of shapes over all devices."""
     return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
 
 
 def table(rows: list[dict]) -> Table:
-    """The figures side by side, a column for each step."""
+    """Makes a table of the figures, with a column for each step."""
 
     def line(label, value, form="{:.2f}"):
         return [label, *(form.format(value(row)) for row in rows)]

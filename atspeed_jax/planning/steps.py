@@ -1,5 +1,7 @@
-"""The steps of a run as shapes on a mesh: what is compiled, what lies on the devices meanwhile. Nothing is allocated
-but the catalogue's trie."""
+"""The steps of a run as shapes on a mesh: programs, and arrays on the devices.
+
+Nothing is allocated but the trie of the catalogue.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,23 @@ from atspeed_jax.training.initialization import Initialization, from_base, from_
 from atspeed_jax.training.next_item import training_loss
 from atspeed_jax.training.step import initializer, make_train_step
 
-STEPS_PER_EPOCH = 1000  # any number: it only stretches the learning rate's schedule
+STEPS_PER_EPOCH = 1000  # any number: only the schedule of the learning rate depends on it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """One compiled program. rows: users or windows, of all devices. on_device: trees of shapes that lie on the devices
-    while it runs, by kind ("parameters", "optimizer", "other"). trained: those that are changed. cache: of decoding."""
+    """One program of a run.
+
+    Attributes:
+      name: for tables.
+      rows: users or training rows of a batch, over all devices.
+      lower: lowers the program for compilation.
+      on_device: trees of shapes that lie on the devices while the program runs, by kind
+        ("parameters", "optimizer", "other").
+      trained: the shapes that are trained.
+      cache: shapes of the caches of decoding.
+      passes: the forward and backward passes of the program.
+    """
 
     name: str
     rows: int
@@ -57,7 +69,14 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """served: its parameters once it is trained. held: what of its base lies on the devices beside them."""
+    """A model of the run.
+
+    Attributes:
+      config: its config.
+      start: how its training starts.
+      served: shapes of its parameters when it serves.
+      held: shapes of what else of its base lies on the devices.
+    """
 
     config: LlamaConfig
     start: Initialization
@@ -66,13 +85,16 @@ class Model:
 
 
 def opened(config: ExperimentConfig) -> dict[str, Pretrained]:
-    """The models that begin with a Hugging Face directory, whose weights need not be there."""
+    """Describes the models that start from a Hugging Face directory.
+
+    The directory may lack the weights.
+    """
     models = {"target": config.target, "draft": config.draft}
     return {name: described(one) for name, one in models.items() if isinstance(one, PretrainedConfig)}
 
 
 class Steps:
-    """The steps of a run of `config` with this catalogue, on a mesh. pretrained: see `opened`."""
+    """The steps of a run on a mesh."""
 
     def __init__(self, config: ExperimentConfig, catalog: Catalog, pretrained: dict[str, Pretrained], mesh: Mesh):
         self.config, self.catalog, self.mesh = config, catalog, mesh
@@ -102,11 +124,11 @@ class Steps:
 
     @property
     def _prompt(self) -> int:
-        """Tokens of the longest prompt."""
+        """Counts the tokens of the longest prompt."""
         return prompt_width(self.catalog, self.config.data.history)
 
     def train_target(self) -> Step:
-        """Next-item training of the target."""
+        """Describes next-item training of the target."""
         c, model = self.config, self.models["target"]
         loss = training_loss(model.start.model, self.catalog.length, c.train_target.shuffle, model.start.lora)
         trains = "all" if model.start.lora is None else "adapter"
@@ -115,7 +137,11 @@ class Steps:
         return dataclasses.replace(step, passes=(self._pass(model.config, c.train_target, tokens, tokens, trains),))
 
     def align_draft(self) -> Step:
-        """Alignment of the draft; the target lies there whether it is asked or not, and so does the draft's start."""
+        """Describes alignment of the draft.
+
+        The target and the draft before alignment lie on the devices in any case, even
+        if the objective does not read them.
+        """
         c, draft, target = self.config, self.models["draft"], self.models["target"]
         context = self._whole(tree_context(self.trie, self.catalog.id_tokens))
         frozen = {"sft": draft.served, "target": target.served, "context": context}
@@ -135,7 +161,7 @@ class Steps:
         return dataclasses.replace(step, passes=tuple(passes))
 
     def decode(self) -> Step:
-        """Speculative beam search of the largest K that is measured, of a batch of the evaluation."""
+        """Describes speculative beam search at the largest K of the evaluation."""
         c, target, draft = self.config, self.models["target"], self.models["draft"]
         trie, setting = self._whole(self.trie), Setting.strict("draft", max(c.evaluate.beams), c.decode)
         step, served, there = LlamaStep, (target.served, draft.served), (target.held, draft.held)
@@ -162,7 +188,7 @@ class Steps:
         )
 
     def _calls(self, search: SearchConfig, layout: Layout, own: int) -> tuple[Pass, ...]:
-        """Every model call of a slice of `own` users if none finishes early."""
+        """Lists the model calls for `own` users if no user finishes early."""
         length, capacity, width = self.catalog.length, layout.capacity, layout.prompt
         target, draft = self.models["target"].config, self.models["draft"].config
         budget = search.budget or sum(capacity)
@@ -184,7 +210,7 @@ class Steps:
         return tuple(calls)
 
     def _fit(self, name: str, train: TrainConfig, loss, init_params, frozen, batch) -> Step:
-        """A step of `fit`."""
+        """Describes a training step of `fit`."""
         fit = train.fit(STEPS_PER_EPOCH)
         init = initializer(init_params, fit, self.mesh, frozen)
         state = sharding.abstract_on(jax.eval_shape(init.func, *init.args), self.mesh)
@@ -202,18 +228,18 @@ class Steps:
         )
 
     def _pass(self, model: LlamaConfig, train: TrainConfig, tokens: int, n_out: int, trains) -> Pass:
-        """Of a part of the batch, as often as there are parts."""
+        """Describes the pass over one part of an accumulated batch."""
         own = train.batch_size / train.accumulate / (self.mesh.shape["data"] * self.mesh.shape["fsdp"])
         seen = min(tokens, self._prompt + self.catalog.length)
         return Pass(model, own, tokens, seen, n_out, trains, times=train.accumulate)
 
     def _windows(self) -> dict:
-        """Shape of a row, and type, of what next-item training reads."""
+        """Lists shape of a row and dtype of the arrays of a next-item batch."""
         width = (self._prompt + self.catalog.length,)
         return {"tokens": (width, jnp.int32), "valid": (width, bool), "predict": (width, bool)}
 
     def _beams(self) -> dict:
-        """The same of alignment on the teacher's beams."""
+        """Lists shape of a row and dtype of the arrays of an alignment batch."""
         c, taught = self.config, max(self.catalog.length - 2, 0)
         batch = {"tokens": ((self._prompt,), jnp.int32), "valid": ((self._prompt,), bool), "next_id": ((), jnp.int32)}
         batch |= {"beams": ((taught, c.teacher.beams), jnp.int32), "list": ((c.teacher.beams,), jnp.int32)}
@@ -231,7 +257,11 @@ class Steps:
 
 
 def _replaced(pretrained: Pretrained, base):
-    """What of a base is not in the model that is served, but lies on the devices beside it, as a run keeps both."""
+    """Lists the shapes of a base that the served model replaces.
+
+    A run keeps the base too, so these shapes lie on the devices beside the served
+    model.
+    """
     if pretrained.lora is None:
         return base
     adapted = [TARGETS[name][:2] for name in pretrained.lora.targets]

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from atspeed_jax.data.prompts import next_codes
 from atspeed_jax.models.llama import LlamaConfig, forward
-from atspeed_jax.models.lora import LoraConfig, scaled
+from atspeed_jax.models.lora import LoraConfig, scale_adapter
 from atspeed_jax.training.sharding import logical_rules, shard_batch
 
 
@@ -70,7 +70,7 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
         if lora is None:
             total, count = next_item_loss(model, params, batch, key)
         else:
-            total, count = next_item_loss(model, frozen, batch, key, scaled(params, lora, model.tied_embeddings))
+            total, count = next_item_loss(model, frozen, batch, key, scale_adapter(params, lora, model.tied_embeddings))
         return total / jnp.maximum(count, 1), {"weight": count}
 
     return loss

@@ -1,6 +1,6 @@
-"""Several processes that run one program on one mesh (JAX's multi-controller runtime): who writes, what all see.
+"""Helpers for several processes that run one program on one mesh.
 
-With one process, all of it does nothing.
+This is JAX's multi-controller runtime. With one process the helpers do nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +19,26 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-SRUN_SAYS = "SLURM_STEP_NODELIST"  # a variable of what srun starts; a job has SLURM_JOB_ID without it
-HEARTBEAT_S = 30  # after so long without a word a process counts as dead, and the others end
+SRUN_VARIABLE = "SLURM_STEP_NODELIST"  # srun sets it; a job without srun has SLURM_JOB_ID only
+HEARTBEAT_S = 30  # a process that is silent for longer counts as dead, and the others end
 
 
 class ProcessError(ValueError):
-    """Processes that cannot find each other, or do not run the same thing in the same place."""
+    """Processes that do not meet, or differ in config, files or directory."""
 
 
 def join(coordinator: str | None, count: int | None, number: int | None) -> None:
-    """Joins the other processes of this run; to be called before anything touches a device.
+    """Joins the other processes of this run. Call it before anything touches a device.
 
-    coordinator: HOST:PORT of process 0, with `count` processes of which this is `number`; all None: SLURM, GKE or the
-    TPU VM's own environment says so. Raises ProcessError if they do not come together.
+    Without arguments the environment of SLURM, GKE or a TPU VM supplies them.
+
+    Args:
+      coordinator: HOST:PORT of process 0.
+      count: number of processes.
+      number: number of this process, from 0.
+
+    Raises:
+      ProcessError: the arguments are incomplete or wrong, or the processes do not meet.
     """
     missing = [one is None for one in (coordinator, count, number)]
     if any(missing) and not all(missing):
@@ -56,7 +63,7 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
         )
     except (RuntimeError, ValueError, OSError, OverflowError) as error:
         job = os.environ.get("SLURM_JOB_ID")
-        if coordinator is None and job is not None and SRUN_SAYS not in os.environ:
+        if coordinator is None and job is not None and SRUN_VARIABLE not in os.environ:
             raise ProcessError(
                 f"this process is in SLURM job {job}, but srun did not start it, and srun says which of the processes "
                 "it is: put srun in front of the command, or submit it with launch/pods/slurm.sh"
@@ -67,43 +74,49 @@ def join(coordinator: str | None, count: int | None, number: int | None) -> None
             "is its port free there, and was every process started?"
         ) from error
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # JAX only notes it, for several that ask; one alone is to end
+        # JAX's handler only records the signal, so that several processes can agree on
+        # it. A single process ends at once.
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_free(port: int) -> None:
-    """Raises OSError if this host's port is in use: JAX's own server may end the process over it, without a word."""
+    """Raises OSError if the port of this host is in use.
+
+    JAX's server may end the process without a message if it is.
+    """
     dual = socket.has_dualstack_ipv6()
     socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual).close()
 
 
 def is_writer() -> bool:
-    """Whether this process writes logs, reports and files of its own: the first does."""
+    """Tells whether this process writes logs, reports and files; the first one does."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
+    """Waits until every process has called it with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def agreed(look: Callable[[], bool]) -> bool:
-    """What the first process finds, for all: whether a file is there may look different to one that comes later.
+    """Returns to every process what `look` returns in the first process.
 
-    The others do not look: a file system that hosts share may go on telling them that a name was not there.
+    A file may exist for one process and not yet for another. Only the first process
+    looks: a shared file system may keep a negative answer in its cache.
     """
     return bool(first_says(look))
 
 
 def first_says(look: Callable[[], int]) -> int:
-    """A whole number that the first process finds, for all; see `agreed`."""
+    """Returns to every process the number that `look` returns in the first one."""
     if jax.process_count() == 1:
         return look()
     return int(multihost_utils.broadcast_one_to_all(np.int64(look() if is_writer() else 0)))
 
 
 def gather(tree):
-    """The tree on the host as NumPy arrays, whole and the same in every process, wherever its arrays lie."""
+    """Copies a tree to the host as whole NumPy arrays, in every process."""
 
     def one(x):
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
@@ -114,7 +127,12 @@ def gather(tree):
 
 
 def place(tree, placement: Sharding):
-    """The tree, which every process holds whole, with every leaf placed so; each process moves its part alone."""
+    """Places every leaf of a tree on devices; each process moves its part only.
+
+    Args:
+      tree: arrays that every process holds as a whole.
+      placement: the sharding of every leaf.
+    """
 
     def one(x):
         if jax.process_count() == 1:
@@ -130,7 +148,15 @@ def place(tree, placement: Sharding):
 
 
 def check_same(value: str, what: str) -> None:
-    """Raises ProcessError unless every process holds the same text; what: to be named, such as "config"."""
+    """Checks that every process has the same text.
+
+    Args:
+      value: the text; its first 64 bytes are compared.
+      what: its name for the message, such as "config".
+
+    Raises:
+      ProcessError: a process has another text.
+    """
     if jax.process_count() == 1:
         return
     own = np.frombuffer(value.encode()[:64].ljust(64), np.uint8)
@@ -143,7 +169,11 @@ def check_same(value: str, what: str) -> None:
 
 
 def check_shared(directory: Path) -> None:
-    """Raises ProcessError unless every process sees this directory; only where there are several."""
+    """Checks that every process sees this directory.
+
+    Raises:
+      ProcessError: a process does not see what process 0 writes into the directory.
+    """
     if jax.process_count() == 1:
         return
     token = int(multihost_utils.broadcast_one_to_all(np.int64(secrets.randbits(31))))

@@ -1,4 +1,7 @@
-"""Files written whole or not at all, or line by line; where several processes run, by the first alone. Locks."""
+"""Writes files whole or not at all, or line by line; locks files.
+
+Where several processes run, only the first one writes.
+"""
 
 import contextlib
 import errno
@@ -15,7 +18,10 @@ from atspeed_jax.utils.distributed import agreed, is_writer
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, even after a kill, finds the old content or the new, never a part."""
+    """Writes a file atomically.
+
+    A reader finds the old content or the new content, even after a kill.
+    """
     if not is_writer():
         return
     partial = path.with_name(f".{path.name}.partial")
@@ -25,14 +31,14 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        partial.unlink(missing_ok=True)  # on a full disk it would take the place that is left
+        partial.unlink(missing_ok=True)  # on a full disk it would use up the space that is left
         raise
     partial.replace(path)
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An OSError of what is done in it names the file, as one of writing does not by itself."""
+    """Adds the file's name to an OSError of the block; an error of writing has none."""
     try:
         yield
     except OSError as error:
@@ -42,9 +48,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def full_disk(error: BaseException) -> str | None:
-    """What is said of a full disk, or an exhausted quota, in an error or those it came from; None if nothing is.
+    """Finds the message about a full disk or quota in an error or its causes.
 
-    Libraries have their own errors for it: tensorstore a ValueError, TFDS a RuntimeError, safetensors its own.
+    Libraries raise different errors for it: tensorstore a ValueError, TFDS a
+    RuntimeError, safetensors its SafetensorError.
+
+    Returns:
+      The message on one line; None if no error mentions a full disk.
     """
     words = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
     for cause in reversed(list(chain_of(error))):
@@ -54,7 +64,7 @@ def full_disk(error: BaseException) -> str | None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Adds `text` in UTF-8 at the end of a file; it is on the disk when this returns."""
+    """Appends `text` in UTF-8 to a file and waits until it is on the disk."""
     if not is_writer():
         return
     with naming(path), path.open("a", encoding="utf-8") as file:
@@ -64,17 +74,29 @@ def append_text(path: Path, text: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """write_bytes in UTF-8."""
+    """Writes a text in UTF-8 atomically (`write_bytes`)."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value) -> None:
-    """Indented JSON through write_text. Raises ValueError for NaN and infinity, which JSON cannot hold."""
+    """Writes indented JSON atomically (`write_bytes`).
+
+    Raises:
+      ValueError: the value holds NaN or infinity, which JSON cannot.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def check_writable(flag: str, path: Path) -> None:
-    """Raises ValueError naming the flag that gave `path`, before any long work, if no file can be written there."""
+    """Checks that a file can be written, before any long work.
+
+    Args:
+      flag: that gave the path, for the message.
+      path: of the file.
+
+    Raises:
+      ValueError: the path is a directory, or its directory is missing or not writable.
+    """
     if path.is_dir():
         raise ValueError(f"{flag}={path}: this is a directory; give the name of a file in it")
     if not path.parent.is_dir():
@@ -86,14 +108,20 @@ def check_writable(flag: str, path: Path) -> None:
 def read_json(
     path: Path, remedy: str, fields: Mapping[str, type] | None = None, *, error: type[Exception] = ValueError
 ) -> dict:
-    """The JSON object in a file of ours.
+    """Reads a JSON object that this package wrote.
 
-    fields: what the object must have, by name, and the type of each; it may have more. Raises `error`, which names the
-    file and the remedy, for any other content.
+    Args:
+      path: of the file.
+      remedy: what the user does about a damaged file, for the message.
+      fields: name and type of every field that the object must have; it may have more.
+      error: class of the error.
+
+    Raises:
+      error: the content is no such object; the message names the file and the remedy.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as cause:  # RecursionError: of lists in lists in lists
+    except (ValueError, RecursionError) as cause:  # RecursionError: lists nested too deep
         raise error(f"{path} is damaged ({cause}); {remedy}") from cause
     if damage := _no_object_with(fields or {}, value):
         raise error(f"{path} is damaged ({damage}); {remedy}")
@@ -101,7 +129,7 @@ def read_json(
 
 
 def _no_object_with(fields: Mapping[str, type], value) -> str | None:
-    """What is wrong with the content of a JSON file, None if nothing is."""
+    """Describes what is wrong with the content of a JSON file; None if nothing is."""
     if not isinstance(value, dict):
         return f"it holds a {type(value).__name__}, expected a JSON object"
     for name, kind in fields.items():
@@ -113,9 +141,16 @@ def _no_object_with(fields: Mapping[str, type], value) -> str | None:
 
 
 def remembered(path: Path, measure: Callable[[], dict], say: Callable[[str], None], fields: Mapping[str, type]) -> dict:
-    """The content of the JSON file `path`, measured and written first if there is none; `say` is told so.
+    """Reads a JSON file; measures and writes its content first if the file is missing.
 
-    fields: see `read_json`. Raises ValueError for a damaged file.
+    Args:
+      path: of the file.
+      measure: returns the content.
+      say: prints a message before the measurement.
+      fields: see `read_json`.
+
+    Raises:
+      ValueError: the file is damaged.
     """
     if agreed(path.exists):
         return read_json(path, "delete it, and it is measured again", fields)
@@ -127,7 +162,7 @@ def remembered(path: Path, measure: Callable[[], dict], say: Callable[[str], Non
 
 
 def sizes_of(directory: Path) -> dict[str, int]:
-    """Bytes of every file below `directory`, by its path there."""
+    """Lists the bytes of every file below `directory`, by its path relative to it."""
     return {
         path.relative_to(directory).as_posix(): path.stat().st_size
         for path in sorted(directory.rglob("*"))
@@ -136,7 +171,11 @@ def sizes_of(directory: Path) -> dict[str, int]:
 
 
 def first_damaged(directory: Path, sizes: Mapping[str, int]) -> str | None:
-    """What is wrong with the first file below `directory` that is not as `sizes_of` found it, None if all are."""
+    """Describes the first file that differs from what `sizes_of` listed.
+
+    Returns:
+      A sentence for a message; None if no file differs.
+    """
     for name, size in sizes.items():
         path = directory / name
         if not path.is_file():
@@ -147,14 +186,14 @@ def first_damaged(directory: Path, sizes: Mapping[str, int]) -> str | None:
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it came from, the first cause last."""
+    """Yields an error and its causes, the first cause last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def jsonable(value) -> Any:
-    """`value` with non-finite floats as None, which JSON cannot hold; dicts and lists are searched."""
+    """Replaces non-finite floats in dicts and lists by None: JSON cannot hold them."""
     if isinstance(value, dict):
         return {key: jsonable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -164,10 +203,16 @@ def jsonable(value) -> Any:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Whether the lock of the file `path` is this process's own while the block runs; False: it is another's.
+    """Locks the file `path` while the block runs.
 
-    The file is made, and removed at the end. The lock belongs to the process, so it vanishes with it however it ends,
-    even where the file stays. Raises OSError if the file cannot be made.
+    The file is made, and removed at the end. The operating system releases the lock
+    when the process ends, however it ends, even if the file stays.
+
+    Yields:
+      True if this process has the lock, False if another process has it.
+
+    Raises:
+      OSError: the file cannot be made.
     """
     lock = _locked_file(path)
     if lock is None:
@@ -177,10 +222,13 @@ def locked(path: Path) -> Iterator[bool]:
         try:
             yield True
         finally:
-            path.unlink(missing_ok=True)  # before the lock is given up: whoever comes now makes another file
+            # Removed before the lock is released: a process that comes now makes a new
+            # file.
+            path.unlink(missing_ok=True)
 
 
 def _locked_file(path: Path) -> IO | None:
+    """Opens and locks a file; None if another process has the lock."""
     while True:
         lock = path.open("w")
         try:
@@ -188,10 +236,12 @@ def _locked_file(path: Path) -> IO | None:
         except BlockingIOError:
             lock.close()
             return None
-        except OSError as error:  # a file system that knows no locks, as some that hosts share
+        except OSError as error:  # a file system without locks, as some shared ones are
             print(f"note: {path} cannot be locked ({error}): start no second run there", file=sys.stderr)
             return lock
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 return lock
-        lock.close()  # its owner removed it between the two: this lock is one of no name
+        # The other process removed the file between opening and locking, so this lock
+        # guards a file without a name. Try again.
+        lock.close()

@@ -1,4 +1,4 @@
-"""What compiled programs and their data cost a process."""
+"""Memory of a process: its compiled programs and its peak."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ MOST_MAPS = 15_000
 
 
 def forget_programs(most: int = MOST_MAPS) -> bool:
-    """Drops all of JAX's compiled programs if this process has more than `most` memory maps; True if it did.
+    """Drops JAX's compiled programs if the process has many memory maps.
 
-    Every compiled program maps memory, and Linux lets a process have 65,530 maps (vm.max_map_count): beyond them XLA
-    aborts the process ("Cannot allocate memory") with gigabytes free. Programs still in use compile again. To be called
-    between pieces of work that share no program.
+    Every compiled program maps memory. Linux allows a process 65,530 maps
+    (vm.max_map_count). Beyond that XLA aborts the process ("Cannot allocate memory")
+    although gigabytes are free. Programs that are needed again compile again, so call
+    this between pieces of work that share no program.
+
+    Args:
+      most: number of maps up to which programs are kept.
+
+    Returns:
+      Whether programs were dropped.
     """
     maps = Path("/proc/self/maps")
     if not maps.exists() or len(maps.read_bytes().splitlines()) <= most:
@@ -25,7 +32,10 @@ def forget_programs(most: int = MOST_MAPS) -> bool:
 
 
 def peak_memory() -> int:
-    """Bytes resident at most since this program began, on Linux; else ru_maxrss, which begins with the parent's."""
+    """Returns the largest resident memory of this process so far, in bytes.
+
+    Elsewhere than on Linux it returns ru_maxrss, which counts from the parent's memory.
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,9 +1,10 @@
-"""Ranges of numeric config fields: told beside the field's type, checked whenever an instance is made.
+"""Ranges of numeric config fields, written beside the field's type.
 
     batch_size: Annotated[int, Range(1, 65_536)]
 
-`check_ranges`, called in `__post_init__`, holds a dataclass to them; the aliases below are ranges that several configs
-share. An upper bound is far above any use and below what ends in an overflow or an impossible allocation.
+A dataclass calls `check_ranges` in `__post_init__`, so every instance is checked.
+Several configs share the aliases below. An upper bound is far above any use and low
+enough to prevent overflows and impossible allocations.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ class RangeError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, never NaN. ends: "[]" with both, "(]" without low, "[)" without high, "()" without
-    either. why: what is wrong outside, or what to do there, for the message.
+    """Numbers between two bounds; NaN is in no range.
+
+    Attributes:
+      low: lower bound.
+      high: upper bound.
+      ends: which bounds are in the range: "[]" both, "(]" high, "[)" low, "()" none.
+      why: for the message: what is wrong outside the range, or what to do.
     """
 
     low: float
@@ -32,6 +38,7 @@ class Range:
     why: str = ""
 
     def holds(self, value) -> bool:
+        """Tells whether a number is in the range."""
         above = self.low <= value if self.ends[0] == "[" else self.low < value
         return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
 
@@ -47,8 +54,10 @@ def _short(number: float) -> str:
 
 
 def shown(value, most: int = 120) -> str:
-    """A value for a message: its repr, of a long text that of its first `most` characters, of anything else long the
-    first `most` characters of its repr, and three dots."""
+    """Writes a value for a message: its repr, cut after `most` characters.
+
+    A long text is cut before repr, so its quotes match. Three dots mark a cut.
+    """
     if isinstance(value, str | bytes):
         return repr(value[:most]) + "..." * (len(value) > most)
     text = repr(value)
@@ -61,10 +70,10 @@ PartialShare = Annotated[float, Range(0, 1, "[)")]
 Seed = Annotated[int, Range(0, 2**31 - 1)]
 BatchSize = Annotated[int, Range(1, 65_536)]
 Items = Annotated[int, Range(1, 10_000)]  # of a history, a prompt or a row
-Users = Annotated[int, Range(1, 1_000_000_000)]  # where there are fewer, all of them
+Users = Annotated[int, Range(1, 1_000_000_000)]  # more than the data has means all
 Updates = Annotated[int, Range(1, 2**31 - 1)]  # optax counts them in int32
 Beams = Annotated[int, Range(1, 10_000)]
-Width = Annotated[int, Range(1, 10_000_000)]  # of a level; no level is wider than its prefixes, whatever is asked for
+Width = Annotated[int, Range(1, 10_000_000)]  # of a level; a level never has more nodes than prefixes
 Nodes = Annotated[int, Range(1, 10_000_000)]  # of a budget
 Temperature = Annotated[float, Range(1e-3, 1e3)]
 Repeats = Annotated[int, Range(1, 10_000)]
@@ -85,24 +94,35 @@ Patience = Annotated[int, Range(0, 1_000_000)]
 
 
 def check_ranges(config: Any) -> None:
-    """Raises RangeError naming the first field of a dataclass instance that lies outside the range of its type hint.
+    """Checks every field of a dataclass instance against the range in its type hint.
 
-    Understood are numbers with a Range (`Annotated`), tuples of them, and unions with None, Literal or tuples. Nested
-    dataclasses check themselves.
+    A hint may be a number with a Range (`Annotated`), a tuple of them, or a union with
+    None, Literal or tuples. Nested dataclasses check themselves.
+
+    Raises:
+      RangeError: names the first field that lies outside its range.
     """
     for name, hint in _hints(type(config)).items():
         _check(getattr(config, name), hint, name)
 
 
 def check_increasing(config: Any, name: str) -> None:
-    """Raises RangeError unless the field `name`, a tuple of numbers, holds one or more, each larger than the last."""
+    """Checks that a field holds one or more increasing numbers.
+
+    Raises:
+      RangeError: names the field.
+    """
     value = getattr(config, name)
     if not value or list(value) != sorted(set(value)):
         raise RangeError(f"{name}={shown(value)}: expected one or more increasing numbers, such as (5, 10, 20)")
 
 
 def check_each_once(config: Any, *names: str, least: Literal[0, 1] = 1) -> None:
-    """Raises RangeError for the first of these fields, tuples, that holds fewer than `least` entries, or one twice."""
+    """Checks that fields, which are tuples, hold at least `least` entries, each once.
+
+    Raises:
+      RangeError: names the first field that does not.
+    """
     for name in names:
         value = getattr(config, name)
         if len(value) < least or len(set(value)) < len(value):
@@ -138,7 +158,7 @@ def _check_number(value, kind: type, allowed: Range, path: str) -> None:
 
 
 def _is_plain(value, member) -> bool:
-    """Whether a value is the member None or one of the member Literal[...] of a union."""
+    """Tells whether a value is a member of a union that is None or Literal[...]."""
     if typing.get_origin(member) is Literal:
         return any(value == allowed and type(value) is type(allowed) for allowed in typing.get_args(member))
     return member is types.NoneType and value is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.alignment import losses
-from atspeed_jax.alignment.align import AlignConfig, align_loss
+from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
 from atspeed_jax.alignment.teacher import settled_nodes
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.decoding.base import Prompt
@@ -41,12 +41,16 @@ def world():
     return tree_context(trie, IDS), target, batch
 
 
-compiled_loss = jax.jit(align_loss, static_argnums=(0, 1, 2))
+compiled_loss = jax.jit(align_loss, static_argnums=0)
+
+
+def alignment(config, widths=()):
+    return Alignment(config, MODEL, MODEL, widths)
 
 
 def loss_of(config, world, draft):
     context, target, batch = world
-    return compiled_loss(config, MODEL, MODEL, draft, target, context, batch, None)
+    return compiled_loss(alignment(config), draft, target, context, batch, None)
 
 
 @pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "atspeed_r"])
@@ -94,7 +98,7 @@ def test_alpha_rises_during_its_warm_up(world, step, alpha):
 def test_no_gradient_reaches_the_teacher(world, on_policy):
     context, target, batch = world
     draft, config = init_params(MODEL, jax.random.key(2)), dataclasses.replace(CONFIG, on_policy=on_policy)
-    grads = jax.grad(lambda t: align_loss(config, MODEL, MODEL, draft, t, context, batch, None)[0])(target)
+    grads = jax.grad(lambda t: align_loss(alignment(config), draft, t, context, batch, None)[0])(target)
     assert all(not bool(g.any()) for g in jax.tree.leaves(grads))
 
 
@@ -155,11 +159,10 @@ def test_coverage_adds_to_tree_kd_what_the_widths_miss(world):
     context, target, batch = world
     draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
     config = dataclasses.replace(CONFIG, objective="coverage", coverage_weight=0.5, alpha=0.9)
-    coverage = jax.jit(align_loss, static_argnums=(0, 1, 2), static_argnames="widths")
     plain = loss_of(CONFIG, world, draft)[1]
     missed = []
     for widths in ((3, 4, 4), (3, 4, 8), (3, 99, 99), (99, 99, 99)):
-        loss, parts = coverage(config, MODEL, MODEL, draft, target, context, batch, None, widths=widths)
+        loss, parts = compiled_loss(alignment(config, widths), draft, target, context, batch, None)
         np.testing.assert_allclose(parts["align_loss"], plain["align_loss"], rtol=1e-6)
         aligned = parts["align_loss"] + 0.5 * parts["coverage_loss"]
         np.testing.assert_allclose(loss, 0.1 * parts["next_item_loss"] + 0.9 * aligned, rtol=1e-6)
@@ -177,7 +180,7 @@ def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatc
 
     @functools.partial(jax.jit, static_argnames="widths")
     def coverage_loss(student, key, widths):
-        return align_loss(config, MODEL, MODEL, student, target, context, batch, key, widths=widths)[1]["coverage_loss"]
+        return align_loss(alignment(config, widths), student, target, context, batch, key)[1]["coverage_loss"]
 
     def missed(student, key, widths):
         return float(coverage_loss(student, jax.random.key(key), widths))
@@ -192,7 +195,7 @@ def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatc
 def test_objectives_on_histories_have_no_loss_on_a_tree(world, objective):
     config = dataclasses.replace(CONFIG, objective=objective)
     with pytest.raises(KeyError, match=objective):
-        align_loss(config, MODEL, MODEL, world[1], world[1], world[0], world[2], None)
+        align_loss(alignment(config), world[1], world[1], world[0], world[2], None)
 
 
 @pytest.mark.parametrize("objective", losses.COVERAGE)
@@ -212,7 +215,7 @@ def test_ids_of_one_code_have_nothing_to_cover(world, objective):
 def test_coverage_needs_a_width_for_every_drafted_level(world):
     config = dataclasses.replace(CONFIG, objective="coverage")
     with pytest.raises(ValueError, match="zip"):
-        align_loss(config, MODEL, MODEL, world[1], world[1], world[0], world[2], None, widths=(4,))
+        align_loss(alignment(config, (4,)), world[1], world[1], world[0], world[2], None)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment.align import AlignConfig
+from atspeed_jax.alignment.align import AlignConfig, Alignment
 from atspeed_jax.alignment.histories import history_loss
 from atspeed_jax.alignment.losses import ON_HISTORIES
 from atspeed_jax.models.llama import LlamaConfig, forward, init_params
@@ -16,7 +16,11 @@ MODEL = LlamaConfig(14, 16, 32, 1, 2, 2, 8, 10_000.0, 1e-6, True, 0.0, "float32"
 CONFIG = AlignConfig("word_kd", 0.7, 2.0, top_k=3, density_weight=1.0, coverage_weight=1.0, score_norm="vocab")
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-loss_of = jax.jit(history_loss, static_argnums=(0, 1, 2))
+compiled_loss = jax.jit(history_loss, static_argnums=0)
+
+
+def loss_of(config, *arguments):
+    return compiled_loss(Alignment(config, MODEL, MODEL), *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def test_by_numpy(world, objective):
                 teacher, student = p[row, place], q[row, place]
                 divergence = (teacher * np.log(teacher / student)).sum()
                 differences.append(divergence if objective == "word_kd" else np.abs(teacher - student).sum() / 2)
-    loss, parts = loss_of(config, MODEL, MODEL, draft, target, batch, None)
+    loss, parts = loss_of(config, draft, target, batch, None)
     np.testing.assert_allclose(parts["next_item_loss"], np.mean(truths), rtol=1e-5)
     if objective == "sft":
         assert loss == parts["next_item_loss"]
@@ -61,7 +65,7 @@ def test_by_numpy(world, objective):
 def test_alpha_rises_during_its_warm_up(world):
     target, draft, batch = world
     config = dataclasses.replace(CONFIG, alpha_warmup=4)
-    loss, parts = loss_of(config, MODEL, MODEL, draft, target, batch | {"step": np.asarray(2)}, None)
+    loss, parts = loss_of(config, draft, target, batch | {"step": np.asarray(2)}, None)
     np.testing.assert_allclose(loss, 0.65 * parts["next_item_loss"] + 0.35 * parts["align_loss"], rtol=1e-6)
 
 
@@ -69,9 +73,9 @@ def test_alpha_rises_during_its_warm_up(world):
 def test_the_target_itself_is_perfectly_aligned(world, objective):
     target, _, batch = world
     config = dataclasses.replace(CONFIG, objective=objective, alpha=1.0)
-    loss, _ = loss_of(config, MODEL, MODEL, target, target, batch, None)
+    loss, _ = loss_of(config, target, target, batch, None)
     np.testing.assert_allclose(loss, 0.0, atol=1e-5)
-    grads = jax.grad(lambda t: history_loss(config, MODEL, MODEL, world[1], t, batch, None)[0])(target)
+    grads = jax.grad(lambda t: history_loss(Alignment(config, MODEL, MODEL), world[1], t, batch, None)[0])(target)
     assert all(not bool(g.any()) for g in jax.tree.leaves(grads)), "no gradient reaches the teacher"
 
 
@@ -79,5 +83,5 @@ def test_the_target_itself_is_perfectly_aligned(world, objective):
 def test_descent_brings_the_draft_to_the_target(world, objective):
     target, params, batch = world
     config = dataclasses.replace(CONFIG, objective=objective, alpha=1.0)
-    values = descend(lambda p: loss_of(config, MODEL, MODEL, p, target, batch, None)[0], params)
+    values = descend(lambda p: loss_of(config, p, target, batch, None)[0], params)
     assert values[-1] < 0.7 * values[0]  # total variation falls slowly, to 0.45 to 0.5 of it by rounding alone

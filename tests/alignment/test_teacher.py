@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atspeed_jax.alignment import losses, teacher, tree
-from atspeed_jax.alignment.align import AlignConfig, align_loss
+from atspeed_jax.alignment import distributions, losses, teacher
+from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
 from atspeed_jax.alignment.examples import teacher_examples
 from atspeed_jax.alignment.teacher import (
     TeacherConfig,
@@ -65,7 +65,7 @@ def run(directory, world, fingerprint="a", progress=lambda parts: parts, setting
 def test_masked_codes_are_stored_as_finite_numbers():
     """-inf times the probability 0 would be NaN in a divergence."""
     values = np.array([0.0, np.finfo(np.float32).min, -3.5], np.float32)
-    stored = tree.to_float16(values)
+    stored = distributions.to_float16(values)
     assert stored.dtype == np.float16
     assert stored.tolist() == [0.0, np.finfo(np.float16).min, -3.5]
     p, q = (jnp.asarray(x, jnp.float32)[None, None] for x in (stored, [-1.0, -1.0, -2.0]))
@@ -122,9 +122,8 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
         objective, alpha=0.8, temperature=1.0, top_k=2, density_weight=1.0, coverage_weight=1.0, score_norm=score_norm
     )
     draft = jax.tree.map(lambda x: 5 * x, init_params(model, jax.random.key(1)))
-    loss = jax.jit(
-        jax.value_and_grad(align_loss, argnums=3, has_aux=True), static_argnums=(0, 1, 2), static_argnames="widths"
-    )
+    loss = jax.jit(jax.value_and_grad(align_loss, argnums=1, has_aux=True), static_argnums=0)
+    alignment = Alignment(config, model, model, (3, 4))
     found = []
     for name in ("with", "without"):
         teacher = load(tmp_path / name)
@@ -134,7 +133,7 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
         assert ("log_probs" in batch) == (name == "with")
         # With stored values the target must not be needed at all.
         params = jax.tree.map(jnp.zeros_like, target) if name == "with" else target
-        found.append(loss(config, model, model, draft, params, context, batch, None, widths=(3, 4)))
+        found.append(loss(alignment, draft, params, context, batch, None))
     stored, online = found
     assert float(stored[0][1]["align_loss"]) == pytest.approx(float(online[0][1]["align_loss"]), rel=2e-3)  # float16
     # float16 keeps 11 bits: an error of 2**-11 of a log-probability, and so of a gradient (up to 8.4 here).

@@ -1,39 +1,21 @@
-"""The one tree forward against one causal forward per beam, and its parts against the catalogue."""
+"""The one tree forward against one causal forward per beam, and its nodes against the catalogue."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment.tree import child_log_probs, path_scores, teacher_tree, tree_context, tree_logits
-from atspeed_jax.decoding.base import Prompt
-from atspeed_jax.items.trie import build_trie
-from atspeed_jax.models.llama import LlamaConfig, forward, init_params
+import tree_case
+from atspeed_jax.alignment.tree import teacher_tree, tree_logits
+from atspeed_jax.models.llama import forward
+from tree_case import LENGTH, MODEL
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-VOCAB, LENGTH, BEAMS = 14, 3, 3
-MODEL = LlamaConfig(VOCAB, 16, 32, 2, 2, 1, 8, 10_000.0, 1e-6, True, 0.0, "float32", False)
 
 
 @pytest.fixture(scope="module")
 def world():
-    rng = np.random.default_rng(0)
-    ids = np.unique(rng.integers(0, 4, (20, LENGTH)), axis=0) + 2 + 4 * np.arange(LENGTH)
-    context = tree_context(build_trie(ids), ids)
-    prompt_tokens = np.array([[0, 0, 1, 3, 8], [1, 2, 7, 11, 5]])
-    prompt = Prompt(jnp.asarray(prompt_tokens, jnp.int32), jnp.asarray(prompt_tokens > 0))
-    nodes = [np.unique(ids[:, :depth], axis=0) for depth in range(1, LENGTH + 1)]
-    # Beams of depth 1 and 2 such that every parent is there; user 1 misses one place of depth 2.
-    first = np.array([[0, 1, 2], [1, 2, 3]])
-    second = np.full((2, BEAMS), -1)
-    for user in range(2):
-        parents = nodes[0][first[user], 0]
-        allowed = [n for n, prefix in enumerate(nodes[1]) if prefix[0] in parents]
-        second[user, : 3 - user] = allowed[: 3 - user]
-    beams = jnp.asarray(np.stack([first, second], 1), jnp.int32)
-    params = jax.tree.map(lambda x: 5 * x, init_params(MODEL, jax.random.key(0)))
-    return ids, context, prompt, nodes, beams, params
+    return tree_case.world()
 
 
 @pytest.mark.parametrize("next_ids", [(0, 5), (-1, 3)])
@@ -86,37 +68,3 @@ def test_no_next_item_marks_nothing(world):
     tree = teacher_tree(context, prompt, beams, jnp.array([-1, -1], jnp.int32))
     assert not any(bool(mask.any()) for mask in tree.is_next)
     assert sum(int(mask.sum()) for mask in tree.is_beam) == 2 + 6 + 5
-
-
-@pytest.mark.parametrize("norm", ["vocab", "trie"])
-def test_child_distributions_sum_to_one(world, norm):
-    _ids, context, prompt, _, beams, params = world
-    tree = teacher_tree(context, prompt, beams, jnp.array([-1, -1], jnp.int32))
-    logits = tree_logits(MODEL, params, tree, None)
-    for level in range(LENGTH):
-        log_prob, exists = child_log_probs(context, level, tree.levels[level], logits[level], norm)
-        total = jnp.where(exists, jnp.exp(log_prob), 0).sum(-1)
-        np.testing.assert_allclose(total, tree.levels[level].valid, atol=1e-5)
-    if norm == "vocab":  # the children keep their log-softmax over the vocabulary
-        edge, there = context.trie.edges(0, tree.levels[0].node)
-        token = context.trie.token[0][edge]
-        expected = jnp.take_along_axis(jax.nn.log_softmax(logits[0], -1), token, -1)
-        got, _ = child_log_probs(context, 0, tree.levels[0], logits[0], norm)
-        np.testing.assert_allclose(jnp.where(there, got[..., :-1] - expected, 0), 0, atol=1e-5)
-
-
-@pytest.mark.parametrize("norm", ["vocab", "trie"])
-def test_path_scores_add_up_along_every_path(world, norm):
-    ids, context, prompt, nodes, beams, params = world
-    tree = teacher_tree(context, prompt, beams, jnp.array([0, len(ids) - 1], jnp.int32))
-    logits = tree_logits(MODEL, params, tree, None)
-    found = [child_log_probs(context, level, tree.levels[level], logits[level], norm) for level in range(LENGTH)]
-    scores = jax.jit(path_scores)(context, tree.levels, [log_prob for log_prob, _ in found])
-    known = {(user, ()): 0.0 for user in range(2)}
-    for level, beams_of_level in enumerate(tree.levels):
-        edge, there = context.trie.edges(level, beams_of_level.node)
-        for user, place, row in np.argwhere(np.asarray(there & beams_of_level.valid[..., None])):
-            path = tuple(nodes[level][int(edge[user, place, row])].tolist())
-            known[user, path] = known[user, path[:-1]] + float(found[level][0][user, place, row])
-            assert float(scores[level][user, place, row]) == pytest.approx(known[user, path], abs=1e-5)
-    assert len(known) > 20

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment.align import align_loss
+from atspeed_jax.alignment.align import Alignment, align_loss
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher
 from atspeed_jax.benchmarks import alignment as benchmark
 
@@ -25,9 +25,8 @@ def test_loss_and_gradient_are_the_same(world):
     batch = {name: x for name, x in batches[0].items() if name != "log_probs"}
     assert (batch["list"] >= 0).any()
     copies = jax.jit(jax.value_and_grad(lambda p: benchmark.copies_loss(model, p, context, batch)))(params)
-    tree = jax.jit(
-        jax.value_and_grad(lambda p: align_loss(benchmark.SEQ_KD, model, model, p, p, context, batch, None)[0])
-    )(params)
+    alignment = Alignment(benchmark.SEQ_KD, model, model)
+    tree = jax.jit(jax.value_and_grad(lambda p: align_loss(alignment, p, p, context, batch, None)[0]))(params)
     np.testing.assert_allclose(copies[0], tree[0], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), copies[1], tree[1])
 

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.models.llama import MLP, Attention, Layer, RMSNorm, forward
+from atspeed_jax.models.blocks import RMSNorm
+from atspeed_jax.models.layers import MLP, Attention, Layer
+from atspeed_jax.models.llama import forward
 from atspeed_jax.models.rotary import rotary_angles
 from atspeed_jax.shapes import SlotMask
 

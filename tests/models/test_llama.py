@@ -284,17 +284,3 @@ def test_parameters_are_float32_and_layers_are_stacked_and_differ():
     kernel = first["layers"]["attention"]["query"]["kernel"]
     assert not np.allclose(kernel[0], kernel[1])
     assert not np.allclose(first["embedding"], second["embedding"])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"kv_heads": 3}, "heads=4 is not a multiple of kv_heads=3"),
-        ({"head_dim": 5}, "head_dim=5 is odd"),
-        ({"dropout": 1.0}, "dropout=1.0"),
-        ({"precision": "tf32"}, "precision='tf32': expected one of highest, high, default"),
-    ],
-)
-def test_impossible_sizes(change, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(CONFIG, **change)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment.align import AlignConfig, align_loss
+from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
@@ -93,7 +93,7 @@ def test_an_alignment_step(objective):
     )
     batch = {"tokens": shape(8, 9), "valid": shape(8, 9, dtype=bool), "beams": shape(8, 1, 4), "next_id": shape(8)}
     context = tree_context(TRIE, IDS)
-    loss = functools.partial(align_loss, config, MODEL, MODEL, widths=(4, 6))
+    loss = functools.partial(align_loss, Alignment(config, MODEL, MODEL, (4, 6)))
 
     def both(params, batch, key):
         return loss(params, params, context, batch, key)

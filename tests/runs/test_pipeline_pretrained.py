@@ -11,7 +11,8 @@ from atspeed_jax.data.users import held_out_users
 from atspeed_jax.export import export_adapter, export_hf
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.models.hf_config import read_hf_config
-from atspeed_jax.models.lora import LoraConfig, load_adapter
+from atspeed_jax.models.lora import LoraConfig
+from atspeed_jax.models.peft_files import load_adapter
 from atspeed_jax.models.weights import load_weights
 from atspeed_jax.runs.experiment import PretrainedConfig
 from atspeed_jax.runs.pipeline import Run

@@ -11,14 +11,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
-from atspeed_jax.models import lora as L  # noqa: E402
 from atspeed_jax.models.hf_config import read_hf_config  # noqa: E402
 from atspeed_jax.models.llama import forward  # noqa: E402
+from atspeed_jax.models.lora import LoraConfig, init_adapter, scale_adapter  # noqa: E402
+from atspeed_jax.models.peft_files import load_adapter, save_adapter  # noqa: E402
 from atspeed_jax.models.weights import load_weights  # noqa: E402
 from hf import SIZES, TOKENS, random_llama  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch, transformers and peft
-LORA = L.LoraConfig(rank=3, alpha=6.0, dropout=0.05, targets=("q_proj", "v_proj", "down_proj"))
+LORA = LoraConfig(rank=3, alpha=6.0, dropout=0.05, targets=("q_proj", "v_proj", "down_proj"))
 ITEMS = 7
 
 
@@ -38,16 +39,16 @@ def their_logits(model, tokens):
 
 def our_logits(config, params, adapter, lora, tokens):
     model = dataclasses.replace(config, adapter_dropout=lora.dropout)
-    read = L.scaled(adapter, lora, config.tied_embeddings)
+    read = scale_adapter(adapter, lora, config.tied_embeddings)
     return forward(model, params, jnp.asarray(tokens), jnp.ones(tokens.shape, bool), adapter=read)
 
 
 @pytest.mark.parametrize("items", [0, ITEMS])
 def test_peft_loads_ours(base, tmp_path, items):
     model, config, params = base
-    adapter = L.init_adapter(config, LORA, params, items, jax.random.key(0))
+    adapter = init_adapter(config, LORA, params, items, jax.random.key(0))
     adapter = jax.tree.map(lambda leaf: 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), adapter)
-    L.save_adapter(tmp_path / "adapter", config, LORA, params, adapter, str(tmp_path / "base"))
+    save_adapter(tmp_path / "adapter", config, LORA, params, adapter, str(tmp_path / "base"))
     if items:
         model.resize_token_embeddings(SIZES["vocab_size"] + items, mean_resizing=False)
     tokens = np.where(TOKENS == 9, SIZES["vocab_size"] + items - 1, TOKENS).astype(np.int32) if items else TOKENS
@@ -73,8 +74,8 @@ def test_we_load_pefts(base, tmp_path, items):
             if "lora_B" in name:
                 parameter.normal_(0, 0.3)
     wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=bool(items))
-    lora, adapter = L.load_adapter(tmp_path / "adapter", config, params)
-    assert lora == L.LoraConfig(2, 5.0, 0.1, ("v_proj", "o_proj", "gate_proj"))
+    lora, adapter = load_adapter(tmp_path / "adapter", config, params)
+    assert lora == LoraConfig(2, 5.0, 0.1, ("v_proj", "o_proj", "gate_proj"))
     theirs = their_logits(wrapped, TOKENS)
     assert np.abs(theirs[..., : SIZES["vocab_size"]] - plain).max() > 0.1
     assert len(adapter.get("item_embedding", ())) == items

@@ -1,0 +1,127 @@
+"""One layer of a Llama: attention, MLP and their matrices.
+
+Each matrix may have the low-rank branch of an adapter.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from atspeed_jax.models.attention import attend
+from atspeed_jax.models.blocks import Dropout, RMSNorm, project
+from atspeed_jax.models.cache import Cache, write
+from atspeed_jax.models.llama_config import LlamaConfig
+from atspeed_jax.models.rotary import rotate
+
+# Logical axes of the residual stream [B, T, D]. Without them a partitioner may gather
+# rows instead of weights.
+RESIDUAL = ("batch", None, None)
+
+
+def _last(tree, count: int | None):
+    """Takes the last `count` tokens of arrays [B, T, ...]; None takes all."""
+    return tree if count is None else jax.tree.map(lambda x: x[:, x.shape[1] - count :], tree)
+
+
+class Dense(nn.Module):
+    """Multiplies by a matrix and adds the low-rank branch of an adapter.
+
+    The branch is added if the collection "adapter" has one for this matrix
+    (models/lora.py).
+
+    Attributes:
+      config: of the model.
+      features: size of the last axis of the result.
+      out: dtype of the result; None for that of the model.
+    """
+
+    config: LlamaConfig
+    features: int
+    out: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        out = dtype if self.out is None else self.out
+        kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
+        y = project(x, kernel.astype(dtype), c.products, out)
+        if self.has_variable("adapter", "a"):
+            down, up = (self.get_variable("adapter", name).astype(dtype) for name in ("a", "b"))
+            dropped = Dropout(c.adapter_dropout, not self.has_rng("dropout"))(x)
+            y += project(project(dropped, down, c.products, dtype), up, c.products, out)
+        return y
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions.
+
+    Attributes:
+      config: of the model.
+      n_out: number of last tokens whose result is computed; None for all tokens.
+    """
+
+    config: LlamaConfig
+    n_out: int | None = None
+
+    @nn.compact
+    def __call__(self, x, rotary, mask, slots, cache):
+        c = self.config
+        queried, angles, mask = _last((x, rotary, mask), self.n_out)
+
+        def heads_of(name, x, heads):
+            return Dense(c, heads * c.head_dim, name=name)(x).reshape(*x.shape[:2], heads, c.head_dim)
+
+        query = rotate(heads_of("query", queried, c.heads), *angles)
+        key = rotate(heads_of("key", x, c.kv_heads), *rotary)
+        value = heads_of("value", x, c.kv_heads)
+        if cache is not None:
+            cache = Cache(write(cache.keys, slots, key), write(cache.values, slots, value))
+            key, value = cache.keys, cache.values
+        return Dense(c, c.hidden_size, name="output")(attend(query, key, value, mask, c.products)), cache
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020): silu(x gate) * (x up), then down.
+
+    Attributes:
+      config: of the model.
+    """
+
+    config: LlamaConfig
+
+    @nn.compact
+    def __call__(self, x):
+        c = self.config
+        gate, up = Dense(c, c.intermediate_size, name="gate")(x), Dense(c, c.intermediate_size, name="up")(x)
+        return Dense(c, c.hidden_size, name="down")(jax.nn.silu(gate) * up)
+
+
+class Layer(nn.Module):
+    """A layer: attention and MLP, each added to the residual stream.
+
+    Both read a normed input.
+
+    Attributes:
+      config: of the model.
+      deterministic: turns dropout off.
+      n_out: number of last tokens that the layer returns, if the others are only read
+        as keys and values; None for all tokens.
+    """
+
+    config: LlamaConfig
+    deterministic: bool
+    n_out: int | None = None
+
+    @nn.compact
+    def __call__(self, x, cache, rotary, mask, slots):
+        c = self.config
+        drop = Dropout(c.dropout, self.deterministic)
+        attended, cache = Attention(c, self.n_out, name="attention")(
+            RMSNorm(c.norm_eps, name="attention_norm")(x), rotary, mask, slots, cache
+        )
+        x = _last(x, self.n_out) + drop(attended)
+        x = x + drop(MLP(c, name="mlp")(RMSNorm(c.norm_eps, name="mlp_norm")(x)))
+        return nn.with_logical_constraint(x, RESIDUAL), cache
