@@ -245,21 +245,25 @@ def alignment_batches(
     dataset: Dataset,
     trie: Trie,
     teacher: TeacherData,
+    shape: BatchShape,
     *,
     prompts: int,
-    history: int,
-    buckets: tuple[int, ...],
-    batch_size: int,
     seed: int,
     rows: np.ndarray | None = None,
 ) -> Batches:
-    """Endless batches of {"tokens", "valid" [B, P], "beams" [B, L-2, K], "list" [B, K], "next_id" [B]} over the
-    training users' prompts, and "log_probs" [B, 1 + (L-2) K, R] float16 if they were stored.
+    """Endless batches over the training users' prompts, with the teacher's beams.
 
-    Resumable like all batches: batches[step] is a function of the arguments and step. rows: see `bucketed_batches`.
+    Args:
+      prompts: prompts per user, as the teacher data have them.
+      seed, rows: see `bucketed_batches`.
+
+    Returns:
+      batches[step], a function of the arguments and step: {"tokens", "valid" [B, P],
+      "beams" [B, L-2, K], "list" [B, K], "next_id" [B]}, and "log_probs"
+      [B, 1 + (L-2) K, R] float16 if they were stored.
     """
     histories, next_items = teacher_examples(dataset, prompts)
-    histories = [items[max(0, len(items) - history) :] for items in histories]
+    histories = [items[max(0, len(items) - shape.history) :] for items in histories]
     catalog = dataset.catalog
     children = [np.diff(np.asarray(starts)) for starts in trie.row_start]
     next_id = np.where(next_items >= 0, catalog.id_of_item[np.maximum(next_items, 0)], -1).astype(np.int32)
@@ -274,8 +278,8 @@ def alignment_batches(
     return bucketed_batches(
         list(range(len(histories))),
         [len(items) for items in histories],
-        buckets=bucket_lengths(buckets, history),
-        batch_size=batch_size,
+        buckets=bucket_lengths(shape.buckets, shape.history),
+        batch_size=shape.batch_size,
         seed=seed,
         collate=collate,
         rows=rows,

@@ -174,10 +174,8 @@ class Stages:
             assets.dataset,
             assets.trie,
             load_teacher(assets.workdir / "teacher", **expected),
+            BatchShape(c.data.history, buckets, train.batch_size),
             prompts=c.teacher.prompts,
-            history=c.data.history,
-            buckets=buckets,
-            batch_size=train.batch_size,
             seed=train.seed,
             rows=own_rows(assets.mesh, train.batch_size),
         )

@@ -23,6 +23,7 @@ from atspeed_jax.alignment.teacher import (
     make_teacher,
 )
 from atspeed_jax.alignment.tree import tree_context
+from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_tokens
 from atspeed_jax.decoding.base import Prompt
@@ -128,7 +129,7 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
     for name in ("with", "without"):
         teacher = load(tmp_path / name)
         batch = alignment_batches(
-            dataset, context.trie, teacher, prompts=2, history=HISTORY, buckets=(HISTORY,), batch_size=8, seed=0
+            dataset, context.trie, teacher, BatchShape(HISTORY, (HISTORY,), 8), prompts=2, seed=0
         )[0]
         assert ("log_probs" in batch) == (name == "with")
         # With stored values the target must not be needed at all.
@@ -203,9 +204,8 @@ def test_batches_hold_prompt_beams_and_next_item_of_one_example(world, prompts):
     assert len(dataset.train[0]) == 0
     assert [len(one) for one in histories[:2]] == ([1, 2], [1, 2])[prompts - 1]
     teacher = TeacherData(beams, None, None)
-    batches = alignment_batches(
-        dataset, world[3].trie, teacher, prompts=prompts, history=HISTORY, buckets=(1, 2), batch_size=2, seed=0
-    )
+    shape = BatchShape(HISTORY, (1, 2), 2)
+    batches = alignment_batches(dataset, world[3].trie, teacher, shape, prompts=prompts, seed=0)
     seen = set()
     for step in range(80):
         batch = batches[step]

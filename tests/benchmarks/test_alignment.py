@@ -7,6 +7,7 @@ import pytest
 from atspeed_jax.alignment.align import Alignment, align_loss
 from atspeed_jax.alignment.teacher import alignment_batches, load_teacher
 from atspeed_jax.benchmarks import alignment as benchmark
+from atspeed_jax.data.batches import BatchShape
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -15,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def world(small_run):
     run, c = small_run.run, small_run.run.config
     teacher = load_teacher(small_run.workdir / "teacher", fingerprint=run.stage_fingerprint("teacher"))
-    shape = {"history": c.data.history, "buckets": (4,), "batch_size": 8, "seed": 0}
-    batches = alignment_batches(run.dataset, run.trie, teacher, prompts=c.teacher.prompts, **shape)
+    shape = BatchShape(c.data.history, (4,), 8)
+    batches = alignment_batches(run.dataset, run.trie, teacher, shape, prompts=c.teacher.prompts, seed=0)
     return run.draft_model, run.draft_params, run.tree_context, [batches[0], batches[1]]
 
 
