@@ -60,8 +60,8 @@ class Assets:
         """
         if config.data.source == "synthetic" and data_dir is not None:
             raise DatasetError(
-                f"this config makes its own data, {data_dir} would not be read: leave --data_dir out, or take a config "
-                "with data.source 'atspeed'"
+                f"config.data.source='synthetic' reads no directory, but {data_dir} is given: leave --data_dir out, or "
+                "take a config with data.source='atspeed'"
             )
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
         self.serve, self.is_trained = serve or ServeConfig.of(config), serve is not None

@@ -24,7 +24,7 @@ def borrow(workdir: Path, stage: str, others: Sequence[Path], fingerprint: Calla
         data have none: whoever loads the data checks them.
     """
     link = workdir / stage
-    # A link that leads nowhere blocks the place too: the stage will say what it cannot read.
+    # A broken link blocks the place too: the stage will say what it cannot read.
     if stage not in BORROWED or agreed(lambda: link.exists() or link.is_symlink()):
         return
     # All processes ask for the fingerprint, since that may load the target. The writer

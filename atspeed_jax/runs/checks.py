@@ -1,7 +1,7 @@
-"""Checks before any long work: data that are not the run's, settings that do not fit the data.
+"""Checks of data and settings before any long work.
 
-Every function returns None, or raises a ValueError that names the field or the directory
-and what to do.
+Every function returns None, or raises a ValueError that names the field or the
+directory and what to do.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
 def check_serving(serve: ServeConfig, dataset: Dataset) -> None:
     """Checks the decoding settings of a trained run.
 
-    Widths and a budget that are too small for K are no error: they are raised when the run
-    is served (`Decoders.fitted`).
+    Widths and a budget that are too small for K are no error: they are raised when the
+    run is served (`Decoders.fitted`).
 
     Raises:
       DecodeError: the number of widths is not the number of levels that are drafted.
@@ -144,7 +144,9 @@ def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history:
 
 
 def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:
-    """Checks that all pretrained models have one vocabulary: draft and target read the same tokens.
+    """Checks that all pretrained models have one vocabulary.
+
+    Draft and target read the same tokens.
 
     Raises:
       ValueError: sizes or BOS tokens differ.
@@ -169,7 +171,7 @@ def check_mesh(models: Mapping[str, LlamaConfig], mesh: Mesh) -> None:
 
 
 def check_batches(config: ExperimentConfig, mesh: Mesh) -> None:
-    """Checks that the batches of all trainings, and the teacher's, can be split over the mesh.
+    """Checks that all batches of trainings and teacher can be split over the mesh.
 
     Raises:
       ShardingError: the mesh does not divide a batch size.

@@ -27,12 +27,12 @@ def load(config: Mapping, into: type[T]) -> T:
     """Converts nested fields into a dataclass by its type hints.
 
     Type hints may be bool, int, float, str, None, Literal, unions, tuple[X, ...],
-    tuple[X, Y] (from lists or tuples) and further dataclasses (from nested dicts). An int
-    is taken where a float is expected. A bool is never taken as a number.
+    tuple[X, Y] (from lists or tuples) and further dataclasses (from nested dicts). An
+    int is taken where a float is expected. A bool is never taken as a number.
 
     Args:
-      config: field name -> value. A field that is missing takes the dataclass's default,
-        if it has one.
+      config: field name -> value. A field that is missing takes the dataclass's
+        default, if it has one.
       into: the dataclass.
 
     Raises:
@@ -82,8 +82,8 @@ def nearest(name: str, here: Iterable[str], everywhere: Iterable[str], path: str
       path: the section.
 
     Returns:
-      a sentence. It names a similar field of the section, else a field of this very name
-      elsewhere, else the least different field of the section.
+      a sentence. It names a similar field of the section, else a field of this very
+      name elsewhere, else the least different field of the section.
     """
     here = list(here)
     if close := difflib.get_close_matches(name, here, n=1, cutoff=0.6):
@@ -104,7 +104,7 @@ def _paths(kind: type, path: str):
 
 
 def _convert(value, hint, path: str):
-    """Converts a value to the type of a hint; ConfigError naming `path` if it cannot be."""
+    """Converts a value to the type of a hint; ConfigError names `path`."""
     if value is NO_VALUE:
         raise ConfigError(f"{path} has no value; expected {_expected(hint)}, set it with --{path}=...")
     origin = typing.get_origin(hint)
@@ -141,7 +141,7 @@ def _tuple(value, hint, path: str) -> tuple:
 def _union(value, hint, path: str):
     """Converts a value to the first member of a union that takes it.
 
-    If no member does, the error is that of the dataclass that shares most names with it.
+    If none does, the error is that of the dataclass with the most of its field names.
     """
     members = typing.get_args(hint)
     errors = {}

@@ -1,4 +1,4 @@
-"""A whole run as one frozen dataclass: what data, which models, how they are trained, decoded and measured."""
+"""The config of a run: data, models, trainings, decoding and measurements."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class TrainConfig(OptimSettings, LoopSettings):
       epochs: passes over the training data.
       batch_size: rows per update.
       buckets: lengths of the rows, in items.
-      shuffle: share of the rows whose items come in random order, in next-item training.
+      shuffle: share of the rows whose items come in random order, in next-item
+        training.
       evaluations: how often validation is measured, at even distances.
       valid_users: validation users that are measured each time.
     """
@@ -105,9 +106,9 @@ def _shared(config: TrainConfig, base: type) -> dict:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(base)}
 
 
-# The stages that are made with a field of ExperimentConfig, or with all fields of a section
-# but those listed before it: what `fingerprints.Fingerprints` covers. Other fields change no
-# stage.
+# The stages that are made with a field of ExperimentConfig, or with all fields of a
+# section but those listed before it: what `fingerprints.Fingerprints` covers. Other
+# fields change no stage.
 _MADE_WITH = {
     "data.source": ("data", "target", "teacher", "draft_sft", "draft"),
     "data.synthetic": ("data", "target", "teacher", "draft_sft", "draft"),
@@ -156,8 +157,8 @@ class ExperimentConfig:
     Attributes:
       name: label of the report.
       data: what the models read.
-      target, draft: the models, trained from scratch (ModelConfig) or from a Hugging Face
-        Llama (PretrainedConfig). Only the target may have an adapter (lora).
+      target, draft: the models, trained from scratch (ModelConfig) or from a Hugging
+        Face Llama (PretrainedConfig). Only the target may have an adapter (lora).
       train_target, train_draft: their next-item trainings.
       align, train_align: the alignment of the draft, and its training.
       teacher: what the target decodes for the alignment.

@@ -75,7 +75,8 @@ def recorded_fingerprint(directory: Path) -> str | None:
 class Fingerprints:
     """The fingerprint of each stage of a run that has a record.
 
-    A fingerprint covers what the run is trained for (its config), never how it is served.
+    A fingerprint covers what the run is trained for (its config), never how it is
+    served.
     """
 
     def __init__(self, assets: Assets, target_params: Callable[[], Any]):
@@ -134,6 +135,6 @@ class Fingerprints:
 
     @property
     def prompt(self):
-        """What the models read of a user: how many items, and the text around them if any."""
+        """What the models read of a user: number of items, and the text around them."""
         history, instruction = self._config.data.history, self._assets.dataset.catalog.instruction
         return history if instruction is None else (history, instruction)

@@ -50,8 +50,8 @@ class Run:
         Args:
           config: what the run is, or will be, trained for.
           workdir: the working directory; may be missing.
-          data_dir: directory of the interactions, for a config that reads them; None for
-            data that are synthetic or stored already.
+          data_dir: directory of the interactions, for a config that reads them; None
+            for data that are synthetic or stored already.
           serve: how a trained pair decodes; None for a run that may still be trained,
             which decodes as it is trained for.
 
@@ -107,16 +107,16 @@ class Run:
 
     @property
     def target_params(self):
-        """The trained target's parameters. Raises CheckpointError as `TrainedModels.load`."""
+        """The trained target's parameters: see `TrainedModels.target_params`."""
         return self.models.target_params
 
     @property
     def draft_params(self):
-        """The trained draft's parameters. Raises CheckpointError as `TrainedModels.load`."""
+        """The trained draft's parameters: see `TrainedModels.draft_params`."""
         return self.models.draft_params
 
     def decoders(self, draft_params, *, target_params=None) -> Decoders:
-        """Both models and the catalog, ready to decode: see `TrainedModels.decoders`."""
+        """Models and catalog, ready to decode: see `TrainedModels.decoders`."""
         return self.models.decoders(draft_params, target_params=target_params)
 
     def base_of(self, name: str) -> Pretrained | None:

@@ -1,8 +1,8 @@
 """experiment.json, the record of a run: the config that its stages were made with.
 
-A field that a stage was made with (`experiment.made_with`) never changes in the record. How
-a trained pair is served (`experiment.ServeConfig`) is chosen each time the run is opened:
-as recorded, unless decode, evaluate or mesh are given otherwise.
+A field that a stage was made with (`experiment.made_with`) never changes in the record.
+How a trained pair is served (`experiment.ServeConfig`) is chosen each time the run is
+opened: as recorded, unless decode, evaluate or mesh are given otherwise.
 """
 
 import dataclasses
@@ -105,7 +105,7 @@ def open_trained(workdir: Path, given: ExperimentConfig) -> Opened:
 
 
 def open_made(workdir: Path, given: ExperimentConfig) -> Opened:
-    """Opens a run to train it. Writes nothing: `record_config` writes when a stage begins.
+    """Opens a run to train it. Writes nothing (`record_config` does).
 
     The run may be new or unfinished. Once its draft is finished, it is opened as by
     `open_trained`.

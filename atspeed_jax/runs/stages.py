@@ -1,6 +1,7 @@
 """The stages of a run that make something: data, target, teacher and draft.
 
-A stage skips what is complete, resumes what is not, and refuses what was made otherwise.
+A stage skips what is complete, resumes what is incomplete, and refuses output of other
+settings.
 """
 
 from __future__ import annotations
@@ -56,13 +57,14 @@ class Stages:
         self._config, self._fingerprints = assets.config, models.fingerprints
 
     def data(self, *, always_print: bool = False) -> None:
-        """Reads or makes the interactions, checks and stores them, and prints a summary.
+        """Reads or makes the interactions, checks them, stores them, prints a summary.
 
         Args:
           always_print: print the summary of data that are stored already, too.
 
         Raises:
-          DatasetError: there are no interactions to read, or the run cannot work with them.
+          DatasetError: the data directory is not given, or the run cannot work with
+            the data.
         """
         assets = self._assets
         directory = assets.workdir / "data"
@@ -121,7 +123,7 @@ class Stages:
         )
 
     def draft_sft(self):
-        """Trains the draft on next items (SFT); alignment starts from there.
+        """Trains the draft on next items (SFT); alignment starts from the result.
 
         Returns:
           its parameters.
@@ -133,11 +135,11 @@ class Stages:
     def draft(self) -> None:
         """Trains the draft: on next items first (SFT), then by alignment.
 
-        The parameters of the step with the fewest target calls on validation users are
-        kept.
+        Kept are the parameters of the step with the fewest target calls on validation
+        users.
         """
         c, assets = self._config, self._assets
-        # The teacher data first: their faults show before the long training of the start.
+        # The teacher data first: their faults show before the long training of the SFT.
         on_histories = c.align.objective in ON_HISTORIES
         loss, batches, epoch = self._history_alignment() if on_histories else self._beam_alignment()
         sft = self.draft_sft()
@@ -211,7 +213,7 @@ class Stages:
     def _next_item_task(
         self, name: str, model: ModelAssets, train: TrainConfig, more_figures: Callable = lambda params: {}
     ) -> TrainingTask:
-        """Next-item training of a model, which keeps the parameters of the lowest validation loss.
+        """Next-item training of a model. The lowest validation loss is kept.
 
         Args:
           name: the stage.
@@ -236,8 +238,8 @@ class Stages:
             monitor="nats_per_item",
             mode="min",
             frozen=start.frozen,
-            # The base of an adapter is read in every step, without a gradient. A base that
-            # is trained itself is read once, when training starts.
+            # The base of an adapter is read in every step, without a gradient. A base
+            # that is trained itself is read once, when training starts.
             frozen_flops=0.0 if start.lora is None else 4.0,
         )
 

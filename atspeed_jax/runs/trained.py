@@ -17,7 +17,7 @@ from atspeed_jax.utils.distributed import place
 
 
 class TrainedModels:
-    """The trained parameters of a run, each loaded when it is first asked for, and kept.
+    """The trained parameters of a run, loaded when first asked for, and kept.
 
     Attributes:
       fingerprints: what the output of each stage depends on.

@@ -1,1 +1,1 @@
-"""Training of any JAX model: one resumable loop, its optimizer, checkpoints, logs and device mesh."""
+"""Training of any JAX model: a resumable loop, optimizer, checkpoints, logs, mesh."""

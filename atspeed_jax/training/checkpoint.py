@@ -1,4 +1,4 @@
-"""The parameters of a finished model on disk, and checks of what orbax reads. No pickle."""
+"""The parameters of a finished model on disk. No pickle."""
 
 import contextlib
 import hashlib
@@ -45,7 +45,7 @@ def path_name(path) -> str:
 
 
 def fingerprint_of(params) -> str:
-    """Hashes a tree of arrays: two trees are bit-identical exactly if their hashes are equal.
+    """Hashes a tree of arrays. Trees with equal hashes are bit-identical.
 
     Returns:
       SHA-256 in hexadecimal over the leaves in order of their paths: path, shape, dtype
@@ -118,16 +118,16 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
     """Loads a finished model.
 
     Args:
-      abstract: tree of arrays or jax.ShapeDtypeStruct, as jax.eval_shape gives it. Leaves
-        go to its shardings, or to the first device where it has none.
+      abstract: tree of arrays or jax.ShapeDtypeStruct, as jax.eval_shape gives it.
+        Leaves go to its shardings, or to the first device where it has none.
       fingerprint: what the stored fingerprint must equal; None for any.
 
     Returns:
       (params, metadata).
 
     Raises:
-      CheckpointError: the directory is missing, incomplete or damaged, or the model is of
-        another configuration.
+      CheckpointError: the directory is missing, incomplete or damaged, or the model is
+        of another configuration.
       TrainingDirectoryError: metadata.json is damaged.
     """
     directory = Path(directory).absolute()
@@ -157,7 +157,7 @@ def load_params(directory, abstract, *, fingerprint: str | None = None):
 
 
 def _load_tree(path: Path, abstract, remedy: str):
-    """Loads a tree of arrays; CheckpointError if it is missing, damaged, or another tree."""
+    """Loads a tree; CheckpointError if it is missing, damaged, or another tree."""
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first),
@@ -175,8 +175,8 @@ def _load_tree(path: Path, abstract, remedy: str):
 def reading(path: Path, remedy: str) -> Iterator[None]:
     """Turns what orbax raises about files below `path` into DamagedCheckpoint.
 
-    Orbax raises any exception for lost or damaged files, even Exception itself. Errors of a
-    device are no damage and pass through.
+    Orbax raises any exception for lost or damaged files, even Exception itself. Errors
+    of a device are no damage and pass through.
 
     Args:
       remedy: what the user can do.

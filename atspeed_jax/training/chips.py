@@ -13,8 +13,8 @@ class Chip(NamedTuple):
       flops: dense bfloat16 operations per second.
       hbm_gib: memory in GiB.
       hbm_bytes: bytes that the memory moves per second.
-      link_bytes: bytes per second that a chip receives from other chips of its slice (ICI)
-        or node (NVLink), all links together.
+      link_bytes: bytes per second that a chip receives from other chips of its slice
+        (ICI) or node (NVLink), all links together.
     """
 
     kinds: tuple[str, ...]
@@ -24,9 +24,9 @@ class Chip(NamedTuple):
     link_bytes: float
 
 
-# From the makers' data sheets; those of TPUs (docs.cloud.google.com/tpu/docs/v4, v5e, v5p,
-# v6e) were read on 2026-11-24. Where a sheet gives both directions of the links together,
-# half of that. The links of v4 are six of 50 GB/s (its paper).
+# From the makers' data sheets; those of TPUs (docs.cloud.google.com/tpu/docs/v4, v5e,
+# v5p, v6e) were read on 2026-11-24. Where a sheet gives both directions of the links
+# together, half of that. The links of v4 are six of 50 GB/s (its paper).
 CHIPS = {
     "v4": Chip(("TPU v4",), 275e12, 32, 1200e9, 300e9),
     "v5e": Chip(("TPU v5 lite", "TPU v5e"), 197e12, 16, 819e9, 200e9),
@@ -54,7 +54,7 @@ def chip_of(name: str) -> Chip:
 
 
 def chip_of_kind(kind: str) -> Chip | None:
-    """The chip whose devices have this jax.Device.device_kind; None if no chip does, as for a CPU."""
+    """The chip of a jax.Device.device_kind; None if it is not in the table (a CPU)."""
     known = [(len(start), name) for name, chip in CHIPS.items() for start in chip.kinds if kind.startswith(start)]
     return CHIPS[max(known)[1]] if known else None
 
@@ -72,7 +72,7 @@ class Roofline(NamedTuple):
 
 
 def roofline(chip: Chip, *, flops: float, hbm_bytes: float, received: float) -> Roofline:
-    """The time of work if computation, memory and links overlap perfectly, each at its peak.
+    """The time of work if computation, memory and links overlap, each at its peak.
 
     Args:
       flops: operations.

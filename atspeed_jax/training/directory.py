@@ -41,8 +41,8 @@ def check_directory(directory: Path, fingerprint: str) -> None:
     """Checks that a training of this fingerprint may use the directory. Writes nothing.
 
     Raises:
-      TrainingDirectoryError: the directory is unreadable, holds something else, or holds
-        a training of another fingerprint.
+      TrainingDirectoryError: the directory is unreadable, holds something else, or
+        holds a training of another fingerprint.
     """
     try:
         _check_content(directory, fingerprint)

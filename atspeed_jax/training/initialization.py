@@ -38,7 +38,7 @@ class Initialization:
     full_params: Callable[[Any], Any]
 
     def abstract(self, mesh: Mesh):
-        """Tree of jax.ShapeDtypeStruct of what is trained, with shardings on the mesh."""
+        """A tree of jax.ShapeDtypeStruct of what is trained, sharded over the mesh."""
         frozen = () if self.frozen is None else (self.frozen,)
         return sharding.abstract_on(jax.eval_shape(self.init, jax.random.key(0), *frozen), mesh)
 

@@ -1,4 +1,4 @@
-"""Metrics of a training as JSON lines and TensorBoard scalars, without duplicates over restarts."""
+"""Metrics of a training, each once over all restarts, as JSON lines and TensorBoard."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def read_metrics(path) -> list[dict]:
     path = Path(path)
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     records = []
-    # The text after the last line break is empty, or a line whose writing was cut short.
+    # The text after the last line break is empty, or a line that was cut short.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line.decode("utf-8"))
@@ -51,13 +51,15 @@ def _is_record(value) -> bool:
 
 
 class MetricsLog:
-    """Appends records {"step", "split", "time", metrics...} to DIR/metrics.jsonl and DIR/tensorboard.
+    """Appends records to DIR/metrics.jsonl and DIR/tensorboard.
 
-    The TensorBoard files are made from the JSON lines: opening the log writes them again.
+    A record is {"step", "split", "time", metrics...}.
+
+    The TensorBoard files are made from the JSON lines, again whenever a log is opened.
     """
 
     def __init__(self, directory, step: int):
-        """Opens the log of a training that resumes after `step` updates, 0 for a new one.
+        """Opens the log of a training that (re)starts after `step` updates.
 
         Records of later steps are dropped: the training writes them again.
 
@@ -73,14 +75,14 @@ class MetricsLog:
         shutil.rmtree(self._events_in, ignore_errors=True)
         with naming(self._events_in):
             self._events_in.mkdir()
-            # Not SummaryWriter: its thread dies of a full disk, and then every scalar waits.
+            # SummaryWriter's thread dies of a full disk, and then every scalar waits.
             self._events, self._flushed = EventsWriter(str(self._events_in / "events")), time.monotonic()
         for record in kept:
             self._add_scalars(record)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Appends one record, which is in the file, safe from a kill, when this returns.
+        """Appends one record. On return the record is in the file, safe from a kill.
 
         Args:
           step: updates done.

@@ -14,7 +14,8 @@ from atspeed_jax.training.sharding import logical_rules, shard_batch
 
 
 def next_item_loss(model: LlamaConfig, params, batch, dropout_key, adapter=None):
-    """Cross-entropy over the vocabulary of the tokens marked "predict", given all tokens before.
+    """Cross-entropy over the vocabulary of the tokens marked "predict", given all
+    tokens before.
 
     Args:
       batch: "tokens", "valid", "predict" [B, T] (`data.batches.train_batches`).
@@ -33,7 +34,8 @@ def next_item_loss(model: LlamaConfig, params, batch, dropout_key, adapter=None)
 def shuffle_items(batch, length: int, rate: float, key):
     """Puts the items of a share of the rows in random order.
 
-    Items that a user chose on one day have no order, and items that go together do so in both
+    Items that a user chose on one day have no order, and items that go together do so
+    in both
     directions: this lets a causal model learn both.
 
     Args:
@@ -61,7 +63,8 @@ def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraCon
       lora: if given, an adapter is trained, and `frozen` is its base.
 
     Returns:
-      a loss as `TrainingTask` takes it, with the metric "weight" (`step.make_train_step`).
+      a loss as `TrainingTask` takes it, with the metric "weight"
+      (`step.make_train_step`).
     """
 
     def loss(params, batch, key, frozen=None):
@@ -84,7 +87,8 @@ def validation(model: LlamaConfig, batches: list[dict], length: int, mesh: Mesh)
       length: codes per item, L.
 
     Returns:
-      params -> {"nats_per_item"}: L times the mean loss per code of the validation items.
+      params -> {"nats_per_item"}: L times the mean loss per code of the validation
+      items.
     """
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay and gradient clipping; the moving average of the parameters."""
+"""AdamW with warm-up, cosine decay and clipping; the moving average of parameters."""
 
 from dataclasses import dataclass
 
@@ -69,8 +69,8 @@ class OptimConfig(OptimSettings):
 def learning_rate_schedule(config: OptimConfig) -> optax.Schedule:
     """The learning rate by the number of updates done.
 
-    It rises linearly to the peak at warmup_steps, then falls as a cosine to 0 at steps. The
-    first update has learning_rate / (warmup_steps + 1): with 0 it would be wasted.
+    It rises linearly to the peak at warmup_steps, then falls as a cosine to 0 at steps.
+    The first update has learning_rate / (warmup_steps + 1): with 0 it would be wasted.
     """
     return optax.warmup_cosine_decay_schedule(
         init_value=config.learning_rate / (config.warmup_steps + 1),
@@ -84,7 +84,8 @@ def decays(path, leaf) -> bool:
     """Whether weight decay applies to the leaf at a tree path: to matrices only.
 
     Returns:
-      True for leaves of two or more dimensions, unless the path contains "norm" or "bias".
+      True for leaves of two or more dimensions, unless the path contains "norm" or
+      "bias".
       The number of dimensions alone does not say: layers are stacked, so the scale of a
       norm is [layers, D].
     """
@@ -98,7 +99,7 @@ def decay_mask(params):
 
 
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """Clips gradients by their global norm, then updates by AdamW, with decay on matrices only."""
+    """Clips gradients by their global norm, then applies AdamW with `decay_mask`."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
@@ -114,8 +115,8 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 def moving_average(average, params, step, decay: float):
     """The exponential moving average of the parameters after an update.
 
-    The decay grows as (1 + step) / (10 + step) up to `decay`, so that the average forgets the
-    first, random parameters.
+    The decay grows as (1 + step) / (10 + step) up to `decay`, so that the average
+    forgets the first, random parameters.
 
     Args:
       average: the average before the update, a tree like `params`.

@@ -16,9 +16,9 @@ from jax.experimental import multihost_utils
 
 RESTART = 75  # exit code, EX_TEMPFAIL of sysexits.h: run the same command again
 
-# How often this process has asked. JAX's service takes the highest number that any process
-# has given, adds one, and waits for that number. Step numbers would not do: every training
-# counts from its start, so they may never reach it.
+# How often this process has asked. JAX's service takes the highest number that any
+# process has given, adds one, and waits for that number. Step numbers would not do:
+# every training counts from its start, so they may never reach it.
 _ASKED = itertools.count(1)
 
 
@@ -58,8 +58,8 @@ def sigterm_asks() -> Iterator[Callable[[], bool]]:
     """Catches SIGTERM while the block runs.
 
     Only the main thread can handle signals: in another thread SIGTERM does what it did
-    before. Where several processes run, a service of JAX hears SIGTERM in any of them, and all
-    stop after the same step.
+    before. Where several processes run, a service of JAX hears SIGTERM in any of them,
+    and all stop after the same step.
 
     Yields:
       () -> whether SIGTERM has come; to be called once per step.

@@ -3,8 +3,8 @@
 The mesh has three axes:
 
 data     each slice works on different users
-fsdp     each slice works on different users, and holds a part of every parameter, which is
-         gathered layer by layer when it is read (ZeRO 3)
+fsdp     each slice works on different users, and holds a part of every parameter,
+         which is gathered layer by layer when it is read (ZeRO 3)
 tensor   all slices work on the same users and split the matrices of a layer (Megatron)
 """
 
@@ -28,7 +28,8 @@ from atspeed_jax.utils.ranges import Range, check_ranges
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis name -> mesh axis. Other names are not split. No other place knows this mapping.
+# Logical axis name -> mesh axis. Other names are not split. No other place knows this
+# mapping.
 RULES: dict[str | None, Any] = {
     "batch": ("data", "fsdp"),
     "embed": "fsdp",
@@ -67,8 +68,8 @@ class MeshConfig:
 def make_mesh(config: MeshConfig) -> Mesh:
     """Makes the mesh over the devices of all processes.
 
-    A process that runs alone may leave devices out. Axis types are Auto: Explicit rejects
-    sharded gathers.
+    A process that runs alone may leave devices out. Axis types are Auto: Explicit
+    rejects sharded gathers.
 
     Raises:
       ShardingError: the mesh does not fit the number of devices.
@@ -93,8 +94,8 @@ def _shape(config: MeshConfig) -> tuple[int, int, int]:
 def fitting_mesh(config: MeshConfig) -> MeshConfig:
     """The mesh of a config, or the nearest mesh that fits the devices of all processes.
 
-    The nearest mesh has the largest divisor of `tensor`, then of `fsdp`, that divides the
-    number of devices. No result depends on the mesh.
+    The nearest mesh has the largest divisor of `tensor`, then of `fsdp`, that divides
+    the number of devices. No result depends on the mesh.
     """
     try:
         _shape(config)
@@ -152,7 +153,7 @@ def logical_rules(mesh: Mesh) -> Iterator[None]:
 
 
 def sharding(mesh: Mesh, *names: str | None) -> NamedSharding:
-    """The sharding of an array whose axes have these logical names; None is not split."""
+    """The sharding of an array by its logical axis names; None is not split."""
     return NamedSharding(mesh, PartitionSpec(*(RULES.get(name) for name in names)))
 
 
@@ -189,7 +190,7 @@ def tree_shardings(tree, mesh: Mesh):
 
 
 def abstract_on(tree, mesh: Mesh):
-    """A tree of jax.ShapeDtypeStruct: shapes and dtypes of `tree` with `tree_shardings`."""
+    """A tree of jax.ShapeDtypeStruct: shapes, dtypes, and `tree_shardings`."""
 
     def one(leaf, placement):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement)
@@ -204,7 +205,8 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
       batch: arrays [B, ...].
 
     Raises:
-      ShardingError: the arrays disagree about B, or the mesh axes of "batch" do not divide B.
+      ShardingError: the arrays disagree about B, or the mesh axes of "batch" do not
+        divide B.
     """
     rows = {name: np.shape(value)[:1] for name, value in batch.items()}
     if not rows or len(set(rows.values())) != 1 or () in rows.values():

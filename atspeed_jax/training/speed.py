@@ -1,4 +1,4 @@
-"""What the time of training is spent on, the share of the hardware that is used, and traces of steps."""
+"""The speed of training: seconds by part, share of the hardware used, traces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from atspeed_jax.utils.distributed import is_writer
 class StepTimes:
     """Adds up seconds by part: "data", "checkpoint", "evaluation".
 
-    The rest of a step is "compute": dispatching the step, and waiting for the step before.
+    The rest of a step is "compute": dispatching the step, and waiting for the step
+    before.
     """
 
     def __init__(self, devices: Sequence[jax.Device], flops: float | None):
@@ -56,10 +57,10 @@ class StepTimes:
 
         Returns:
           "step_s" and its parts "data_s", "checkpoint_s", "evaluation_s", "compute_s":
-          seconds per step. "tokens_per_s_per_device", without the time of checkpoints and
-          evaluations, if tokens were counted. "mfu", the share of the peak FLOPs, if the
-          chip and the FLOPs are known. "memory_gib" and "memory_peak_gib" of the first
-          local device, if the device reports them.
+          seconds per step. "tokens_per_s_per_device", without the time of checkpoints
+          and evaluations, if tokens were counted. "mfu", the share of the peak FLOPs,
+          if the chip and the FLOPs are known. "memory_gib" and "memory_peak_gib" of the
+          first local device, if the device reports them.
         """
         total = time.perf_counter() - self._since
         steps = max(1, self._steps)
@@ -98,7 +99,7 @@ def flops_per_token(params, frozen, frozen_flops: float | None) -> float | None:
 
 
 class Profile:
-    """A trace of some steps of a training in DIR/profile, for TensorBoard, XProf or Perfetto."""
+    """A trace of some steps in DIR/profile, for TensorBoard, XProf or Perfetto."""
 
     def __init__(self, directory: Path, steps: tuple[int, int] | None):
         """
@@ -111,8 +112,8 @@ class Profile:
         """
         if steps is not None and not 1 <= steps[0] <= steps[1]:
             raise ValueError(f"profile_steps={steps[0]}:{steps[1]}: expected FIRST:LAST, steps counted from 1")
-        # The first process alone traces: JAX's Perfetto export takes no more than one trace
-        # in a directory.
+        # The first process alone traces: JAX's Perfetto export takes no more than one
+        # trace in a directory.
         self._steps = steps if is_writer() else None
         self._directory, self._running = directory / "profile", False
 

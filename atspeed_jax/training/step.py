@@ -18,19 +18,20 @@ def initializer(init_params, config: FitConfig, mesh, frozen=None):
 
     Args:
       init_params, frozen: see `TrainingTask`.
-      mesh: the devices. The state is created on them: none ever holds more than its part.
+      mesh: the devices. The state is created on them: none ever holds more than its
+        part.
 
     Returns:
-      () -> {"params", "opt_state", "step", "key"}: the parameters that are evaluated and
-      kept, the state of the optimizer, the updates done, and the random key. With
+      () -> {"params", "opt_state", "step", "key"}: the parameters that are evaluated
+      and kept, the state of the optimizer, the updates done, the random key. With
       config.optim.average also "trained": the parameters that updates change, of which
       "params" is the moving average.
     """
 
     def init(*frozen):
         init_key, step_key = jax.random.split(jax.random.key(config.seed))
-        # astype drops weak types. The first update would drop them too, and the second update
-        # would be compiled again.
+        # astype drops weak types. The first update would drop them too, and the second
+        # update would be compiled again.
         params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_params(init_key, *frozen))
         opt_state = make_optimizer(config.optim).init(params)
         state = {"params": params, "opt_state": opt_state, "step": jnp.zeros((), jnp.int32), "key": step_key}
@@ -47,14 +48,15 @@ def make_train_step(loss, optim: OptimConfig, mesh, frozen=None, accumulate: int
     Args:
       loss, frozen: see `TrainingTask`.
       accumulate: parts that a batch is read in, one after the other. Their means are
-        weighted by the loss's metric "weight", which is not reported, or equally where the
-        loss has no such metric.
+        weighted by the loss's metric "weight", which is not reported, or equally where
+        the loss has no such metric.
 
     Returns:
       (state, batch) -> (state, metrics). The given state is donated, frozen is not.
 
     Raises:
-      FitConfigError: while traced, if the loss returns a metric that fit reports itself.
+      FitConfigError: while traced, if the loss returns a metric that fit reports
+        itself.
     """
     optimizer, schedule = make_optimizer(optim), learning_rate_schedule(optim)
 

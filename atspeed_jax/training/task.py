@@ -29,8 +29,8 @@ class TrainingTask:
       mode: "min" or "max": which way `monitor` improves. A tie is no improvement.
       frozen: arrays that are read but not trained; None for none. If given, init_params
         and loss take them as one more argument.
-      frozen_flops: FLOPs per frozen array entry and token, 4 for an adapter's base. None
-        where that does not measure the work: then MFU is left out of the log.
+      frozen_flops: FLOPs per frozen array entry and token, 4 for an adapter's base.
+        None where that does not measure the work: then MFU is left out of the log.
 
     Raises FitConfigError for another mode.
     """

@@ -1,4 +1,4 @@
-"""The training loop: any parameters, any loss, resumable at any moment to the same bits."""
+"""The training loop: any parameters, any loss, resumable to the same bits."""
 
 import contextlib
 import functools
@@ -81,15 +81,15 @@ def fit(
 ):
     """Trains, and returns the parameters of the best evaluation.
 
-    The training can be killed at any moment and called again with the same arguments. It
-    resumes from its last checkpoint and ends with the same bits (on the same machine and
-    device count; on a GPU the operations themselves must be deterministic:
+    The training can be killed at any moment and called again with the same arguments.
+    It resumes from its last checkpoint and ends with the same bits (on the same machine
+    and device count; on a GPU the operations themselves must be deterministic:
     XLA_FLAGS=--xla_gpu_deterministic_ops=true). A damaged checkpoint is passed over for
     the one before, with a message. If all checkpoints are damaged, that is an error and
     never a new start. If training began earlier and no checkpoint is left, training
-    begins at step 0, with a message. A finished directory is read without work: it holds
-    params/ and metadata.json, see directory.py. The wall time in metadata.json counts
-    compilation and evaluation, but not steps repeated after a kill. The speed of
+    begins at step 0, with a message. A finished directory is read without work: it
+    holds params/ and metadata.json, see directory.py. The wall time in metadata.json
+    counts compilation and evaluation, but not steps repeated after a kill. The speed of
     training is logged in directory/speed.
 
     Args:
@@ -106,7 +106,8 @@ def fit(
       the parameters, placed on the mesh as `sharding.tree_shardings` says.
 
     Raises:
-      TrainingDirectoryError: directory is unwritable, foreign, in use, or of another fingerprint.
+      TrainingDirectoryError: directory is unwritable, foreign, in use, or of another
+        fingerprint.
       CheckpointError: a checkpoint is damaged.
       ShardingError: a batch cannot be split over the devices.
       FitConfigError: settings do not fit together.
@@ -129,7 +130,7 @@ def fit(
 
 
 def _train(training: _Training, init, abstract) -> None:
-    """Trains from the newest checkpoint, or from the start, to the end; stores the best parameters."""
+    """Trains from the newest checkpoint or the start; stores the best parameters."""
     with TrainCheckpoints(training.directory / CHECKPOINTS_DIR) as checkpoints:
         found = checkpoints.resume(abstract, functools.partial(_say, training))
         if found is None:
@@ -164,8 +165,8 @@ def _loop(training: _Training, state, step, progress: Progress, checkpoints: Tra
 
     Args:
       logs: the log of the metrics and the log of the speed.
-      stops: () -> whether the process has to end. The state is then saved after the update
-        under way.
+      stops: () -> whether the process has to end. The state is then saved after the
+        update under way.
 
     Returns:
       the number of updates done.
@@ -194,7 +195,8 @@ def _loop(training: _Training, state, step, progress: Progress, checkpoints: Tra
             step += 1
             training.profile.after(step, metrics)
             times.count(batch["tokens"].size if "tokens" in batch else 0)
-            # The metrics of the step before are read now: the device already works on this step.
+            # The metrics of the step before are read now: the device already works on
+            # this step.
             _record(training, pending, log, bar)
             pending = (step, host_batch, metrics)
             if step % config.log_every == 0:
@@ -241,7 +243,7 @@ def _exhausted(config: FitConfig, progress: Progress) -> bool:
 
 
 def _record(training: _Training, pending, log: MetricsLog, bar) -> None:
-    """Waits for a dispatched step, checks that its loss is finite, shows it, and logs it when due."""
+    """Waits for a step, checks that its figures are finite, shows and logs them."""
     if pending is None:
         return
     step, host_batch, metrics = pending

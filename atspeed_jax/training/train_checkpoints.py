@@ -1,7 +1,7 @@
 """Checkpoints of a training, from which it resumes. Orbax, no pickle.
 
 STEP/            the state after a step, by orbax
-files.json       per state: the sizes of its files, and the step of the best parameters so far
+files.json       per state: sizes of its files, step of the best parameters so far
 damaged-STEP/    a state that was found damaged and passed over
 """
 
@@ -26,7 +26,7 @@ _NONE, _DAMAGED = -1, -2  # instead of a step: no state at all, no undamaged sta
 
 
 class _LatestAndBest:
-    """Preservation policy: keeps the newest checkpoint and that of the best evaluation."""
+    """Preservation policy: keeps the newest checkpoint and the best one."""
 
     def __init__(self, best_step: int | None):
         self.best_step = best_step
@@ -46,10 +46,11 @@ def _is_recorded(name: str, entry) -> bool:
 
 
 class TrainCheckpoints:
-    """Training states by step, written in the background; keeps the newest and the best.
+    """Training states by step, saved in the background. Keeps the newest and the best.
 
-    A save gets its final name when it is complete, and older states are deleted after that.
-    So a kill at any moment leaves the newest complete state and the best state it names.
+    A save gets its final name when it is complete, and older states are deleted after
+    that. So a kill at any moment leaves the newest complete state and the best state it
+    names.
     """
 
     def __init__(self, directory):
@@ -59,7 +60,8 @@ class TrainCheckpoints:
 
     @functools.cached_property
     def _checkpointer(self):
-        # Made at the first save: orbax remembers the steps that it finds, damaged ones too.
+        # Made at the first save: orbax remembers the steps that it finds, damaged ones
+        # too.
         return ocp.training.Checkpointer(
             str(self._directory), preservation_policy=self._policy, cleanup_tmp_directories=True
         )
@@ -109,7 +111,7 @@ class TrainCheckpoints:
         )
 
     def _newest(self, damaged: dict[int, str]) -> int:
-        """The newest step that is not known to be damaged; adds later, damaged ones to `damaged`."""
+        """The newest undamaged step; adds later, damaged steps to `damaged`."""
         recorded = self._recorded()
         for step in reversed(self.steps()):
             if step in damaged:
@@ -121,7 +123,7 @@ class TrainCheckpoints:
         return _DAMAGED if damaged else _NONE
 
     def _damage(self, recorded: dict, step: int) -> str | None:
-        """What is wrong with a state or with the best parameters it names; None if nothing is known."""
+        """What is wrong with a state, or with the best state it names, or None."""
         path, entry = self._directory / str(step), recorded.get(str(step), {"files": {}, "best": None})
         if not path.is_dir():
             return f"{path} is missing"
@@ -177,7 +179,7 @@ class TrainCheckpoints:
             write_json(self._directory / FILES_FILE, kept)
 
     def _restore(self, step: int, abstract: dict) -> tuple[Any, dict]:
-        """(progress, state); DamagedCheckpoint if it cannot be read, CheckpointError if it is of another model."""
+        """Loads (progress, state); CheckpointError for damage or another model."""
         path = self._directory / str(step)
         remedy = f"delete {path} to go on from the one before"
         with reading(path, remedy):
@@ -193,7 +195,7 @@ class TrainCheckpoints:
         return progress, {"params": loaded["params"], **loaded["rest"]}
 
     def restore_params(self, step: int, abstract):
-        """Loads the parameters alone of the state of `step`, after a save under way has finished."""
+        """Loads the parameters of a state, once a save under way has ended."""
         self._finish()
         path = self._directory / str(step)
         with reading(path, f"delete {self._directory.parent} and train again"):

@@ -50,7 +50,7 @@ BAD = {
         "error: nowhere: no such data directory; give --data_dir",
     ),
     "an empty data directory": ("pipeline", "new1", REAL, ["--data_dir={place}/empty"], "the data directory is empty"),
-    "a data directory nobody reads": ("pipeline", "new2", SMALL, ["--data_dir={place}"], "makes its own data"),
+    "a data directory nobody reads": ("pipeline", "new2", SMALL, ["--data_dir={place}"], "reads no directory, but"),
     "an unknown field in the file": (
         "pipeline",
         "new2",

@@ -216,7 +216,7 @@ def test_a_stage_without_the_one_before_says_so(small_config, data_only, tmp_pat
 
 
 def test_a_data_directory_that_would_not_be_read_is_refused(small_config, tmp_path):
-    with pytest.raises(ValueError, match=r"this config makes its own data.*leave --data_dir out"):
+    with pytest.raises(ValueError, match=r"reads no directory, but .*leave --data_dir out"):
         Run(small_config, tmp_path / "run", tmp_path)
 
 
