@@ -207,7 +207,9 @@ def test_what_cannot_work_is_refused_as_the_config_is_read(path, value, message)
 def test_atspeed_s_looks_at_no_more_than_the_teachers_beams():
     raw = runpy.run_path(str(CONFIGS / "atspeed_s.py"))["get_config"]().to_dict()
     raw["teacher"]["beams"] = raw["align"]["top_k"] - 1
-    with pytest.raises(ConfigError, match=r"align.top_k=20 with teacher.beams=19: .*raise beams or lower top_k"):
+    with pytest.raises(
+        ConfigError, match=r"top_k=20 with teacher.beams=19: .*raise teacher.beams or lower align.top_k"
+    ):
         load(raw, ExperimentConfig)
     raw["align"]["objective"] = "tree_kd"  # which has no top_k
     load(raw, ExperimentConfig)

@@ -116,7 +116,7 @@ def test_few_of_many_differences_are_named(small_config, run):
     with pytest.raises(WorkdirError) as error:
         open_trained(run("target"), dataclasses.replace(small_config, train_target=train))
     text = str(error.value)
-    assert "epochs: 2.0 -> 1.0, config.train_target.batch_size: 32 -> 8" in text
+    assert "train_target.log_every: 1 -> 2, config.train_target.seed: 0 -> 1, config.train_target.epochs" in text
     assert ", ...; --workdir=" in text
     assert text.count("->") == 1 + 3
 
