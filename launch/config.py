@@ -48,8 +48,6 @@ def to_fields(config) -> ConfigDict:
 def _field(value, hint):
     if dataclasses.is_dataclass(value):
         return to_fields(value)
-    if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
-        return tuple(_field(entry, None) for entry in value)
     # A field that may be None can become it, and cease to be.
     optional = types.NoneType in typing.get_args(hint)
     return FieldReference(value, field_type=object) if optional else value

@@ -149,10 +149,7 @@ class TeacherTask:
         return prompt_batches(self.dataset.catalog, histories, shape)
 
     def decode(self, batch: Mapping, place: Callable[[Mapping], Mapping]):
-        """Decodes one batch.
-
-        Args:
-          place: puts a host batch where params lie.
+        """Decodes one batch, which `place` puts where params lie.
 
         Returns:
           of rows that are no fillers: numbers of examples, nodes [rows, L, K], and a

@@ -165,14 +165,13 @@ def _loop(training: _Training, state, step, progress: Progress, checkpoints: Tra
 
     Args:
       logs: the log of the metrics and the log of the speed.
-      stops: () -> whether the process has to end. The state is then saved after the
-        update under way.
+      stops: () -> whether the process has to end after the update under way.
 
     Returns:
       the number of updates done.
 
     Raises:
-      Preempted: `stops` said so, and the state is saved.
+      Preempted: the process has to end, and the state is saved.
     """
     config, (log, speed_log) = training.config, logs
     times = StepTimes(
@@ -195,8 +194,7 @@ def _loop(training: _Training, state, step, progress: Progress, checkpoints: Tra
             step += 1
             training.profile.after(step, metrics)
             times.count(batch["tokens"].size if "tokens" in batch else 0)
-            # The metrics of the step before are read now: the device already works on
-            # this step.
+            # Metrics of the step before: the device already works on this one.
             _record(training, pending, log, bar)
             pending = (step, host_batch, metrics)
             if step % config.log_every == 0:
