@@ -129,9 +129,7 @@ class TeacherTask:
       dataset: its training users are the teacher's prompts.
       model, params: the target.
       context: what alignment reads of the trie.
-      config: settings of the teacher.
-      history: newest items of a user that the target sees.
-      score_norm: see `SearchConfig`.
+      history, score_norm: newest items of a user that the target sees; see `SearchConfig`.
     """
 
     dataset: Dataset
@@ -180,13 +178,10 @@ def make_teacher(
     """Decodes the training users' prompts and stores the beams; skips parts that exist.
 
     Args:
-      directory: where the teacher data are stored.
-      task: what is decoded.
       fingerprint: hash of what the beams come from: target, data and settings.
       about: the same by name, for messages.
       place: puts a host batch where the target's parameters lie.
-      on_begin: called before the first part.
-      progress: wraps the loop over parts (tqdm).
+      on_begin, progress: called before the first part; wraps the loop over parts (tqdm).
 
     Raises:
       TeacherError: `directory` holds teacher data of another fingerprint.
