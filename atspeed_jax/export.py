@@ -1,5 +1,4 @@
-"""What was trained as other programs read it: a Hugging Face directory, an adapter as PEFT stores it, the compiled
-decoder with its arrays, the lists of test users and the figures of a report as tables."""
+"""Models, decoders, lists and figures of a run, as other programs read them."""
 
 from __future__ import annotations
 
@@ -24,16 +23,8 @@ from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
+from atspeed_jax.items import tokenizer as item_text
 from atspeed_jax.items.catalog import PAD, Catalog
-from atspeed_jax.items.tokenizer import (
-    MAKE_ONE,
-    SETTINGS_FILE,
-    TOKENIZER_FILE,
-    extended_settings,
-    extended_tokenizer,
-    item_settings,
-    item_tokenizer,
-)
 from atspeed_jax.models.hf_config import CONFIG_FILE, hf_config
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.peft_files import save_adapter
@@ -45,7 +36,7 @@ from atspeed_jax.serving.settings import Setting
 from atspeed_jax.utils import files
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # jax.export takes any other word too, and lowers for nothing that exists
-NO_TOKENIZER = f" without {TOKENIZER_FILE}, which the base lacks; {MAKE_ONE}"
+NO_TOKENIZER = f" without {item_text.TOKENIZER_FILE}, which the base lacks; {item_text.MAKE_ONE}"
 
 
 class ExportError(ValueError):
@@ -53,8 +44,9 @@ class ExportError(ValueError):
 
 
 def check_wanted(directory: Path, platforms: Sequence[str]) -> None:
-    """Raises ExportError unless the directory is new or empty and the platforms are names of `PLATFORMS`, one or more,
-    each once; to be called before long work."""
+    """Raises ExportError unless the directory is new or empty and the platforms are
+    valid.
+    """
     _check_new(directory)
     _check_platforms(platforms)
 
@@ -69,19 +61,29 @@ def export_hf(
     dtype: str,
     base: Pretrained | None = None,
 ) -> str:
-    """Writes a directory that transformers' AutoModelForCausalLM and AutoTokenizer load.
+    """Writes a directory that transformers' AutoModelForCausalLM and AutoTokenizer
+    load.
 
-    history: items of the longest prompt. base: what training began with, whose tokenizer gets the item codes as further
-    tokens; without one text is item codes alone. Returns what a user should know: of a base without tokenizer.json, as
-    which the model is then written, else "". The directory appears whole or not at all. Raises ExportError if it exists
-    and is not empty, or cannot be written, and TokenizerError if codes cannot join the base's tokens.
+    Args:
+      directory: new or empty; it appears whole or not at all.
+      history: items of the longest prompt.
+      dtype: of the stored tensors.
+      base: what training began with; its tokenizer gets the item codes as further
+        tokens. Without a base, text is item codes alone.
+
+    Returns:
+      A note that the model is written without the tokenizer, which the base lacks; or
+      "".
+
+    Raises:
+      ExportError: a directory that is not empty or cannot be written.
+      TokenizerError: codes that cannot join the base's tokens.
     """
     positions, eos = prompt_width(catalog, history) + catalog.length, None
     if base is None:
-        tokenizer, settings = item_tokenizer(catalog), item_settings(positions)
+        tokenizer, settings = item_text.item_tokenizer(catalog), item_text.item_settings(positions)
     else:
-        place = Path(base.config.directory)
-        tokenizer, settings = extended_tokenizer(place, catalog), extended_settings(place)
+        tokenizer, settings = _extended(base, catalog)
         positions, eos = max(positions, base.positions or 0), base.eos
     fields = hf_config(config, dtype=dtype, max_positions=positions, bos=catalog.bos, eos=eos, pad=PAD)
     with _appearing(Path(directory)) as partial:
@@ -91,10 +93,12 @@ def export_hf(
 
 
 def export_adapter(directory: Path, base: Pretrained, adapter: Mapping, catalog: Catalog) -> str:
-    """Writes the adapter of a pretrained model as PEFT stores it, with the tokenizer by which AutoPeftModelForCausalLM
-    knows how many tokens there are. Returns and raises as `export_hf`."""
-    place = Path(base.config.directory)
-    tokenizer, settings = extended_tokenizer(place, catalog), extended_settings(place)
+    """Writes the adapter of a pretrained model as PEFT stores it.
+
+    The tokenizer beside it tells AutoPeftModelForCausalLM the number of tokens. Returns
+    and raises as `export_hf`.
+    """
+    tokenizer, settings = _extended(base, catalog)
     with _appearing(Path(directory)) as partial:
         save_adapter(partial, base.model, base.lora, base.load(), adapter, base.config.directory)
         return _write_tokenizer(partial, tokenizer, settings)
@@ -110,22 +114,26 @@ def export_decoder(
     history: int,
     platforms: Sequence[str],
 ) -> None:
-    """Writes the jitted decoder of a setting, for a process that has jax and safetensors but none of this code.
+    """Writes the jitted decoder of a setting for processes without this code.
 
-    decoder.jax: what `jax.export.deserialize` reads; its call takes (arrays, tokens, valid) and returns {"ids" [B, K],
-    rows of the distinct ids, -1 where there are no more, "scores" [B, K], "target_calls" [B]}. arrays.safetensors: its
-    first argument, models and trie. items.parquet: item, id and tokens of every item. decoder.json: versions,
-    platforms, every argument with its shape and dtype, and how a prompt is made. It runs on one device, wherever it was
-    exported.
+    decoder.jax is what `jax.export.deserialize` reads. Its call takes (arrays, tokens,
+    valid) and returns {"ids" [B, K], rows of the distinct ids, -1 behind the last one;
+    "scores" [B, K]; "target_calls" [B]}. It runs on one device. arrays.safetensors
+    holds models and trie, items.parquet item, id and tokens of every item. decoder.json
+    says versions, platforms, shapes and dtypes of the arguments, and how a prompt is
+    made.
 
-    batch: B. history: items that a prompt has room for. platforms: of `PLATFORMS`. Raises ExportError as `export_hf`
-    does, and for an unknown platform or a setting that draws.
+    Args:
+      batch: B.
+      history: items of the longest prompt.
+      platforms: one or more of PLATFORMS, each once.
+
+    Raises:
+      ExportError: as `export_hf`; an unknown platform; a setting that draws.
     """
     _check_platforms(platforms)
-    if setting.search.mode != "strict":
-        raise ExportError(
-            f"mode={setting.search.mode!r}: it draws, and the artifact takes no keys; export a strict decoder"
-        )
+    if (mode := setting.search.mode) != "strict":
+        raise ExportError(f"mode={mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
     drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
     needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
     paths, tree = jax.tree_util.tree_flatten_with_path(needed)
@@ -160,7 +168,9 @@ def export_decoder(
 
 
 def _about(exported: jax.export.Exported, takes: Mapping) -> dict:
-    """What a program must know to call the decoder, for decoder.json. takes: its arguments, in order."""
+    """What a program must know to call the decoder, for decoder.json. takes: its
+    arguments, in order.
+    """
 
     def described(leaf):
         return {"shape": list(leaf.shape), "dtype": leaf.dtype.name}
@@ -197,9 +207,12 @@ def _prompt(catalog: Catalog) -> dict:
 
 
 def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
-    """Writes lists.parquet, a row per user with test items: "user", "history", what was known of them, oldest first,
-    "items", their list, best first, with "scores", and "next", their test items. lists: see `recommend.lists_of`.
-    ExportError as in `export_hf`."""
+    """Writes lists.parquet, a row per user with test items; raises as `export_hf`.
+
+    Columns: "user"; "history", the items known before the test split, oldest first;
+    "items", the list (`recommend.lists_of`), best first, with "scores"; "next", the
+    user's test items.
+    """
     users = held_out_users(dataset, "test")
     with _appearing(Path(directory)) as partial:
         items, scores = lists([User(*one) for one in zip(users.users, users.histories, strict=True)])
@@ -214,8 +227,11 @@ def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
 
 
 def export_figures(directory: Path, report: Mapping) -> None:
-    """Writes a report's figures as tables: decoding.parquet, its rows, and quality.parquet, a row per method, habit and
-    figure ("method", "kind", "figure", "value", "low", "high"). ExportError as in `export_hf`."""
+    """Writes a report's figures as tables; raises as `export_hf`.
+
+    decoding.parquet has the report's decoding rows, quality.parquet a row per method,
+    habit and figure: "method", "kind", "figure", "value", "low", "high".
+    """
     rows = []
     for method in QUALITY_METHODS:
         for kind in HABITS:
@@ -230,11 +246,13 @@ def export_figures(directory: Path, report: Mapping) -> None:
 
 
 def _check_new(directory: Path) -> None:
+    """Raises ExportError for a directory that is not empty, or a file of that name."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ExportError(f"{directory} exists and is not empty; give a new directory, or delete it")
 
 
 def _check_platforms(platforms: Sequence[str]) -> None:
+    """Raises ExportError unless `platforms` are one or more of PLATFORMS, each once."""
     unknown = [name for name in platforms if name not in PLATFORMS]
     if unknown or not platforms or len(set(platforms)) < len(platforms):
         wrong = f"{unknown[0]!r} is none" if unknown else "none is given" if not platforms else "one is named twice"
@@ -245,7 +263,7 @@ def _check_platforms(platforms: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _appearing(directory: Path) -> Iterator[Path]:
-    """A directory to write into that takes its final name when all is written."""
+    """Yields a directory to write into, which takes its final name when all is written."""
     directory = directory.absolute()
     _check_new(directory)
     partial = directory.with_name(f".{directory.name}.partial")
@@ -267,10 +285,16 @@ def _appearing(directory: Path) -> Iterator[Path]:
         raise ExportError(f"{directory} cannot be written ({error}); give another directory") from error
 
 
+def _extended(base: Pretrained, catalog: Catalog) -> tuple[Tokenizer | None, dict]:
+    """The base's tokenizer with the item codes, None if the base has none; its settings."""
+    directory = Path(base.config.directory)
+    return item_text.extended_tokenizer(directory, catalog), item_text.extended_settings(directory)
+
+
 def _write_tokenizer(directory: Path, tokenizer: Tokenizer | None, settings: Mapping) -> str:
-    """Tells if there is none to write."""
+    """Writes tokenizer and settings; returns a note if the base has none."""
     if tokenizer is None:
         return NO_TOKENIZER
-    files.write_text(directory / TOKENIZER_FILE, tokenizer.to_str(pretty=True))
-    files.write_json(directory / SETTINGS_FILE, settings)
+    files.write_text(directory / item_text.TOKENIZER_FILE, tokenizer.to_str(pretty=True))
+    files.write_json(directory / item_text.SETTINGS_FILE, settings)
     return ""

@@ -95,7 +95,7 @@ def test_an_export_that_was_cut_off_is_made_again(tmp_path):
 
 
 def of_base(directory, **fields):
-    """(base, catalogue behind it) of a Hugging Face directory with these fields in its config.json."""
+    """(base, catalog behind it) of a Hugging Face directory with these fields in its config.json."""
     write_base(directory, **fields)
     base = described(PretrainedConfig(str(directory), None))
     return base, CATALOG.behind(base.model.vocab_size, base.bos)

@@ -1,9 +1,10 @@
-"""The stored dataset: array_record files written by a TFDS builder, and the catalogue beside them.
+"""The stored dataset: array_record files written by a TFDS builder, and the catalog.
 
-    directory/catalog.json                        name, fingerprint, level sizes and the id of every item
-    directory/interactions/1.0.0/*.array_record*  one record per user: train, valid and test items
+    directory/catalog.json                        name, fingerprint, level sizes, ids
+    directory/interactions/1.0.0/*.array_record*  a record per user: train, valid, test
 
-A directory is complete or absent: it is written under a temporary name beside its place and renamed at the end.
+A directory is complete or absent: it is written beside its final name, under a
+temporary one, and renamed at the end.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ _REMEDY = (
 
 
 class DatasetError(ValueError):
-    """A stored dataset that is missing, incomplete, damaged or in the way."""
+    """A stored dataset that is missing, incomplete or damaged, or that is not to be
+    overwritten.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +47,9 @@ class Dataset:
 
     Attributes:
       name: of the source it was made from.
-      catalog: ids of the items.
-      train, valid, test: per user (same order in all three) an int32 array of items in time order; may be empty.
+      catalog: the ids of the items.
+      train, valid, test: per user (same order in all three) an int32 array of items in
+        time order; may be empty.
     """
 
     name: str
@@ -59,8 +63,9 @@ class Dataset:
         """The dataset that `build_dataset` stores of `source`.
 
         Raises:
-          DatasetError: splits of different users, or an interaction with an unknown item.
-          CatalogError: the ids of the source are no catalogue.
+          DatasetError: splits of different users, or an interaction with an unknown
+            item.
+          CatalogError: the ids of the source are no catalog.
         """
         catalog = Catalog.from_codes(source.codes)
         _check_interactions(source, catalog.items)
@@ -73,14 +78,16 @@ class Dataset:
 
     @cached_property
     def popularity(self) -> np.ndarray:
-        """[items] int64, interactions of each item in train (never valid or test)."""
+        """[items] int64: interactions of each item in train, never in valid or test."""
         counts = np.bincount(np.concatenate(self.train), minlength=self.catalog.items)
         counts.setflags(write=False)
         return counts
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with any id or interaction (not with the name)."""
+        """16 hexadecimal digits that change with any id or interaction, not with the
+        name.
+        """
         digest = hashlib.sha256(repr((self.catalog.codes.shape, self.catalog.level_sizes)).encode())
         digest.update(self.catalog.codes.astype("<i4").tobytes())
         for split in SPLITS:
@@ -90,7 +97,15 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def history(self, user: int, split: str) -> np.ndarray:
-        """Items [n] int32 known of `user` before `split`: train for "valid", train then valid for "test"."""
+        """The items that are known of a user before a split.
+
+        Args:
+          user: number of the user.
+          split: "valid" gives the train items, "test" the train, then the valid items.
+
+        Returns:
+          [n] int32, in time order.
+        """
         if split == "valid":
             return self.train[user]
         if split == "test":
@@ -99,7 +114,10 @@ class Dataset:
 
 
 class Interactions(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of a `Source`: one example per user, in the source's order."""
+    """TFDS builder of a `Source`: one record per user, in the source's order.
+
+    The name of this class names the stored directory.
+    """
 
     VERSION = tfds.core.Version(VERSION)
     url_infos = None  # nothing is downloaded, and TFDS's own search for checksums needs a package it does not require
@@ -129,12 +147,17 @@ class Interactions(tfds.core.GeneratorBasedBuilder):
 
 
 def build_dataset(source: Source, directory) -> None:
-    """Stores `source` in `directory`, which must not exist yet (or be empty). Needs no TensorFlow.
+    """Stores a source. Needs no TensorFlow.
 
-    A build that fails or is killed leaves `directory` as it was; the next one removes what a killed one left beside it.
+    A build that fails or is killed leaves `directory` as it was; the next build removes
+    the files of a killed one.
+
+    Args:
+      source: what is stored.
+      directory: must not exist yet, or be empty.
 
     Raises:
-      DatasetError: something is already there, it cannot be written, or as `Dataset.of`.
+      DatasetError: `directory` is not empty or cannot be written, or as `Dataset.of`.
       CatalogError: as `Dataset.of`.
     """
     directory = Path(directory).absolute()
@@ -163,10 +186,11 @@ def build_dataset(source: Source, directory) -> None:
 
 
 def load_dataset(directory) -> Dataset:
-    """Reads back what `build_dataset` stored.
+    """Reads what `build_dataset` stored.
 
     Raises:
-      DatasetError: missing, incomplete or damaged; the message names the file and the command to run.
+      DatasetError: missing, incomplete or damaged; the message names the file and the
+        command to run.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -199,6 +223,7 @@ def load_dataset(directory) -> Dataset:
 
 
 def _check_interactions(source: Source, items: int) -> None:
+    """Raises DatasetError for splits of different users, or an item outside 0..items-1."""
     users = {split: len(getattr(source, split)) for split in SPLITS}
     if len(set(users.values())) != 1:
         raise DatasetError(f"source {source.name!r} has {users} users; every split needs an entry for every user.")
@@ -207,11 +232,12 @@ def _check_interactions(source: Source, items: int) -> None:
             if len(sequence) and not 0 <= sequence.min() <= sequence.max() < items:
                 raise DatasetError(
                     f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; "
-                    f"the catalogue has {items} items."
+                    f"the catalog has {items} items."
                 )
 
 
 def _check_free(directory: Path) -> None:
+    """Raises DatasetError for a directory that is not empty, or a file of that name."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DatasetError(
             f"{directory}: something is already there; it is kept. Give another directory or remove it yourself."
@@ -219,7 +245,9 @@ def _check_free(directory: Path) -> None:
 
 
 def _temporary_sibling(directory: Path) -> Path:
-    """A fresh directory beside `directory`; removes those of builds that were killed on this machine."""
+    """Makes a fresh directory beside `directory`; removes those of builds that were
+    killed on this machine.
+    """
     prefix = f".{directory.name}.building-{socket.gethostname()}-"
     for leftover in directory.parent.glob(f"{prefix}*"):
         process = leftover.name.removeprefix(prefix)
@@ -231,6 +259,7 @@ def _temporary_sibling(directory: Path) -> Path:
 
 
 def _alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,8 +1,9 @@
 """The prompt as text: items within an instruction, in the tokens of a pretrained model.
 
-Item codes are tokens of their own, at which a tokenizer cuts a text before it does anything else, so the pieces between
-them are tokenised once and a prompt is put together of them (`data.prompts`). That it is what the tokenizer gives for
-the whole text is checked, and refused otherwise.
+Item codes are tokens of the vocabulary, at which a tokenizer cuts a text before it does
+anything else. So the pieces of text between the codes are tokenized once, and a prompt
+is put together from them (`data.prompts`). A tokenizer that gives other tokens for the
+whole text is refused.
 """
 
 from __future__ import annotations
@@ -35,9 +36,15 @@ class PromptError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    """What a model reads. kind: "item", the codes of the newest items behind BOS; "instruction", for models that begin
-    with a Hugging Face directory: `template`, with these items for {items} and `separator` between two of them, which
-    the codes of the next item follow without a space."""
+    """What a model reads.
+
+    Attributes:
+      kind: "item", the codes of the newest items behind BOS; or "instruction", for
+        models that begin with a Hugging Face directory: `template` with these items.
+      template: text with {items} where the items stand; the codes of the next item
+        follow it without a space.
+      separator: text between two items.
+    """
 
     kind: Literal["item", "instruction"] = "item"
     template: str = TEMPLATE
@@ -55,14 +62,24 @@ class PromptConfig:
             )
 
     def text(self, items: Sequence[str]) -> str:
+        """The template with these items, each as text."""
         return self.template.replace(PLACEHOLDER, self.separator.join(items))
 
 
 def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) -> Instruction:
-    """The pieces of the prompt as tokens of the model in `directory`, which the codes' own come behind.
+    """Reads the pieces of the prompt as tokens of a pretrained model.
 
-    BOS is the model's own, whether its tokenizer adds it or not. Raises PromptError if there is no tokenizer, or for a
-    text that it does not turn into these pieces, TokenizerError as `extended_tokenizer` does.
+    BOS is the model's, whether its tokenizer adds BOS or not. The codes' tokens come
+    behind the model's.
+
+    Args:
+      directory: of the model.
+      catalog: of the items.
+      prompt: the text.
+
+    Raises:
+      PromptError: no tokenizer, or a text that it does not turn into these pieces.
+      TokenizerError: as `extended_tokenizer`.
     """
     tokenizer, path = extended_tokenizer(directory, catalog), directory / TOKENIZER_FILE
     if tokenizer is None:
@@ -103,36 +120,48 @@ def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) ->
 
 
 def same_instruction(found: Mapping[str, Instruction]) -> Instruction:
-    """The one instruction of all models, by their directories; PromptError if their tokenizers differ over it."""
+    """The one instruction of all models.
+
+    Args:
+      found: {directory of a model: its instruction}.
+
+    Raises:
+      PromptError: two tokenizers differ over the instruction.
+    """
     (first, instruction), *others = found.items()
     for directory, other in others:
         for part, tokens in vars(instruction).items():
             pairs = itertools.zip_longest(tokens, getattr(other, part))
-            for place, (one, two) in enumerate(pairs):
+            for position, (one, two) in enumerate(pairs):
                 if one != two:
                     raise PromptError(
-                        f"draft and target must read the same tokens, but at place {place} of the instruction's {part} "
-                        f"is {one} in {first} and {two} in {directory}: take models of one tokenizer"
+                        f"draft and target must read the same tokens, but at position {position} of the instruction's "
+                        f"{part} is {one} in {first} and {two} in {directory}: take models of one tokenizer"
                     )
     return instruction
 
 
 def _cut(tokens: list[int], catalog: Catalog) -> list[tuple[int, ...]] | None:
-    """Head, separator and tail of a prompt of two items; None if there are other codes than theirs in it."""
-    places = [place for place, token in enumerate(tokens) if token >= catalog.first_code]
-    if len(places) != 2 * catalog.length:
+    """Head, separator and tail of a prompt of two items; None if the text holds other
+    codes.
+    """
+    positions = [position for position, token in enumerate(tokens) if token >= catalog.first_code]
+    if len(positions) != 2 * catalog.length:
         return None
-    first, second = places[: catalog.length], places[catalog.length :]
+    first, second = positions[: catalog.length], positions[catalog.length :]
     return [tuple(tokens[: first[0]]), tuple(tokens[first[-1] + 1 : second[0]]), tuple(tokens[second[-1] + 1 :])]
 
 
 def _joined(catalog: Catalog, instruction: Instruction, items: Sequence[int], answer: Sequence[int]) -> list[int]:
+    """Tokens of a prompt that is put together from pieces, with the codes of an answer."""
     prompt = prompt_tokens(dataclasses.replace(catalog, instruction=instruction), items, len(items))
     return [*prompt.tolist(), *catalog.tokens(answer).reshape(-1).tolist()]
 
 
 def _probes(catalog: Catalog) -> list[tuple[list[int], list[int]]]:
-    """(items, answer) that show every code which the text can touch: all of the first level and of the last."""
+    """(items, answer) pairs that show every code which the text can touch: all of the
+    first level and of the last.
+    """
     ends = [np.unique(catalog.codes[:, level], return_index=True)[1].tolist() for level in (0, -1)]
     every = ends[0] + ends[1]
     return [([], [0]), (every, []), *(([item], [item]) for item in every)]

@@ -1,7 +1,8 @@
-"""Whether histories have numbers that count from 1, as in the sequential files, where items count from 0.
+"""Detects histories whose item numbers count from 1, where items count from 0.
 
-Nothing in one history can tell. But whoever copies numbers from those files copies the histories of the dataset, and
-these are known.
+The sequential files count from 1. Nothing in one history shows its numbering. But
+whoever copies numbers from those files copies histories of the dataset, and these are
+known.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ ENOUGH = 5  # runs that are found
 
 
 def count_from_one(dataset: Dataset, histories: Sequence[np.ndarray]) -> bool:
-    """Whether histories are those of the dataset's users with every item number one too high.
+    """Whether histories are those of the dataset's users with every item number one too
+    high.
 
-    Runs of three items are looked up among all of the dataset, as they are and with 1 subtracted; histories that are of
-    other users are found neither way.
+    Runs of RUN items are looked up in the dataset, as they are and with 1 subtracted.
+    Histories of other users are found neither way.
+
+    Args:
+      dataset: whose users are compared with.
+      histories: arrays of items in time order.
     """
     size = dataset.catalog.items + 1  # so that a number one too low makes no other run's code
 

@@ -1,5 +1,8 @@
-"""What the model reads of a user, the codes of the newest items behind BOS or within an instruction, and what it is to
-predict in training. Whoever turns items into tokens does it here."""
+"""What a model reads of a user, and what it predicts in training.
+
+A model reads the codes of the user's newest items, behind BOS or within an instruction.
+Only this file turns items into tokens.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,21 @@ from atspeed_jax.items.catalog import PAD, Catalog, Instruction
 
 
 def prompt_tokens(catalog: Catalog, items, history: int) -> np.ndarray:
-    """Tokens [<= prompt_width(catalog, history)] int32 of the newest `history` of `items` (time order).
+    """The prompt of one user.
 
-    BOS and their codes, or the catalogue's instruction with the items in it; no items: BOS alone, or the instruction of
-    none. Raises CatalogError for an unknown item, ValueError for a negative `history`.
+    Args:
+      catalog: of the items; its instruction, if it has one, stands around them.
+      items: in time order.
+      history: newest items that the prompt holds.
+
+    Returns:
+      [<= prompt_width(catalog, history)] int32: BOS and the items' codes, or the
+      instruction with the items in it. Without items: BOS alone, or the instruction of
+      no items.
+
+    Raises:
+      CatalogError: an unknown item.
+      ValueError: a negative `history`.
     """
     if history < 0:
         raise ValueError(f"history is {history}; it is a number of items, 0 or more.")
@@ -30,7 +44,7 @@ def prompt_tokens(catalog: Catalog, items, history: int) -> np.ndarray:
 
 
 def prompt_width(catalog: Catalog, history: int) -> int:
-    """Tokens of the longest prompt of at most `history` items."""
+    """Number of tokens of the longest prompt of at most `history` items."""
     text = _around(catalog)
     if history == 0:
         return len(text.empty)
@@ -39,31 +53,50 @@ def prompt_width(catalog: Catalog, history: int) -> int:
 
 
 def prompt_rows(catalog: Catalog, histories: Sequence, history: int) -> np.ndarray:
-    """Left-padded prompts [N, prompt_width(catalog, history)] int32 of N item sequences."""
+    """Left-padded prompts [N, prompt_width(catalog, history)] int32 of N item
+    sequences.
+    """
     return _left_padded([prompt_tokens(catalog, items, history) for items in histories], prompt_width(catalog, history))
 
 
 def training_rows(catalog: Catalog, sequences: Sequence, most: int) -> np.ndarray:
-    """Left-padded rows [N, prompt_width(catalog, most - 1) + L] int32 of N sequences of 1 to `most` items: the prompt
-    of all but the last, then the codes of the last."""
+    """Left-padded training rows: the prompt of all items but the last, then the codes
+    of the last.
+
+    Args:
+      catalog: of the items.
+      sequences: N sequences of 1 to `most` items.
+      most: items of the longest sequence.
+
+    Returns:
+      [N, prompt_width(catalog, most - 1) + L] int32.
+    """
     rows = [np.concatenate((prompt_tokens(catalog, s[:-1], most - 1), catalog.tokens(s[-1]))) for s in sequences]
     return _left_padded(rows, prompt_width(catalog, most - 1) + catalog.length)
 
 
 def next_codes(batch) -> tuple[Array, Array]:
-    """The token after each token of a training row, and whether it is to be predicted, both [B, T].
+    """The token after each token of a training row, and whether it is to be predicted.
 
-    batch: "tokens" and "predict" [B, T] (`batches.train_batches`). Padding never counts: it is never marked. Targets
-    are shifted, not the logits: slicing logits [B, T, V] costs a padded copy of them in the gradient.
+    Padding never counts: it is never marked. Targets are shifted, not the logits:
+    slicing logits [B, T, V] costs a padded copy of them in the gradient.
+
+    Args:
+      batch: "tokens" and "predict" [B, T] (`batches.train_batches`).
+
+    Returns:
+      (tokens, marks), both [B, T].
     """
     return jnp.roll(batch["tokens"], -1, 1), jnp.roll(batch["predict"], -1, 1).at[:, -1].set(False)
 
 
 def _around(catalog: Catalog) -> Instruction:
+    """The catalog's instruction; without one, BOS before the items and nothing else."""
     return catalog.instruction or Instruction((catalog.bos,), (), (), (catalog.bos,))
 
 
 def _left_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Rows [N, width] int32 with PAD at the left."""
     padded = np.full((len(rows), width), PAD, np.int32)
     for line, row in zip(padded, rows, strict=True):
         line[width - len(row) :] = row

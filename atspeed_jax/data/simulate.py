@@ -1,4 +1,6 @@
-"""A small world of users with drifting interests, to try everything on without any download."""
+"""A small world of users with drifting interests, to try everything on without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,16 @@ class SyntheticConfig:
       users, item_count: before the filters; a few of each do not pass them.
       clusters: groups of similar items.
       dimensions: of the item vectors.
-      spread: standard deviation of the items around their cluster's centre, whose own coordinates have 1.
+      spread: standard deviation of the items around the center of their cluster; the
+        coordinates of a center have 1.
       twins: items that copy another item's vector and so share its id.
       levels, codes_per_level: L and codes per level of the ids.
-      kmeans_iterations: per level, of the quantiser.
+      kmeans_iterations: per level, of the quantizer.
       zipf: exponent of item popularity, weight = rank ** -zipf.
       events: mean events per user.
       drift: probability that the interest moves on before an event.
-      noise: probability that an event has nothing to do with the interest.
+      noise: probability that an event has nothing to do with the interest. (Records of
+        runs store this name.)
       days: from the first to the last possible event.
       active_share: share of that time in which one user is active.
       min_rating, core: filters, see `split.keep_rated` and `split.k_core`.
@@ -41,7 +45,8 @@ class SyntheticConfig:
       seed: of everything.
 
     Raises:
-      RangeError: a number outside its range. ValueError: numbers that do not go together.
+      RangeError: a number outside its range.
+      ValueError: numbers that do not go together.
     """
 
     users: Annotated[int, Range(1, 1_000_000)]
@@ -85,11 +90,18 @@ class SyntheticConfig:
 
 
 def simulate(config: SyntheticConfig) -> tuple[Events, np.ndarray]:
-    """The world's events and its items' vectors [items, dimensions]; the same for the same config.
+    """Makes the events of a world.
 
-    A user's interest is a cluster. Before each event it may drift to one of that cluster's successors; the item is
-    drawn from the cluster by popularity, never twice for one user. So the last items tell the next ones, which
-    popularity alone cannot.
+    A user's interest is a cluster. Before each event the interest may drift to one of
+    that cluster's successors; the item is drawn from the cluster by popularity, never
+    twice for one user. So the last items say more about the next ones than popularity
+    does.
+
+    Args:
+      config: of the world; the same config makes the same world.
+
+    Returns:
+      The events, and the items' vectors [items, dimensions].
     """
     rng = np.random.default_rng(config.seed)
     cluster, vectors = _make_items(config, rng)
@@ -114,8 +126,8 @@ def simulate(config: SyntheticConfig) -> tuple[Events, np.ndarray]:
 def _make_items(config: SyntheticConfig, rng) -> tuple[np.ndarray, np.ndarray]:
     """Cluster [items] and vector [items, D] of every item."""
     cluster = rng.permutation(np.arange(config.item_count) % config.clusters)
-    centres = rng.normal(size=(config.clusters, config.dimensions))
-    vectors = centres[cluster] + config.spread * rng.normal(size=(config.item_count, config.dimensions))
+    centers = rng.normal(size=(config.clusters, config.dimensions))
+    vectors = centers[cluster] + config.spread * rng.normal(size=(config.item_count, config.dimensions))
     originals, copies = rng.permutation(config.item_count)[: 2 * config.twins].reshape(2, config.twins)
     cluster[copies] = cluster[originals]
     vectors[copies] = vectors[originals]
@@ -123,7 +135,9 @@ def _make_items(config: SyntheticConfig, rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _walk(config: SyntheticConfig, members, weights, successors, count: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """One user's items [count] in order, and whether each came from the interest of its moment."""
+    """One user's items [count] in order, and whether each came from the interest of its
+    moment.
+    """
     left = weights.copy()
     everything = np.arange(len(weights))
     interest = rng.integers(config.clusters)
@@ -136,7 +150,7 @@ def _walk(config: SyntheticConfig, members, weights, successors, count: int, rng
         if not liked[event]:
             pool = everything
         cumulative = np.cumsum(left[pool])
-        place = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-        items[event] = pool[place]
-        left[pool[place]] = 0
+        position = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+        items[event] = pool[position]
+        left[pool[position]] = 0
     return items, liked

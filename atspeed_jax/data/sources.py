@@ -1,5 +1,8 @@
-"""Sources of interactions. Each ends as a `Source`: item ids, and per user three lists of items split by global
-time."""
+"""Sources of interactions.
+
+Each ends as a `Source`: item ids, and per user three lists of items split by global
+time.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ _LAYOUT = (
 
 
 class SourceError(ValueError):
-    """Raw data that cannot be read; the message names the file, the line or entry, and the remedy."""
+    """Raw data that cannot be read; the message names the file, the line or entry, and
+    the remedy.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +42,8 @@ class Source:
     Attributes:
       name: of the dataset.
       codes: [items, L] int32, the id of every item.
-      train, valid, test: per user (same order in all three) an int32 array of items 0..items-1 in time order; may be
-        empty.
+      train, valid, test: per user (same order in all three) an int32 array of items
+        0..items-1 in time order; may be empty.
     """
 
     name: str
@@ -49,14 +54,16 @@ class Source:
 
 
 def read_atspeed(data_dir) -> Source:
-    """Reads a directory in AtSpeed's layout: `sequential_{train,valid,test}.txt` and one `*.json` index.
+    """Reads a directory in AtSpeed's layout: `sequential_{train,valid,test}.txt` and
+    one `*.json` index.
 
-    A line is `user item item ...`, numbers from 1 on, items in time order; a user may have none. The index maps item
-    number (from 0 on) to its codes: {"0": ["<a_47>", "<b_103>", ...], ...}. Users keep the order of the train file; the
-    source is named after the directory.
+    A line is `user item item ...`, numbers from 1 on, items in time order; a user may
+    have none. The index maps item number (from 0 on) to its codes: {"0": ["<a_47>",
+    "<b_103>", ...], ...}. Users keep the order of the train file. The source is named
+    after the directory.
 
     Raises:
-      SourceError: a missing or malformed file, naming file, line or entry.
+      SourceError: a missing or malformed file; it names file, line or entry.
     """
     directory = Path(data_dir)
     if not directory.is_dir():
@@ -94,7 +101,8 @@ def read_atspeed(data_dir) -> Source:
 
 
 def synthesize(config: SyntheticConfig) -> Source:
-    """The synthetic source: simulated events, filtered, split by global time, ids by residual k-means.
+    """Makes the synthetic source: simulated events, filtered, split by global time, ids
+    by residual k-means.
 
     Raises:
       SourceError: the filters or the split leave nothing to train or to test on.
@@ -186,22 +194,27 @@ def _read_index(file: Path) -> np.ndarray:
         if found != letters:
             level = next(level for level, pair in enumerate(zip(found, letters, strict=True)) if pair[0] != pair[1])
             raise SourceError(
-                f"{file}: item {item}, token {items[item][level]!r} at place {level + 1} begins with {found[level]!r} "
-                f"where item 0 has {letters[level]!r}; a level has one letter, so correct the "
+                f"{file}: item {item}, token {items[item][level]!r} at position {level + 1} begins with "
+                f"{found[level]!r} where item 0 has {letters[level]!r}; a level has one letter, so correct the "
                 "token or the order of the codes."
             )
-        for place, (code, token) in enumerate(zip(row, items[item], strict=True), start=1):
-            first, spelling = spelled.setdefault((place, code), (item, token))
+        for position, (code, token) in enumerate(zip(row, items[item], strict=True), start=1):
+            first, spelling = spelled.setdefault((position, code), (item, token))
             if token != spelling:
                 raise SourceError(
-                    f"{file}: item {item}, place {place}: {token!r} is the code that item {first} spells {spelling!r}; "
-                    "if they are one code, spell it one way in the whole index, else give one another number."
+                    f"{file}: item {item}, position {position}: {token!r} is the code that item {first} spells "
+                    f"{spelling!r}; if they are one code, spell it one way in the whole index, else give one of them "
+                    "another number."
                 )
         codes.append(row)
     return np.array(codes, np.int32)
 
 
 def _parse_index(file: Path) -> dict:
+    """The entries of the index file. Raises SourceError for a file that is no JSON
+    object, or repeats an item.
+    """
+
     def no_repeats(pairs):
         entries = dict(pairs)
         if len(entries) != len(pairs):
@@ -230,12 +243,12 @@ def _parse_id(file: Path, item: int, tokens) -> tuple[list[int], list[str]]:
             '"<b_103>"].'
         )
     codes, letters = [], []
-    for place, token in enumerate(tokens, start=1):
+    for position, token in enumerate(tokens, start=1):
         match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
         if match is None or int(match[2]) >= MAX_CODES:
             raise SourceError(
-                f"{file}: item {item}, place {place}: malformed token {token!r}; expected <letter_number> such as "
-                f"<a_47>, with a number below {MAX_CODES}."
+                f"{file}: item {item}, position {position}: malformed token {token!r}; expected <letter_number> such "
+                f"as <a_47>, with a number below {MAX_CODES}."
             )
         letters.append(match[1])
         codes.append(int(match[2]))

@@ -1,8 +1,8 @@
-"""Filters of raw events and their split by global time.
+"""Filters of raw events, and their split by global time.
 
-One date parts past and future for everybody, as in service: nothing a model trains on happened after anything it is
-  tested on. (Leaving out
-each user's last item instead lets it learn from other users' future.)
+One date parts past and future for everybody, as in service: nothing a model trains on
+happened after anything it is tested on. (Leaving out each user's last item instead lets
+a model learn from other users' future.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def keep_rated(events: Events, minimum: float) -> Events:
 
 
 def k_core(events: Events, k: int) -> Events:
-    """The largest part in which every user and every item has at least `k` events; may be empty."""
+    """The largest part in which every user and every item has at least `k` events; may
+    be empty.
+    """
     while len(events):
         enough = np.bincount(events.users)[events.users] >= k
         enough &= np.bincount(events.items)[events.items] >= k
@@ -55,7 +57,7 @@ def renumber(events: Events) -> tuple[Events, np.ndarray, np.ndarray]:
     """Gives users and items new numbers without gaps, in the old order.
 
     Returns:
-      the events, and the old number of every new user [users] and item [items].
+      The events, and the old number of every new user [users] and item [items].
     """
     old_users, users = np.unique(events.users, return_inverse=True)
     old_items, items = np.unique(events.items, return_inverse=True)
@@ -63,12 +65,16 @@ def renumber(events: Events) -> tuple[Events, np.ndarray, np.ndarray]:
 
 
 def split_by_time(events: Events, valid_share: float, test_share: float) -> tuple[Events, Events, Events]:
-    """Cuts the events at two moments, the same for all users, into train, valid and test.
+    """Cuts the events at two moments, the same for all users, into train, valid and
+    test.
 
-    The moments leave about `valid_share` and `test_share` of the events behind them; events of one moment stay
-    together.
+    Args:
+      events: to be cut; events of one moment stay together.
+      valid_share, test_share: about these shares of the events lie in valid and in
+        test.
 
-    Raises ValueError for shares that are not positive or leave nothing for train.
+    Raises:
+      ValueError: shares that are not positive, or leave nothing for train.
     """
     if not (valid_share > 0 and test_share > 0 and valid_share + test_share < 1):
         raise ValueError(
@@ -86,8 +92,10 @@ def split_by_time(events: Events, valid_share: float, test_share: float) -> tupl
 
 
 def sequences(events: Events, users: int) -> tuple[np.ndarray, ...]:
-    """Items of users 0..users-1 in time order, an int32 array each (events of one moment stay in the order of the
-    table)."""
+    """Items of users 0..users-1 in time order, an int32 array each.
+
+    Events of one moment stay in the order of the table.
+    """
     order = np.lexsort((events.times, events.users))
     counts = np.bincount(events.users, minlength=users)
     return tuple(np.split(events.items[order].astype(np.int32), np.cumsum(counts)[:-1]))

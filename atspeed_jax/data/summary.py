@@ -1,4 +1,6 @@
-"""What a dataset holds, in lines to be read before anything is trained on it, and what looks wrong in it."""
+"""What a dataset holds, and what looks wrong in it, in lines to be read before
+training.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,12 @@ class DataSummary:
 
     Attributes:
       users_with, interactions: of each split, in the order of SPLITS.
-      trained_items: items that are in train.
-      shared_ids: ids that several items carry; colliding_items: these items; largest: most items of one id.
+      trained_items: items that train holds.
+      shared_ids: ids that several items carry.
+      colliding_items: items that share their id.
+      largest: most items of one id.
       codes_in_use, level_sizes: per level.
-      untrained_share: share of the test interactions whose item is never in train.
+      untrained_share: share of the test interactions whose item train does not hold.
       warnings: sentences that say what looks wrong, and what to do.
     """
 
@@ -66,7 +70,7 @@ class DataSummary:
 
 
 def summarize(dataset: Dataset) -> DataSummary:
-    """Counts a dataset and looks for what is often wrong in one."""
+    """Counts a dataset, and looks for what is often wrong in one."""
     catalog = dataset.catalog
     parts = {split: getattr(dataset, split) for split in SPLITS}
     users_with = {split: sum(len(items) > 0 for items in rows) for split, rows in parts.items()}
@@ -97,6 +101,7 @@ def summarize(dataset: Dataset) -> DataSummary:
 
 
 def _odd_splits(users_with: dict[str, int], users: int) -> list[str]:
+    """Warnings of splits that hold items of few users."""
     return [
         f"{count:,} of {users:,} users have {split} items, all others have none: is sequential_{split}.txt whole?"
         for split, count in users_with.items()
@@ -105,7 +110,9 @@ def _odd_splits(users_with: dict[str, int], users: int) -> list[str]:
 
 
 def _repeated_histories(dataset: Dataset) -> list[str]:
-    """Lines that begin with what came before them, where a line should hold only what came next."""
+    """Warnings of lines that begin with what came before them, where a line should hold
+    only what came next.
+    """
     warnings = []
     for split in ("valid", "test"):
         asked = [user for user in range(dataset.users) if len(getattr(dataset, split)[user])]
@@ -126,14 +133,15 @@ def _repeated_histories(dataset: Dataset) -> list[str]:
 
 def _goes_on_from_before(history: np.ndarray, line: np.ndarray) -> bool:
     """Whether `line` begins with the last two or more items of `history`."""
-    for place in np.flatnonzero(history[:-1] == line[0]):
-        tail = history[place:]
+    for start in np.flatnonzero(history[:-1] == line[0]):
+        tail = history[start:]
         if np.array_equal(tail, line[: len(tail)]):
             return True
     return False
 
 
 def _odd_levels(ids: np.ndarray, used: tuple[int, ...]) -> list[str]:
+    """Warnings of levels with one code, or with codes that are numbered from above 0."""
     warnings = []
     for level, count in enumerate(used):
         lowest = int(ids[:, level].min())
@@ -151,6 +159,7 @@ def _odd_levels(ids: np.ndarray, used: tuple[int, ...]) -> list[str]:
 
 
 def _large_groups(sizes: list[int]) -> list[str]:
+    """Warnings of ids that many items share. sizes: items of each shared id."""
     if not sizes or max(sizes) <= LARGE:
         return []
     return [f"{max(sizes)} items share one id: it fills a list of {LARGE} alone; were they made of empty descriptions?"]

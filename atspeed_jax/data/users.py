@@ -1,4 +1,7 @@
-"""Users with items held out from training: whom a model is chosen by (valid) and measured on (test)."""
+"""Users with items held out from training.
+
+A model is chosen by the items of the split "valid", and measured on those of "test".
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,13 @@ from atspeed_jax.data.dataset import Dataset
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOutUsers:
-    """N users with items in one split: users [N], their numbers; histories, the items known before that split; truths,
-    their items in it. Both hold one array per user."""
+    """N users with items in one split.
+
+    Attributes:
+      users: [N] int64, their numbers.
+      histories: N arrays of the items known before that split, oldest first.
+      truths: N arrays of the items in the split.
+    """
 
     users: np.ndarray
     histories: list[np.ndarray]
@@ -24,13 +32,20 @@ class HeldOutUsers:
         return prompt_batches(dataset.catalog, self.histories, shape)
 
     def sample(self, count: int, seed: int) -> HeldOutUsers:
-        """`count` users chosen by `seed` (all, if there are no more), in order of their numbers."""
+        """Draws `count` users by `seed`, or takes all if N is not larger; in order of
+        their numbers.
+        """
         rows = np.sort(np.random.default_rng(seed).permutation(len(self.users))[:count])
         return HeldOutUsers(self.users[rows], [self.histories[r] for r in rows], [self.truths[r] for r in rows])
 
 
 def held_out_users(dataset: Dataset, split: str) -> HeldOutUsers:
-    """Everyone with items in `split` ("valid" or "test"), with the items known before that split."""
+    """Everyone with items in a split, with the items known before that split.
+
+    Args:
+      dataset: of the users.
+      split: "valid" or "test".
+    """
     users = np.array([user for user, items in enumerate(getattr(dataset, split)) if len(items)], np.int64)
     histories = [dataset.history(user, split) for user in users.tolist()]
     return HeldOutUsers(users, histories, [getattr(dataset, split)[user] for user in users.tolist()])

@@ -42,7 +42,7 @@ class CovisitationConfig:
         check_ranges(self)
 
 
-# Of 54 symmetric variants tried (weight 1 or 1/d, three normalisations, nine decays),
+# Of 54 symmetric variants tried (weight 1 or 1/d, three normalizations, nine decays),
 # this one gives Beauty's reference figures, Recall@10 0.0191 and NDCG@10 0.0127 with
 # seen items removed.
 COVISITATION = CovisitationConfig(window=5, history=20, decay=0.9)
@@ -166,11 +166,11 @@ def _votes(histories: Sequence[np.ndarray], items: int, config: CovisitationConf
 
 
 def _check_known(histories: Sequence[np.ndarray], items: int) -> None:
-    """Raises BaselineError for an item that the catalogue does not have."""
+    """Raises BaselineError for an item that the catalog does not have."""
     if (stray := first_unknown(histories, items)) is not None:
         user, item = stray
         raise BaselineError(
-            f"history {user} holds item {item}; the catalogue has items 0 to {items - 1}, so leave it out"
+            f"history {user} holds item {item}; the catalog has items 0 to {items - 1}, so leave it out"
         )
 
 

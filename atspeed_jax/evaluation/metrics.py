@@ -31,14 +31,14 @@ def recall_at(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, *, items:
       lists: [N, K] items, best first; -1 is an empty entry.
       truths: N arrays of items; repeats count once.
       k: entries of a list that count.
-      items: size of the catalogue, whose items are 0..items-1.
+      items: size of the catalog, whose items are 0..items-1.
 
     Returns:
       [N] float64.
 
     Raises:
       MetricError: k beyond K, a user without true items, an item twice in a list, or an
-        item that the catalogue does not have; it names user and item.
+        item that the catalog does not have; it names user and item.
     """
     found, truth_sizes = _hits(lists, truths, k, items)
     return found.sum(axis=1) / truth_sizes
@@ -112,13 +112,13 @@ def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, items: int) -
 
 
 def _check_known(lists: Sequence[np.ndarray], items: int, what: str) -> None:
-    """Raises MetricError for an item that the catalogue does not have. what: the item,
+    """Raises MetricError for an item that the catalog does not have. what: the item,
     in the message.
     """
     if (stray := first_unknown(lists, items)) is not None:
         user, item = stray
         raise MetricError(
-            f"user {user} of {len(lists)}: {what} {item}; the catalogue has items 0 to {items - 1}, so leave it out"
+            f"user {user} of {len(lists)}: {what} {item}; the catalog has items 0 to {items - 1}, so leave it out"
         )
 
 
@@ -128,8 +128,8 @@ def _check_no_repeats(sorted_keys: np.ndarray, items: int) -> None:
     """
     repeated = sorted_keys[:, 1:] == sorted_keys[:, :-1]
     if repeated.any():
-        user, place = np.argwhere(repeated)[0]
-        item = sorted_keys[user, place] % items
+        user, rank = np.argwhere(repeated)[0]
+        item = sorted_keys[user, rank] % items
         raise MetricError(f"the list of user {user} holds item {item} twice; an item may stand in a list only once")
 
 

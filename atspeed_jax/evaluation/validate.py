@@ -17,7 +17,7 @@ from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.items.catalog import expand_ids
 from atspeed_jax.serving.decode_users import decode_users
 
-CUT = 10  # places of a list that count when parameters are chosen
+CUT = 10  # entries of a list that count when parameters are chosen
 BEAMS = 20  # of the search that makes the list: fewer give a worse list, and another choice
 
 
@@ -48,7 +48,7 @@ def list_quality(
     """Makes the evaluation of a target: the mean quality of its lists, seen items kept.
 
     Args:
-      dataset: catalogue and popularity, by which ids become items.
+      dataset: catalog and popularity, by which ids become items.
       users: the validation users.
       decoder: maps parameters to plain beam search with K = BEAMS.
 

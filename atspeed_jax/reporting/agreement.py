@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-# Key of a figure, its column, and its format; "(itself)" is plain beam search at another batch size.
+# Key of a figure, its column, and its format; "(itself)" is plain beam search at
+# another batch size.
 FIGURES = (
     ("same_list", "same list (itself)", ".3f"),
     ("items_shared", "items shared (itself)", ".4f"),
@@ -19,7 +20,7 @@ def columns(rows: Sequence[Mapping]) -> list[str]:
 
 
 def cells(row: Mapping, absent: str) -> list[str]:
-    """The cells of a row in these columns."""
+    """The cells of a row in these columns; `absent` where the row has no "agreement"."""
     found = row.get("agreement")
     if not found:
         return [absent] * len(FIGURES)
@@ -27,7 +28,11 @@ def cells(row: Mapping, absent: str) -> list[str]:
 
 
 def in_words(rows: Sequence[Mapping]) -> list[str]:
-    """One sentence: whether speculation loses more than plain beam search itself; none where that was not measured."""
+    """Says whether speculation loses more than plain beam search itself.
+
+    Returns:
+      One sentence, or none where that was not measured.
+    """
     measured = [row for row in rows if row.get("agreement")]
     if not measured:
         return []

@@ -9,14 +9,23 @@ from matplotlib.figure import Figure
 
 from atspeed_jax.reporting.tables import method_label, widths_label
 
-# Okabe and Ito's palette tells the methods apart for color-blind eyes; widths differ by line and marker.
+# Okabe and Ito's palette tells the methods apart for color-blind eyes; widths differ by
+# line and marker.
 _COLORS = {"beam search": "#666666", "speculative, draft model": "#0072B2", "speculative, popularity prior": "#E69F00"}
 OTHER_COLOR = "#009E73"
 _STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 
 
 def draw_plots(rows: Sequence[Mapping], curves: Mapping[str, Sequence[Mapping]]) -> dict[str, tuple[str, bytes]]:
-    """file name -> (caption, PNG) of every plot there is data for; rows are the report's decoding rows."""
+    """Draws every plot that the data allow.
+
+    Args:
+      rows: decoding rows of a report.
+      curves: see `report.write_report`.
+
+    Returns:
+      {file name: (caption, PNG)}.
+    """
     figures = {
         "target_calls.png": ("Mean target calls by list length and method", _target_calls(rows)),
         "acceptance.png": ("Acceptance by level", _acceptance(rows)),
@@ -27,13 +36,14 @@ def draw_plots(rows: Sequence[Mapping], curves: Mapping[str, Sequence[Mapping]])
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
 
 
 def _figure(columns: int, rows: int, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+    """A figure with a grid of axes in the style of all plots."""
     figure = Figure(figsize=(max(6.4, width * columns), height * rows), dpi=120, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -44,7 +54,9 @@ def _figure(columns: int, rows: int, width: float = 4.2, height: float = 3.6) ->
 
 
 class _Series:
-    """Decoding rows grouped by method, widths and, where it varies, score norm; each with its colour and line."""
+    """Decoding rows grouped by method, widths and, where it varies, score norm; each
+    group with its color and line.
+    """
 
     def __init__(self, rows: Sequence[Mapping], key: str):
         measured = [row for row in rows if row.get(key)]
@@ -74,7 +86,7 @@ def panels(count: int) -> tuple[Figure, list]:
 
 
 def legend_below(figure: Figure, axes: Sequence) -> None:
-    """One legend for all axes, a label once."""
+    """Draws one legend for all axes, with each label once."""
     entries = {}
     for axis in axes:
         entries.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)})
@@ -83,14 +95,15 @@ def legend_below(figure: Figure, axes: Sequence) -> None:
 
 
 def _target_calls(rows: Sequence[Mapping]) -> Figure | None:
+    """Mean target calls over list length; None without data."""
     series = _Series(rows, "target_calls_mean")
     if not series.rows:
         return None
     figure, [[axis]] = _figure(1, 1, width=6.4, height=4.4)
     for name, by_k in series.rows.items():
         ks = sorted(by_k)
-        places = [series.ks.index(k) for k in ks]
-        axis.plot(places, [by_k[k]["target_calls_mean"] for k in ks], label=name, **series.style[name])
+        positions = [series.ks.index(k) for k in ks]
+        axis.plot(positions, [by_k[k]["target_calls_mean"] for k in ks], label=name, **series.style[name])
     axis.set(xlabel="list length K", ylabel="mean target calls per user", ylim=(0.9, None))
     axis.set_xticks(range(len(series.ks)), series.ks)
     axis.axhline(1.0, color="#bbbbbb", linewidth=1, zorder=0)  # the floor: one call for everything
@@ -99,6 +112,7 @@ def _target_calls(rows: Sequence[Mapping]) -> Figure | None:
 
 
 def _acceptance(rows: Sequence[Mapping]) -> Figure | None:
+    """Acceptance over levels, a panel per K; None without data."""
     series = _Series(rows, "acceptance_by_level")
     if not series.rows:
         return None
@@ -115,6 +129,7 @@ def _acceptance(rows: Sequence[Mapping]) -> Figure | None:
 
 
 def _latency(rows: Sequence[Mapping]) -> Figure | None:
+    """Median and 95th percentile of the latency, a bar per method; None without data."""
     series = _Series(rows, "latency_ms_p50")
     if not series.rows:
         return None
@@ -123,13 +138,13 @@ def _latency(rows: Sequence[Mapping]) -> Figure | None:
     hatches = dict(zip([line for line, _ in _STYLES], ["", "///", "...", "xxx"], strict=True))
     for number, (name, by_k) in enumerate(series.rows.items()):
         ks = sorted(by_k)
-        places = np.array([series.ks.index(k) for k in ks]) - 0.4 + (number + 0.5) * bar_width
+        positions = np.array([series.ks.index(k) for k in ks]) - 0.4 + (number + 0.5) * bar_width
         median = np.array([by_k[k]["latency_ms_p50"] for k in ks])
         high = np.array([by_k[k]["latency_ms_p95"] or by_k[k]["latency_ms_p50"] for k in ks])
         style = series.style[name]
         look = {"color": style["color"], "hatch": hatches[style["linestyle"]], "edgecolor": "white", "linewidth": 0.6}
-        axis.bar(places, median, 0.92 * bar_width, label=name, **look)
-        axis.errorbar(places, median, [0 * median, high - median], fmt="none", ecolor="#333333", capsize=2)
+        axis.bar(positions, median, 0.92 * bar_width, label=name, **look)
+        axis.errorbar(positions, median, [0 * median, high - median], fmt="none", ecolor="#333333", capsize=2)
     axis.set(xlabel="list length K", ylabel="milliseconds per user: median, 95th percentile")
     axis.set_xticks(range(len(series.ks)), series.ks)
     legend_below(figure, [axis])
@@ -138,12 +153,15 @@ def _latency(rows: Sequence[Mapping]) -> Figure | None:
 
 _LOSS_COLORS = {"train loss": "#0072B2", "valid loss": "#E69F00"}
 _PART_COLORS = ("#56B4E9", "#009E73", "#CC79A7", "#D55E00")
-# What the kept step of a run is chosen by, where it is no loss: the first of these that was measured.
+# What the kept step of a run is chosen by, where it is no loss: the first of these that
+# was measured.
 _CHOSEN_BY = {"target_calls": "target calls", "ndcg@10": "NDCG@10"}
 
 
 def _losses(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
-    """A panel per run: training and validation losses, and, at the right, what the kept step is chosen by."""
+    """A panel per run: training and validation losses and, at the right, what the kept
+    step is chosen by.
+    """
     drawn = {name: (_lines(records, "loss"), records) for name, records in curves.items()}
     drawn = {name: (lines, records) for name, (lines, records) in drawn.items() if lines}
     if not drawn:
@@ -152,7 +170,8 @@ def _losses(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
     for axis, (name, (lines, records)) in zip(axes, drawn.items(), strict=True):
         parts = iter(_PART_COLORS)
         for label, (steps, values) in lines.items():
-            # An evaluation is a point, and there may be one only; a training curve is a line.
+            # An evaluation is a point, and there may be one only; a training curve is a
+            # line.
             look = {"linewidth": 1.2} if label.startswith("train") else {"marker": "o", "markersize": 3}
             axis.plot(steps, values, label=label, color=_LOSS_COLORS.get(label) or next(parts), **look)
         axis.set(title=name, xlabel="step", ylabel="loss")
@@ -162,7 +181,9 @@ def _losses(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
 
 
 def _chosen_by(axis, records: Sequence[Mapping]) -> None:
-    """A second scale at the right with the validation figure that a run is chosen by, if it has one."""
+    """Draws the validation figure that a run is chosen by, if it has one, on a second
+    scale at the right.
+    """
     for key, label in _CHOSEN_BY.items():
         if lines := _lines(records, key):
             [(steps, values)] = lines.values()

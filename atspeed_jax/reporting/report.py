@@ -1,16 +1,15 @@
 """The report of a whole run: report.json for programs, report.md and plots for people.
 
-    report = {
-      "dataset":     {"name", "users", "items", "distinct_ids", "collisions"},
-      "quality":     {"target": habits, "popularity": habits, "covisitation": habits, "target_fingerprint": str},
-      "decoding":    [row, ...],            # keys in DECODING_KEYS
-      "environment": {"jax", "device", "cpu_count", "git"},
+    report = { "dataset":     {"name", "users", "items", "distinct_ids", "collisions"},
+      "quality":     {"target": habits, "popularity": habits, "covisitation": habits,
+      "target_fingerprint": str}, "decoding":    [row, ...],            # keys in
+      DECODING_KEYS "environment": {"jax", "device", "cpu_count", "git"},
     }
 
-habits is {"seen_kept": entry, "seen_removed": entry}; an entry is what quality.measure returns: {"recall@10": mean,
-"ndcg@10": mean, ..., "intervals": {...}, ...}. quality["differences"] may hold entries of metrics.compare in the same
-form, by name.
-A value that was not measured is None. Further keys are welcome everywhere.
+habits is {"seen_kept": entry, "seen_removed": entry}; an entry is what quality.measure
+returns: {"recall@10": mean, "ndcg@10": mean, ..., "intervals": {...}, ...}.
+quality["differences"] may hold entries of metrics.compare in the same form, by name. A
+value that was not measured is None. Further keys are welcome everywhere.
 """
 
 import math
@@ -64,10 +63,17 @@ class ReportError(ValueError):
 
 
 def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> None:
-    """Writes report.json, report.md and the plots into `directory`, which is made if absent; each file whole or not.
+    """Writes report.json, report.md and the plots; each file appears whole or not at
+    all.
 
-    curves: per training run its metric records, {"step": int, "split": "train" or "valid", "loss": float, ...}; keys
-    with "loss" in them are drawn. Raises ReportError, before anything is written, as validate_report does.
+    Args:
+      directory: is made if absent.
+      report: see the head of this file.
+      curves: per training run its metric records, {"step": int, "split": "train" or
+        "valid", "loss": float, ...}; keys with "loss" in them are drawn.
+
+    Raises:
+      ReportError: as `validate_report`, before anything is written.
     """
     report = to_builtin(report)
     validate_report(report)
@@ -86,7 +92,12 @@ def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence
 
 
 def read_report(directory: Path) -> dict:
-    """The report of a run. Raises ReportError if there is none, ValueError if it is damaged, or as validate_report."""
+    """Reads the report of a run.
+
+    Raises:
+      ReportError: no report, or as `validate_report`.
+      ValueError: a damaged file.
+    """
     path = Path(directory) / "report.json"
     if not path.is_file():
         raise ReportError(f"there is no {path}; make it in the checkout with python -m launch.evaluate")
@@ -98,8 +109,12 @@ def read_report(directory: Path) -> dict:
 
 
 def format_table(report: Mapping) -> str:
-    """The tables of the report and what follows from them (`in_words`) as text for a terminal. Raises ReportError as
-    validate_report does."""
+    """The tables of a report, and what follows from them (`in_words`), as text for a
+    terminal.
+
+    Raises:
+      ReportError: as `validate_report`.
+    """
     report = to_builtin(report)
     validate_report(report)
     words = (textwrap.fill(sentence, 118) for sentence in in_words(report))
@@ -107,12 +122,19 @@ def format_table(report: Mapping) -> str:
 
 
 def in_words(report: Mapping) -> list[str]:
-    """Sentences: what each drafter saves, and, below float32, whether speculation loses anything by it."""
+    """Sentences: what each drafter saves and, below float32, whether speculation loses
+    anything by it.
+    """
     return [*savings.in_words(report["decoding"]), *agreement.in_words(report["decoding"])]
 
 
 def validate_report(report: Mapping) -> None:
-    """Raises ReportError naming the first key that is missing or holds something unusable."""
+    """Checks that a report can be written and read.
+
+    Raises:
+      ReportError: a key that is missing or holds something unusable; it names the first
+        one.
+    """
     _need(report, "report", ("dataset", "quality", "decoding", "environment"))
     _need(report["dataset"], "report.dataset", DATASET_KEYS)
     _need(report["environment"], "report.environment", ENVIRONMENT_KEYS)
@@ -130,6 +152,9 @@ def validate_report(report: Mapping) -> None:
 
 
 def _need(value, path: str, keys: Sequence[str]) -> None:
+    """Raises ReportError unless `value` is a mapping with these keys. path: of the
+    value, in the message.
+    """
     if not isinstance(value, Mapping):
         raise ReportError(f"{path} is {value!r}, expected a dict with {', '.join(keys)}")
     for key in keys:
@@ -138,6 +163,7 @@ def _need(value, path: str, keys: Sequence[str]) -> None:
 
 
 def _check_row(row, path: str) -> None:
+    """Raises ReportError for a decoding row that cannot be shown."""
     _need(row, path, DECODING_KEYS)
     for key, allowed in (("method", METHODS), ("drafter", DRAFTERS)):
         if row[key] not in allowed:
@@ -150,6 +176,7 @@ def _check_row(row, path: str) -> None:
 
 
 def _check_finite(value, path: str) -> None:
+    """Raises ReportError for a number that is not finite, at any depth."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _check_finite(inner, f"{path}.{key}")
@@ -161,7 +188,11 @@ def _check_finite(value, path: str) -> None:
 
 
 def to_builtin(value) -> Any:
-    """`value` with NumPy and JAX scalars and arrays as numbers and lists, tuples as lists, and keys as text."""
+    """The value in built-in types.
+
+    NumPy and JAX scalars and arrays become numbers and lists, tuples lists, and keys
+    text.
+    """
     if isinstance(value, Mapping):
         return {str(key): to_builtin(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -170,7 +201,7 @@ def to_builtin(value) -> Any:
 
 
 def environment() -> dict:
-    """Where the figures come from: versions, device, and git revision (None outside a repository)."""
+    """Where the figures come from: versions, device, and git revision."""
     devices = jax.devices()
     return {
         "jax": jax.__version__,
@@ -182,14 +213,19 @@ def environment() -> dict:
 
 
 def git_revision(directory: Path) -> str | None:
-    """Commit of the repository that tracks `directory`, "-dirty" added if tracked files have changed; else None."""
+    """The commit of the repository that tracks a directory.
+
+    Returns:
+      The hash, with "-dirty" if tracked files have changed; None outside a repository.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(directory), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
     try:
-        # An installed copy may lie inside some other repository (a .venv): that one's revision would mislead.
+        # An installed copy may lie inside some other repository (a .venv): that one's
+        # revision would mislead.
         if not git("ls-files", "--", "."):
             return None
         return git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=12")

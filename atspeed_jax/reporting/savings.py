@@ -11,11 +11,15 @@ NOTICED = 0.005  # what the two digits of a figure show
 
 
 def in_words(rows: Sequence[Mapping]) -> list[str]:
-    """One sentence per drafter, at the widths that each K is measured with first: calls and time it saves, and where it
-    saves nothing.
+    """Says per drafter which calls and which time it saves, at the widths that each K
+    is measured with first, and where it saves nothing.
 
-    A draft model saves calls if it saves more than the popularity prior at the same K and widths, which needs no model.
-    Time is saved if a list comes sooner than by plain beam search at batch 1.
+    A draft model saves calls if it saves more than the popularity prior at the same K
+    and widths, which needs no model. Time is saved if a list comes sooner than by plain
+    beam search at batch 1.
+
+    Returns:
+      One sentence per drafter.
     """
     speculative = [row for row in rows if row["method"] == "speculative" and row["accept_steps_mean"] is not None]
     sentences = []
@@ -30,11 +34,18 @@ def in_words(rows: Sequence[Mapping]) -> list[str]:
 
 
 def _way(row: Mapping) -> tuple:
+    """How a row decodes, but for the drafter: rows of one way can be compared."""
     return row["K"], tuple(row["widths"] or ()), row.get("budget"), row["mode"], row["score_norm"]
 
 
 def _sentence(drafter: str, own: Sequence[Mapping], prior: Mapping[int, float]) -> str:
-    """own: the drafter's rows, one per K; prior: calls that the popularity prior saves, by K."""
+    """The sentence of one drafter.
+
+    Args:
+      drafter: its name.
+      own: the drafter's rows, one per K.
+      prior: calls that the popularity prior saves, by K.
+    """
     whole = own[0]["target_calls_mean"] + own[0]["accept_steps_mean"]
     widths = list(dict.fromkeys(widths_label(row["widths"], row.get("budget")) for row in own))
     text = f"{NAMES.get(drafter, drafter)} (widths {'; '.join(widths)}) saves "
@@ -51,8 +62,15 @@ def _sentence(drafter: str, own: Sequence[Mapping], prior: Mapping[int, float]) 
 
 
 def _verdict(drafter: str, ks: Sequence[int], fewer: Sequence[bool], sooner: Sequence[bool] | None) -> str:
-    """What the figures come to where they are not good alone: at which K nothing is saved, or no time at any. sooner:
-    None where no time was measured."""
+    """What the figures come to where they are not good alone: at which K nothing is
+    saved, or that no time is saved.
+
+    Args:
+      drafter: its name.
+      ks: each K.
+      fewer: per K, whether calls are saved.
+      sooner: per K, whether time is saved; None where no time was measured.
+    """
     this = "this draft" if drafter == "draft" else "this drafter"
     nothing = [k for k, calls, time in zip(ks, fewer, sooner or fewer, strict=True) if not (calls or time)]
     if nothing:
@@ -67,5 +85,6 @@ def _figures(values: Iterable[float | None]) -> str:
 
 
 def _enumerated(values: Iterable) -> str:
+    """ "1, 5 and 20"."""
     *first, last = map(str, values)
     return f"{', '.join(first)} and {last}" if first else last

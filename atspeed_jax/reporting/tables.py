@@ -1,4 +1,7 @@
-"""The tables of a report, of the modes of the decoder and of tuning, once for Markdown and once for the terminal."""
+"""The tables of a report, of the modes of the decoder and of tuning.
+
+Each is made once, and shown as Markdown or as text for a terminal.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -18,7 +21,10 @@ class Table(NamedTuple):
 
 
 def report_tables(report: Mapping) -> list[Table]:
-    """Every table of a valid report, in reading order; differences only if the report has them."""
+    """Every table of a valid report, in reading order.
+
+    Differences of quality are shown only if the report has them.
+    """
     quality = report["quality"]
     methods = {
         name: habits for name, habits in quality.items() if isinstance(habits, Mapping) and name != "differences"
@@ -34,14 +40,14 @@ def report_tables(report: Mapping) -> list[Table]:
 
 
 def as_markdown(table: Table) -> str:
-    """A Markdown table under a second-level heading."""
+    """The table in Markdown, under a second-level heading."""
     rule = ["---", *["---:"] * (len(table.header) - 1)]
     lines = ["| " + " | ".join(cells) + " |" for cells in (table.header, rule, *table.rows)]
     return "\n".join([f"## {table.title}", "", *lines, ""])
 
 
 def as_text(table: Table) -> str:
-    """Aligned columns for a terminal."""
+    """The table as aligned columns for a terminal."""
     widths = [max(len(row[column]) for row in (table.header, *table.rows)) for column in range(len(table.header))]
     lines = [
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(cells))
@@ -51,13 +57,15 @@ def as_text(table: Table) -> str:
 
 
 def widths_label(widths: Sequence[int | str] | None, budget: int | None = None) -> str:
-    """Beam widths per level as in the configs, and how many of these nodes are read: all, 64, 96; best 128."""
+    """Beam widths per level as in the configs, and how many of these nodes are read:
+    "all, 64, 96; best 128".
+    """
     label = ", ".join(map(str, widths)) if widths else ABSENT
     return label if budget is None else f"{label}; best {budget}"
 
 
 def method_label(row: Mapping) -> str:
-    """Short name of a decoding row's method, its drafter included."""
+    """Short name of a decoding row's method, with its drafter."""
     if row["method"] == "beam_search":
         return "beam search"
     drafter = {"draft": "draft model", "popularity": "popularity prior", "none": "no drafter"}
@@ -65,14 +73,18 @@ def method_label(row: Mapping) -> str:
 
 
 def _number(value, digits: int) -> str:
+    """A number with so many digits; ABSENT for None."""
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
 def _levels(values: Sequence[float | None] | None) -> str:
+    """Shares per level, "0.98 / 0.75"; ABSENT for none."""
     return " / ".join(_number(value, 2) for value in values) if values else ABSENT
 
 
 def _key_values(title: str, values: Mapping) -> Table:
+    """A table of two columns: key and value."""
+
     def text(value) -> str:
         if value is None:
             return ABSENT
@@ -81,7 +93,8 @@ def _key_values(title: str, values: Mapping) -> Table:
     return Table(title, ["", "value"], [[key.replace("_", " "), text(value)] for key, value in values.items()])
 
 
-# Counts over all users: key of the number, key of what it is a part of, and the row's name.
+# Counts over all users: key of the number, key of what it is a part of, and the row's
+# name.
 _COUNTS = (
     ("hits", "truths", "true items in the list"),
     ("id_hits", "id_truths", "true ids in the list"),
@@ -92,7 +105,7 @@ _MEASURES = {"recall": "Recall", "ndcg": "NDCG", "id_recall": "Recall of ids", "
 
 
 def _quality(title: str, methods: Mapping[str, Mapping]) -> Table:
-    """A column per method and habit."""
+    """A column per method and habit, a row per measure and count."""
     entries = {
         f"{name}, {habit}".replace("_", " "): entry
         for name, habits in methods.items()
@@ -120,6 +133,7 @@ def _quality(title: str, methods: Mapping[str, Mapping]) -> Table:
 
 
 def _identity(row: Mapping) -> list[str]:
+    """The cells that say which decoder a row is of."""
     return [method_label(row), str(row["K"]), widths_label(row["widths"], row.get("budget")), row["score_norm"]]
 
 
@@ -127,6 +141,7 @@ _IDENTITY_HEADER = ["method", "K", "widths", "norm"]
 
 
 def _calls(rows: Sequence[Mapping]) -> Table:
+    """Target calls, acceptance, coverage and equality of every row."""
     header = [*_IDENTITY_HEADER, "users", "target calls", "AS@K", "in one call"]
     header += ["acceptance by level", "coverage by level", "mismatched", "near ties", *agreement.columns(rows)]
     cells = [
@@ -147,7 +162,8 @@ def _calls(rows: Sequence[Mapping]) -> Table:
     return Table("Target calls", header, cells)
 
 
-# Key, column and digits; the speed-up over Hugging Face is a column only where it was measured.
+# Key, column and digits; the speed-up over Hugging Face is a column only where it was
+# measured.
 _SPEED = (
     ("latency_ms_p50", "p50 ms", 1),
     ("latency_ms_p95", "p95 ms", 1),
@@ -158,6 +174,7 @@ _SPEED = (
 
 
 def _speed(rows: Sequence[Mapping]) -> Table:
+    """Latency, speed-up and throughput of every row."""
     columns = [column for column in _SPEED if any(column[0] in row for row in rows) or column[0] != "ws_vs_hf_generate"]
     cells = [[*_identity(row), *(_number(row.get(key), digits) for key, _, digits in columns)] for row in rows]
     return Table("Speed", [*_IDENTITY_HEADER, *(name for _, name, _ in columns)], cells)

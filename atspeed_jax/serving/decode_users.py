@@ -172,7 +172,7 @@ def without_seen(
     (`FilteredTrie`).
 
     Args:
-      decoders: of the whole catalogue.
+      decoders: of the whole catalog.
       setting: how lists are decoded.
       catalog: of the items.
       seen: per user, the distinct items to exclude.

@@ -1,4 +1,4 @@
-"""Every way to decode under one roof: models and catalogue, ready for any `Setting`."""
+"""Every way to decode under one roof: models and catalog, ready for any `Setting`."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class SpeculativeSearch:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoders:
-    """Target, draft and catalogue, ready to decode any `Setting`.
+    """Target, draft and catalog, ready to decode any `Setting`.
 
     Attributes:
       target, draft: configs of the two models. draft may be None where no draft model
         is used.
       target_params, draft_params: their parameters.
-      trie: of the catalogue.
+      trie: of the catalog.
       prior: what the popularity prior drafts by (`items.trie.popularity_prior`).
       prefixes: what the width "all" means, per score norm (`prefixes_by_norm`).
       step: makes a model of a config.

@@ -100,7 +100,7 @@ def _position_in(a: HasLists, b: HasLists) -> np.ndarray:
     id.
     """
     first, second = (np.asarray(one.tokens) for one in (a, b))
-    users, places, length = second.shape
+    users, entries, length = second.shape
     rows = np.concatenate((first.reshape(-1, length), second.reshape(-1, length)))
     names = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)  # one number per code sequence
     count = int(names.max(initial=0)) + 1
@@ -112,4 +112,4 @@ def _position_in(a: HasLists, b: HasLists) -> np.ndarray:
     mine, theirs = keys(names[: first[..., 0].size], a), keys(names[first[..., 0].size :], b).reshape(-1)
     order = np.argsort(theirs, kind="stable")
     found = order[np.minimum(np.searchsorted(theirs, mine, sorter=order), len(order) - 1)]
-    return np.where((mine >= 0) & (theirs[found] == mine), found - places * np.arange(users)[:, None], -1)
+    return np.where((mine >= 0) & (theirs[found] == mine), found - entries * np.arange(users)[:, None], -1)

@@ -47,7 +47,7 @@ def lists_of(
     to be numbered from 1.
 
     Args:
-      decoders: the models and the catalogue.
+      decoders: the models and the catalog.
       setting: how lists are decoded; its K is their length.
       dataset: the run's; items that share an id are listed by popularity in train.
       shape: of the batches that users are decoded in.
@@ -66,7 +66,7 @@ def lists_of(
     items_sorted, offsets = catalog.items_by_id(dataset.popularity)
     decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
     if setting.search.beams > catalog.items and is_writer():
-        tqdm.write(f"note: K={setting.search.beams}, but the catalogue has {catalog.items} items: lists are shorter")
+        tqdm.write(f"note: K={setting.search.beams}, but the catalog has {catalog.items} items: lists are shorter")
     asked = False
 
     def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:

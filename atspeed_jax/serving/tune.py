@@ -139,7 +139,7 @@ def tune(
     """Measures every setting of the grid, and chooses one per K and batch size.
 
     Args:
-      decoders: the models and the catalogue.
+      decoders: the models and the catalog.
       dataset: whose validation users are decoded.
       decode: the run's widths, gamma and score norm.
       config: the grid.

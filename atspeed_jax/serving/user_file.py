@@ -79,7 +79,7 @@ class UserFile:
 
     Attributes:
       path: of the file; "-" for standard input.
-      items: number of items in the catalogue.
+      items: number of items in the catalog.
       on_bad: what becomes of a line that is no user. "error" raises UserFileError with
         the line's number and content; "skip" leaves the line out and reports it.
       on_unknown: what becomes of an item outside 0..items-1. "error" raises
@@ -143,7 +143,7 @@ class UserFile:
             known, unknown = known_items(user.items, self.items)
             if len(unknown) and self.on_unknown == "error":
                 raise UserFileError(
-                    f"{where}: item {shown(int(unknown[0]))} of user {shown(user.user)} is not in the catalogue, "
+                    f"{where}: item {shown(int(unknown[0]))} of user {shown(user.user)} is not in the catalog, "
                     f"whose items are 0 to {self.items - 1}; {FROM_ZERO}; correct it, or leave such items out with "
                     "--on_unknown=skip"
                 )

@@ -24,7 +24,7 @@ def base(request, tmp_path_factory):
 
 
 def saved(tokenizer: Tokenizer, directory):
-    """(directory, catalogue behind its vocabulary)."""
+    """(directory, catalog behind its vocabulary)."""
     tokenizer.save(str(directory / "tokenizer.json"))
     return directory, Catalog(CODES, (12,) * 3).behind(tokenizer.get_vocab_size(), BOS)
 
@@ -132,5 +132,7 @@ def test_a_tokenizer_that_ends_texts_itself(tmp_path):
 def test_models_that_read_the_text_differently():
     one, other = Instruction((1, 5), (6,), (7,), (1, 5, 7)), Instruction((1, 5), (6, 6), (7,), (1, 5, 7))
     assert same_instruction({"target": one, "draft": one}) == one == same_instruction({"target": one})
-    with pytest.raises(PromptError, match="at place 1 of the instruction's separator is None in target and 6 in draft"):
+    with pytest.raises(
+        PromptError, match="at position 1 of the instruction's separator is None in target and 6 in draft"
+    ):
         same_instruction({"target": one, "draft": other})

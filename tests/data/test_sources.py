@@ -102,14 +102,14 @@ def test_index_with_uneven_lengths(layout):
 def test_index_with_a_malformed_token(layout, token):
     replace_index(layout, lambda index: index["3"].__setitem__(0, token))
     with pytest.raises(
-        SourceError, match=r"index\.json: item 3, place 1: malformed token .*; expected <letter_number>"
+        SourceError, match=r"index\.json: item 3, position 1: malformed token .*; expected <letter_number>"
     ):
         read_atspeed(layout)
 
 
 def test_index_with_levels_in_another_order(layout):
     replace_index(layout, lambda index: index["3"].reverse())
-    with pytest.raises(SourceError, match="item 3, token '<b_1>' at place 1 begins with 'b' where item 0 has 'a'"):
+    with pytest.raises(SourceError, match="item 3, token '<b_1>' at position 1 begins with 'b' where item 0 has 'a'"):
         read_atspeed(layout)
 
 
@@ -117,7 +117,7 @@ def test_index_with_two_spellings_of_one_code(layout):
     replace_index(layout, lambda index: index["2"].__setitem__(0, "<a_03>"))
     with pytest.raises(
         SourceError,
-        match=r"index\.json: item 2, place 1: '<a_03>' is the code that item 0 spells '<a_3>'; .* spell it one way",
+        match=r"index\.json: item 2, position 1: '<a_03>' is the code that item 0 spells '<a_3>'; .* spell it one way",
     ):
         read_atspeed(layout)
     replace_index(layout, lambda index: index["0"].__setitem__(0, "<a_03>"))

@@ -25,16 +25,16 @@ def test_popularity_lists_by_hand():
     np.testing.assert_array_equal(removed, [[3, 0, 1, 2], [1, 2, 4, 5]])
 
 
-def test_a_list_longer_than_the_catalogue_ends_in_empty_places():
+def test_a_list_longer_than_the_catalog_ends_in_empty_places():
     lists = popularity_lists(POPULARITY, [np.array([3, 0])], k=6, remove_seen=True)
     np.testing.assert_array_equal(lists, [[1, 2, 4, 5, -1, -1]])
 
 
 @pytest.mark.parametrize(("user", "item"), [(0, -1), (1, -1), (1, 6)])
-def test_an_item_outside_the_catalogue_is_named_with_its_user(user, item):
+def test_an_item_outside_the_catalog_is_named_with_its_user(user, item):
     histories = [np.array([0, 3]), np.array([2])]
     histories[user] = np.array([1, item])
-    message = f"history {user} holds item {item}; the catalogue has items 0 to 5"
+    message = f"history {user} holds item {item}; the catalog has items 0 to 5"
     with pytest.raises(BaselineError, match=message):
         popularity_lists(POPULARITY, histories, k=4, remove_seen=True)
     with pytest.raises(BaselineError, match=message):

@@ -58,7 +58,7 @@ def test_settings_cover_the_grid_once(toy, tmp_path, full):
 
 @pytest.fixture
 def three_levels(toy):
-    """The toy catalogue with an id length of three, to count with."""
+    """The toy catalog with an id length of three, to count with."""
     return SimpleNamespace(catalog=SimpleNamespace(length=3, items=7))
 
 

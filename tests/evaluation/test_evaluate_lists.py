@@ -61,7 +61,7 @@ def test_quality_by_hand(toy, tmp_path, monkeypatch):
     assert kept["recall@5"] == pytest.approx((1 + 1 + 1) / 5)
     first = (1 / math.log2(3) + 1 / 2) / ideal
     assert kept["ndcg@10"] == pytest.approx((first + 1 / 2 + 1) / 5)
-    # The catalogue has fewer than ten items: every one not seen is listed. User 0 saw both true ones.
+    # The catalog has fewer than ten items: every one not seen is listed. User 0 saw both true ones.
     assert removed["recall@10"] == pytest.approx((0 + 1 + 1 + 1 + 1) / 5)
     assert (removed["impossible"], kept["impossible"], removed["truths"]) == (2, 0, 6)
     assert set(quality["popularity"]) == set(quality["covisitation"]) == {"seen_kept", "seen_removed"}
@@ -72,7 +72,7 @@ def test_quality_by_hand(toy, tmp_path, monkeypatch):
 
 
 def test_seen_removed_is_searched_for_and_remembered(toy, tmp_path):
-    """The list is that of the catalogue without the items seen: it stays full, however many of the best were seen."""
+    """The list is that of the catalog without the items seen: it stays full, however many of the best were seen."""
     evaluation = make_evaluation(toy, tmp_path, decoders=toy.decoders)
     every = evaluation._target_ids(None)  # ten places, all six ids
     for seen in ([0, 1, 2], [4], [4, 5], []):

@@ -83,14 +83,14 @@ def test_bad_input(lists, truths, k, message):
 
 @pytest.mark.parametrize("user", range(3))
 @pytest.mark.parametrize("item", [-1, ITEMS])
-def test_an_item_outside_the_catalogue_is_named_with_its_user(user, item):
+def test_an_item_outside_the_catalog_is_named_with_its_user(user, item):
     truths = [*TRUTHS]
     truths[user] = np.array([1, item])
-    with pytest.raises(MetricError, match=f"user {user} of 3: true item {item}; the catalogue has items 0 to 39"):
+    with pytest.raises(MetricError, match=f"user {user} of 3: true item {item}; the catalog has items 0 to 39"):
         measure_lists(LISTS, truths, (2,), items=ITEMS)
     lists = LISTS.copy()
     lists[user, 3] = item = item if item > 0 else -2  # -1 is an empty place
-    with pytest.raises(MetricError, match=f"user {user} of 3: listed item {item}; the catalogue has items 0 to 39"):
+    with pytest.raises(MetricError, match=f"user {user} of 3: listed item {item}; the catalog has items 0 to 39"):
         measure_lists(lists, TRUTHS, (2,), items=ITEMS)
 
 

@@ -1,4 +1,4 @@
-"""An evaluation of the toy catalogue (tests/evaluation/conftest.py), and lists to put in the place of decoded ones."""
+"""An evaluation of the toy catalog (tests/evaluation/conftest.py), and lists to put in the place of decoded ones."""
 
 import dataclasses
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""A small valid report, and a catalogue with random models that decode it."""
+"""A small valid report, and a catalog with random models that decode it."""
 
 from types import SimpleNamespace
 

@@ -101,7 +101,7 @@ def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
         ("another is at it", "held.jsonl is being written by another process; wait for it"),
         ("unknown suffix", "other.csv: the name must end in .jsonl or .ndjson or"),
         ("two types", "types.jsonl, line 2: user 'a' is no int64 as the users before"),
-        ("unknown item", "bad.jsonl, line 10: item 99999 of user 1 is not in the catalogue"),
+        ("unknown item", "bad.jsonl, line 10: item 99999 of user 1 is not in the catalog"),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(ended, case, message):

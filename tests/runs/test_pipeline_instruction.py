@@ -152,7 +152,7 @@ def test_models_trained_with_another_text_are_refused(trained):
         ({"words": ()}, "there is no .*draft/tokenizer.json: an instruction is text"),
         (
             {"words": (*WORDS[:3], *WORDS[:2:-1])},
-            "at place 1 of the instruction's head is 3 in .*target and 40 in .*draft: take models of one tokenizer",
+            "at position 1 of the instruction's head is 3 in .*target and 40 in .*draft: take models of one tokenizer",
         ),
         (
             {"max_position_embeddings": 60},

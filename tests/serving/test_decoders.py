@@ -1,4 +1,4 @@
-"""Decoders for every setting, on a catalogue smaller than K and on histories of every length."""
+"""Decoders for every setting, on a catalog smaller than K and on histories of every length."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def baseline(toy):
     return decode(toy, Setting.beam_search(K, "vocab"))
 
 
-def test_a_k_beyond_the_catalogue_flags_the_places_it_cannot_fill(baseline):
+def test_a_k_beyond_the_catalog_flags_the_places_it_cannot_fill(baseline):
     assert baseline.ids.shape == (4, K)
     assert (np.sort(baseline.ids[:, :6]) == np.arange(6)).all()  # all there are, once each
     assert (baseline.ids[:, 6:] == -1).all()

@@ -216,7 +216,7 @@ def test_numbers_that_count_from_one_are_noticed(small_run, capsys):
 @pytest.mark.parametrize("exclude_seen", [False, True])
 def test_a_k_above_the_number_of_items_is_said_once(toy, capsys, exclude_seen):
     dataset = Dataset("toy", toy.catalog, *[(np.array([0, 1], np.int32),)] * 3)
-    for beams, said in ((8, "note: K=8, but the catalogue has 7 items: lists are shorter\n"), (7, "")):
+    for beams, said in ((8, "note: K=8, but the catalog has 7 items: lists are shorter\n"), (7, "")):
         setting = Setting.beam_search(beams, "vocab")
         lists = lists_of(toy.decoders, setting, dataset, BatchShape(2, (2,), 1), exclude_seen=exclude_seen)
         for _ in range(2):

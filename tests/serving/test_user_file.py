@@ -159,7 +159,7 @@ def test_whole_numbers_are_items_however_they_are_written(tmp_path, number):
     path = tmp_path / "u.jsonl"
     path.write_text(f'{{"user": 7, "items": [0, {number}]}}\n{{"user": 8, "items": [4.0]}}\n')
     assert given(read(path, 5)) == [(7, [0, 3]), (8, [4])]
-    with pytest.raises(UserFileError, match="line 2: item 4 of user 8 is not in the catalogue"):
+    with pytest.raises(UserFileError, match="line 2: item 4 of user 8 is not in the catalog"):
         read(path)
 
 
