@@ -120,8 +120,7 @@ def export_decoder(
     valid) and returns {"ids" [B, K], rows of the distinct ids, -1 behind the last one;
     "scores" [B, K]; "target_calls" [B]}. It runs on one device. arrays.safetensors
     holds models and trie, items.parquet item, id and tokens of every item. decoder.json
-    says versions, platforms, shapes and dtypes of the arguments, and how a prompt is
-    made.
+    says versions, platforms, shapes and dtypes of arguments, and how a prompt is made.
 
     Args:
       batch: B.
@@ -263,7 +262,7 @@ def _check_platforms(platforms: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _appearing(directory: Path) -> Iterator[Path]:
-    """Yields a directory to write into, which takes its final name when all is written."""
+    """Yields a directory to write into; it gets its final name when all is written."""
     directory = directory.absolute()
     _check_new(directory)
     partial = directory.with_name(f".{directory.name}.partial")
@@ -286,7 +285,7 @@ def _appearing(directory: Path) -> Iterator[Path]:
 
 
 def _extended(base: Pretrained, catalog: Catalog) -> tuple[Tokenizer | None, dict]:
-    """The base's tokenizer with the item codes, None if the base has none; its settings."""
+    """The base's tokenizer with the item codes (None if it has none), and settings."""
     directory = Path(base.config.directory)
     return item_text.extended_tokenizer(directory, catalog), item_text.extended_settings(directory)
 

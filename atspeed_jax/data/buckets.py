@@ -1,4 +1,4 @@
-"""Batches of examples of like length: length buckets, and endless shuffled batches of them."""
+"""Length buckets, and endless shuffled batches of examples of like length."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def load_dataset(directory) -> Dataset:
 
 
 def _check_interactions(source: Source, items: int) -> None:
-    """Raises DatasetError for splits of different users, or an item outside 0..items-1."""
+    """Raises DatasetError for splits of different users, or an unknown item."""
     users = {split: len(getattr(source, split)) for split in SPLITS}
     if len(set(users.values())) != 1:
         raise DatasetError(f"source {source.name!r} has {users} users; every split needs an entry for every user.")

@@ -153,7 +153,7 @@ def _cut(tokens: list[int], catalog: Catalog) -> list[tuple[int, ...]] | None:
 
 
 def _joined(catalog: Catalog, instruction: Instruction, items: Sequence[int], answer: Sequence[int]) -> list[int]:
-    """Tokens of a prompt that is put together from pieces, with the codes of an answer."""
+    """Tokens of a prompt that is put together from pieces, and of an answer."""
     prompt = prompt_tokens(dataclasses.replace(catalog, instruction=instruction), items, len(items))
     return [*prompt.tolist(), *catalog.tokens(answer).reshape(-1).tolist()]
 

@@ -141,7 +141,7 @@ def _goes_on_from_before(history: np.ndarray, line: np.ndarray) -> bool:
 
 
 def _odd_levels(ids: np.ndarray, used: tuple[int, ...]) -> list[str]:
-    """Warnings of levels with one code, or with codes that are numbered from above 0."""
+    """Warnings of levels with one code, or whose codes are numbered from above 0."""
     warnings = []
     for level, count in enumerate(used):
         lowest = int(ids[:, level].min())

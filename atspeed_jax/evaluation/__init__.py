@@ -1,1 +1,1 @@
-"""Measures of a run: list quality, baselines, target calls, equality of lists, speed."""
+"""Measures of a run: list quality, baselines, target calls, equality, speed."""

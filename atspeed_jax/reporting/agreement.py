@@ -20,7 +20,7 @@ def columns(rows: Sequence[Mapping]) -> list[str]:
 
 
 def cells(row: Mapping, absent: str) -> list[str]:
-    """The cells of a row in these columns; `absent` where the row has no "agreement"."""
+    """The cells of a row in these columns; `absent` where it has no "agreement"."""
     found = row.get("agreement")
     if not found:
         return [absent] * len(FIGURES)

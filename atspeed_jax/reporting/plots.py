@@ -129,7 +129,7 @@ def _acceptance(rows: Sequence[Mapping]) -> Figure | None:
 
 
 def _latency(rows: Sequence[Mapping]) -> Figure | None:
-    """Median and 95th percentile of the latency, a bar per method; None without data."""
+    """Median and 95th percentile of latency, a bar per method; None without data."""
     series = _Series(rows, "latency_ms_p50")
     if not series.rows:
         return None

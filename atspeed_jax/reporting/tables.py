@@ -13,7 +13,7 @@ ABSENT = "–"
 
 
 class Table(NamedTuple):
-    """Cells as text; the first column is aligned to the left, the others to the right."""
+    """Cells as text; the first column is aligned to the left, others to the right."""
 
     title: str
     header: Sequence[str]

@@ -1,4 +1,4 @@
-"""Decodes many users, and decodes those again whose lists differ between two decoders."""
+"""Decodes many users, and once more those whose lists differ between decoders."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ NO_ITEM = -2  # id of codes that no item has
 
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
-    """Plain beam search as a hashable function, which a jitted program takes as static."""
+    """Plain beam search as a hashable function: a static argument of a program."""
 
     step: StepModel
     search: SearchConfig

@@ -206,7 +206,7 @@ def _is_stream(path: Path) -> bool:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, bytes | dict]]:
-    """Yields (number from 1 on, line or parquet row) of every line that is not blank."""
+    """Yields (number from 1 on, line or parquet row) of all that is not blank."""
     with contextlib.ExitStack() as stack:
         try:
             file = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
