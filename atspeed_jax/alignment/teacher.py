@@ -33,8 +33,7 @@ from atspeed_jax.alignment.teacher_files import (
     write_part,
 )
 from atspeed_jax.alignment.tree import TreeContext, teacher_tree, tree_logits
-from atspeed_jax.data.batches import BatchShape, prompt_batches
-from atspeed_jax.data.buckets import Batches, bucket_lengths, bucketed_batches
+from atspeed_jax.data.batches import Batches, BatchShape, bucket_lengths, bucketed_batches, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_rows
 from atspeed_jax.decoding.base import Prompt, ScoreNorm, StepModel
