@@ -195,7 +195,7 @@ def _read_config(directory: Path) -> LoraConfig:
 def _read_tensors(directory: Path) -> dict[str, np.ndarray]:
     path = directory / WEIGHTS_FILE
     if not path.is_file():
-        raise LoraError(f"there is no {path}; give a directory that PEFT or launch.export wrote")
+        raise LoraError(f"there is no {path}; give a directory that PEFT, or launch.export in the checkout, wrote")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
