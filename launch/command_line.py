@@ -1,7 +1,8 @@
-"""The command line of a main: the help it prints, and the arguments it refuses.
+"""The command line of a main: its help, and the arguments that it refuses.
 
-absl's flags are global: it would suggest the flags of every library that was imported, and leave out of `--help` what
-another module defines. The flags of a main are those of launch/ alone.
+absl's flags are global. absl would suggest the flags of every imported library, and leave
+out of `--help` the flags that another module defines. A main has the flags of launch/
+alone.
 """
 
 import difflib
@@ -21,11 +22,11 @@ from launch.overrides import check_overrides, given, with_record
 HELP = ("help", "h", "?", "helpshort")
 SHARED = "launch.stage"  # whose flags every main has
 WIDTH, COLUMN = 110, 28  # characters of a line of help, and before what a flag is for
-URL = re.compile(r"[A-Za-z](://|[A-Za-z0-9+.-]+:/)")  # with one slash too, as Path writes it; C:/x is none
+URL = re.compile(r"[A-Za-z](://|[A-Za-z0-9+.-]+:/)")  # with one slash too, as Path writes it; C:/x is no URL
 METAVARS = {"int": "N", "float": "X"}
-# What absl adds to a help text that `_usage` shows in its own way.
+# Notes that absl adds to a help text; `_usage` shows them in another way.
 ABSL_NOTES = re.compile(r"^<[^>]*>: |;\s+repeat this option to specify a list of values$")
-VERBOSITY = "1: show the traceback of an error too; 0: what orbax does with files."
+VERBOSITY = "1: show the traceback of an error; 0: show the log of orbax."
 
 flags.disclaim_key_flags()  # a flag that define_numbers makes is one of the module that calls it
 
@@ -35,7 +36,10 @@ class CommandLineError(ValueError):
 
 
 class _NumbersParser(flags.ListParser):
-    """Each part of a list parsed; ValueError, which absl gives the flag's name, otherwise. kind: see define_numbers."""
+    """Parses every part of a list as a number.
+
+    Raises ValueError for anything else; absl adds the flag's name.
+    """
 
     def __init__(self, kind, may_be_empty: bool):
         super().__init__()
@@ -61,9 +65,16 @@ class _NumbersParser(flags.ListParser):
 def define_numbers(
     name: str, default: str, kind, help: str, *, may_be_empty: bool = False, flag_values: flags.FlagValues = flags.FLAGS
 ) -> flags.FlagHolder:
-    """A flag that is a list of numbers, such as --beams=20,5; a mistake ends the program before any work.
+    """Defines a flag that is a list of numbers, such as --beams=20,5.
 
-    kind: a number with its range, as `atspeed_jax.utils.ranges` has them, or that and None.
+    Args:
+      name: of the flag.
+      default: its value in text.
+      kind: a number with its range, as `atspeed_jax.utils.ranges` has them, or such a
+        number or None.
+      help: what the flag is for.
+      may_be_empty: whether --beams= is taken.
+      flag_values: where the flag is defined.
     """
     list_parser = _NumbersParser(kind, may_be_empty)
     serializer = flags.ListSerializer(",")
@@ -105,9 +116,13 @@ def define_choice(
 
 
 def parser(required: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
-    """What app.run parses the command line with.
+    """Returns the function that app.run parses the command line with.
 
-    It prints the help and ends with 0 if that is asked for, and ends the program with one line for what it refuses.
+    The function prints the help and ends the program with 0 if help is asked for. It ends
+    the program with one line for arguments that it refuses.
+
+    Args:
+      required: flags that must be given.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -121,19 +136,27 @@ def parser(required: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
             sys.argv = arguments  # where ml_collections looks for the names of overrides
             check(flags.FLAGS(arguments)[1:], required)
         except (flags.Error, CommandLineError, ConfigError, WorkdirError) as error:
-            raise SystemExit(f"error: {' '.join(_told(error).split())}") from None
+            raise SystemExit(f"error: {' '.join(_message(error).split())}") from None
         return [argv[0]]
 
     return parse
 
 
 def check(rest: Sequence[str], required: Iterable[str]) -> None:
-    """rest: arguments that are no flags. Raises CommandLineError, naming the argument, for the first mistake."""
+    """Checks the parsed flags.
+
+    Args:
+      rest: arguments that are no flags.
+      required: flags that must be given.
+
+    Raises:
+      CommandLineError: naming the argument, for the first mistake.
+    """
     if rest:
         raise CommandLineError(f"{rest[0]!r} is no flag; expected --name=value, --help shows all flags")
     if missing := [name for name in required if not flags.FLAGS[name].present]:
         raise CommandLineError(f"give {', '.join(f'--{name}=...' for name in missing)}; --help says what they are")
-    for flag in (flag for own in own_flags() for flag in own if flag.name != "config"):
+    for flag in (flag for group in main_flags() for flag in group if flag.name != "config"):
         for value in flag.value if isinstance(flag.value, list) else [flag.value]:
             check_local(flag.name, value)
             if isinstance(value, float) and math.isnan(value):  # which lies outside no bound
@@ -142,7 +165,11 @@ def check(rest: Sequence[str], required: Iterable[str]) -> None:
 
 
 def check_list(flag: flags.Flag) -> None:
-    """Raises CommandLineError for a list that was given and is empty, or holds an empty value or one twice."""
+    """Checks the list that a flag gave.
+
+    Raises:
+      CommandLineError: for a list that is empty, or holds an empty value or a value twice.
+    """
     if not (flag.present and isinstance(flag.value, list)):
         return
     values = ["none" if value is None else str(value) for value in flag.value]
@@ -156,8 +183,14 @@ def check_list(flag: flags.Flag) -> None:
 
 
 def check_local(name: str, value) -> None:
-    """Raises CommandLineError for a flag whose value is a URL: files are read and written through the file system
-    alone, where gs://bucket/run would be a new local directory "gs:"."""
+    """Checks that the value of a flag is no URL.
+
+    Files are read and written through the file system alone, where gs://bucket/run would
+    be a new local directory "gs:".
+
+    Raises:
+      CommandLineError: for a URL.
+    """
     if isinstance(value, str) and URL.match(value):
         raise CommandLineError(
             f"--{name}={value}: expected a path in this machine's file system; mount the storage (gcsfuse mounts a "
@@ -165,13 +198,13 @@ def check_local(name: str, value) -> None:
         )
 
 
-def own_flags() -> tuple[list[flags.Flag], list[flags.Flag]]:
-    """The flags of this main: its own, and those that it shares with the others."""
+def main_flags() -> tuple[list[flags.Flag], list[flags.Flag]]:
+    """Returns the flags of this main alone, and the flags that all mains share."""
     modules = flags.FLAGS.flags_by_module_dict()
-    own = [name for name in modules if name != SHARED and (name.startswith("launch.") or name == sys.argv[0])]
-    own.sort(key=lambda name: name != sys.argv[0])  # those of the main itself come first
-    mine = [flag for name in own for flag in modules[name]]
-    return mine, [*modules.get(SHARED, ()), flags.FLAGS["verbosity"]]
+    names = [name for name in modules if name != SHARED and (name.startswith("launch.") or name == sys.argv[0])]
+    names.sort(key=lambda name: name != sys.argv[0])  # the flags of the main's file come first
+    of_main = [flag for name in names for flag in modules[name]]
+    return of_main, [*modules.get(SHARED, ()), flags.FLAGS["verbosity"]]
 
 
 def _asks_for_help(arguments: Sequence[str]) -> bool:
@@ -179,11 +212,11 @@ def _asks_for_help(arguments: Sequence[str]) -> bool:
     return any(argument in (f"-{name}", f"--{name}") for argument in before for name in HELP)
 
 
-def _told(error: Exception) -> str:
-    """The error in words; of an unknown flag the nearest one of this main, not of every library."""
+def _message(error: Exception) -> str:
+    """Returns the error in words. For an unknown flag it names the nearest flag of this main."""
     if not isinstance(error, flags.UnrecognizedFlagError):
         return str(error)
-    known = [name for own in own_flags() for flag in own for name in (flag.name, *_negated(flag))]
+    known = [name for group in main_flags() for flag in group for name in (flag.name, *_negated(flag))]
     near = difflib.get_close_matches(error.flagname, [*known, "help"], n=1, cutoff=0.6)
     meant = f"did you mean --{near[0]}? " if near else ""
     return f"there is no flag --{error.flagname}; {meant}--help shows all flags"
@@ -194,13 +227,15 @@ def _negated(flag: flags.Flag) -> list[str]:
 
 
 def help_text(required: Sequence[str]) -> str:
-    """What the main is for, and every flag it has."""
-    mine, shared = own_flags()
+    """Returns what the main is for, and every flag that it has."""
+    of_main, shared = main_flags()
     parts = [(sys.modules["__main__"].__doc__ or "").strip()]
-    for title, group in (("Flags of this main", mine), ("Flags that it shares with other mains", shared)):
+    for title, group in (("Flags of this main", of_main), ("Flags of all mains", shared)):
         if group:
             parts += [f"{title}:", "\n".join(_described(flag, flag.name in required) for flag in group)]
-    parts.append("A field of the config is a flag too, such as --config.decode.gamma=2: see the file of --config.")
+    parts.append(
+        "Every field of the config is a flag too, such as --config.decode.gamma=2; the file of --config has all fields."
+    )
     return "\n\n".join(parts)
 
 

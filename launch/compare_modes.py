@@ -1,8 +1,9 @@
-"""Every mode of the decoder on the test users of a trained run: calls, quality, overlap with the exact lists.
+"""Measures every mode of the decoder on the test users of a trained run.
 
 python -m launch.compare_modes --workdir=DIR [--seeds=5] [--beams=20,5,1]
 
-Writes DIR/modes.json and DIR/modes.md; what is measured is remembered, so a stopped run goes on where it was.
+Writes target calls, quality and overlap with the exact lists to DIR/modes.json and
+DIR/modes.md. Finished measurements are kept: the same command continues.
 """
 
 from typing import get_args
@@ -24,15 +25,15 @@ from launch.stage import FLAGS, main, say
 def define_flags() -> None:
     """Defines the flags of this main."""
     flags.DEFINE_integer("seeds", 5, "Draws per user in modes that draw.", lower_bound=1, upper_bound=10_000)
-    define_numbers("beams", "20,5,1", Beams, "K, the first on all test users, the others on grid_users.")
-    flags.DEFINE_enum("drafter", "draft", ["draft", "popularity"], "Who proposes.")
+    define_numbers("beams", "20,5,1", Beams, "K: the first on all test users, the others on grid_users of them.")
+    flags.DEFINE_enum("drafter", "draft", ["draft", "popularity"], "Which model drafts.")
     flags.DEFINE_list("norms", ["vocab", "trie"], "Score norms.")
-    flags.DEFINE_list("constraints", ["trie"], "trie: real ids; levels: any known code of a level.")
-    define_numbers("tolerances", "0.01,0.05", Tolerance, "Probability strict may give up.", may_be_empty=True)
-    define_numbers("budgets", "128", Nodes, "Nodes that a target call reads, in strict mode.", may_be_empty=True)
-    flags.DEFINE_multi_string("widths", [], "Instead of the config's, such as all,96,128 (or tuned); repeatable.")
+    flags.DEFINE_list("constraints", ["trie"], "trie: real ids only; levels: any known code of each level.")
+    define_numbers("tolerances", "0.01,0.05", Tolerance, "Probability that strict may give up.", may_be_empty=True)
+    define_numbers("budgets", "128", Nodes, "Drafted nodes per target call, in strict mode.", may_be_empty=True)
+    flags.DEFINE_multi_string("widths", [], "Widths instead of the config's, such as all,96,128; or tuned.")
     flags.DEFINE_list("modes", list(get_args(Mode)), "Modes of the decoder.")
-    flags.DEFINE_float("temperature", 1.0, "Of the modes that draw.", lower_bound=1e-3, upper_bound=1e3)
+    flags.DEFINE_float("temperature", 1.0, "Temperature of the modes that draw.", lower_bound=1e-3, upper_bound=1e3)
 
 
 def compare(run) -> None:
@@ -47,13 +48,12 @@ def compare(run) -> None:
         main_beams=beams[:1],
         widths=tuple(dict.fromkeys(widths)),
         tuned=tuned,
-        drafter=FLAGS.drafter,
-        temperature=FLAGS.temperature,
-        seeds=FLAGS.seeds,
+        **{name: FLAGS[name].value for name in ("drafter", "temperature", "seeds")},
         **{name: tuple(FLAGS[name].value) for name in ("norms", "tolerances", "budgets", "constraints", "modes")},
     )
     check_grid("--widths", config.widths, run.dataset)
-    publish(run.workdir / "modes", rows := ModeTable(run.measurements(), config).rows(), mode_table(rows))
+    rows = ModeTable(run.measurements(), config).rows()
+    publish(run.workdir / "modes", rows, mode_table(rows))
 
 
 if __name__ == "__main__":

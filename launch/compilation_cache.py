@@ -1,7 +1,7 @@
-"""Compiled programs kept between runs: the same main with the same shapes compiles nothing a second time.
+"""Compiled programs are kept: a main with the same shapes compiles nothing a second time.
 
-JAX's persistent compilation cache, in ~/.cache/atspeed_jax/xla. JAX_COMPILATION_CACHE_DIR=DIR puts it elsewhere,
-JAX_ENABLE_COMPILATION_CACHE=0 switches it off.
+This is JAX's persistent compilation cache, in ~/.cache/atspeed_jax/xla.
+JAX_COMPILATION_CACHE_DIR=DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0 switches it off.
 """
 
 import contextlib
@@ -20,18 +20,19 @@ from atspeed_jax.utils.distributed import is_writer
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 FAULT = re.compile(r"Error (reading|writing) persistent compilation cache entry.*?: (.*)", re.DOTALL)
 OUTCOMES = {
-    "reading": ("read from", "it is compiled anew; delete that directory if this is said again"),
+    "reading": ("read from", "it is compiled anew; delete that directory if this note comes again"),
     "writing": ("kept in", f"the next run compiles it again; {VARIABLE}=DIR names another place"),
 }
 MOST_BYTES = 4 * 2**30  # of the default directory
 
 
 def keep_programs() -> None:
-    """Has JAX keep the programs that it compiles from now on, and load those that it has kept.
+    """Has JAX keep the programs that it compiles from now on, and load programs that it has kept.
 
-    Where the directory cannot be made or written, says so and goes on without. Several processes keep programs only
-    where the variable says, in a directory that all of them see: XLA shares out what it measures while it compiles for
-    several GPUs, and would wait there for a process that loads.
+    If the directory cannot be made or written, a note says so and nothing is kept. Several
+    processes keep programs only in the directory of the variable, which all of them must
+    see: XLA compiles for several GPUs in all processes together, and would wait for a
+    process that loads.
     """
     given = os.environ.get(VARIABLE)
     if not jax.config.jax_enable_compilation_cache or (not given and jax.process_count() > 1):
@@ -46,14 +47,19 @@ def keep_programs() -> None:
         forget_oldest(Path(place), MOST_BYTES)
     _tell_faults_once(place)
     jax.config.update("jax_compilation_cache_dir", place)
-    # All of them: a main compiles few (recommend 17, evaluate 20 more with configs/tiny.py, together 6.5 MB), and JAX's
-    # own least time of a second would leave out the small ones.
+    # Every program is kept, since a main compiles few: recommend 17 and evaluate 20 more
+    # with configs/tiny.py, together 6.5 MB. By default JAX leaves out programs that take
+    # less than a second.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def default_directory() -> Path:
-    """One for each kind of processor: homes are shared by machines, and a CPU may lack what another's program uses."""
+    """Returns the directory of programs for this kind of processor.
+
+    Machines share homes, and a processor may lack instructions that a program of another
+    one uses.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     base = base if base.is_absolute() else Path.home() / ".cache"
     return base / "atspeed_jax" / "xla" / _processor()
@@ -61,21 +67,26 @@ def default_directory() -> Path:
 
 def _processor() -> str:
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        kind = "".join(sorted(set(re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*$", told, re.MULTILINE))))
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        kind = "".join(sorted(set(re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*$", info, re.MULTILINE))))
     except OSError:  # not on Linux
         kind = platform.processor()
     return hashlib.sha256(f"{platform.machine()} {kind}".encode()).hexdigest()[:12]
 
 
 def _make_writable(place: Path) -> None:
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)  # who writes into it makes this program run what he likes
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)  # whoever writes into it chooses what this program runs
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(f"{place} cannot be written")
 
 
 def forget_oldest(place: Path, most: int) -> None:
-    """Deletes the oldest programs of a directory that holds more than so many bytes, until it holds half as many."""
+    """Deletes the oldest programs of a directory that has grown too large.
+
+    Args:
+      place: the directory.
+      most: bytes that it may hold. If it holds more, half of that is left.
+    """
     found = []
     for file in place.glob("*-cache"):
         with contextlib.suppress(FileNotFoundError):  # another process does the same
@@ -92,8 +103,8 @@ def forget_oldest(place: Path, most: int) -> None:
 
 
 def _tell_faults_once(place: str) -> None:
-    """JAX warns of every program that it cannot load or keep; one line says it of the first, and what to do."""
-    before, told = warnings.showwarning, set()
+    """Has one note stand for JAX's warnings about programs that it cannot load or keep."""
+    before, noted = warnings.showwarning, set()
 
     def show(message, category, *where, **more):
         fault = re.match(
@@ -101,8 +112,8 @@ def _tell_faults_once(place: str) -> None:
         )
         if fault is None:
             return before(message, category, *where, **more)
-        if fault[1] not in told:
-            told.add(fault[1])
+        if fault[1] not in noted:
+            noted.add(fault[1])
             what, then = OUTCOMES[fault[1]]
             _note(f"a compiled program cannot be {what} {place} ({' '.join(fault[2].split())[:200]}); {then}")
 

@@ -16,13 +16,15 @@ T = TypeVar("T")
 
 
 def load(config: ConfigDict | Mapping, into: type[T]) -> T:
-    """The config as an instance of the dataclass `into`, see `atspeed_jax.runs.config.load`."""
+    """Returns the config as an instance of the dataclass `into` (`runs.config.load`)."""
     return fields.load(plain(config), into)
 
 
 def plain(value):
-    """The value without the wrappers of ml_collections: nested dicts, lists and tuples; NO_VALUE for a field that its
-    config file requires to be set and that is not."""
+    """Returns a value without the wrappers of ml_collections: nested dicts, lists and tuples.
+
+    A field that its config file leaves to be set becomes NO_VALUE.
+    """
     if isinstance(value, FieldReference):
         try:
             value = value.get()
@@ -38,7 +40,10 @@ def plain(value):
 
 
 def to_fields(config) -> ConfigDict:
-    """A dataclass that `load` made as the ConfigDict that it loads, so that the command line can change it."""
+    """Returns the ConfigDict that `load` would turn into this dataclass.
+
+    The command line can change its fields.
+    """
     hints = typing.get_type_hints(type(config))
     return ConfigDict(
         {field.name: _field(getattr(config, field.name), hints[field.name]) for field in fields.fields_of(type(config))}
@@ -48,6 +53,6 @@ def to_fields(config) -> ConfigDict:
 def _field(value, hint):
     if dataclasses.is_dataclass(value):
         return to_fields(value)
-    # A field that may be None can become it, and cease to be.
+    # A field that may be None changes its type.
     optional = types.NoneType in typing.get_args(hint)
     return FieldReference(value, field_type=object) if optional else value

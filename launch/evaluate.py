@@ -10,7 +10,7 @@ from launch.stage import FLAGS, main
 
 def define_flags() -> None:
     """Defines the flags of this main."""
-    flags.DEFINE_bool("full", False, "The whole grid on all test users, not on a fixed few.")
+    flags.DEFINE_bool("full", False, "Measure the whole grid on all test users, not on grid_users of them.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A trained model for other programs.
+"""Writes a trained model, or what it found, for other programs.
 
 python -m launch.export --workdir=DIR --output=HF_DIR [--model=draft] [--dtype=bfloat16]
 
---format=hf: a directory that transformers' AutoModelForCausalLM and AutoTokenizer load; an adapter is merged.
---format=peft: the target's adapter alone, as PEFT stores it, and the tokenizer.
---format=decoder: the compiled decoder (--k, --drafter, --batch, --platforms) for a process without this code.
+--format=hf: a directory for transformers, with an adapter merged.
+--format=peft: the adapter alone, as PEFT stores it, and the tokenizer.
+--format=decoder: the compiled decoder, for a process without this code.
 --format=figures: the figures of report.json as parquet tables.
---format=lists: what all test users had, are given (--k, --drafter) and took next, for evaluation elsewhere.
+--format=lists: of all test users the history, the recommended list and the next items.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ from launch.stage import FLAGS, open_run, say, start
 
 def define_flags() -> None:
     """Defines the flags of this main."""
-    flags.DEFINE_enum("model", "target", ["target", "draft"], "Which of the two.")
+    flags.DEFINE_enum("model", "target", ["target", "draft"], "Which model is written.")
     flags.DEFINE_string("output", None, "Directory to make; it must be new or empty.")
     flags.DEFINE_enum("format", "hf", ["hf", "peft", "decoder", "figures", "lists"], "What is written.")
-    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "Of the stored tensors, in hf.")
-    flags.DEFINE_integer("k", 20, "Items per list, in decoder and lists.", lower_bound=1, upper_bound=10_000)
-    flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "none: plain beam search.")
-    flags.DEFINE_integer("batch", 1, "Users per call, in decoder.", lower_bound=1, upper_bound=65_536)
-    flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"Of {', '.join(made.PLATFORMS)}: where it runs.")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "hf: dtype of the stored tensors.")
+    flags.DEFINE_integer("k", 20, "decoder, lists: items per list.", lower_bound=1, upper_bound=10_000)
+    flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "Who drafts; none: beam search alone.")
+    flags.DEFINE_integer("batch", 1, "decoder: users per call.", lower_bound=1, upper_bound=65_536)
+    flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"decoder: where it runs, of {', '.join(made.PLATFORMS)}.")
 
 
 def export() -> None:

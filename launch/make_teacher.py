@@ -1,7 +1,7 @@
 """Decodes the target's beams for every training user.
 
 python -m launch.make_teacher --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
-python -m launch.make_teacher --workdir=DIR   # of a run that is begun
+python -m launch.make_teacher --workdir=DIR   # continues a run
 """
 
 from launch.stage import main

@@ -1,7 +1,7 @@
 """The config file and the names of its overrides, read before absl reads the command line.
 
-ml_collections ends in a traceback where a config file does not run and where an override names a field that the file
-does not have.
+ml_collections ends in a traceback where a config file does not run, and where an override
+names a field that the file does not have.
 """
 
 import re
@@ -20,17 +20,29 @@ _OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]+)(?:=.*)?", re.DOTALL)
 
 
 def with_record(arguments: Sequence[str]) -> list[str]:
-    """The command line; where it changes the config of a run and names no config file, with that run's record as
-    --config in front. Raises WorkdirError for a record that cannot be read."""
+    """Returns the command line, with the record of the run as --config where that is meant.
+
+    That is where the command line changes fields of a run's config and names no config file.
+
+    Args:
+      arguments: the program's name and its arguments.
+
+    Raises:
+      WorkdirError: for a record that cannot be read.
+    """
     workdir = given(arguments, "workdir") or given(arguments, "checkpoint")
     if given(arguments, "config") is not None or not _overrides(arguments) or not workdir or not is_run(workdir):
         return list(arguments)
-    recorded(Path(workdir))  # its complaints in their own words
+    recorded(Path(workdir))  # raises with a better message than the config file would
     return [arguments[0], f"--config={RECORD}:{workdir}", *arguments[1:]]
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Raises ConfigError for a config file that does not run, or for --config.x.y where it has no field x.y."""
+    """Checks the config file, and that it has every field x.y of a --config.x.y.
+
+    Raises:
+      ConfigError: for a file that does not run, or a field that it does not have.
+    """
     file, overrides = given(arguments, "config"), _overrides(arguments)
     if file is None and overrides:
         raise ConfigError(
@@ -45,9 +57,13 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def run_config(file: str) -> ConfigDict | Mapping:
-    """What get_config() of a config file returns; FILE:TEXT calls get_config(TEXT), as with --config.
+    """Returns what get_config() of a config file returns.
 
-    Raises ConfigError naming the file, the line and the error where it does not run.
+    Args:
+      file: path of the file. FILE:TEXT calls get_config(TEXT), as with --config.
+
+    Raises:
+      ConfigError: naming the file, the line and the error, if the file does not run.
     """
     path, colon, text = file.partition(":")
     if not Path(path).is_file():
@@ -56,17 +72,17 @@ def run_config(file: str) -> ConfigDict | Mapping:
         fields = runpy.run_path(path)["get_config"](*([text] if colon else []))
     except KeyError as error:
         if error.args != ("get_config",):
-            raise ConfigError(_told(path, error)) from error
+            raise ConfigError(_where_and_why(path, error)) from error
         raise ConfigError(f"config file {path} has no function get_config(); see configs/tiny.py") from error
     except Exception as error:  # whatever the file does
-        raise ConfigError(_told(path, error)) from error
+        raise ConfigError(_where_and_why(path, error)) from error
     if not isinstance(fields, ConfigDict | Mapping):
         raise ConfigError(f"get_config() of {path} returns {fields!r}, expected a ConfigDict of its fields")
     return fields
 
 
-def _told(path: str, error: Exception) -> str:
-    """Where and why a config file does not run."""
+def _where_and_why(path: str, error: Exception) -> str:
+    """Says where and why a config file does not run."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
     where = path if line is None else f"{path}, line {line}"
@@ -75,12 +91,12 @@ def _told(path: str, error: Exception) -> str:
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:
-    """The names of fields that are set, such as "config.decode.gamma"."""
+    """Returns the names of fields that are set, such as "config.decode.gamma"."""
     return [override[1] for argument in arguments if (override := _OVERRIDE.fullmatch(argument))]
 
 
 def given(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag, None without it."""
+    """Returns the value of a flag, None without it."""
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name in (f"--{flag}", f"-{flag}"):

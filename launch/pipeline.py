@@ -1,7 +1,7 @@
-"""All stages in order; skips what is complete.
+"""Makes all stages in order. A stage that is complete is skipped.
 
 python -m launch.pipeline --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
-python -m launch.pipeline --workdir=DIR   # of a run that is begun
+python -m launch.pipeline --workdir=DIR   # continues a run
 """
 
 from launch.stage import main

@@ -1,10 +1,11 @@
-"""Will it fit? Compiles the steps of a run for a mesh of so many devices, none of which need be there.
+"""Will it fit? Compiles the steps of a run for a mesh of devices that need not exist.
 
 python -m launch.plan --config=configs/beauty_llama7b.py --devices=256 [--chip=v5e] [--hbm_gib=16] [--json=F]
     [--batch_per_device=N] [--steps=train,align,decode] [--data_dir=DIR] [--items=12000] [--config.x.y=...]
 
-Prints memory, FLOPs and bytes received per device, as compiled and as estimated; exit code 1 if the largest peak is
-over --hbm_gib. Models are read from config.json alone; without --data_dir the items have random ids.
+Prints memory, FLOPs and received bytes per device, as compiled and as estimated. The exit
+code is 1 if the largest peak is over --hbm_gib. Of pretrained models only config.json is
+read. Without --data_dir the items have random ids.
 """
 
 from pathlib import Path
@@ -24,12 +25,12 @@ from launch.stage import FLAGS, given_config, start
 def define_flags() -> None:
     """Defines the flags of this main."""
     flags.DEFINE_integer("devices", None, "Devices to plan for.", lower_bound=1, upper_bound=100_000)
-    flags.DEFINE_string("chip", "v5e", f"Of the roofline: {', '.join(CHIPS)}.")
-    flags.DEFINE_float("hbm_gib", None, "Memory of a device; the chip's, if not given.", 1e-3, 1e6)
+    flags.DEFINE_string("chip", "v5e", f"Chip of the roofline: {', '.join(CHIPS)}.")
+    flags.DEFINE_float("hbm_gib", None, "Memory of a device; without it, that of the chip.", 1e-3, 1e6)
     flags.DEFINE_string("json", None, "File to write the figures to.")
-    flags.DEFINE_integer("batch_per_device", None, "Rows per device, for the config's batch sizes.", 1, 65_536)
-    flags.DEFINE_list("steps", list(STEPS), "Which steps are compiled.")
-    flags.DEFINE_integer("items", 12_000, "Items with random ids of 4 codes of 256, without data.", 1, 100_000_000)
+    flags.DEFINE_integer("batch_per_device", None, "Rows per device, instead of the config's batch sizes.", 1, 65_536)
+    flags.DEFINE_list("steps", list(STEPS), "Steps that are compiled.")
+    flags.DEFINE_integer("items", 12_000, "Items with random ids of 4 codes of 256, for no --data_dir.", 1, 100_000_000)
 
 
 def main() -> None:

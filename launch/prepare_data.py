@@ -1,7 +1,7 @@
 """Reads or makes the interactions, stores them, and prints what they are and what looks wrong in them.
 
 python -m launch.prepare_data --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
-python -m launch.prepare_data --workdir=DIR   # of a run that is begun
+python -m launch.prepare_data --workdir=DIR   # continues a run
 """
 
 from launch.stage import main

@@ -1,8 +1,9 @@
-"""The K best next items of every user in a file.
+"""Recommends the K best next items to every user in a file.
 
 python -m launch.recommend --workdir=DIR --input=users.jsonl --output=recs.jsonl [--k=20] [--exclude_seen]
 
---checkpoint is another name of --workdir. --config.decode.widths=... and the like say how the run is served.
+--checkpoint is another name of --workdir. Fields such as --config.decode.widths=... say how
+the run is served. An interrupted run continues with the same command.
 """
 
 from pathlib import Path
@@ -30,17 +31,18 @@ def define_flags() -> None:
     flags.DEFINE_string("input", None, INPUT_HELP)
     flags.DEFINE_string("output", None, OUTPUT_HELP)
     flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1, upper_bound=10_000)
-    flags.DEFINE_enum("drafter", "draft", _DRAFTERS, "none: plain beam search. tuned: see launch.tune_decoder.")
+    flags.DEFINE_enum("drafter", "draft", _DRAFTERS, "Who drafts; none: beam search; tuned: see launch.tune_decoder.")
     flags.DEFINE_bool("exclude_seen", False, "Never recommend an item of the user's history.")
-    flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What a line that is no user does.")
-    flags.DEFINE_enum("on_unknown", "error", ["error", "skip"], "What an unknown item of a history does.")
+    flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What to do with a line that is no user.")
+    flags.DEFINE_enum("on_unknown", "error", ["error", "skip"], "What to do with an unknown item of a history.")
     flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a time.", 1, 1_000_000)
 
 
 def main() -> None:
     with claimed_output(Path(FLAGS.output)) as output:
-        run, mistakes = open_run(writes=False), (FLAGS.on_bad, FLAGS.on_unknown)
-        file = UserFile(Path(FLAGS.input), run.dataset.catalog.items, *mistakes, output.one_type)
+        run = open_run(writes=False)
+        items, one_type = run.dataset.catalog.items, output.one_type
+        file = UserFile(Path(FLAGS.input), items, FLAGS.on_bad, FLAGS.on_unknown, one_type)
         total = file.check()
         decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
         shapes = {"history": run.config.data.history, "buckets": run.serve.evaluate.buckets}

@@ -1,4 +1,7 @@
-"""A run's own record as a config file, for --config.x.y=... where --workdir is given without --config."""
+"""The record of a run as a config file.
+
+It serves --config.x.y=... where --workdir is given without --config.
+"""
 
 from pathlib import Path
 
@@ -9,4 +12,5 @@ from launch.config import to_fields
 
 
 def get_config(workdir: str) -> ConfigDict:
+    """Returns the config that a run was begun with."""
     return to_fields(recorded(Path(workdir)))

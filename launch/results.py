@@ -1,9 +1,9 @@
-"""The tables of a sweep as far as it is done; trains, submits and measures nothing.
+"""Writes the tables of a sweep, as far as it is done. Trains, submits and measures nothing.
 
 python -m launch.results --config=configs/sweeps/objectives.py --workdir=DIR
 
-Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png, as launch.sweep does at its end. Of a single run, DIR/report.md
-holds the tables.
+Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png, as launch.sweep does at its end.
+(The tables of a single run are in its report.md.)
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ def results() -> None:
     workdir = Path(FLAGS.workdir)
     settings, made = given_trials()
     if not workdir.is_dir():
-        raise WorkdirError(f"--workdir={workdir}: there is no such directory; expected that of a sweep")
+        raise WorkdirError(f"--workdir={workdir}: there is no such directory; expected the directory of a sweep")
     collect(workdir, settings, made)
 
 

@@ -1,4 +1,4 @@
-"""What every main shares: flags -> config -> frozen dataclasses -> one call."""
+"""What every main shares: from flags to a config, to frozen dataclasses, to one call."""
 
 import dataclasses
 import functools
@@ -33,29 +33,38 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines the flags that every main has."""
     config_flags.DEFINE_config_file(
-        "config", None, "To begin a run, such as configs/tiny.py; --config.x.y=... overrides."
+        "config", None, "Config file of a new run, such as configs/tiny.py; --config.x.y=... changes a field."
     )
-    flags.DEFINE_string("workdir", None, "Directory of a run, opened by its own record; new with --config.")
-    flags.DEFINE_string("profile_steps", None, "FIRST:LAST steps of training to trace, in STAGE/profile.")
-    flags.DEFINE_bool("distributed", False, "One of several processes; SLURM, GKE, a TPU VM say which.")
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says it.")
-    flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", 1, 1_000_000)
-    flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", 0, 999_999)
     flags.DEFINE_string(
-        "data_dir", None, "Interactions in the AtSpeed text layout, for configs that read it; items count from 1 there."
+        "workdir", None, "Directory of a run. A run that exists is opened by its record; a new one needs --config."
+    )
+    flags.DEFINE_string("profile_steps", None, "FIRST:LAST: steps of training whose trace is written to STAGE/profile.")
+    flags.DEFINE_bool("distributed", False, "This is one of several processes; SLURM, GKE or a TPU VM says which one.")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster says that.")
+    flags.DEFINE_integer("num_processes", None, "With --coordinator: number of processes.", 1, 1_000_000)
+    flags.DEFINE_integer("process_id", None, "With --coordinator: number of this process, from 0.", 0, 999_999)
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Directory of interactions in the AtSpeed text layout, for a config that reads one. Its items count from 1.",
     )
 
 
 def no_flags() -> None:
-    """Defines nothing: the main has only the flags that all mains share."""
+    """Defines nothing, for a main that has only the flags of all mains."""
 
 
 def open_run(*, trains: bool = False, writes: bool = True) -> Run:
-    """The run that the flags describe; ConfigError, DatasetError or WorkdirError before anything is done.
+    """Opens the run that the flags describe.
 
-    trains: whether stages may be made, of a run that --config begins or that is gone on with. Else it is a trained run,
-    opened as recorded; decode, evaluate and mesh on the command line say how it is served. writes: whether anything is
-    written into its directory.
+    Args:
+      trains: whether stages may be made, of a run that --config begins or of one that is
+        continued. Otherwise the run is a trained one, opened as recorded; the fields
+        decode, evaluate and mesh of the command line say how it is served.
+      writes: whether anything is written into its directory.
+
+    Raises:
+      ConfigError, DatasetError, WorkdirError: before anything is written.
     """
     workdir, steps = Path(FLAGS.workdir), _steps(FLAGS.profile_steps)
     if trains and not is_run(workdir) and not FLAGS["config"].present:
@@ -63,14 +72,14 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
     given = given_config() or recorded(workdir)
     check_same(fingerprint(given), "config")
     data_dir = Path(FLAGS.data_dir) if FLAGS.data_dir else None
-    Run(given, workdir, data_dir)  # its complaints, before anything is written
+    Run(given, workdir, data_dir)  # raises before anything is written
     known = is_run(workdir)
     config, serve, chosen = (open_made if trains else open_trained)(workdir, given)
     if writes and known:
         check_writable(workdir)
     if chosen:
         say(f"note: served otherwise than recorded: {', '.join(map(str, chosen))}")
-    if known and (mesh := fitting_mesh(given.mesh)) != given.mesh:  # whoever begins a run is told instead
+    if known and (mesh := fitting_mesh(given.mesh)) != given.mesh:  # an error for a new run
         say(f"note: the run's mesh does not fit the {jax.device_count()} devices here: {given.mesh} -> {mesh}")
         config, serve = (one and dataclasses.replace(one, mesh=mesh) for one in (config, serve))
     run = Run(config, workdir, data_dir, serve=serve)
@@ -90,26 +99,36 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 
 def given_fields() -> ConfigDict | None:
-    """What the file of --config says, with overrides; None without that flag."""
+    """Returns the fields of the file of --config with its overrides, None without that flag."""
     return FLAGS.config if FLAGS["config"].present else None
 
 
 def given_config() -> ExperimentConfig | None:
-    """The config of --config with its overrides, None without that flag. Raises ConfigError."""
+    """Returns the config of --config with its overrides, None without that flag.
+
+    Raises:
+      ConfigError: for a field that is unknown, missing or unusable.
+    """
     fields = given_fields()
     return None if fields is None else load(fields, ExperimentConfig)
 
 
 def say(text: str) -> None:
-    """Prints a line, above progress bars, from the first of several processes alone."""
+    """Prints a line above the progress bars, in the first of several processes alone."""
     if is_writer():
         tqdm.write(text)
 
 
 def join_others(several: bool) -> None:
-    """Joins the other processes of this run if a flag says that there are any: launch/pods always gives one.
+    """Joins the other processes of this run, if a flag says that it has several.
 
-    Raises ProcessError if they do not come, or this main is for one process (`several` False) and there are more.
+    The scripts of launch/pods always give such a flag, even for one process.
+
+    Args:
+      several: whether several processes can do this together.
+
+    Raises:
+      ProcessError: if the others do not come, or `several` is False and others are here.
     """
     others = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
     if not (FLAGS.distributed or any(given is not None for given in others)):
@@ -117,8 +136,8 @@ def join_others(several: bool) -> None:
     join(*others)
     if not several and jax.process_count() > 1:
         raise ProcessError(
-            f"{Path(sys.argv[0]).stem} works in one process, here are {jax.process_count()}: start it once, on one "
-            "host (NODES=1 with launch/pods/slurm.sh)"
+            f"{Path(sys.argv[0]).stem} works in one process, but {jax.process_count()} were started: "
+            "start it once, on one host (NODES=1 with launch/pods/slurm.sh)"
         )
 
 

@@ -47,9 +47,10 @@ def define_flags() -> None:
 def trie_rows(_: Path) -> list[dict]:
     config = TrieBenchmark(codes=FLAGS.codes)
     processes = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
-    with tempfile.TemporaryDirectory() as place, processes as fresh:
-        kept = [Path(place) / str(number) for number in range(len(FLAGS.sizes))]
-        made = [fresh.submit(measure_build, config, *one).result() for one in zip(FLAGS.sizes, kept, strict=True)]
+    with tempfile.TemporaryDirectory() as temporary, processes as fresh:
+        kept = [Path(temporary) / str(number) for number in range(len(FLAGS.sizes))]
+        sizes = zip(FLAGS.sizes, kept, strict=True)
+        made = [fresh.submit(measure_build, config, size, directory).result() for size, directory in sizes]
         steps = fresh.submit(measure_steps, config, kept).result()
     return [build | step for build, step in zip(made, steps, strict=True)]
 
@@ -63,8 +64,8 @@ def trained_run() -> Run:
 def alignment_rows(_: Path) -> list[dict]:
     run = trained_run()
     batches = run.alignment_batches((run.config.data.history,))  # of one shape
-    models = run.draft_model, run.draft_params, run.tree_context
-    return alignment_steps(*models, [batches[number] for number in range(8)], repeats=3)
+    first = [batches[number] for number in range(8)]
+    return alignment_steps(run.draft_model, run.draft_params, run.tree_context, first, repeats=3)
 
 
 def input_rows(_: Path) -> list[dict]:

@@ -1,12 +1,12 @@
-"""Several experiments, here or each as a job of a cluster, and one table of them all.
+"""Trains and measures several experiments, here or as jobs of a cluster, for one table.
 
-    python -m launch.sweep --config=configs/sweeps/objectives.py --workdir=DIR [--data_dir=DIR] [--borrow=RUN]
+python -m launch.sweep --config=configs/sweeps/objectives.py --workdir=DIR [--data_dir=DIR]
+    [--borrow=RUN] [--backend=slurm|xpk|tpu_vm]
 
-Each is a run of launch.pipeline in DIR/NAME_SEED, but for its evaluation; stages that another one, or the run RUN, made
-of the same data and settings are linked. Resumable. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png.
-
---backend=slurm|xpk|tpu_vm submits those that are not done as jobs (launch/pods, with its variables) and shows what is
-done so far. Jobs at work at the same time cannot link from each other: --borrow a run, or submit one (--only) first.
+Each experiment is a run of launch.pipeline in DIR/NAME_SEED without its evaluation. Stages
+that another experiment, or RUN, made of the same data and settings are linked. The same
+command continues. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png. Jobs that work at
+the same time cannot link from each other: --borrow a run, or submit one (--only) first.
 """
 
 from pathlib import Path
@@ -25,11 +25,11 @@ from launch.stage import FLAGS, start
 
 def define_flags() -> None:
     """Defines the flags of this main."""
-    flags.DEFINE_multi_string("borrow", [], "Directories of runs whose finished stages may be used.")
+    flags.DEFINE_multi_string("borrow", [], "Directory of a run whose finished stages may be linked.")
     flags.DEFINE_enum("backend", backends.LOCAL, [backends.LOCAL, *backends.CLUSTERS], "Where the experiments run.")
-    flags.DEFINE_list("only", [], "Names such as coverage_0: no others, and no tables (what a job does).")
-    flags.DEFINE_list("resubmit", [], "Names of experiments whose earlier jobs are gone.")
-    flags.DEFINE_bool("dry_run", False, "Print what would run or be submitted, stage by stage; do nothing.")
+    flags.DEFINE_list("only", [], "Experiments such as coverage_0: these alone, without tables (as a job does).")
+    flags.DEFINE_list("resubmit", [], "Experiments whose earlier jobs are gone.")
+    flags.DEFINE_bool("dry_run", False, "Print what would run or be submitted, stage by stage, and do nothing.")
 
 
 def sweep() -> None:

@@ -1,7 +1,7 @@
 """Trains the draft: next items, then alignment.
 
 python -m launch.train_draft --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
-python -m launch.train_draft --workdir=DIR   # of a run that is begun
+python -m launch.train_draft --workdir=DIR   # continues a run
 """
 
 from launch.stage import main

@@ -1,7 +1,7 @@
 """Trains the target.
 
 python -m launch.train_target --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
-python -m launch.train_target --workdir=DIR   # of a run that is begun
+python -m launch.train_target --workdir=DIR   # continues a run
 """
 
 from launch.stage import main

@@ -1,10 +1,11 @@
-"""The fastest way to decode on this machine, per K and batch size: a setting of the grid, or plain beam search.
+"""Finds the fastest way to decode on this machine, per K and batch size.
 
 python -m launch.tune_decoder --workdir=DIR [--beams=20,5,1] [--batch_sizes=1,64]
 
-Measures on validation users of a trained run, with nothing else running; writes DIR/tuned.json, which launch.recommend
---drafter=tuned reads, and DIR/tuned.md. The grid: widths of the run (decode.widths, evaluate.grid_widths) and
---widths.
+Measures on validation users of a trained run; nothing else should run. The choice is a
+setting of the grid or plain beam search. Writes DIR/tuned.json, which launch.recommend
+--drafter=tuned reads, and DIR/tuned.md. The grid has the widths of the run (decode.widths,
+evaluate.grid_widths) and --widths.
 """
 
 from absl import flags
@@ -24,21 +25,21 @@ def define_flags() -> None:
     """Defines the flags of this main."""
     define_numbers("beams", "20,5,1", Beams, "K.")
     define_numbers("batch_sizes", "1,64", BatchSize, "Users decoded at once.")
-    flags.DEFINE_multi_string("widths", [], "More widths, such as --widths=20,20,20 (may be repeated).")
-    flags.DEFINE_list("drafters", ["draft", "popularity"], "Who proposes.")
+    flags.DEFINE_multi_string("widths", [], "More widths of the grid, such as 20,20,20.")
+    flags.DEFINE_list("drafters", ["draft", "popularity"], "Which models draft.")
     define_numbers("budgets", "none", Nodes | None, "Drafted nodes that a target call reads; none: all.")
     define_numbers("row_shares", "4", BatchSize, "SearchConfig.row_share; 1: later rounds read the whole batch.")
     flags.DEFINE_integer("batches", 10, "Least number of batches timed.", lower_bound=1, upper_bound=1_000_000)
-    flags.DEFINE_float("hopeless", 1.5, "Times the best one's time: a slower setting is timed only once.", 1.0, 1e9)
-    flags.DEFINE_integer("repeats", 3, "Timings of each batch, of which the median counts.", 1, 10_000)
+    flags.DEFINE_float("hopeless", 1.5, "A setting this many times slower than the best is timed once.", 1.0, 1e9)
+    flags.DEFINE_integer("repeats", 3, "Timings of each batch; their median counts.", 1, 10_000)
 
 
 def tune_decoder(run) -> None:
-    own = (run.serve.decode.widths, *run.serve.evaluate.grid_widths)
+    of_run = (run.serve.decode.widths, *run.serve.evaluate.grid_widths)
     config = TuneConfig(
         beams=tuple(FLAGS.beams),
         batch_sizes=tuple(FLAGS.batch_sizes),
-        widths=tuple(dict.fromkeys((*own, *map(parse_widths, FLAGS.widths)))),
+        widths=tuple(dict.fromkeys([*of_run, *map(parse_widths, FLAGS.widths)])),
         drafters=tuple(FLAGS.drafters),
         budgets=tuple(FLAGS.budgets),
         row_shares=tuple(FLAGS.row_shares),

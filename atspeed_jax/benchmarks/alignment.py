@@ -1,4 +1,4 @@
-"""What one tree forward for all beams of a sample saves, beside the same loss with a copy of the prompt per beam."""
+"""What one tree forward saves: the same loss with one tree per sample, or with a prompt per beam."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ SEQ_KD = AlignConfig("seq_kd", 1.0, 1.0, top_k=1, density_weight=0.0, coverage_w
 
 
 def copies_loss(model: LlamaConfig, params, context: TreeContext, batch):
-    """`losses.seq_kd` as the reference computes it: every item of the teacher's list behind a prompt of its own.
+    """Computes `losses.seq_kd` as the reference does: a copy of the prompt for every item of a list.
 
-    batch: "tokens", "valid" [B, P], "list" [B, K] (`alignment.teacher.alignment_batches`). The last code is not
-    predicted, as in `align_loss`.
+    The last code is not predicted, as in `align_loss`.
+
+    Args:
+      model: the draft.
+      params: of the draft.
+      context: trie and shapes of the trees.
+      batch: "tokens" and "valid" [B, P], "list" [B, K] (`alignment.teacher`).
+
+    Returns:
+      The mean over the items of all lists.
     """
     ids = batch["list"]
     (rows, beams), drafted = ids.shape, context.trie.length - 1
@@ -44,11 +52,21 @@ def copies_loss(model: LlamaConfig, params, context: TreeContext, batch):
 def alignment_steps(
     draft: LlamaConfig, params: Any, context: TreeContext, batches: Sequence[dict], *, repeats: int
 ) -> list[dict]:
-    """Loss and gradient of SeqKD both ways: samples per second, batch by batch in turns, and memory of the program.
+    """Times loss and gradient of SeqKD both ways, in turns, and reads the memory of both programs.
 
-    batches: of one shape; "log_probs" are not read. -> rows {"way", "batch", "prompt", "beams", "samples_per_s",
-    "temporary_mib", "ratio", "memory_ratio"}; ratio, median over the batches, and memory_ratio are to "copies". Raises
-    ValueError if the two losses are not the same.
+    Args:
+      draft: config of the draft.
+      params: of the draft.
+      context: trie and shapes of the trees.
+      batches: of one shape. "log_probs" are not read.
+      repeats: timings of each batch; their median counts.
+
+    Returns:
+      A row per way, "copies" and "tree". ratio, the median over the batches, and
+      memory_ratio compare a way with "copies".
+
+    Raises:
+      ValueError: if the two losses are not the same.
     """
 
     alignment = Alignment(SEQ_KD, draft, draft)
@@ -64,8 +82,10 @@ def alignment_steps(
         way.__name__: jax.jit(jax.value_and_grad(way)).lower(params, batches[0]).compile() for way in (copies, tree)
     }
     losses = [float(step(params, batches[0])[0]) for step in steps.values()]
-    if not np.isclose(*losses, rtol=1e-4):
-        raise ValueError(f"the losses differ, {losses[0]} with copies and {losses[1]} with a tree: not to be compared")
+    if not np.isclose(losses[0], losses[1], rtol=1e-4):
+        raise ValueError(
+            f"the losses differ, {losses[0]} with copies and {losses[1]} with a tree: times are not compared"
+        )
 
     def seconds(step, batch):
         start = time.perf_counter()
@@ -84,9 +104,9 @@ def alignment_steps(
             "batch": rows,
             "prompt": width,
             "beams": batches[0]["list"].shape[1],
-            "samples_per_s": rows / float(np.median([one[way] for one in times])),
+            "samples_per_s": rows / float(np.median([seconds_of[way] for seconds_of in times])),
             "temporary_mib": memory[way] / 2**20,
-            "ratio": float(np.median([one["copies"] / one[way] for one in times])),
+            "ratio": float(np.median([seconds_of["copies"] / seconds_of[way] for seconds_of in times])),
             "memory_ratio": memory[way] / memory["copies"],
         }
         for way in steps

@@ -1,4 +1,4 @@
-"""Does the input keep up? Samples per second of the batches beside those of the training step that reads them."""
+"""Does the input keep up? How fast batches are made, beside how fast training reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from atspeed_jax.training.step import initializer, make_train_step
 
 
 def input_speed(run: Run, *, batches: int, steps: int) -> dict[str, float]:
-    """`input_row` of the training of a run's target, from the stored data on."""
+    """Measures the input of the training of a run's target, see `input_row`.
+
+    Args:
+      run: one whose data stage is done.
+      batches: number of batches made.
+      steps: number of steps timed.
+    """
     train, history = run.config.train_target, run.config.data.history
     start, length = run.assets.target.initialization, run.dataset.catalog.length
     loss, fit_config = training_loss(start.model, length, train.shuffle, start.lora), train.fit(steps)
@@ -42,10 +48,21 @@ def input_row(
     batches: int,
     steps: int,
 ) -> dict[str, float]:
-    """{"start_up_s", "feed_samples_per_s", "step_samples_per_s", "ratio"} of training on one machine.
+    """Measures the input of a training on one machine.
 
-    make_batches() -> batches, as `fit` takes them, from what is stored: "start_up_s" is the time to the first one.
-    Further `batches` are then made one after another, and as many as `steps` read once their shapes are compiled.
+    Args:
+      make_batches: returns batches as `fit` takes them, from stored data.
+      start: how the model is initialized.
+      loss: of the training.
+      config: of the training.
+      mesh: of the training.
+      batches: number of batches made, one after another.
+      steps: number of steps timed, once their shapes are compiled.
+
+    Returns:
+      start_up_s: seconds to the first batch. feed_samples_per_s: speed of making
+      batches. step_samples_per_s: speed of the steps. ratio: the first speed by the
+      second.
     """
     began = time.perf_counter()
     made = make_batches()

@@ -1,4 +1,4 @@
-"""What decoding costs beside its model calls: time of whole lists over the time of the same calls made alone."""
+"""What decoding costs beside its model calls: the time of whole lists by that of the calls alone."""
 
 from __future__ import annotations
 
@@ -29,9 +29,17 @@ from atspeed_jax.shapes import SlotMask
 
 @dataclasses.dataclass(frozen=True)
 class ModelCall:
-    """The shapes of one model call: B users, T tokens, P prompt slots, A path entries, S slots, logits of n_out.
+    """The shapes of one model call.
 
-    unrolled: of a model whose layers lie side by side.
+    Attributes:
+      config: of the model.
+      batch: B users.
+      tokens: T tokens per user.
+      prompt: P prompt slots.
+      path: entries of a path.
+      slots: S slots of the cache.
+      n_out: tokens whose logits are computed.
+      unrolled: whether the layers lie side by side.
     """
 
     config: LlamaConfig
@@ -46,7 +54,10 @@ class ModelCall:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordingStep:
-    """A Llama that notes the shapes of its calls while they are traced. Equal to itself alone, so it is traced anew."""
+    """A Llama that notes the shapes of its calls while they are traced.
+
+    It equals only itself, so it is always traced anew.
+    """
 
     model: LlamaStep
     calls: list[ModelCall]
@@ -55,15 +66,25 @@ class RecordingStep:
         return self.model.init_cache(batch, slots)
 
     def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
-        shape = *tokens.shape, mask.prompt.shape[-1], mask.path.shape[-1], jax.tree.leaves(cache)[0].shape[-3]
-        self.calls.append(ModelCall(self.model.config, *shape, n_out, self.model.unrolled))
+        self.calls.append(
+            ModelCall(
+                config=self.model.config,
+                batch=tokens.shape[0],
+                tokens=tokens.shape[1],
+                prompt=mask.prompt.shape[-1],
+                path=mask.path.shape[-1],
+                slots=jax.tree.leaves(cache)[0].shape[-3],
+                n_out=n_out,
+                unrolled=self.model.unrolled,
+            )
+        )
         return self.model(params, tokens, positions, slots, mask, cache, n_out=n_out)
 
 
 def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[list[ModelCall], list[ModelCall]]:
-    """The different model calls of a setting, in order: those of round 1, and those of a later round.
+    """Returns the different model calls of a setting, in order: those of round 1, and those of a later round.
 
-    Plain beam search has a call in every round, each another one.
+    Plain beam search makes another call in every round; all of them count as of round 1.
     """
     calls: list[ModelCall] = []
 
@@ -79,14 +100,17 @@ def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[
 
 
 def calls_of(setting: Setting, rounds: int, first: Sequence[ModelCall], later: Sequence[ModelCall]) -> list[ModelCall]:
-    """The calls that a list made in so many rounds."""
+    """Returns the calls of a decode, given its number of rounds and the calls of `traced_calls`."""
     if setting.method == "beam_search":
         return list(first[:rounds])
     return [*first, *itertools.chain(*itertools.repeat(later, rounds - 1))]
 
 
 def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
-    """() -> seconds of one such call by itself, on its own inputs; the cache is written in place, as in a decoder."""
+    """Returns a function that makes such a call alone and returns its seconds.
+
+    The cache is written in place, as in a decoder.
+    """
     model = LlamaStep(call.config, call.unrolled)
     step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=5)
     tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
@@ -107,12 +131,12 @@ def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
 
 
 def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
-    """Plain beam search and speculation with the draft model, in every mode that their score norm goes with."""
+    """Returns beam search and speculation with the draft model, in every mode of each score norm."""
     settings = []
     modes_of = {"vocab": ("strict", "relaxed", "coupled", "relaxed_reference"), "trie": ("strict", "stochastic")}
     for norm, modes in modes_of.items():
-        own = Setting.strict("draft", beams, dataclasses.replace(decode, score_norm=norm))
-        settings += [Setting.beam_search(beams, norm), *(own.searching(mode=mode) for mode in modes)]
+        strict = Setting.strict("draft", beams, dataclasses.replace(decode, score_norm=norm))
+        settings += [Setting.beam_search(beams, norm), *(strict.searching(mode=mode) for mode in modes)]
     return settings
 
 
@@ -126,7 +150,17 @@ def overhead_of_modes(
     beams: int,
     users: int,
 ) -> list[dict]:
-    """`measure` of every mode on so many validation users, one at a time, prompts padded to the longest."""
+    """Measures every mode on validation users, one user at a time (`measure`).
+
+    Args:
+      decoders: of a trained run.
+      dataset: of the run.
+      decode: how the run decodes.
+      evaluate: seed, prompt lengths and repeats. All prompts are padded to the longest.
+      history: items of a prompt at most.
+      beams: K.
+      users: number of validation users.
+    """
     chosen = held_out_users(dataset, "valid").sample(users, evaluate.seed)
     batches = chosen.batches(dataset, BatchShape(history, (max(evaluate.buckets),), 1))
     keys, repeats = user_keys(evaluate.seed, chosen.users), evaluate.latency_repeats
@@ -137,22 +171,30 @@ def overhead_of_modes(
 
 
 def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys: Keys, *, repeats: int) -> dict:
-    """{"method", "mode", "score_norm", "K", "widths", "users", "rounds", "ms", "calls_ms", "overhead"}.
+    """Times whole decodes of a setting, and its model calls alone, interleaved.
 
-    batches: prompts of one shape (`data.batches.prompt_batches`). ms: mean over batches of the median time of a whole
-    decode, tokens on the host to lists on the host. calls_ms: the same of the sum of its model calls, each timed alone,
-    all interleaved. overhead: ms / calls_ms.
+    Args:
+      decoders: of the setting.
+      setting: how to decode.
+      batches: prompts of one shape (`data.batches.prompt_batches`).
+      keys: random keys of the users, for modes that draw.
+      repeats: timings of each batch; their median counts.
+
+    Returns:
+      A row. ms: mean over the batches of the time of a whole decode, from tokens to lists
+      on the host. calls_ms: the same of the sum of its model calls. overhead: ms by
+      calls_ms.
     """
     search, built = setting.search, decoders.build(setting)
-    own = None if search.mode == "strict" else keys
-    first, later = traced_calls(decoders, setting, prompt_of(batches[0], own))
+    drawn = None if search.mode == "strict" else keys
+    first, later = traced_calls(decoders, setting, prompt_of(batches[0], drawn))
     params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
     alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
     medians(alone, repeats=1)  # compiles
-    rounds = [int(built(prompt_of(batch, own)).rounds) for batch in batches]
+    rounds = [int(built(prompt_of(batch, drawn)).rounds) for batch in batches]
     whole, calls = [], []
     for batch, count in zip(batches, rounds, strict=True):
-        times = medians({"whole": functools.partial(run_once, built, batch, own), **alone}, repeats=repeats)
+        times = medians({"whole": functools.partial(run_once, built, batch, drawn), **alone}, repeats=repeats)
         whole.append(times["whole"])
         calls.append(sum(times[call] for call in calls_of(setting, count, first, later)))
     return {

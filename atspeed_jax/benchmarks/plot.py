@@ -1,4 +1,4 @@
-"""The plot of the suite beside Hugging Face."""
+"""The plot of `benchmarks.generate`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,12 +8,16 @@ from atspeed_jax.reporting.plots import OTHER_COLOR, legend_below, panels, png
 
 
 def speed_up_plot(rows: Sequence[Mapping]) -> bytes:
-    """PNG of the suite of `benchmarks.hugging_face`: how many times faster than `generate` each method is."""
+    """Returns a PNG of how many times faster than Hugging Face `generate` each method is.
+
+    Args:
+      rows: of `benchmarks.generate.measure_generate`.
+    """
     return png(_speed_ups(rows))
 
 
 def _speed_ups(rows: Sequence[Mapping]) -> Figure:
-    """A panel per model, batch and prompt, lines over K; the ratio of the work is dotted."""
+    """Draws a panel per model, batch and prompt, with lines over K. The ratio of the work is dotted."""
     cells: dict[tuple, list[Mapping]] = {}
     for row in rows:
         cells.setdefault((row["model"], row["batch"], row["prompt"]), []).append(row)
@@ -25,11 +29,11 @@ def _speed_ups(rows: Sequence[Mapping]) -> Figure:
         "speculative": "#9ecae1",
         "speculative_unrolled": "#0072B2",
     }
-    for axis, ((model, batch, prompt), own) in zip(axes, cells.items(), strict=True):
+    for axis, ((model, batch, prompt), alike) in zip(axes, cells.items(), strict=True):
         for method, color in colors.items():
-            line = [(row["K"], row["ratio_to_hf"]) for row in own if row["method"] == method]
+            line = [(row["K"], row["ratio_to_hf"]) for row in alike if row["method"] == method]
             axis.plot(*zip(*line, strict=True), "-o", color=color, label=method.replace("_", " "))
-        work = sorted({(row["K"], row["work_ratio"]) for row in own})
+        work = sorted({(row["K"], row["work_ratio"]) for row in alike})
         axis.plot(*zip(*work, strict=True), ":", color="black", label="work of generate / work of a shared prompt")
         axis.set(title=f"{model}, batch {batch}, prompt {prompt}", xlabel="K", xscale="log", yscale="log")
     axes[0].set_ylabel("times faster than generate")

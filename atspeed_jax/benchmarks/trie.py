@@ -1,5 +1,4 @@
-"""What a trie of millions of items costs: to build, keep, save, load, and search a level of, beside a search without
-one."""
+"""What a trie of millions of items costs: build, memory, files, and a step beside one without a trie."""
 
 from __future__ import annotations
 
@@ -21,13 +20,21 @@ from atspeed_jax.items.trie_files import load_trie, save_trie
 from atspeed_jax.serving.timing import medians
 from atspeed_jax.utils.program_memory import peak_memory
 
-FIRST_CODE = 2  # after PAD and BOS, as in a catalogue
+FIRST_CODE = 2  # after PAD and BOS, as in a catalog
 
 
 @dataclasses.dataclass(frozen=True)
 class TrieBenchmark:
-    """length: codes per id; codes: of each level; beams, batch: of the step. repeats: timings of which the median
-    counts."""
+    """What is built and timed.
+
+    Attributes:
+      length: L, codes per id.
+      codes: per level.
+      beams: K of a step.
+      batch: users of a step.
+      repeats: timings of a step; their median counts.
+      seed: of ids, logits and beams.
+    """
 
     length: int = 4
     codes: int = 2048
@@ -42,7 +49,11 @@ class TrieBenchmark:
 
 
 def random_ids(config: TrieBenchmark, items: int) -> np.ndarray:
-    """[items, L] distinct sorted token rows, uniform over all ids. Raises ValueError if there are not so many ids."""
+    """Returns [items, L] distinct sorted token rows, uniform over all ids.
+
+    Raises:
+      ValueError: for more than half of all ids.
+    """
     if items > config.codes**config.length // 2:
         raise ValueError(f"{items} items: expected at most half of the {config.codes}^{config.length} ids there are")
     rng = np.random.default_rng(config.seed)
@@ -58,11 +69,17 @@ def random_ids(config: TrieBenchmark, items: int) -> np.ndarray:
 
 
 def measure_build(config: TrieBenchmark, items: int, directory: Path) -> dict:
-    """{"items", "build_s", "peak_gib", "bytes_per_item", "save_s", "load_s"} of one size; its trie is left in
-    `directory`.
+    """Builds, saves and loads a trie of random ids, which is left in `directory`.
 
-    peak_gib: of this program so far, so measure each size in a process of its own. bytes_per_item: of the arrays,
-    padding included. load_s: with checksums, the arrays mapped into memory.
+    Args:
+      config: length and codes of the ids.
+      items: number of ids.
+      directory: of the trie's files.
+
+    Returns:
+      A row. peak_gib: memory of this process so far, so each size needs a new process.
+      bytes_per_item: of the arrays with their padding. load_s: seconds to load with
+      checksums, the arrays mapped into memory.
     """
     ids = random_ids(config, items)
     nodes = prefix_counts(ids)
@@ -78,12 +95,19 @@ def measure_build(config: TrieBenchmark, items: int, directory: Path) -> dict:
 
 
 def measure_steps(config: TrieBenchmark, directories: Sequence[Path]) -> list[dict]:
-    """{"step_us", "unconstrained_topk_us"} of the trie in each directory, all interleaved, so that a drift of the
-    machine hits all of them alike.
+    """Times a step with the trie of each directory, and a step without a trie.
 
-    step_us: the K best children of K random nodes per user, scores over the vocabulary included, mean over levels
-    1..L-1; unconstrained_topk_us: the same among all codes of the level, without a trie. Both read the same logits, and
-    all sizes the same row width.
+    All are interleaved, so that a drift of the machine meets all of them. All read the same
+    logits, and all tries have one row width.
+
+    Args:
+      config: of the tries and the step.
+      directories: see `measure_build`.
+
+    Returns:
+      A row per trie. step_us: time to find the K best children of K random nodes per user,
+      with scores over the vocabulary, mean over levels 1..L-1. unconstrained_topk_us: the
+      same among all codes of the level.
     """
     steps = {}
     for number, directory in enumerate(directories):
@@ -98,7 +122,7 @@ def measure_steps(config: TrieBenchmark, directories: Sequence[Path]) -> list[di
 
 
 def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:
-    """{name: a call to be timed, over levels 1..L-1}."""
+    """Returns calls to be timed, by name. Each goes over levels 1..L-1."""
     shape, levels = (config.batch, config.beams), range(1, config.length)
     rng = np.random.default_rng(config.seed)
     logits = jnp.asarray(rng.normal(size=(*shape, config.vocab)), jnp.float32)

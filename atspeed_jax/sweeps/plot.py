@@ -8,7 +8,11 @@ from atspeed_jax.sweeps.table import by_way
 
 
 def sweep_plot(rows: Sequence[Mapping]) -> bytes:
-    """PNG of a sweep (`sweep_table`): mean target calls of each run, a dot per seed, a panel per way to decode."""
+    """Returns a PNG of the mean target calls of each run, with a dot per seed.
+
+    Args:
+      rows: of sweep.json (`sweep_row`). Every way to decode has a panel.
+    """
     ways = by_way(rows)
     figure, axes = panels(len(ways))
     runs = list(dict.fromkeys(row["run"] for row in rows))

@@ -1,5 +1,4 @@
-"""What a sweep of training runs shows: rows of `modes.ModeTable` per run, mean and deviation over seeds, differences
-in pairs of users."""
+"""The tables of a sweep: mean and deviation over seeds, and differences in pairs of users."""
 
 from __future__ import annotations
 
@@ -16,7 +15,16 @@ ROW_FIELDS = ("run", "objective", "seed", "target_fingerprint", *MEASURED, "reca
 
 
 def sweep_row(run: str, objective: str, seed: int, target_fingerprint: str, row: Mapping) -> dict:
-    """A row of sweep.json from a speculative row of one run's modes. calls_by_user [users]: mean over the draws."""
+    """Returns a row of sweep.json.
+
+    Args:
+      run: name of the run.
+      objective: of its alignment.
+      seed: of its stages.
+      target_fingerprint: of its target.
+      row: of `modes.ModeTable`, of speculative search. calls_by_user [users] is the mean
+        over the draws.
+    """
     k = row["K"]
     quality = {f"{name}@K": row["quality"][f"{name}@{k}"] for name in ("recall", "ndcg")}
     found = {"run": run, "objective": objective, "seed": seed, "target_fingerprint": target_fingerprint}
@@ -24,7 +32,7 @@ def sweep_row(run: str, objective: str, seed: int, target_fingerprint: str, row:
 
 
 def by_way(rows: Sequence[Mapping]) -> dict[tuple, list[Mapping]]:
-    """Rows that decode alike, in the order they come."""
+    """Groups rows by how they decode, in the order of the rows."""
     ways: dict[tuple, list[Mapping]] = {}
     for row in rows:
         key = tuple(tuple(row[name]) if name == "widths" else row[name] for name in WAY)
@@ -33,7 +41,10 @@ def by_way(rows: Sequence[Mapping]) -> dict[tuple, list[Mapping]]:
 
 
 def sweep_table(rows: Sequence[Mapping]) -> Table:
-    """Mean and, of several seeds, standard deviation of each run's figures, fewest target calls first."""
+    """Returns the mean over seeds of every run's figures, fewest target calls first.
+
+    Figures of several seeds have their standard deviation.
+    """
     header = ["run", "objective", "mode", "constraint", "norm", "K", "widths", "users", "seeds"]
     header += ["target calls", "coverage by level", "Recall@K", "NDCG@K"]
     cells = []
@@ -41,23 +52,30 @@ def sweep_table(rows: Sequence[Mapping]) -> Table:
         runs: dict[str, list[Mapping]] = {}
         for row in alike:
             runs.setdefault(row["run"], []).append(row)
-        for run, own in sorted(runs.items(), key=lambda item: np.mean([r["target_calls_mean"] for r in item[1]])):
-            shares = zip(*(row["coverage_by_level"] for row in own), strict=True)
+        for run, of_run in sorted(runs.items(), key=lambda item: np.mean([r["target_calls_mean"] for r in item[1]])):
+            shares = zip(*(row["coverage_by_level"] for row in of_run), strict=True)
             means = [np.mean([share for share in level if share is not None] or [np.nan]) for level in shares]
             cells.append([
-                run, own[0]["objective"], mode, constraint, norm, str(k), widths_label(widths), str(users),
-                str(len(own)),
-                _spread([row["target_calls_mean"] for row in own], 3),
+                run, of_run[0]["objective"], mode, constraint, norm, str(k), widths_label(widths), str(users),
+                str(len(of_run)),
+                _spread([row["target_calls_mean"] for row in of_run], 3),
                 " / ".join(f"{mean:.2f}" for mean in means),
-                *(_spread([row[name] for row in own], 4) for name in ("recall@K", "ndcg@K")),
+                *(_spread([row[name] for row in of_run], 4) for name in ("recall@K", "ndcg@K")),
             ])  # fmt: skip
     return Table("Runs side by side, mean ± deviation over seeds", header, cells)
 
 
 def pairs_table(rows: Sequence[Mapping], reference: str, *, samples: int, seed: int) -> Table:
-    """Target calls of every run minus those of the run `reference`, over the same users, for each seed both have.
+    """Returns the target calls of every run minus those of another run, paired by user.
 
-    Cells are "mean [low, high]", the 95 % interval over users (`metrics.paired_difference`).
+    Args:
+      rows: of sweep.json.
+      reference: name of the other run. Seeds that both runs have are compared.
+      samples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      Cells "mean [low, high]", the 95 % interval over users (`metrics.paired_difference`).
     """
     seeds = sorted({row["seed"] for row in rows})
     header = ["run", "mode", "constraint", "norm", "K", "widths", *(f"seed {number}" for number in seeds)]
@@ -67,11 +85,11 @@ def pairs_table(rows: Sequence[Mapping], reference: str, *, samples: int, seed: 
         for run in dict.fromkeys(row["run"] for row in alike if row["run"] != reference):
             differences = []
             for number in seeds:
-                pair = calls.get((run, number)), calls.get((reference, number))
-                if pair[0] is None or pair[1] is None:
+                of_run, of_reference = calls.get((run, number)), calls.get((reference, number))
+                if of_run is None or of_reference is None:
                     differences.append(ABSENT)
                     continue
-                found = metrics.paired_difference(*pair, samples=samples, seed=seed)
+                found = metrics.paired_difference(of_run, of_reference, samples=samples, seed=seed)
                 differences.append(f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
             cells.append([run, mode, constraint, norm, str(k), widths_label(widths), *differences])
     return Table(f"Target calls minus those of {reference}, paired by user [95 % interval]", header, cells)

@@ -1,9 +1,10 @@
 # shellcheck shell=bash disable=SC2034 # variables that the scripts read
-# Sourced by slurm.sh, xpk.sh and tpu_vm.sh: their command line, their errors, quoting. Goes to the repository root.
+# Sourced by slurm.sh, xpk.sh and tpu_vm.sh: command line, errors, quoting.
+# Changes to the repository root.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 
-RESTART=75  # how a main ends after SIGTERM, all of it saved: run it again (atspeed_jax/training/preemption.py)
+RESTART=75  # exit code of a main that SIGTERM stopped and that saved (atspeed_jax/training/preemption.py)
 SCRIPT=launch/pods/${0##*/}
 
 say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
@@ -13,7 +14,7 @@ fail() {
   exit 2
 }
 
-# From `[--dry_run] launch.MAIN [-- --flag=value ...]` to DRY_RUN, MAIN and FLAGS.
+# Sets DRY_RUN, MAIN and FLAGS from `[--dry_run] launch.MAIN [-- --flag=value ...]`.
 parse() {
   DRY_RUN='' MAIN='' FLAGS=()
   while (($#)); do
@@ -38,7 +39,7 @@ parse() {
   done
 }
 
-# Variables that must have a value.
+# Fails unless every named variable has a value.
 require() {
   local name
   for name in "$@"; do
@@ -46,7 +47,7 @@ require() {
   done
 }
 
-# Variables that hold a whole number.
+# Fails unless every named variable holds a whole number.
 whole() {
   local name
   for name in "$@"; do
@@ -54,7 +55,8 @@ whole() {
   done
 }
 
-# Variables that become one word of a command or of an #SBATCH line.
+# Fails unless every named variable is one word: it becomes a word of a command or
+# of an #SBATCH line.
 word() {
   local name
   for name in "$@"; do
@@ -64,7 +66,7 @@ word() {
 
 PATHS='workdir|data_dir|borrow|checkpoint|input|output|json|config'
 
-# Prints every flag of the main that is a path, as --flag=value.
+# Prints every flag of the main whose value is a path, as --flag=value.
 path_flags() {
   local previous='' flag
   for flag in ${FLAGS[@]+"${FLAGS[@]}"}; do
@@ -74,7 +76,8 @@ path_flags() {
   done
 }
 
-# The mains read and write through the file system alone: gs://bucket/run would be a local directory "gs:".
+# Fails for a URL. The mains use the file system alone, where gs://bucket/run would be a
+# local directory "gs:".
 no_urls() {
   local text
   while read -r text; do
@@ -83,7 +86,8 @@ no_urls() {
   done < <(path_flags; printf 'LOGS=%s\nCODE_DIR=%s\n' "${LOGS:-}" "${CODE_DIR:-}")
 }
 
-# Where there is no storage of that name on the job's hosts, what a relative path names is lost with them, or not found.
+# Fails for a relative path. On the hosts of a job its files would be missing, or lost when
+# the hosts go.
 absolute_paths() {
   local flag
   while read -r flag; do
@@ -94,7 +98,7 @@ absolute_paths() {
 
 tool() { command -v "$1" >/dev/null || fail "$1 is not installed or not on PATH: $2"; }
 
-# The arguments as words of one shell command.
+# Prints the arguments as words of one shell command.
 quoted() {
   local argument words=()
   for argument in "$@"; do
@@ -106,5 +110,5 @@ quoted() {
   printf '%s' "${words[*]}"
 }
 
-# What every host runs, as one shell command.
+# Prints what every host runs, as one shell command.
 program() { quoted "$PYTHON" -m "$MAIN" --distributed ${FLAGS[@]+"${FLAGS[@]}"}; }

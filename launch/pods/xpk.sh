@@ -4,23 +4,24 @@
 #   CLUSTER=pods TPU_TYPE=v5litepod-16 IMAGE=gcr.io/me/atspeed_jax launch/pods/xpk.sh [--dry_run] \
 #     launch.pipeline -- --config=configs/lcrec_small.py --workdir=/mnt/runs/beauty --data_dir=/mnt/beauty
 #
-# IMAGE holds this code in CODE_DIR and requirements.txt with jax[tpu]. The workdir lies on storage that every host
-# mounts (`xpk storage attach`, then EXTRA_FLAGS=--storage=NAME). A pod that is evicted saves; XPK starts all of them
-# again: after 75, and by itself after a lost host (codes 127 to 255).
+# IMAGE holds this code in CODE_DIR, and the packages of requirements.txt with jax[tpu]. The
+# workdir lies on storage that every host mounts (`xpk storage attach`, then
+# EXTRA_FLAGS=--storage=NAME). A pod that is evicted saves. XPK restarts all pods after exit
+# code 75, and after a lost host (codes 127 to 255).
 set -euo pipefail
 
 CLUSTER=${CLUSTER:-}
-TPU_TYPE=${TPU_TYPE:-}               # of a slice, such as v5litepod-16 or v6e-16
+TPU_TYPE=${TPU_TYPE:-}               # type of a slice, such as v5litepod-16 or v6e-16
 IMAGE=${IMAGE:-}
-NAME=${NAME:-}                       # of the workload, new in the cluster; the main's if empty
+NAME=${NAME:-}                       # of the workload, new in the cluster; empty: name of the main
 SLICES=${SLICES:-1}
-PROJECT=${PROJECT:-}                 # empty: those of gcloud's configuration
+PROJECT=${PROJECT:-}                 # empty: project and zone of gcloud's configuration
 ZONE=${ZONE:-}
 GRACE=${GRACE:-300}                  # seconds that a pod has to save
 MAX_RESTARTS=${MAX_RESTARTS:-100}
 CODE_DIR=${CODE_DIR:-/app}
 PYTHON=${PYTHON:-python3}
-SETUP=${SETUP:-}                     # shell commands first, such as 'export XLA_FLAGS=...'
+SETUP=${SETUP:-}                     # shell commands before the main, such as 'export XLA_FLAGS=...'
 EXTRA_FLAGS=${EXTRA_FLAGS:-}         # more options of xpk, such as '--storage=runs --priority=high'
 
 # shellcheck source=launch/pods/common.sh
@@ -33,7 +34,7 @@ NAME=${NAME//_/-}
 [[ $NAME =~ ^[a-z][-a-z0-9]{0,38}[a-z0-9]$ ]] ||
   fail "NAME=$NAME: expected 2 to 40 lower-case letters, digits and dashes, a letter first"
 
-# exec: XPK passes SIGTERM on to the shell that runs the command, and Python is to get it.
+# exec: XPK sends SIGTERM to the shell that runs the command, and Python must get it.
 command="${SETUP:+$SETUP && }cd $(quoted "$CODE_DIR") && exec $(program)"
 create=(
   xpk workload create

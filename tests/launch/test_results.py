@@ -29,5 +29,5 @@ def test_the_tables_of_what_is_done(tmp_path, monkeypatch, capsys):
 
 
 def test_a_directory_that_is_not_there(tmp_path):
-    with pytest.raises(WorkdirError, match="none: there is no such directory; expected that of a sweep"):
+    with pytest.raises(WorkdirError, match="none: there is no such directory; expected the directory of a sweep"):
         call(tmp_path / "none")

@@ -248,7 +248,7 @@ def test_any_flag_of_several_processes_joins_them(monkeypatch, given, joined):
     assert found == 2 * joined
     monkeypatch.setattr(stage.jax, "process_count", lambda: 2)
     stage.join_others(True)
-    refused = pytest.raises(stage.ProcessError, match=r"works in one process, here are 2: start it once.*NODES=1")
+    refused = pytest.raises(stage.ProcessError, match=r"in one process, but 2 were started: start it once.*NODES=1")
     with refused if joined else contextlib.nullcontext():
         stage.join_others(False)
 
