@@ -1,1 +1,1 @@
-"""The command line: absl mains that turn flags into frozen dataclasses and make one call."""
+"""The command line: absl mains that turn flags into dataclasses and make one call."""

@@ -1,8 +1,8 @@
 """The command line of a main: its help, and the arguments that it refuses.
 
-absl's flags are global. absl would suggest the flags of every imported library, and leave
-out of `--help` the flags that another module defines. A main has the flags of launch/
-alone.
+absl's flags are global. absl would suggest the flags of every imported library, and
+leave out of `--help` the flags that another module defines. A main has the flags of
+launch/ alone.
 """
 
 import difflib
@@ -118,8 +118,8 @@ def define_choice(
 def parser(required: Sequence[str]) -> Callable[[Sequence[str]], list[str]]:
     """Returns the function that app.run parses the command line with.
 
-    The function prints the help and ends the program with 0 if help is asked for. It ends
-    the program with one line for arguments that it refuses.
+    The function prints the help and ends the program with 0 if help is asked for. It
+    ends the program with one line for arguments that it refuses.
 
     Args:
       required: flags that must be given.
@@ -168,7 +168,8 @@ def check_list(flag: flags.Flag) -> None:
     """Checks the list that a flag gave.
 
     Raises:
-      CommandLineError: for a list that is empty, or holds an empty value or a value twice.
+      CommandLineError: for a list that is empty, or holds an empty value or a value
+        twice.
     """
     if not (flag.present and isinstance(flag.value, list)):
         return
@@ -185,8 +186,8 @@ def check_list(flag: flags.Flag) -> None:
 def check_local(name: str, value) -> None:
     """Checks that the value of a flag is no URL.
 
-    Files are read and written through the file system alone, where gs://bucket/run would
-    be a new local directory "gs:".
+    Files are read and written through the file system alone, where gs://bucket/run
+    would be a new local directory "gs:".
 
     Raises:
       CommandLineError: for a URL.
@@ -213,7 +214,7 @@ def _asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 def _message(error: Exception) -> str:
-    """Returns the error in words. For an unknown flag it names the nearest flag of this main."""
+    """Returns the error in words; for an unknown flag with the nearest one."""
     if not isinstance(error, flags.UnrecognizedFlagError):
         return str(error)
     known = [name for group in main_flags() for flag in group for name in (flag.name, *_negated(flag))]

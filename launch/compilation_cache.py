@@ -1,4 +1,4 @@
-"""Compiled programs are kept: a main with the same shapes compiles nothing a second time.
+"""Compiled programs are kept, so that a main compiles the same shapes only once.
 
 This is JAX's persistent compilation cache, in ~/.cache/atspeed_jax/xla.
 JAX_COMPILATION_CACHE_DIR=DIR moves it, JAX_ENABLE_COMPILATION_CACHE=0 switches it off.
@@ -27,12 +27,12 @@ MOST_BYTES = 4 * 2**30  # of the default directory
 
 
 def keep_programs() -> None:
-    """Has JAX keep the programs that it compiles from now on, and load programs that it has kept.
+    """Has JAX keep the programs that it compiles, and load programs that it has kept.
 
-    If the directory cannot be made or written, a note says so and nothing is kept. Several
-    processes keep programs only in the directory of the variable, which all of them must
-    see: XLA compiles for several GPUs in all processes together, and would wait for a
-    process that loads.
+    If the directory cannot be made or written, a note says so and nothing is kept.
+    Several processes keep programs only in the directory of the variable, which all of
+    them must see: XLA compiles for several GPUs in all processes together, and would
+    wait for a process that loads.
     """
     given = os.environ.get(VARIABLE)
     if not jax.config.jax_enable_compilation_cache or (not given and jax.process_count() > 1):
@@ -47,9 +47,9 @@ def keep_programs() -> None:
         forget_oldest(Path(place), MOST_BYTES)
     _tell_faults_once(place)
     jax.config.update("jax_compilation_cache_dir", place)
-    # Every program is kept, since a main compiles few: recommend 17 and evaluate 20 more
-    # with configs/tiny.py, together 6.5 MB. By default JAX leaves out programs that take
-    # less than a second.
+    # Every program is kept, since a main compiles few: recommend 17 and evaluate 20
+    # more with configs/tiny.py, together 6.5 MB. By default JAX leaves out programs
+    # that take less than a second.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -57,8 +57,8 @@ def keep_programs() -> None:
 def default_directory() -> Path:
     """Returns the directory of programs for this kind of processor.
 
-    Machines share homes, and a processor may lack instructions that a program of another
-    one uses.
+    Machines share homes, and a processor may lack instructions that a program of
+    another one uses.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     base = base if base.is_absolute() else Path.home() / ".cache"
@@ -103,7 +103,7 @@ def forget_oldest(place: Path, most: int) -> None:
 
 
 def _tell_faults_once(place: str) -> None:
-    """Has one note stand for JAX's warnings about programs that it cannot load or keep."""
+    """Replaces JAX's warnings about programs that are not loaded or kept by one note."""
     before, noted = warnings.showwarning, set()
 
     def show(message, category, *where, **more):

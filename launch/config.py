@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def load(config: ConfigDict | Mapping, into: type[T]) -> T:
-    """Returns the config as an instance of the dataclass `into` (`runs.config.load`)."""
+    """Returns the config as an instance of a dataclass, see `runs.config.load`."""
     return fields.load(plain(config), into)
 
 
 def plain(value):
-    """Returns a value without the wrappers of ml_collections: nested dicts, lists and tuples.
+    """Returns a value as nested dicts, lists and tuples, without ml_collections.
 
     A field that its config file leaves to be set becomes NO_VALUE.
     """

@@ -9,7 +9,9 @@ from atspeed_jax.utils.files import full_disk
 
 
 def one_line(error: Exception) -> str | None:
-    """Returns an error in one line, None for a fault of the program, which needs its traceback.
+    """Returns an error in one line, None for a fault of the program.
+
+    Such a fault needs its traceback.
 
     Our errors for bad input are ValueErrors. A full disk arrives as any error that the
     library which wrote makes of it.
@@ -33,7 +35,8 @@ def one_line(error: Exception) -> str | None:
 class NotOfOrbax(logging.Filter):
     """Leaves out the log of orbax.
 
-    Orbax logs every file that it touches, and every error that it raises with a traceback.
+    Orbax logs every file that it touches, and every error that it raises with a
+    traceback.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

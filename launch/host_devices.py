@@ -1,4 +1,4 @@
-"""Devices that are parts of this machine's CPU, for programs that are compiled and not run."""
+"""CPU devices for programs that are compiled and not run."""
 
 import os
 

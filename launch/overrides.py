@@ -1,7 +1,7 @@
-"""The config file and the names of its overrides, read before absl reads the command line.
+"""The config file and its overrides, read before absl reads the command line.
 
-ml_collections ends in a traceback where a config file does not run, and where an override
-names a field that the file does not have.
+ml_collections ends in a traceback where a config file does not run, and where an
+override names a field that the file does not have.
 """
 
 import re
@@ -20,9 +20,10 @@ _OVERRIDE = re.compile(r"--?(?:no)?(config\.[^=]+)(?:=.*)?", re.DOTALL)
 
 
 def with_record(arguments: Sequence[str]) -> list[str]:
-    """Returns the command line, with the record of the run as --config where that is meant.
+    """Returns the command line, with the record of a run as --config where it is meant.
 
-    That is where the command line changes fields of a run's config and names no config file.
+    That is where the command line changes fields of a run's config and names no config
+    file.
 
     Args:
       arguments: the program's name and its arguments.

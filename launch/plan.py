@@ -3,9 +3,9 @@
 python -m launch.plan --config=configs/beauty_llama7b.py --devices=256 [--chip=v5e] [--hbm_gib=16] [--json=F]
     [--batch_per_device=N] [--steps=train,align,decode] [--data_dir=DIR] [--items=12000] [--config.x.y=...]
 
-Prints memory, FLOPs and received bytes per device, as compiled and as estimated. The exit
-code is 1 if the largest peak is over --hbm_gib. Of pretrained models only config.json is
-read. Without --data_dir the items have random ids.
+Prints memory, FLOPs and received bytes per device, as compiled and as estimated. The
+exit code is 1 if the largest peak is over --hbm_gib. Of pretrained models only
+config.json is read. Without --data_dir the items have random ids.
 """
 
 from pathlib import Path

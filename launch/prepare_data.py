@@ -1,4 +1,4 @@
-"""Reads or makes the interactions, stores them, and prints what they are and what looks wrong in them.
+"""Reads or makes the interactions, stores them, and prints what looks wrong in them.
 
 python -m launch.prepare_data --config=configs/tiny.py --workdir=DIR [--data_dir=DIR] [--config.x.y=...]
 python -m launch.prepare_data --workdir=DIR   # continues a run

@@ -2,8 +2,8 @@
 
 python -m launch.recommend --workdir=DIR --input=users.jsonl --output=recs.jsonl [--k=20] [--exclude_seen]
 
---checkpoint is another name of --workdir. Fields such as --config.decode.widths=... say how
-the run is served. An interrupted run continues with the same command.
+--checkpoint is another name of --workdir. Fields such as --config.decode.widths=... say
+how the run is served. An interrupted run continues with the same command.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writes the tables of a sweep, as far as it is done. Trains, submits and measures nothing.
+"""Writes the tables of a sweep, as far as it is done, and runs nothing.
 
 python -m launch.results --config=configs/sweeps/objectives.py --workdir=DIR
 

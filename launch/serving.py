@@ -30,7 +30,7 @@ def by_chunk(lists: Lists) -> Lists:
 
 
 def publish(path: Path, found: dict | list, table: Table) -> None:
-    """Writes what was measured to PATH.json and its table to PATH.md, and prints the table."""
+    """Writes PATH.json, and PATH.md with the table, and prints the table."""
     files.write_json(path.with_suffix(".json"), found)
     files.write_text(path.with_suffix(".md"), as_markdown(table))
     print(as_text(table))

@@ -1,5 +1,6 @@
-"""What a main says when SIGTERM ends it: SLURM, GKE and TPU maintenance send it some seconds before they kill.
+"""What a main says when SIGTERM ends it.
 
+SLURM, GKE and TPU maintenance send SIGTERM some seconds before they kill a process.
 A main whose parts are saved as they are finished needs no time to stop, only a message.
 Training catches SIGTERM by itself and saves a checkpoint first (`sigterm_asks`).
 """
@@ -23,7 +24,7 @@ Kept = Callable[[flags.FlagValues], str | None]  # what is saved by now, such as
 
 @contextlib.contextmanager
 def sigterm_says(kept: Kept | None) -> Iterator[None]:
-    """Has SIGTERM end this process with a line that says what is kept, and exit code RESTART.
+    """Has SIGTERM end this process with a line on what is kept, and exit code RESTART.
 
     Where nothing is kept, the line says so and the process ends as SIGTERM ends any
     other. The process ends at once, as by SIGKILL: files are whole at every moment.
@@ -59,7 +60,7 @@ def nothing_kept(_: flags.FlagValues) -> None:
 
 
 def stages_kept(values: flags.FlagValues) -> str | None:
-    """Says that finished stages are kept, of the run in --workdir or of the runs below it."""
+    """Says that finished stages of --workdir, or of runs below it, are kept."""
     workdir = Path(values.workdir)
     begun = (workdir / "data").is_dir() or any(workdir.glob("*/data"))
     return f"finished stages and measurements in {workdir} are" if begun else None

@@ -1,4 +1,4 @@
-"""What every main shares: from flags to a config, to frozen dataclasses, to one call."""
+"""What every main shares: the way from flags to a config, to a run, to one call."""
 
 import dataclasses
 import functools
@@ -58,8 +58,8 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
     """Opens the run that the flags describe.
 
     Args:
-      trains: whether stages may be made, of a run that --config begins or of one that is
-        continued. Otherwise the run is a trained one, opened as recorded; the fields
+      trains: whether stages may be made, of a run that --config begins or of one that
+        is continued. Otherwise the run is a trained one, opened as recorded; the fields
         decode, evaluate and mesh of the command line say how it is served.
       writes: whether anything is written into its directory.
 
@@ -99,7 +99,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
 
 
 def given_fields() -> ConfigDict | None:
-    """Returns the fields of the file of --config with its overrides, None without that flag."""
+    """Returns the fields of --config with its overrides, None without that flag."""
     return FLAGS.config if FLAGS["config"].present else None
 
 
@@ -114,7 +114,7 @@ def given_config() -> ExperimentConfig | None:
 
 
 def say(text: str) -> None:
-    """Prints a line above the progress bars, in the first of several processes alone."""
+    """Prints a line above the progress bars, in the first process alone."""
     if is_writer():
         tqdm.write(text)
 
@@ -128,7 +128,8 @@ def join_others(several: bool) -> None:
       several: whether several processes can do this together.
 
     Raises:
-      ProcessError: if the others do not come, or `several` is False and others are here.
+      ProcessError: if the others do not come, or `several` is False and others are
+        here.
     """
     others = FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id
     if not (FLAGS.distributed or any(given is not None for given in others)):

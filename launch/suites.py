@@ -79,7 +79,7 @@ def overhead_rows(_: Path) -> list[dict]:
 
 
 def hugging_face_rows(path: Path) -> list[dict]:
-    """Returns the rows that the flags ask for, and writes a plot of them beside `path`."""
+    """Returns the rows that the flags ask for, and writes their plot beside `path`."""
     if unknown := set(FLAGS.models) - SIZES.keys():
         raise ValueError(f"--models={min(unknown)}: expected some of {', '.join(SIZES)}")
     check_installed("torch", "transformers")
@@ -104,7 +104,7 @@ def lora_rows(_: Path) -> list[dict]:
 
 
 def check_installed(*packages: str) -> None:
-    """Raises ValueError, naming the package, if one that a suite compares with is not installed."""
+    """Raises ValueError, naming the package, if a package is not installed."""
     for name in packages:
         if importlib.util.find_spec(name) is None:
             raise ValueError(f"--suite={FLAGS.suite} needs {name}: pip install -r {REQUIREMENTS}")

@@ -1,12 +1,12 @@
 """Trains and measures several experiments, here or as jobs of a cluster, for one table.
 
-python -m launch.sweep --config=configs/sweeps/objectives.py --workdir=DIR [--data_dir=DIR]
-    [--borrow=RUN] [--backend=slurm|xpk|tpu_vm]
+python -m launch.sweep --config=configs/sweeps/objectives.py --workdir=DIR [--borrow=RUN]
 
-Each experiment is a run of launch.pipeline in DIR/NAME_SEED without its evaluation. Stages
-that another experiment, or RUN, made of the same data and settings are linked. The same
-command continues. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png. Jobs that work at
-the same time cannot link from each other: --borrow a run, or submit one (--only) first.
+Each experiment is a run of launch.pipeline in DIR/NAME_SEED without its evaluation.
+Stages that another experiment, or RUN, made of the same data and settings are linked.
+The same command continues. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png. Jobs
+that work at the same time cannot link from each other: --borrow a run, or submit one
+(--only) first.
 """
 
 from pathlib import Path

@@ -4,8 +4,8 @@ python -m launch.tune_decoder --workdir=DIR [--beams=20,5,1] [--batch_sizes=1,64
 
 Measures on validation users of a trained run; nothing else should run. The choice is a
 setting of the grid or plain beam search. Writes DIR/tuned.json, which launch.recommend
---drafter=tuned reads, and DIR/tuned.md. The grid has the widths of the run (decode.widths,
-evaluate.grid_widths) and --widths.
+--drafter=tuned reads, and DIR/tuned.md. The grid has the widths of the run
+(decode.widths, evaluate.grid_widths) and --widths.
 """
 
 from absl import flags

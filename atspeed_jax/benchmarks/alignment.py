@@ -1,4 +1,4 @@
-"""What one tree forward saves: the same loss with one tree per sample, or with a prompt per beam."""
+"""What a tree per sample saves, beside the same loss with a prompt per beam."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEQ_KD = AlignConfig("seq_kd", 1.0, 1.0, top_k=1, density_weight=0.0, coverage_w
 
 
 def copies_loss(model: LlamaConfig, params, context: TreeContext, batch):
-    """Computes `losses.seq_kd` as the reference does: a copy of the prompt for every item of a list.
+    """Computes `losses.seq_kd` as the reference, with a prompt for every item.
 
     The last code is not predicted, as in `align_loss`.
 
@@ -52,7 +52,7 @@ def copies_loss(model: LlamaConfig, params, context: TreeContext, batch):
 def alignment_steps(
     draft: LlamaConfig, params: Any, context: TreeContext, batches: Sequence[dict], *, repeats: int
 ) -> list[dict]:
-    """Times loss and gradient of SeqKD both ways, in turns, and reads the memory of both programs.
+    """Times loss and gradient of SeqKD both ways, in turns, and reads their memory.
 
     Args:
       draft: config of the draft.

@@ -1,4 +1,4 @@
-"""Our decoders side by side with Hugging Face `generate`: the same weights, users and K, in one run."""
+"""Our decoders beside Hugging Face `generate`, with the same weights, users and K."""
 
 from __future__ import annotations
 
@@ -51,7 +51,14 @@ class GenerateConfig:
 
 
 def measure_generate(config: GenerateConfig, say: Callable[[str], None]) -> list[dict]:
-    """Returns the rows of every cell; `say` hears of each. 110M is measured with one user at a time only."""
+    """Measures every cell, and returns the rows of all.
+
+    110M is measured with one user at a time only.
+
+    Args:
+      config: the cells.
+      say: called with a line per cell.
+    """
     catalog, rows = random_catalog(config.seed), []
     decode = DecodeConfig(config.widths, len(CODES) - 1, "vocab")
     for name in config.models:
@@ -75,10 +82,11 @@ def measure_cell(
 
     Returns:
       A row per method. ratio_to_hf: median time of `generate` without constraint by the
-      method's. work_ratio: token forwards of `generate`, which reads the prompt K times,
-      by those of a shared prompt, K(P+L-1) / (P+(L-1)K). equal: whether all lists are
-      those of our beam search (`same_lists`), None without constraint, which may name no
-      item. "_unrolled" in the method's name: with layers side by side (`decode.unroll`).
+      method's. work_ratio: token forwards of `generate`, which reads the prompt K
+      times, by those of a shared prompt, K(P+L-1) / (P+(L-1)K). equal: whether all
+      lists are those of our beam search (`same_lists`), None without constraint, which
+      may name no item. "_unrolled" in the method's name: with layers side by side
+      (`decode.unroll`).
     """
     settings = {
         "beam_search": Setting.beam_search(beams, "vocab"),
@@ -135,11 +143,11 @@ def _timed(generate: HuggingFace, batch: Mapping, beams: int, *, trie: bool) -> 
 
 
 def interleaved(runs: Mapping[str, Callable[[], float]], repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Times several runs in turn, so that a slow moment of the machine meets all of them.
+    """Times several runs in turn: a slow moment of the machine meets all of them.
 
-    A timed call follows an untimed call of the same run, as in a server that does nothing
-    else. So no run pays for what another one left behind: threads that still spin, caches
-    full of other weights.
+    A timed call follows an untimed call of the same run, as in a server that does
+    nothing else. So no run pays for what another one left behind: threads that still
+    spin, caches full of other weights.
 
     Args:
       runs: name -> a function that runs once and returns its seconds.

@@ -1,4 +1,4 @@
-"""Does the input keep up? How fast batches are made, beside how fast training reads them."""
+"""How fast batches are made, beside how fast training reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fine-tuning step of an adapter, ours beside PEFT: the same weights and batch, in one run."""
+"""A training step of an adapter beside one of PEFT, with equal weights and batch."""
 
 from __future__ import annotations
 
@@ -54,7 +54,12 @@ class LoraBenchmark:
 
 
 def our_step(model: LlamaConfig, params: Any, tokens: np.ndarray) -> tuple[Callable[[], float], int]:
-    """Returns (a function that takes one more step and returns its loss, bytes of temporaries of the step)."""
+    """Compiles a training step of the adapter.
+
+    Returns:
+      A function that takes one more step and returns its loss, and the bytes of the
+      step's temporaries.
+    """
     base = jax.tree.map(lambda leaf: leaf.astype(model.dtype), params)
     state = {
         "params": init_adapter(model, LORA, params, 0, jax.random.key(0)),

@@ -1,4 +1,4 @@
-"""What decoding costs beside its model calls: the time of whole lists by that of the calls alone."""
+"""What decoding costs beside its model calls, which are also timed alone."""
 
 from __future__ import annotations
 
@@ -82,9 +82,10 @@ class RecordingStep:
 
 
 def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[list[ModelCall], list[ModelCall]]:
-    """Returns the different model calls of a setting, in order: those of round 1, and those of a later round.
+    """Returns the different model calls of round 1, and those of a later round.
 
-    Plain beam search makes another call in every round; all of them count as of round 1.
+    Plain beam search makes another call in every round; all of them count as of round
+    1.
     """
     calls: list[ModelCall] = []
 
@@ -100,7 +101,7 @@ def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[
 
 
 def calls_of(setting: Setting, rounds: int, first: Sequence[ModelCall], later: Sequence[ModelCall]) -> list[ModelCall]:
-    """Returns the calls of a decode, given its number of rounds and the calls of `traced_calls`."""
+    """Returns the calls of a decode with `rounds` rounds, see `traced_calls`."""
     if setting.method == "beam_search":
         return list(first[:rounds])
     return [*first, *itertools.chain(*itertools.repeat(later, rounds - 1))]
@@ -131,7 +132,7 @@ def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
 
 
 def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
-    """Returns beam search and speculation with the draft model, in every mode of each score norm."""
+    """Returns beam search, and speculation in every mode, for each score norm."""
     settings = []
     modes_of = {"vocab": ("strict", "relaxed", "coupled", "relaxed_reference"), "trie": ("strict", "stochastic")}
     for norm, modes in modes_of.items():
@@ -181,9 +182,9 @@ def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys:
       repeats: timings of each batch; their median counts.
 
     Returns:
-      A row. ms: mean over the batches of the time of a whole decode, from tokens to lists
-      on the host. calls_ms: the same of the sum of its model calls. overhead: ms by
-      calls_ms.
+      A row. ms: mean over the batches of the time of a whole decode, from tokens to
+      lists on the host. calls_ms: the same of the sum of its model calls. overhead: ms
+      by calls_ms.
     """
     search, built = setting.search, decoders.build(setting)
     drawn = None if search.mode == "strict" else keys

@@ -8,7 +8,7 @@ from atspeed_jax.reporting.plots import OTHER_COLOR, legend_below, panels, png
 
 
 def speed_up_plot(rows: Sequence[Mapping]) -> bytes:
-    """Returns a PNG of how many times faster than Hugging Face `generate` each method is.
+    """Returns a PNG of how many times faster than `generate` each method is.
 
     Args:
       rows: of `benchmarks.generate.measure_generate`.
@@ -17,7 +17,7 @@ def speed_up_plot(rows: Sequence[Mapping]) -> bytes:
 
 
 def _speed_ups(rows: Sequence[Mapping]) -> Figure:
-    """Draws a panel per model, batch and prompt, with lines over K. The ratio of the work is dotted."""
+    """Draws lines over K, a panel per cell; the work ratio is dotted."""
     cells: dict[tuple, list[Mapping]] = {}
     for row in rows:
         cells.setdefault((row["model"], row["batch"], row["prompt"]), []).append(row)

@@ -21,7 +21,8 @@ from atspeed_jax.serving.decoders import Decoders
 
 CODES = (91, 256, 256, 256)  # per level, as many as Beauty has
 ITEMS = 12_000
-# Name -> (hidden, intermediate, layers): about 4, 25 and 110 million parameters with the vocabulary of CODES.
+# Name -> (hidden, intermediate, layers): about 4, 25 and 110 million parameters with
+# the vocabulary of CODES.
 SIZES = {"4M": (256, 688, 4), "25M": (512, 1376, 8), "110M": (768, 3072, 12)}
 
 
@@ -46,7 +47,7 @@ def random_config(name: str, vocab_size: int) -> LlamaConfig:
 
 
 def random_params(config: LlamaConfig, seed: int) -> dict[str, Any]:
-    """Returns random weights whose logits spread over some nats, unlike those of a fresh initialization."""
+    """Returns random weights with more spread logits than an initialization has."""
     params = init_params(config, jax.random.key(seed))
     return params | {"norm": {"scale": params["norm"]["scale"] * 6.0}}
 

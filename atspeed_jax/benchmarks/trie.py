@@ -1,4 +1,4 @@
-"""What a trie of millions of items costs: build, memory, files, and a step beside one without a trie."""
+"""What a trie of millions of items costs: to build, to keep, and in every step."""
 
 from __future__ import annotations
 
@@ -97,17 +97,17 @@ def measure_build(config: TrieBenchmark, items: int, directory: Path) -> dict:
 def measure_steps(config: TrieBenchmark, directories: Sequence[Path]) -> list[dict]:
     """Times a step with the trie of each directory, and a step without a trie.
 
-    All are interleaved, so that a drift of the machine meets all of them. All read the same
-    logits, and all tries have one row width.
+    All are interleaved, so that a drift of the machine meets all of them. All read the
+    same logits, and all tries have one row width.
 
     Args:
       config: of the tries and the step.
       directories: see `measure_build`.
 
     Returns:
-      A row per trie. step_us: time to find the K best children of K random nodes per user,
-      with scores over the vocabulary, mean over levels 1..L-1. unconstrained_topk_us: the
-      same among all codes of the level.
+      A row per trie. step_us: time to find the K best children of K random nodes per
+      user, with scores over the vocabulary, mean over levels 1..L-1.
+      unconstrained_topk_us: the same among all codes of the level.
     """
     steps = {}
     for number, directory in enumerate(directories):

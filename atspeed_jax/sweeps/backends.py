@@ -177,7 +177,7 @@ def check_no_jobs(workdir: Path, todo: Sequence[Trial], again: Collection[str]) 
 
 
 def read_job(directory: Path) -> Job | DamagedJob | None:
-    """Returns what is known of the job of the trial in a directory, None without one."""
+    """Returns what is known of the job of a trial, None without a job."""
     path = directory / JOB_FILE
     try:
         found = files.read_json(
@@ -199,10 +199,10 @@ def _next_name(workdir: Path, trial: Trial, earlier: Job | DamagedJob | None) ->
 
 
 def _claim(path: Path, job: Job) -> bool:
-    """Writes the job file. False: of two sweeps at the same time, the other one got the trial.
+    """Writes the job file, and returns whether this sweep got the trial.
 
-    The file is written before the job is submitted, so that a kill in between cannot
-    lead to two jobs.
+    Of two sweeps at the same time one gets it. The file is written before the job is
+    submitted, so that a kill in between cannot lead to two jobs.
     """
     if job.attempt > 1:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What launch.sweep would do with each trial: which stages are complete, linked, or run."""
+"""What launch.sweep would do with each stage of a trial."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,9 @@ from atspeed_jax.sweeps.trials import SweepConfig, Trial
 
 
 class Foresight:
-    """Says what the stages of trials would do, asked in the order in which they would run.
+    """Says what the stages of trials would do.
+
+    Trials are to be asked in the order in which they would run.
 
     Args:
       workdir: directory of the sweep.
@@ -41,10 +43,10 @@ class Foresight:
         return done_rows(self.workdir / trial.name, trial, self.settings) is not None
 
     def stages(self, trial: Trial) -> list[str]:
-        """Returns what each stage of a trial would do, such as "target: linked from RUN".
+        """Returns what each stage would do, such as "target: linked from RUN".
 
-        Nothing is written: stages that exist are linked into a temporary directory, whose
-        run answers as the trial would.
+        Nothing is written: stages that exist are linked into a temporary directory,
+        whose run answers as the trial would.
 
         Args:
           trial: one that is not done.
@@ -93,7 +95,7 @@ def _complete(directory: Path) -> bool:
 
 
 def _made_of(stage: str, config: ExperimentConfig) -> tuple:
-    """The settings that the output of a stage depends on, of the stages that are linked."""
+    """Returns the settings that the output of a stage depends on."""
     target = config.data, config.target, config.train_target
     return {
         "data": (config.data,),

@@ -123,7 +123,7 @@ def not_done(workdir: Path, settings: SweepConfig, made: Sequence[Trial]) -> lis
 
 
 def collect(workdir: Path, settings: SweepConfig, made: Sequence[Trial]) -> None:
-    """Writes and prints the tables of the trials that are done, and says which are missing.
+    """Writes and prints the tables of the trials that are done, and names the others.
 
     Writes sweep.json, sweep.md and sweep.png below `workdir`, unless no trial is done.
     """

@@ -1,4 +1,4 @@
-"""The tables of a sweep: mean and deviation over seeds, and differences in pairs of users."""
+"""The tables of a sweep: mean and deviation over seeds, and paired differences."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def sweep_row(run: str, objective: str, seed: int, target_fingerprint: str, row:
       objective: of its alignment.
       seed: of its stages.
       target_fingerprint: of its target.
-      row: of `modes.ModeTable`, of speculative search. calls_by_user [users] is the mean
-        over the draws.
+      row: of `modes.ModeTable`, of speculative search. calls_by_user [users] is the
+        mean over the draws.
     """
     k = row["K"]
     quality = {f"{name}@K": row["quality"][f"{name}@{k}"] for name in ("recall", "ndcg")}
@@ -75,7 +75,8 @@ def pairs_table(rows: Sequence[Mapping], reference: str, *, samples: int, seed: 
       seed: of the bootstrap.
 
     Returns:
-      Cells "mean [low, high]", the 95 % interval over users (`metrics.paired_difference`).
+      Cells "mean [low, high]", the 95 % interval over users
+      (`metrics.paired_difference`).
     """
     seeds = sorted({row["seed"] for row in rows})
     header = ["run", "mode", "constraint", "norm", "K", "widths", *(f"seed {number}" for number in seeds)]
