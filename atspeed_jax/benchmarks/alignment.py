@@ -55,15 +55,13 @@ def alignment_steps(
     """Times loss and gradient of SeqKD both ways, in turns, and reads their memory.
 
     Args:
-      draft: config of the draft.
-      params: of the draft.
+      draft, params: config and parameters of the draft.
       context: trie and shapes of the trees.
       batches: of one shape. "log_probs" are not read.
       repeats: timings of each batch; their median counts.
 
     Returns:
-      A row per way, "copies" and "tree". ratio, the median over the batches, and
-      memory_ratio compare a way with "copies".
+      A row per way. ratio (median over the batches) and memory_ratio are to "copies".
 
     Raises:
       ValueError: if the two losses are not the same.
