@@ -105,7 +105,8 @@ def flags_of(main: str) -> dict[str, flags.ArgumentParser] | None:
 def takes(known: dict[str, flags.ArgumentParser], flag: str, value: str) -> bool:
     """Whether a main with these flags takes this one with this value, or without a value if it is empty."""
     try:
-        return flag in known and (not value or known[flag].parse(value) is not None)
+        # A file of --config is one of the paths; to parse it would run it.
+        return flag in known and (not value or flag == "config" or known[flag].parse(value) is not None)
     except ValueError:
         return False
 
