@@ -111,7 +111,7 @@ def bucketed_batches(
     if list(buckets) != sorted(set(buckets)):
         raise ValueError(f"buckets are {buckets}; expected increasing lengths.")
     if not len(examples):
-        raise ValueError("there are no examples to make batches of; the split is empty.")
+        raise ValueError("no examples to make batches of; the split is empty.")
     parts, weights = [], []
     for bucket, members in zip(buckets, rows_by_bucket(lengths, buckets), strict=True):
         if len(members):

@@ -239,9 +239,7 @@ def _check_interactions(source: Source, items: int) -> None:
 def _check_free(directory: Path) -> None:
     """Raises DatasetError for a directory that is not empty, or a file of that name."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise DatasetError(
-            f"{directory}: something is already there; it is kept. Give another directory or remove it yourself."
-        )
+        raise DatasetError(f"{directory} exists and is kept: give another directory, or remove it.")
 
 
 def _temporary_sibling(directory: Path) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
 
-RUN = 3  # items in a row: two users seldom share so many by chance
+RUN = 3  # items in a row: two users seldom share as many by chance
 ENOUGH = 5  # runs that are found
 
 

@@ -17,7 +17,7 @@ class MeasurementStore:
 
     Attributes:
       directory: of the files; all of them are of the same models and settings.
-      say: told of each measurement before it begins, and of what is decoded for it.
+      say: gets a line before each measurement and each decode.
     """
 
     directory: Path

@@ -73,7 +73,7 @@ def method_label(row: Mapping) -> str:
 
 
 def _number(value, digits: int) -> str:
-    """A number with so many digits; ABSENT for None."""
+    """A number with `digits` decimals; ABSENT for None."""
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 

@@ -119,7 +119,7 @@ class Decoders:
 
         Args:
           setting: any; plain beam search is returned as it is.
-          say: told what was raised.
+          say: gets a text that says what was raised.
 
         Returns:
           The setting, with each width at least min(K, nodes of its level) and a budget

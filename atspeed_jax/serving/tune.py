@@ -108,7 +108,7 @@ def grid(
         widths, they are raised to what K needs.
       decoders: build each setting once, to see whether it can work.
       beams: K.
-      say: told of each setting that is left out, and why.
+      say: gets a line for each setting that is left out, with the reason.
 
     Returns:
       Plain beam search, and every setting that can hold K.
@@ -144,7 +144,7 @@ def tune(
       decode: the run's widths, gamma and score norm.
       config: the grid.
       shape: of the batches, but for their size.
-      say: told of each K and batch size before it is measured.
+      say: gets a line for each K and batch size before it is measured.
 
     Returns:
       A row per K and batch size: {"K", "batch", "choice": label, "slower_than_best",

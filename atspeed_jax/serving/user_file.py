@@ -117,7 +117,7 @@ class UserFile:
         """Yields the users, one by one.
 
         Args:
-          report: told of each line that is left out, and at the end of all that was
+          report: gets a text for each line that is left out, and one for all that was
             left out or repeated.
 
         Raises:

@@ -194,11 +194,11 @@ def test_nothing_is_overwritten(tmp_path):
     target.mkdir()
     build_dataset(make_source(), target)  # an empty directory may be there
     before = {file: file.read_bytes() for file in target.rglob("*") if file.is_file()}
-    with pytest.raises(DatasetError, match=r"shop: something is already there; it is kept\. Give another"):
+    with pytest.raises(DatasetError, match=r"shop exists and is kept: give another"):
         build_dataset(make_source(seed=1), target)
     assert before == {file: file.read_bytes() for file in target.rglob("*") if file.is_file()}
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DatasetError, match="file: something is already there"):
+    with pytest.raises(DatasetError, match="file exists and is kept"):
         build_dataset(make_source(), tmp_path / "file")
     with pytest.raises(DatasetError, match=r"below: cannot be written .*; give a directory you may write to"):
         build_dataset(make_source(), tmp_path / "file" / "below")
@@ -213,7 +213,7 @@ def test_what_another_build_stored_meanwhile_is_kept(tmp_path, monkeypatch):
         return prepare(self)
 
     monkeypatch.setattr(dataset_module.Interactions, "download_and_prepare", overtaken)
-    with pytest.raises(DatasetError, match="shop: something is already there; it is kept"):
+    with pytest.raises(DatasetError, match="shop exists and is kept"):
         build_dataset(make_source(), target)
     assert_holds(load_dataset(target), make_source(seed=1))
     assert list(tmp_path.iterdir()) == [target]
