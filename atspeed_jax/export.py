@@ -22,6 +22,7 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
 from atspeed_jax.items import tokenizer as item_text
 from atspeed_jax.items.catalog import PAD, Catalog
@@ -131,7 +132,7 @@ def export_decoder(
       ExportError: as `export_hf`; an unknown platform; a setting that draws.
     """
     _check_platforms(platforms)
-    if (mode := setting.search.mode) != "strict":
+    if selection_of(mode := setting.search.mode).draws:
         raise ExportError(f"mode={mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
     drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
     needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}

@@ -38,7 +38,7 @@ def child_log_probs(
       Log-probabilities, and which entries exist: both [B, N, R], under "vocab" norm
       [B, N, R + 1].
     """
-    children = score_children(context.trie, level, beams, logits, "vocab")
+    children = score_children(context.trie, level, beams, logits, norm="vocab")
     return constrained(children.log_prob, children.exists, beams.valid, norm)
 
 

@@ -18,6 +18,7 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import Prompt, StepModel
 from atspeed_jax.decoding.noise import user_keys
+from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.serving.decode_users import Keys, prompt_of
@@ -187,7 +188,7 @@ def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys:
       by calls_ms.
     """
     search, built = setting.search, decoders.build(setting)
-    drawn = None if search.mode == "strict" else keys
+    drawn = keys if selection_of(search.mode).draws else None
     first, later = traced_calls(decoders, setting, prompt_of(batches[0], drawn))
     params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
     alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}

@@ -136,7 +136,7 @@ def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:
     @jax.jit
     def constrained(trie, beams, logits):
         return [
-            best_children(trie, level, parents, score_children(trie, level, parents, logits, "vocab"), config.beams)
+            best_children(trie, score_children(trie, level, parents, logits, norm="vocab"), config.beams)
             for level, parents in zip(levels, beams, strict=True)
         ]
 
@@ -151,8 +151,8 @@ def _steps(config: TrieBenchmark, trie: Trie) -> dict[str, Callable]:
             start = FIRST_CODE + level * config.codes
             log_prob = jax.nn.log_softmax(logits, -1)[..., start : start + config.codes]
             code = jnp.broadcast_to(jnp.arange(config.codes), log_prob.shape)
-            children = Children(code, code + start, log_prob, jnp.ones(code.shape, bool))
-            found.append(best_children(free, level, parents, children, config.beams))
+            children = Children(parents, code, code + start, log_prob, jnp.ones(code.shape, bool), level=level)
+            found.append(best_children(free, children, config.beams))
         return found
 
     return {

@@ -1,7 +1,7 @@
-"""What a decoder takes and gives: the model contract, the prompt, the slot layout, the result.
+"""What a decoder takes and gives: the model contract, prompt, slot layout and result.
 
-Nothing here knows attention. A model is a hashable `StepModel` (a static jit argument) and its parameters (a traced
-one); tests inject a lookup table in its place.
+Nothing here knows attention. A model is a hashable `StepModel`, a static jit argument,
+and its parameters, a traced one. Tests inject a lookup table as the model.
 """
 
 from __future__ import annotations
@@ -38,16 +38,30 @@ class StepModel(Protocol):
     def __call__(
         self, params: Any, tokens: Tokens, positions: Tokens, slots: Tokens, mask: SlotMask, cache: Any, *, n_out: int
     ) -> tuple[Logits, Any]:
-        """Writes the T tokens at their slots (slot S: nowhere), attends under the mask, returns logits of the last
-        n_out tokens."""
+        """Reads T tokens.
+
+        Args:
+          params: of the model.
+          tokens: [B, T].
+          positions: [B, T], 0 for the first real token of a row.
+          slots: [B, T] where the cache keeps each token; slot S means nowhere.
+          mask: the slots that each token attends to.
+          cache: of `init_cache`, with what earlier calls wrote.
+          n_out: static. How many tokens, the last ones, get logits: those of a whole
+            prompt would not fit in memory.
+
+        Returns:
+          (logits [B, n_out, V], the cache with the tokens in it).
+        """
         ...
 
 
 class Prompt(struct.PyTreeNode):
-    """Left-padded prompts: tokens [B, P] int32, valid [B, P] bool.
+    """Left-padded prompts of B users.
 
-    The last column is always a real token (at least BOS). keys [B]: one random key per user (`noise.user_keys`) for the
-    modes that draw, else None.
+    tokens [B, P]: the last column is always a real token (at least BOS).
+    valid [B, P]: False for padding.
+    keys [B]: one random key per user (`noise.user_keys`) for the modes that draw, or None.
     """
 
     tokens: Int[Array, "B P"]
@@ -59,17 +73,14 @@ class Prompt(struct.PyTreeNode):
         return self.valid.sum(1) - 1
 
 
-def check_keys(mode: Mode, prompt: Prompt) -> None:
-    """Raises DecodeError for a prompt without keys in a mode that draws."""
-    if mode != "strict" and prompt.keys is None:
-        raise DecodeError(f"mode={mode!r} draws at random: give Prompt.keys, such as noise.user_keys(seed, users)")
-
-
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which cache slots a level owns: node j of level l lives at offset[l] + j; the root is the last prompt slot.
+    """Which cache slots a level owns: node j of level l has slot offset[l] + j.
 
-    capacity: nodes of level 0..L-1. The last level needs no slots.
+    The root has the last prompt slot. Level L needs no slots, since it is never fed.
+
+    prompt: P, slots of the prompt.
+    capacity: nodes of each level 0..L-1.
     """
 
     prompt: int
@@ -81,14 +92,17 @@ class Layout:
 
     @property
     def slots(self) -> int:
+        """S, slots of the cache."""
         return self.prompt + sum(self.capacity[1:])
 
 
 class RoundOne(struct.PyTreeNode):
-    """Round 1 of a speculative search at levels 1..L-1, each [B, L-1] (ALGORITHM.md section 1).
+    """What round 1 of a speculative search did at levels 1..L-1, each [B, L-1].
 
-    reached: the walk came to this level. accepted: it went on, since all K beams had been drafted, or nearly
-    (`SearchConfig.tolerance`). coverage: share of them that had.
+    reached: the walk came to this level.
+    accepted: the walk went on, since all K beams were drafted, or nearly all
+      (`SearchConfig.tolerance`).
+    coverage: share of the K beams that were drafted (ALGORITHM.md section 1).
     """
 
     reached: Bool[Array, "B M"]
@@ -97,16 +111,22 @@ class RoundOne(struct.PyTreeNode):
 
 
 class Result(struct.PyTreeNode):
-    """The K best (or drawn) items per user, best first; ties in lexicographic order of the ids.
+    """The K best (or drawn) items per user, best first; equals in lexicographic order.
 
-    ids [B, K]: row of the catalogue's sorted distinct ids. tokens [B, K, L]; score [B, K]: log-probability; valid [B,
-    K]: False marks a place nothing was found for, whose id and tokens are 0. target_calls [B]: target forwards of each
-    user, the prompt's included. given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way, 0
-    where the list is that of plain beam search. faulty [B]: the first level, from 1, at which a beam's score is not a
-    finite number, since the target's logits that it needs were not; 0 for none (see `check_finite`). rounds []:
-    forwards of the batch, as many as its slowest row needs, or more but smaller ones, where later rounds read a part of
-    it (`SearchConfig.row_share`). round_one: None for plain beam search. perturbed [B, K]: in stochastic mode the
-    perturbed log-probability, by which the list is sorted; else None.
+    ids [B, K]: row of the catalog's sorted distinct ids.
+    tokens [B, K, L].
+    score [B, K]: log-probability.
+    valid [B, K]: False for a place without an item, whose id and tokens are 0.
+    target_calls [B]: target forwards of each user, the one of the prompt included.
+    given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way; 0
+      where the list is that of plain beam search.
+    faulty [B]: first level, from 1, at which a beam's score is not finite because the
+      target's logits were not; 0 for none (`check_finite`).
+    rounds []: forwards of the batch. As many as its slowest row needs, or more but smaller
+      ones where later rounds read a part of the batch (`SearchConfig.row_share`).
+    round_one: None for plain beam search.
+    perturbed [B, K]: in stochastic mode the perturbed log-probability, by which the list is
+      sorted; in the other modes that draw the score again; None in strict mode.
     """
 
     ids: Int[Array, "B K"]
@@ -122,7 +142,12 @@ class Result(struct.PyTreeNode):
 
 
 def check_finite(faulty: np.ndarray, users: np.ndarray) -> None:
-    """Raises DecodeError naming the first of the users [B] and the level where `Result.faulty` [B] is not 0."""
+    """Raises DecodeError for the first user with scores that are not finite.
+
+    Args:
+      faulty: [B] `Result.faulty`.
+      users: [B] names for the message.
+    """
     for user, level in zip(users.tolist(), faulty.tolist(), strict=True):
         if level:
             raise DecodeError(
@@ -132,7 +157,7 @@ def check_finite(faulty: np.ndarray, users: np.ndarray) -> None:
 
 
 def select_rows(condition: RowBool, then, otherwise):
-    """Row-wise `where` over two equal pytrees whose arrays start with the batch dimension."""
+    """Selects row by row between equal pytrees of arrays [B, ...]; condition: [B]."""
 
     def pick(a, b):
         return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)

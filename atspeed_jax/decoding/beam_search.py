@@ -1,7 +1,7 @@
 """Plain trie-constrained beam search with a shared prefix: one target call per level.
 
-The baseline, and the meaning of "correct". The prompt is read once per user, not once per beam; beams are reordered by
-moving a few ints (`Beams.path`), never the cache.
+The baseline, and the meaning of "correct". The prompt is read once per user, not once per
+beam. Beams are reordered by moving a few ints (`Beams.path`); the cache never moves.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from atspeed_jax.decoding import noise
-from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, check_keys
+from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel
 from atspeed_jax.decoding.beams import Beams, assign_slots, is_finished, root_beams, to_result
 from atspeed_jax.decoding.children import not_finite, score_children
-from atspeed_jax.decoding.config import check_mode
 from atspeed_jax.decoding.inputs import StepInput, level_input, prompt_input
+from atspeed_jax.decoding.selection import check_keys, check_mode, selection_of
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
 
@@ -35,19 +34,41 @@ def beam_search(
     mode: Mode = "strict",
     temperature: float = 1.0,
 ) -> Result:
-    """The K = `beams` best items of each user by exact-trie beam search; L model calls, or fewer once all K prefixes of
-    a user are finished (`SearchConfig.score_norm`).
+    """Finds the K best items of each user by exact beam search over a trie.
 
-    Places beyond the number of items are flagged invalid. Scores, mode and temperature: see `SearchConfig`; what
-    speculation must return in each mode, drawn here by the target alone. Source: ALGORITHM sections 1, 3 and 6.
+    Makes L model calls, or fewer once all K prefixes of each user are finished. In a mode
+    that draws, this is what speculation must return: the draw of the target alone
+    (ALGORITHM.md sections 1, 3 and 6).
+
+    Args:
+      model: the target.
+      params: of the target.
+      trie: the constraint.
+      prompt: B users.
+      beams: K.
+      score_norm: see `SearchConfig`.
+      mode: see `SearchConfig`.
+      temperature: see `SearchConfig`.
+
+    Returns:
+      K places per user; places beyond the number of items are flagged invalid.
+
+    Raises:
+      DecodeError: a mode with a temperature or norm it does not take, or without keys.
     """
     check_mode(mode, temperature, score_norm)
     check_keys(mode, prompt)
     levels, calls, faults = search_levels(
         model, params, trie, prompt, beams=beams, score_norm=score_norm, mode=mode, temperature=temperature
     )
-    faulty = jnp.where(faults.any(0), 1 + faults.argmax(0), 0)
-    return to_result(levels[-1], calls, jnp.zeros(calls.shape), faulty, calls.max(), None)
+    return to_result(
+        levels[-1],
+        target_calls=calls,
+        given_up=jnp.zeros(calls.shape),
+        faulty=jnp.where(faults.any(0), 1 + faults.argmax(0), 0),
+        rounds=calls.max(),
+        round_one=None,
+    )
 
 
 def search_levels(
@@ -61,15 +82,19 @@ def search_levels(
     mode: Mode = "strict",
     temperature: float = 1.0,
 ) -> tuple[list[Beams], RowInt, Bool[Array, "L B"]]:
-    """The settled beams of every level 1..L, each [B, K] in trie order (a list of L `Beams`), the model calls of each
-    user [B], and levels whose scores are not finite [L, B].
+    """Runs beam search and keeps every level; to be called under jit.
 
-    To be called under jit.
+    Args: see `beam_search`.
+
+    Returns:
+      (settled beams [B, K] of each level 1..L in trie order, model calls of each user [B],
+      whether a level's scores are not finite [L, B]).
     """
+    selection = selection_of(mode)
     batch, width = prompt.tokens.shape
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
     cache = model.init_cache(batch, layout.slots)
-    settled = root_beams(prompt, trie.length, mode)
+    settled = root_beams(prompt, trie.length, draws=selection.draws)
     calls, everyone = jnp.zeros((batch,), jnp.int32), jnp.ones((batch,), bool)
     levels, faults = [], []
     for level in range(trie.length):
@@ -82,14 +107,14 @@ def search_levels(
         call = functools.partial(_call, model, params, inputs, n_out=layout.capacity[level])
         if certain:
             logits, cache = call(cache)
-        else:
+        else:  # no user may need the call: then it is not made, and its logits are zeros
             silent = jax.eval_shape(call, cache)[0]
             logits, cache = jax.lax.cond(
                 needs.any(), call, lambda cache, silent=silent: (jnp.zeros(silent.shape, silent.dtype), cache), cache
             )
         calls += needs
-        children = score_children(trie, level, settled, logits, score_norm, temperature)
-        settled = noise.settle(mode, prompt.keys, trie, level, settled, children, beams)
+        children = score_children(trie, level, settled, logits, norm=score_norm, temperature=temperature)
+        settled = selection.select(trie, children, beams, prompt.keys)
         if level + 1 < trie.length:
             settled = assign_slots(settled, level + 1, layout)
         levels.append(settled)

@@ -1,8 +1,8 @@
-"""Beams of one level as flat arrays, and the verbs on them: root, children, best, place, inputs, finalise.
+"""Beams of one level as flat arrays, and what is done with them.
 
-Nodes of a level stay in trie order with the invalid ones last, and are sorted by score only at the very end. Then
-`top_k`, which prefers the lower index among equals, is the tie rule (lexicographically smaller id first) at every
-level.
+Nodes of a level stay in trie order, the invalid ones last, and are sorted by score only
+at the very end. `top_k` prefers the lower index among equals. So among equal scores the
+lexicographically smaller id wins, at every level and in every decoder.
 """
 
 from __future__ import annotations
@@ -12,28 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, RoundOne, ScoreNorm
+from atspeed_jax.decoding.base import Layout, Prompt, Result, RoundOne, ScoreNorm
 from atspeed_jax.items.trie import ItemTrie
-from atspeed_jax.shapes import (
-    NodeBool,
-    NodeFloat,
-    NodeInt,
-    NodeLevels,
-    RowInt,
-)
+from atspeed_jax.shapes import NodeBool, NodeFloat, NodeInt, NodeLevels, RowInt
 
 UNPLACED = -1  # path entry of a level that has no slot yet
-LOWEST = float(np.finfo(np.float32).min)  # the least score, whatever is summed; validity itself is always the bool
+LOWEST = float(np.finfo(np.float32).min)  # the least score of a valid beam, finite so that 0 * LOWEST is 0
 
 
 class Beams(struct.PyTreeNode):
     """N prefixes of l codes per user.
 
-    tokens [B, N, L]: codes so far as tokens (0 beyond l). path [B, N, L]: cache slots of levels 0..l, own slot
-    included once placed. score [B, N]: log-probability. node [B, N]: trie node of depth l. valid [B, N]. perturbed [B,
-    N]: score with noise, by which beams are chosen in the modes that draw; None where the score itself decides.
+    tokens [B, N, L]: the codes as tokens, 0 beyond l.
+    path [B, N, L]: cache slots of levels 0..l; `UNPLACED` until `assign_slots`.
+    score [B, N]: log-probability of the prefix.
+    node [B, N]: trie node of depth l.
+    valid [B, N]: whether the prefix exists; never read off a score.
+    perturbed [B, N]: score with noise, by which the modes that draw select; else None.
     """
 
     tokens: NodeLevels
@@ -47,8 +44,13 @@ class Beams(struct.PyTreeNode):
     def count(self) -> int:
         return self.score.shape[1]
 
+    @property
+    def key(self) -> NodeFloat:
+        """The score that beams are ranked by."""
+        return self.score if self.perturbed is None else self.perturbed
+
     def resize(self, count: int) -> Beams:
-        """The first `count` beams, or padded with invalid ones."""
+        """Cuts to the first `count` beams, or pads with invalid ones."""
         missing = count - self.count
         if missing <= 0:
             return jax.tree.map(lambda x: x[:, :count], self)
@@ -59,36 +61,58 @@ class Beams(struct.PyTreeNode):
         )
 
 
+class Frontier(struct.PyTreeNode):
+    """Where each user stands: the settled beams and their level.
+
+    beams: [B, K] settled beams, each row at its level; in round 1 the root alone [B, 1].
+    level [B]: level of each row, 0..L; at L the items are found.
+    """
+
+    beams: Beams
+    level: RowInt
+
+
 def gather_nodes(tree, index: NodeInt):
-    """The nodes at index [B, M] of a pytree of arrays [B, N, ...]."""
+    """Gathers the nodes at index [B, M] of a pytree of arrays [B, N, ...]."""
     return jax.tree.map(lambda x: jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - 2)), 1), tree)
 
 
 def merge_nodes(order: NodeInt, nodes, others):
-    """Two equal pytrees [B, N, ...] and [B, M, ...] as one, in the order [B, N + M]."""
+    """Merges pytrees of arrays [B, N, ...] and [B, M, ...] into one, in order [B, N + M]."""
     return gather_nodes(jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), nodes, others), order)
 
 
 def trie_order(*parts: Beams) -> NodeInt:
-    """The order that puts all their nodes in trie order, invalid last."""
+    """Returns the order that puts the nodes of all parts in trie order, invalid last."""
     node = jnp.concatenate([jnp.where(part.valid, part.node, jnp.iinfo(jnp.int32).max) for part in parts], 1)
     return jnp.argsort(node, axis=1, stable=True)
 
 
 def largest(score: Float[Array, "B M"], valid: Bool[Array, "B M"], count: int) -> tuple[NodeInt, NodeBool]:
-    """Where the `count` largest of M scores are, or all M, largest first, the first of equals before the others; and
-    which of these are valid.
+    """Finds the `count` largest of M scores.
 
-    A place that is not ranks below every one that is, whatever its finite score. NaN, which `not_finite` tells, ranks
-    first.
+    Args:
+      score: [B, M]. NaN ranks first, so that `children.not_finite` sees it.
+      valid: [B, M]. An invalid place ranks below every valid one, whatever its score.
+      count: how many to find.
+
+    Returns:
+      (index [B, C], valid [B, C]), C = min(count, M), the largest first, the first of
+      equals before the others.
     """
     rank = jnp.where(valid, jnp.maximum(score, LOWEST), -jnp.inf)
     value, index = jax.lax.top_k(rank, min(count, rank.shape[1]))
     return index, value != -jnp.inf
 
 
-def root_beams(prompt: Prompt, length: int, mode: Mode = "strict") -> Beams:
-    """The empty prefix of each user: its slot is the last prompt token's."""
+def root_beams(prompt: Prompt, length: int, *, draws: bool = False) -> Beams:
+    """Makes the empty prefix of each user [B, 1], whose slot is the last prompt token's.
+
+    Args:
+      prompt: B users.
+      length: L, codes of an id.
+      draws: whether beams carry a perturbed score (`Selection.draws`).
+    """
     batch, width = prompt.tokens.shape
     levels = jnp.zeros((batch, 1, length), jnp.int32)
     return Beams(
@@ -97,15 +121,15 @@ def root_beams(prompt: Prompt, length: int, mode: Mode = "strict") -> Beams:
         score=jnp.zeros((batch, 1)),
         node=jnp.zeros((batch, 1), jnp.int32),
         valid=jnp.ones((batch, 1), bool),
-        perturbed=None if mode == "strict" else jnp.zeros((batch, 1)),
+        perturbed=jnp.zeros((batch, 1)) if draws else None,
     )
 
 
 def is_finished(trie: ItemTrie, level: int, beams: Beams, norm: ScoreNorm) -> NodeBool:
-    """Beams of `level` that a model has nothing to say about: one item is left below, its probability given the prefix
-    is 1.
+    """Finds the beams of `level` with one item left below, whose probability is then 1.
 
-    Under "vocab" norm none is: other codes take their share of probability. Source: ALGORITHM section 5, fact b.
+    A model has nothing to say about such a beam. Under "vocab" norm no beam is finished:
+    other codes take their share of probability (ALGORITHM.md section 5).
     """
     if norm == "vocab":
         return jnp.zeros_like(beams.valid)
@@ -113,30 +137,36 @@ def is_finished(trie: ItemTrie, level: int, beams: Beams, norm: ScoreNorm) -> No
 
 
 def assign_slots(beams: Beams, level: int, layout: Layout) -> Beams:
-    """Beams of `level` >= 1 put into that level's first slots."""
+    """Puts beams of `level` >= 1 into the first slots of that level."""
     slots = layout.offset[level] + jnp.arange(beams.count, dtype=jnp.int32)
     return beams.replace(path=beams.path.at[..., level].set(slots))
 
 
 def to_result(
-    beams: Beams, target_calls: RowInt, given_up, faulty: RowInt, rounds, round_one: RoundOne | None
+    beams: Beams,
+    *,
+    target_calls: RowInt,
+    given_up: Float[Array, " B"],
+    faulty: RowInt,
+    rounds: Int[Array, ""],
+    round_one: RoundOne | None,
 ) -> Result:
-    """Beams of depth L, best first.
+    """Sorts beams of depth L by their key, best first.
 
-    The sort is stable, so equals stay in lexicographic order.
+    The sort is stable, so equals stay in lexicographic order. The other arguments are
+    fields of `Result`.
     """
-    key = beams.score if beams.perturbed is None else beams.perturbed
-    beams = gather_nodes(beams, jnp.argsort(jnp.where(beams.valid, -key, jnp.inf), axis=1, stable=True))
-    tokens = jnp.where(beams.valid[..., None], beams.tokens, 0)  # an invalid place holds the codes of some prefix
+    order = jnp.argsort(jnp.where(beams.valid, -beams.key, jnp.inf), axis=1, stable=True)
+    beams = gather_nodes(beams, order)
     return Result(
-        beams.node,
-        tokens,
-        beams.score,
-        beams.valid,
-        target_calls,
-        given_up,
-        faulty,
-        rounds,
-        round_one,
-        beams.perturbed,
+        ids=beams.node,
+        tokens=jnp.where(beams.valid[..., None], beams.tokens, 0),  # an invalid place holds some prefix
+        score=beams.score,
+        valid=beams.valid,
+        target_calls=target_calls,
+        given_up=given_up,
+        faulty=faulty,
+        rounds=rounds,
+        round_one=round_one,
+        perturbed=beams.perturbed,
     )

@@ -1,8 +1,8 @@
-"""A node budget: of all drafted nodes of a round, at every level, the target reads the best M.
+"""A node budget: of all drafted nodes of a round the target reads the best M.
 
-Widths say how much the draft looks at, which is cheap; the budget says how much of it the target is asked about, which
-is not. Nodes keep the slots of their level. "Drafted" then means "among the M", so any budget leaves the lists as they
-are and only changes the number of calls.
+Widths say how many nodes the draft looks at, which is cheap. The budget says how many of
+them the target reads, which is not. Nodes keep the slots of their level. "Drafted" then
+means "among the M": any budget gives the same lists and only changes the number of calls.
 """
 
 from __future__ import annotations
@@ -16,48 +16,65 @@ from atspeed_jax.decoding.inputs import StepInput
 from atspeed_jax.shapes import NodeBool, NodeInt, RowInt
 
 
-def within_budget(nodes: dict[int, Beams], at: RowInt, layout: Layout, config: SearchConfig) -> dict[int, Beams]:
-    """The nodes of a round, invalid where they are not among a row's best `config.budget` drafted ones.
+def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, config: SearchConfig) -> dict[int, Beams]:
+    """Invalidates the drafted nodes that are not among the best M = `config.budget` of a row.
 
-    Best by the draft's cumulative (or perturbed) score, among equals the shallower, then the first in trie order. So a
-    node's ancestors go before it; a draft whose scores rise along a path loses the nodes whose parent is not read.
-    Settled beams (the nodes at a row's own level `at` [B]) are always in.
+    The best are those of the highest key; among equals the shallower, then the first in
+    trie order. A node is read only if its parent is: a draft whose scores rise along a
+    path loses the nodes whose parent is not read.
+
+    Args:
+      nodes: nodes of each level, in their slots.
+      row_level: [B] the level of each row. Its nodes there are settled beams, always read.
+      layout: slots of the levels.
+      config: settings of the search.
+
+    Returns:
+      The same nodes, some of them invalid.
     """
     if config.budget is None or config.budget >= sum(beams.count for level, beams in nodes.items() if level):
         return nodes
-    drafted = [beams.valid & (at < level)[:, None] for level, beams in nodes.items()]
-    scores = [beams.score if beams.perturbed is None else beams.perturbed for beams in nodes.values()]
-    scores, valid = (jnp.concatenate(part, 1) for part in (scores, drafted))
+    is_drafted = [beams.valid & (row_level < level)[:, None] for level, beams in nodes.items()]
+    scores, valid = jnp.concatenate([beams.key for beams in nodes.values()], 1), jnp.concatenate(is_drafted, 1)
     index, found = largest(scores, valid, config.budget)
     rows = jnp.arange(valid.shape[0])[:, None]
     best = jnp.zeros(valid.shape, bool).at[rows, index].set(found)
-    read = jnp.ones((valid.shape[0], layout.slots), bool)  # by slot; what earlier rounds read stays
+    # Whether the node of each slot is read. Settled nodes of earlier rounds are read already.
+    read = jnp.ones((valid.shape[0], layout.slots), bool)
     kept, start = {}, 0
-    for (level, beams), mine in zip(nodes.items(), drafted, strict=True):
+    for (level, beams), drafted in zip(nodes.items(), is_drafted, strict=True):
         chosen, start = best[:, start : start + beams.count], start + beams.count
         if level:
             parent = jnp.take_along_axis(read, jnp.maximum(beams.path[..., level - 1], 0), 1)
-            beams = beams.replace(valid=beams.valid & (~mine | chosen & parent))
+            beams = beams.replace(valid=beams.valid & (~drafted | chosen & parent))
             begin = layout.offset[level]
             read = read.at[:, begin : begin + beams.count].set(beams.valid)
         kept[level] = beams
     return kept
 
 
-def node_capacity(config: SearchConfig, levels: range) -> int | None:
-    """Returns the most nodes below the root that a target call of `levels` reads; None for all.
+def node_capacity(config: SearchConfig, *, with_prompt: bool) -> int | None:
+    """Returns the most nodes below the root that a target call reads; None for all.
 
-    The budget, and in later rounds, whose first level holds settled beams, these too.
+    A call without the prompt is of a later round: its first level holds K settled beams,
+    which the budget does not count.
     """
     if config.budget is None:
         return None
-    return config.budget + (0 if 0 in levels else config.beams)
+    return config.budget + (0 if with_prompt else config.beams)
 
 
 def compact(read: StepInput, valid: NodeBool, capacity: int) -> tuple[StepInput, NodeInt]:
-    """Returns the valid ones of N nodes, at most `capacity` per row, as an input of `capacity` tokens.
+    """Moves the valid nodes to the front of an input and cuts it.
 
-    Second, the place of each node in that input [B, N]; any place if it is not valid.
+    Args:
+      read: N nodes.
+      valid: [B, N], at most `capacity` per row.
+      capacity: tokens of the input that is returned.
+
+    Returns:
+      (input of `capacity` tokens, place of each node in it [B, N], without meaning for
+      invalid nodes).
     """
     order = jnp.argsort(~valid, axis=1, stable=True)[:, :capacity]
     return gather_nodes(read, order), jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)

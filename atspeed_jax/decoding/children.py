@@ -9,39 +9,59 @@ from flax import struct
 from atspeed_jax.decoding.base import ScoreNorm
 from atspeed_jax.decoding.beams import LOWEST, Beams, gather_nodes, is_finished, largest
 from atspeed_jax.items.trie import ItemTrie
-from atspeed_jax.shapes import (
-    ChildBool,
-    ChildFloat,
-    ChildInt,
-    Logits,
-    NodeBool,
-    NodeInt,
-    RowBool,
-)
+from atspeed_jax.shapes import ChildBool, ChildFloat, ChildInt, Logits, NodeBool, NodeInt, RowBool
 
 
 class Children(struct.PyTreeNode):
-    """All trie children of N nodes: edge [B, N, R] (also the child's node number), token, log_prob given the parent,
-    exists; perturbed as in `Beams`."""
+    """All trie children of N nodes of one level.
 
+    parents: the nodes, with their cumulative scores.
+    edge [B, N, R]: number of the edge to a child, which is the child's node number.
+    token [B, N, R]: token on that edge.
+    log_prob [B, N, R]: log-probability of the child given its parent.
+    exists [B, N, R]: whether the child exists, below a valid parent.
+    perturbed [B, N, R]: score with noise, as in `Beams`.
+    level: depth of the parents.
+    """
+
+    parents: Beams
     edge: ChildInt
     token: ChildInt
     log_prob: ChildFloat
     exists: ChildBool
     perturbed: ChildFloat | None = None
+    level: int = struct.field(pytree_node=False, kw_only=True)
 
-    def total(self, beams: Beams) -> ChildFloat:
-        """Cumulative scores, given the parents' own; a sum below `LOWEST` is that."""
-        return jnp.where(self.exists, jnp.maximum(beams.score[..., None] + self.log_prob, LOWEST), LOWEST)
+    @property
+    def total(self) -> ChildFloat:
+        """Cumulative scores [B, N, R]; a sum below `LOWEST` becomes that."""
+        summed = jnp.maximum(self.parents.score[..., None] + self.log_prob, LOWEST)
+        return jnp.where(self.exists, summed, LOWEST)
 
 
 def score_children(
-    trie: ItemTrie, level: int, beams: Beams, logits: Logits, norm: ScoreNorm, temperature: float = 1.0
+    trie: ItemTrie,
+    level: int,
+    beams: Beams,
+    logits: Logits,
+    *,
+    norm: ScoreNorm,
+    temperature: float = 1.0,
 ) -> Children:
-    """Reads each node's trie children and scores them: log-softmax over the vocabulary, or over the children alone.
+    """Reads the trie children of nodes and scores them by a model's logits.
 
-    Finite logits of any size give finite scores. A logit that is not, or normalising by one, gives NaN. The one child
-    of a `is_finished` node has probability 1, whatever the logits are.
+    Args:
+      trie: the constraint.
+      level: depth of the nodes.
+      beams: [B, N] nodes.
+      logits: [B, N, V] at the nodes. Finite logits of any size give finite scores; where a
+        logit or the normalizer is not finite, the score is NaN (see `not_finite`).
+      norm: "vocab" takes log-softmax over the whole vocabulary, "trie" over the children.
+      temperature: divides the logits.
+
+    Returns:
+      The children [B, N, R]. The one child of a finished node (`is_finished`) has
+      probability 1, whatever the logits are.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     edge, exists = trie.edges(level, beams.node)
@@ -51,40 +71,52 @@ def score_children(
     rivals = logits if norm == "vocab" else jnp.where(exists, logit, -jnp.inf)
     top = jax.lax.stop_gradient(rivals.max(-1, keepdims=True))
     total = jnp.log(jnp.exp((rivals - top) / temperature).sum(-1, keepdims=True))
+    # Real models have logits near the least float32: their sums must not become -inf.
     log_prob = jnp.maximum((logit - top) / temperature - total, LOWEST)
-    log_prob = jnp.where(jnp.isfinite(logit) & jnp.isfinite(top), log_prob, jnp.nan)  # seen by not_finite
+    log_prob = jnp.where(jnp.isfinite(logit) & jnp.isfinite(top), log_prob, jnp.nan)
     if norm == "trie":
         log_prob = jnp.where(is_finished(trie, level, beams, norm)[..., None], 0.0, log_prob)
-    return Children(edge, token, jnp.where(exists, log_prob, LOWEST), exists)
+    return Children(beams, edge, token, jnp.where(exists, log_prob, LOWEST), exists, level=level)
 
 
-def best_children(trie: ItemTrie, level: int, beams: Beams, children: Children, count: int) -> Beams:
-    """The `count` best children of nodes of `level` by cumulative (or perturbed) score, in trie order, invalid last."""
-    key = children.total(beams) if children.perturbed is None else children.perturbed
+def best_children(trie: ItemTrie, children: Children, count: int) -> Beams:
+    """Selects the `count` best children by perturbed score, or by cumulative score.
+
+    Returns:
+      Beams [B, count] of the next level, in trie order, invalid ones last.
+    """
+    key = children.total if children.perturbed is None else children.perturbed
     index, found = largest(*(x.reshape(x.shape[0], -1) for x in (key, children.exists)), count)
-    return select_children(trie, level, beams, children, index, found).resize(count)
+    return select_children(trie, children, index, found).resize(count)
 
 
-def select_children(
-    trie: ItemTrie, level: int, beams: Beams, children: Children, index: NodeInt, found: NodeBool
-) -> Beams:
-    """The children at flat positions index [B, M] where found [B, M], in trie order, invalid last.
+def select_children(trie: ItemTrie, children: Children, index: NodeInt, found: NodeBool) -> Beams:
+    """Makes beams of some children.
 
-    Parents are in trie order and children in code order, so the flat index is the trie order and sorting it restores
-    it. Tokens are read from the trie again: `children.token` would have to be kept whole for these few.
+    Args:
+      trie: the constraint.
+      children: [B, N, R].
+      index: [B, M] places among the N * R children, each at most once.
+      found: [B, M] which of the places count.
+
+    Returns:
+      Beams [B, M] of the next level, in trie order, invalid ones last.
     """
     batch, _, row = children.edge.shape
-    total = children.total(beams)
+    level, total = children.level, children.total
     candidates = total[0].size
+    # Parents are in trie order and children in code order, so the flat index is the trie
+    # order, and sorting the index restores it. Invalid places get the largest index.
     index = jnp.sort(jnp.where(found, index, candidates), 1)
     valid = index < candidates
     index = jnp.where(valid, index, 0)
-    parent = gather_nodes(beams, index // row)
+    parent = gather_nodes(children.parents, index // row)
 
     def pick(values, invalid):
         return jnp.where(valid, jnp.take_along_axis(values.reshape(batch, -1), index, 1), invalid)
 
     node = pick(children.edge, 0)
+    # Read again: the compiler would have to keep all of `children.token` for these few.
     token = jnp.where(valid, trie.child_token(level, node), 0)
     return Beams(
         tokens=parent.tokens.at[..., level].set(token),
@@ -97,23 +129,25 @@ def select_children(
 
 
 def not_finite(children: Children) -> RowBool:
-    """Users with a child whose score is no finite number: the target's logits held NaN or infinity.
+    """Finds the users whose target logits held NaN or infinity where a child needs them.
 
-    Whether that child was chosen does not matter: in the modes that draw its siblings may be, by noise that means
-    nothing any more.
+    A child with such a score counts whether it is selected or not: in the modes that draw
+    its siblings may be selected by noise that has lost its meaning.
     """
     return (children.exists & ~jnp.isfinite(children.log_prob)).any((1, 2))
 
 
-def open_children(trie: ItemTrie, level: int, children: Children, norm: ScoreNorm) -> Children:
-    """The children of nodes of `level` that may be drafted: those that are not finished."""
+def open_children(trie: ItemTrie, children: Children, norm: ScoreNorm) -> Children:
+    """Keeps the children that may be drafted: those with several items below."""
     if norm == "vocab":
         return children
-    return children.replace(exists=children.exists & (trie.ids_below(level + 1, children.edge) > 1))
+    several = trie.ids_below(children.level + 1, children.edge) > 1
+    return children.replace(exists=children.exists & several)
 
 
 def only_children(trie: ItemTrie, level: int, beams: Beams) -> Children:
-    """The one child of each finished beam of `level`, with probability 1."""
+    """Reads the one child of each finished beam of `level`; its probability is 1."""
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
-    return Children(edge, jnp.where(exists, trie.child_token(level, edge), 0), jnp.where(exists, 0.0, LOWEST), exists)
+    token = jnp.where(exists, trie.child_token(level, edge), 0)
+    return Children(beams, edge, token, jnp.where(exists, 0.0, LOWEST), exists, level=level)

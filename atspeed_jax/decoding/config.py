@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 
 from atspeed_jax.decoding.base import DecodeError, Mode, ScoreNorm
+from atspeed_jax.decoding.selection import check_mode, selection_of
 from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.trie import prefix_counts
 from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, PartialShare, Range, Temperature, Width, check_ranges
@@ -64,9 +65,10 @@ class SearchConfig(TreeConfig):
     def __post_init__(self):
         super().__post_init__()
         check_mode(self.mode, self.temperature, self.score_norm)
-        if self.tolerance and self.mode != "strict":
+        selection = selection_of(self.mode)
+        if self.tolerance and selection.draws:
             raise DecodeError(f"tolerance={self.tolerance} with mode={self.mode!r}: only strict mode can give up beams")
-        if self.budget is not None and self.mode.startswith("relaxed"):
+        if self.budget is not None and selection.tests_draws:
             raise DecodeError(f"budget={self.budget} with mode={self.mode!r}: leaving out draws would change the law")
         if self.score_norm not in ("vocab", "trie"):
             raise DecodeError(f"score_norm={self.score_norm!r}: expected 'vocab' or 'trie'")
@@ -102,32 +104,32 @@ class SearchConfig(TreeConfig):
             raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
 
 
-def check_mode(mode: str, temperature: float, score_norm: str) -> None:
-    """Raises DecodeError for a mode that does not exist or that temperature or norm do not go with."""
-    if mode not in (modes := get_args(Mode)):
-        raise DecodeError(f"mode={mode!r}: expected one of {', '.join(modes)}")
-    if not temperature > 0 or (mode == "strict" and temperature != 1):
-        raise DecodeError(f"temperature={temperature} with mode={mode!r}: expected more than 0, and 1 in strict mode")
-    if mode == "stochastic" and score_norm != "trie":
-        raise DecodeError(
-            f"mode='stochastic' with score_norm={score_norm!r}: it draws items by their probability, which is defined "
-            "under score_norm='trie' alone"
-        )
-
-
 def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
-    """Prefixes of depth 1..L that a level can draft, for `resolve_widths`: all, or under trie norm the open ones."""
+    """Counts the prefixes of depth 1..L that a level can draft, for `resolve_widths`.
+
+    Under "vocab" norm these are all prefixes, under "trie" norm those with several items
+    below.
+
+    Args:
+      id_tokens: [U, L] sorted distinct ids.
+    """
     return {"vocab": prefix_counts(id_tokens), "trie": prefix_counts(id_tokens, open_only=True)}
 
 
 def resolve_widths(
     widths: Widths, prefixes: tuple[int, ...], beams: int, *, remedy: str = "raise it, or lower K"
 ) -> tuple[int, ...]:
-    """Widths as ints: "all" becomes the number of prefixes of that depth, and no level is wider than that.
+    """Turns widths into ints, none wider than its level.
 
-    prefixes: distinct prefixes of depth 1..L (`items.trie.prefix_counts`), open ones under trie norm. Raises
-    DecodeError for a wrong number of widths, or one below min(K, prefixes of its level): such a level could never hold
-    all K beams. remedy: what the message of a width too small ends in.
+    Args:
+      widths: L - 1 ints or "all", the number of prefixes of that depth.
+      prefixes: prefixes of depth 1..L (`prefixes_by_norm`).
+      beams: K.
+      remedy: what the message about a width that is too small ends in.
+
+    Raises:
+      DecodeError: a wrong number of widths, or a width below min(K, prefixes of its
+        level), which could never hold the K beams.
     """
     if len(widths) != len(prefixes) - 1:
         raise DecodeError(

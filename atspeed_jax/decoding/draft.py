@@ -1,8 +1,9 @@
 """Drafting: growing a tree of candidate prefixes from the settled beams.
 
-Who proposes is exchangeable. A drafter scores the trie children of nodes: a draft language model, or the catalogue's
-popularity prior, which needs no model at all. Verification never trusts it, so any drafter gives the same list; a
-better one only saves calls.
+Who proposes is exchangeable. A drafter scores the trie children of nodes: a small
+language model does, or the popularity of items in training, which needs no model.
+Verification never trusts a drafter, so every drafter gives the same list. A better one
+only saves calls of the target.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+from flax import struct
 
-from atspeed_jax.decoding import noise
-from atspeed_jax.decoding.base import Layout, Prompt, StepModel, select_rows
-from atspeed_jax.decoding.beams import LOWEST, Beams, assign_slots, is_finished
+from atspeed_jax.decoding.base import StepModel, select_rows
+from atspeed_jax.decoding.beams import LOWEST, Beams, Frontier, assign_slots, is_finished
 from atspeed_jax.decoding.children import Children, best_children, open_children, score_children
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.inputs import StepInput, level_input, prompt_input
 from atspeed_jax.decoding.noise import Purpose
+from atspeed_jax.decoding.search import Search
 from atspeed_jax.items.trie import ItemTrie
-from atspeed_jax.shapes import RowInt
 
 
 @runtime_checkable
 class Drafter(Protocol):
     """Scores children of nodes.
 
-    Hashable (a static jit argument); its parameters and cache are arguments.
+    Hashable, since it is a static jit argument. Its parameters and its cache are traced
+    arguments.
     """
 
     def init_cache(self, batch: int, slots: int) -> Any: ...
@@ -35,104 +37,138 @@ class Drafter(Protocol):
     def children(
         self,
         params: Any,
-        trie: ItemTrie,
-        level: int,
         nodes: Beams,
         inputs: StepInput,
         cache: Any,
+        *,
+        level: int,
+        trie: ItemTrie,
         config: SearchConfig,
     ) -> tuple[Children, Any]:
-        """Children of the nodes of `level`, which `inputs` feeds (the whole prompt at level 0)."""
+        """Scores the children of nodes.
+
+        Args:
+          params: of the drafter.
+          nodes: [B, N] nodes of `level`.
+          inputs: the same nodes as model input; at level 0 the whole prompt.
+          cache: of the drafter, holding the levels read before.
+          level: depth of the nodes.
+          trie: the constraint.
+          config: settings of the search.
+
+        Returns:
+          (children [B, N, R], the cache with `inputs` in it).
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelDrafter:
-    """A small language model under the same step contract as the target; params are the model's."""
+    """A small language model with the step contract of the target; params are its own."""
 
     model: StepModel
 
     def init_cache(self, batch: int, slots: int):
         return self.model.init_cache(batch, slots)
 
-    def children(self, params, trie, level, nodes, inputs, cache, config):
+    def children(self, params, nodes, inputs, cache, *, level, trie, config):
         logits, cache = self.model(
             params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=nodes.count
         )
-        return score_children(trie, level, nodes, logits, config.score_norm, config.temperature), cache
+        how = {"norm": config.score_norm, "temperature": config.temperature}
+        return score_children(trie, level, nodes, logits, **how), cache
 
 
 @dataclasses.dataclass(frozen=True)
 class PopularityDrafter:
-    """Training popularity counted on the trie; params are `items.trie.popularity_prior`: log-probability per edge, per
-    level."""
+    """Popularity of items in training, counted on the trie.
+
+    params: `items.trie.popularity_prior`, the log-probability of each edge, per level.
+    """
 
     def init_cache(self, batch: int, slots: int):
         return ()
 
-    def children(self, params, trie, level, nodes, inputs, cache, config):
+    def children(self, params, nodes, inputs, cache, *, level, trie, config):
         edge, exists = trie.edges(level, nodes.node)
         exists &= nodes.valid[..., None]
         log_prob = jnp.where(exists, params[level][edge], LOWEST)
-        return Children(edge, jnp.where(exists, trie.child_token(level, edge), 0), log_prob, exists), cache
+        token = jnp.where(exists, trie.child_token(level, edge), 0)
+        return Children(nodes, edge, token, log_prob, exists, level=level), cache
+
+
+class DraftTree(struct.PyTreeNode):
+    """The tree of one round.
+
+    nodes[l]: the nodes [B, N_l] of level l, in their slots.
+    proposed[l]: their children as the drafter scored them, but finished ones; no entry
+      for level L-1, which is never fed to a drafter.
+    """
+
+    nodes: dict[int, Beams]
+    proposed: dict[int, Children]
 
 
 def draft_tree(
-    drafter: Drafter,
-    params,
-    trie: ItemTrie,
-    prompt: Prompt,
-    layout: Layout,
-    config: SearchConfig,
-    settled: Beams,
-    at: RowInt,
-    cache,
-    levels: range,
-) -> tuple[dict[int, Beams], dict[int, Children], Any]:
-    """Nodes of each level in `levels`, placed in their slots; the children that the drafter proposed for them; and the
-    drafter's cache.
+    drafter: Drafter, params, search: Search, frontier: Frontier, cache, *, levels: range
+) -> tuple[DraftTree, Any]:
+    """Grows the tree of one round.
 
-    settled: K beams of each row at its own level `at` [B]. At that level a row puts its settled beams, up to gamma
-    levels above it the drafter's best (or drawn, see `SearchConfig.mode`) W_l children of the level before, and nothing
-    below (idle). Finished prefixes (`beams.finished`) are never among them. Every level but the
-    last is fed to the drafter once, even where it drafts no further: its cache stays complete.
+    At its level a row puts its settled beams. At each deeper level, at most gamma levels
+    away, it puts the W_l best (or drawn) children of the level before. At shallower levels
+    it is idle. Finished prefixes (`is_finished`) are in no tree.
+
+    Args:
+      drafter: who proposes.
+      params: of the drafter.
+      search: constraint, users, slots and settings.
+      frontier: the settled beams, and the level of each row.
+      cache: of the drafter.
+      levels: the levels of the tree, from 0 in round 1 and from 1 in later rounds.
+
+    Returns:
+      (the tree, the drafter's cache).
     """
+    trie, config = search.trie, search.config
     nodes: dict[int, Beams] = {}
     proposed: dict[int, Children] = {}
     drafted = None
     for level in levels:
         if level == 0:
-            nodes[0] = settled
-            inputs = prompt_input(prompt)
+            nodes[0] = frontier.beams
+            inputs = prompt_input(search.prompt)
         else:
-            nodes[level] = _level_nodes(trie, settled, drafted, level, layout, at, config)
-            inputs = level_input(nodes[level], level, prompt, layout, at)
+            nodes[level] = _level_nodes(search, frontier, drafted, level)
+            inputs = level_input(nodes[level], level, search.prompt, search.layout, frontier.level)
+        # Fed once at every level but the last, even where no row drafts further: a later
+        # round finds the cache of all shallower levels complete.
         if level < trie.length - 1:
-            children, cache = drafter.children(params, trie, level, nodes[level], inputs, cache, config)
-            # Noise is conditioned on all siblings, as the target's is, those that need no drafting too.
-            children = noise.perturb(config.mode, Purpose.DRAFT, prompt.keys, level, nodes[level], children)
-            children = open_children(trie, level, children, config.score_norm)
-            drafted = best_children(trie, level, nodes[level], children, config.widths[level])
+            children, cache = drafter.children(
+                params, nodes[level], inputs, cache, level=level, trie=trie, config=config
+            )
+            # Noise is conditioned on all siblings, as the target's is. So children that need
+            # no drafting are left out only afterwards.
+            children = search.selection.perturb(children, search.keys, Purpose.DRAFT)
+            children = open_children(trie, children, config.score_norm)
+            drafted = best_children(trie, children, config.widths[level])
             proposed[level] = children.replace(perturbed=None)
-    return nodes, proposed, cache
+    return DraftTree(nodes, proposed), cache
 
 
-def _level_nodes(
-    trie: ItemTrie,
-    settled: Beams,
-    drafted: Beams | None,
-    level: int,
-    layout: Layout,
-    at: RowInt,
-    config: SearchConfig,
-) -> Beams:
-    """Nodes of one level: settled beams (but finished ones) in rows standing at it, drafted ones in rows that stand
-    above and reach it, else invalid."""
+def _level_nodes(search: Search, frontier: Frontier, drafted: Beams | None, level: int) -> Beams:
+    """Puts settled beams or drafted nodes into the slots of a level, row by row.
+
+    Rows at the level hold their settled beams, but finished ones. Rows at a shallower
+    level, at most gamma away, hold drafted nodes. Other rows hold invalid nodes.
+    """
+    trie, layout, config = search.trie, search.layout, search.config
+    settled, row_level = frontier.beams, frontier.level
     settled = settled.replace(valid=settled.valid & ~is_finished(trie, level, settled, config.score_norm))
-    if drafted is None:  # the first level of a later round holds settled beams alone, so K places do
-        mine = assign_slots(settled, level, layout)
-        return mine.replace(valid=mine.valid & (at == level)[:, None])
-    mine = assign_slots(settled.resize(layout.capacity[level]), level, layout)
-    others = assign_slots(drafted.resize(layout.capacity[level]), level, layout)
-    in_reach = (at < level) & (level <= at + config.gamma)
-    return select_rows(at == level, mine, others.replace(valid=others.valid & in_reach[:, None]))
+    if drafted is None:  # the first level of a later round holds settled beams alone: K slots do
+        settled = assign_slots(settled, level, layout)
+        return settled.replace(valid=settled.valid & (row_level == level)[:, None])
+    settled = assign_slots(settled.resize(layout.capacity[level]), level, layout)
+    drafted = assign_slots(drafted.resize(layout.capacity[level]), level, layout)
+    in_reach = (row_level < level) & (level <= row_level + config.gamma)
+    drafted = drafted.replace(valid=drafted.valid & in_reach[:, None])
+    return select_rows(row_level == level, settled, drafted)

@@ -1,4 +1,4 @@
-"""What one model call reads: the prompt, the nodes of a level, or several of these together."""
+"""What one model call reads: the prompt, the nodes of a level, or several of these."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from flax import struct
 
 from atspeed_jax.decoding.base import Layout, Prompt
 from atspeed_jax.decoding.beams import UNPLACED, Beams
-from atspeed_jax.shapes import (
-    RowInt,
-    SlotMask,
-    Tokens,
-)
+from atspeed_jax.shapes import RowInt, SlotMask, Tokens
 
 
 class StepInput(struct.PyTreeNode):
-    """What one model call reads: tokens, positions, slots [B, T], and what each token sees."""
+    """T tokens of a model call: tokens, positions and slots [B, T], and what each sees."""
 
     tokens: Tokens
     positions: Tokens
@@ -25,28 +21,36 @@ class StepInput(struct.PyTreeNode):
 
 
 def prompt_input(prompt: Prompt) -> StepInput:
-    """The prompt under the causal mask; positions start at 0 on the first real token of each row."""
+    """Reads the prompt under the causal mask.
+
+    Positions start at 0 on the first real token of each row.
+    """
     positions = jnp.maximum(jnp.cumsum(prompt.valid, 1) - 1, 0)
-    own = jnp.broadcast_to(jnp.arange(prompt.tokens.shape[1], dtype=jnp.int32), prompt.tokens.shape)
-    return StepInput(prompt.tokens, positions, own, SlotMask.causal(prompt.valid))
+    slots = jnp.broadcast_to(jnp.arange(prompt.tokens.shape[1], dtype=jnp.int32), prompt.tokens.shape)
+    return StepInput(prompt.tokens, positions, slots, SlotMask.causal(prompt.valid))
 
 
-def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, settled: RowInt) -> StepInput:
-    """Placed beams of `level` >= 1 as model input: each sees the valid prompt and its own path.
+def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_level: RowInt) -> StepInput:
+    """Reads the nodes of `level` >= 1; each sees the valid prompt and its path.
 
-    settled [B]: the level each row stands at. A row already past `level` is idle there and writes nowhere: its old
-    nodes of this level may be ancestors still in use. Invalid nodes write into their own slot, which nobody's path
-    holds.
+    Args:
+      beams: [B, N] nodes with slots (`assign_slots`).
+      level: depth of the nodes.
+      prompt: B users.
+      layout: which slots the level has.
+      row_level: [B] the level that each row stands at. A row past `level` is idle here.
     """
     slots = layout.offset[level] + jnp.arange(beams.count, dtype=jnp.int32)
-    slots = jnp.where((settled <= level)[:, None], slots, layout.slots)
+    # An idle row writes nowhere (slot S): its old nodes of this level may be ancestors
+    # that are still in use. Invalid nodes write into slots that no path holds.
+    slots = jnp.where((row_level <= level)[:, None], slots, layout.slots)
     positions = jnp.broadcast_to((prompt.last_position + level)[:, None], slots.shape)
     valid = jnp.broadcast_to(prompt.valid[:, None], (*slots.shape, layout.prompt))
     return StepInput(beams.tokens[..., level - 1], positions, slots, SlotMask(valid, beams.path[..., 1 : level + 1]))
 
 
 def concatenate_inputs(*inputs: StepInput) -> StepInput:
-    """Several inputs read in one call."""
+    """Puts the tokens of several inputs one after the other, to be read in one call."""
     longest = max(part.mask.path.shape[-1] for part in inputs)
 
     def pad(part: StepInput) -> StepInput:

@@ -1,7 +1,7 @@
-"""Verification: one target call over the whole tree, then the strict walk that accepts as many levels as are certain.
+"""Verification: one target call over the whole tree, then the walk that accepts levels.
 
-All K beams of a level are checked at once (the paper's N-to-K verification): every operation runs over beams, nodes
-and users together.
+All K beams of a level are checked at once (the paper's N-to-K verification): every
+operation runs over beams, nodes and users together.
 """
 
 from __future__ import annotations
@@ -9,42 +9,52 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from flax import struct
 from jax import Array
-from jaxtyping import Float, Key
+from jaxtyping import Bool, Float
 
-from atspeed_jax.decoding import noise, relaxed
-from atspeed_jax.decoding.base import Layout, Prompt, RoundOne, StepModel, select_rows
-from atspeed_jax.decoding.beams import LOWEST, Beams, is_finished, merge_nodes, trie_order
-from atspeed_jax.decoding.budget import compact
+from atspeed_jax.decoding.base import RoundOne, StepModel, select_rows
+from atspeed_jax.decoding.beams import (
+    LOWEST,
+    Beams,
+    Frontier,
+    is_finished,
+    merge_nodes,
+    trie_order,
+)
+from atspeed_jax.decoding.budget import compact, node_capacity
 from atspeed_jax.decoding.children import Children, best_children, not_finite, only_children, score_children
-from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.draft import DraftTree
 from atspeed_jax.decoding.inputs import concatenate_inputs, level_input, prompt_input
+from atspeed_jax.decoding.search import Search
+from atspeed_jax.decoding.tolerance import give_up, join_shares
 from atspeed_jax.items.trie import ItemTrie
-from atspeed_jax.shapes import Logits, NodeBool, RowBool, RowInt
-
-Family = tuple[Beams, Children]  # nodes of a level and their children
+from atspeed_jax.shapes import Logits, RowBool, RowInt
 
 
 def verify_tree(
-    target: StepModel,
-    params,
-    prompt: Prompt,
-    layout: Layout,
-    nodes: dict[int, Beams],
-    at: RowInt,
-    cache,
-    capacity: int | None = None,
+    target: StepModel, params, search: Search, nodes: dict[int, Beams], *, row_level: RowInt, cache
 ) -> tuple[dict[int, Logits], Any]:
-    """Target logits [B, N_l, V] of every level in `nodes` by ONE call; with level 0 among them the same call reads the
-    prompt.
+    """Scores a whole tree by ONE call of the target.
 
-    capacity: no row has more valid nodes below the root, and the call reads no more tokens than that (`budget`); logits
-    of invalid nodes mean nothing.
+    Args:
+      target: the model.
+      params: of the target.
+      search: users, slots and settings.
+      nodes: nodes of each level, in their slots. With level 0 among them the same call
+        reads the prompt.
+      row_level: [B] the level of each row; it is idle at shallower ones.
+      cache: of the target.
+
+    Returns:
+      (logits [B, N_l, V] of every level in `nodes`, the target's cache). Logits of invalid
+      nodes have no meaning.
     """
-    head = [prompt_input(prompt)] if 0 in nodes else []
+    head = [prompt_input(search.prompt)] if 0 in nodes else []
     below = {level: beams for level, beams in nodes.items() if level}
-    tail = [level_input(beams, level, prompt, layout, at) for level, beams in below.items()]
+    tail = [level_input(beams, level, search.prompt, search.layout, row_level) for level, beams in below.items()]
     n_out = count = sum(beams.count for beams in nodes.values())
+    capacity = node_capacity(search.config, with_prompt=0 in nodes)
     if capacity is not None and capacity < count - len(head):
         valid = jnp.concatenate([beams.valid for beams in below.values()], 1)
         compacted, place = compact(concatenate_inputs(*tail), valid, capacity)
@@ -61,154 +71,166 @@ def verify_tree(
     return parts, cache
 
 
-def accept(
-    trie: ItemTrie,
-    nodes: dict[int, Beams],
-    proposed: dict[int, Children],
-    logits: dict[int, Logits],
-    keys: Key[Array, " B"] | None,
-    settled: Beams,
-    at: RowInt,
-    config: SearchConfig,
-) -> tuple[Beams, RowInt, Float[Array, " B"], RowInt, RoundOne]:
-    """The walk (lossless but in the relaxed modes): settles levels while all K target beams of a level are among its
-    drafted nodes, or finished (`beams.finished`).
+class Walk(struct.PyTreeNode):
+    """A walk down the levels of one round.
 
-    A row starts at its level `at` [B] with its settled beams; the K children that the *target* keeps (`choose`) are the
-    settled beams of the next level. If every valid one was drafted, their logits are already here and the walk goes on;
-    else it stops. A missing place counts as drafted. A row whose beams are all finished has its items at once. Under
-    `config.tolerance` it also goes on without the beams that were not drafted, if these have no more than that share
-    of the K beams' probability and the others `still_fill` the list. -> (settled beams, their level, share of
-    probability given up, first level whose scores are not finite or 0, what happened at each level 1..L-1). Source:
-    ALGORITHM sections 5 and 6.
+    frontier: settled beams [B, K] and the level of each row.
+    alive [B]: rows that walk on; a row joins at its level.
+    verified: nodes of the current level that are settled beams, with the target's scores,
+      for rows that walked here; None at the first level.
+    given_up [B]: share of probability given up in this round (`tolerance`).
+    faulty [B]: first level, from 1, whose target scores are not finite; 0 for none.
+    record: what happened at levels 1..L-1.
     """
-    settled, begun = settled.resize(config.beams), at
-    alive = jnp.zeros(at.shape, bool)
-    lost, faulty = jnp.zeros(at.shape), jnp.zeros(at.shape, jnp.int32)
-    verified = None  # this level's nodes with the target's scores, for rows that walked here
-    no = jnp.zeros((at.shape[0], trie.length - 1), bool)
-    record = RoundOne(no, no, no.astype(jnp.float32))
-    for level, drafted in nodes.items():
-        starts = begun == level
-        current = drafted if verified is None else select_rows(starts, drafted, verified)
-        children = score_children(trie, level, current, logits[level], config.score_norm, config.temperature)
-        proposal = drafted, proposed.get(level, children)
-        if config.score_norm == "trie" and level:
-            carried = settled.replace(valid=is_finished(trie, level, settled, config.score_norm))
-            (current, children), proposal = with_finished(trie, level, carried, (current, children), proposal)
-        found = choose(keys, trie, level, current, children, proposal, nodes.get(level + 1), config)
-        alive = alive | starts
-        settled = select_rows(alive, found, settled)
-        faulty = jnp.where(alive & (faulty == 0) & not_finite(children), level + 1, faulty)
-        at = jnp.where(alive, level + 1, at)
-        if level + 1 < trie.length:
-            covered = ~found.valid | is_finished(trie, level + 1, found, config.score_norm)
-            if level + 1 in nodes:
-                verified, present = match(found, nodes[level + 1])
-                covered |= present
-            reached, alive = alive, alive & covered.all(1)
-            if config.tolerance and level + 1 in nodes:
-                share = given_up(found, covered)
-                without = reached & (share <= config.tolerance)
-                without &= still_fill(trie, level + 1, found, covered, config.beams)
-                alive, lost = alive | without, jnp.where(without, also_given_up(lost, share), lost)
-            record = RoundOne(
-                record.reached.at[:, level].set(reached),
-                record.accepted.at[:, level].set(alive),
-                record.coverage.at[:, level].set(covered.mean(1, dtype=jnp.float32)),
-            )
-    settled, at = finish(trie, settled, at, config)
-    return settled, at, lost, faulty, record
+
+    frontier: Frontier
+    alive: RowBool
+    verified: Beams | None
+    given_up: Float[Array, " B"]
+    faulty: RowInt
+    record: RoundOne
 
 
-def with_finished(
-    trie: ItemTrie, level: int, carried: Beams, target: Family, proposal: Family
-) -> tuple[Family, Family]:
-    """Nodes of `level` and their children, as target and draft score them, with the settled beams that are finished put
-    among them in trie order; the draft proposes nothing below these."""
-    only = only_children(trie, level, carried)
-    none = only.replace(exists=jnp.zeros_like(only.exists))
-    order = trie_order(target[0], carried)
-    return merge_nodes(order, target, (carried, only)), merge_nodes(order, proposal, (carried, none))
+def accept(search: Search, tree: DraftTree, logits: dict[int, Logits], frontier: Frontier) -> Walk:
+    """Walks down the levels and accepts each whose K beams were all drafted.
 
+    At each level the K children that the *target* selects are settled. If each of them was
+    drafted or is finished, the logits of the next level are already here and the walk goes
+    on; else it stops. A missing beam counts as drafted. `tolerance` lets a walk go on
+    without some beams. Lossless in all modes but the relaxed ones (ALGORITHM.md sections 5
+    and 6).
 
-def finish(trie: ItemTrie, settled: Beams, at: RowInt, config: SearchConfig) -> tuple[Beams, RowInt]:
-    """Rows whose beams are all finished go to the last level: their items are certain."""
-    if config.score_norm == "vocab":
-        return settled, at
-    for level in range(1, trie.length):
-        done = (at == level) & (is_finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)
-        items = best_children(trie, level, settled, only_children(trie, level, settled), config.beams)
-        settled = select_rows(done, items.replace(perturbed=settled.perturbed), settled)
-        at = jnp.where(done, level + 1, at)
-    return settled, at
+    Args:
+      search: constraint, users and settings.
+      tree: nodes of each level, and the children that the drafter proposed.
+      logits: of the target at the nodes, level by level (`verify_tree`).
+      frontier: settled beams and level of each row before the round.
 
-
-def choose(
-    keys: Key[Array, " B"] | None,
-    trie: ItemTrie,
-    level: int,
-    current: Beams,
-    children: Children,
-    proposal: Family,
-    drafted: Beams | None,
-    config: SearchConfig,
-) -> Beams:
-    """The K children that are the target's beams of the next level, under `config.mode`.
-
-    proposal: the same nodes and children as the draft scores them; drafted: what it made of them at level + 1. Relaxed
-    modes look at these draws; where there are none, the target draws alone.
+    Returns:
+      The finished walk; its frontier begins the next round.
     """
-    if not config.mode.startswith("relaxed") or drafted is None:
-        return noise.settle(config.mode, keys, trie, level, current, children, config.beams)
-    return relaxed.choose(
-        keys,
-        trie,
-        level,
-        current,
-        children,
-        *proposal,
-        drafted,
-        config.beams,
-        reference=config.mode == "relaxed_reference",
+    walk = _begin(search, frontier)
+    for level in tree.nodes:
+        starts = frontier.level == level
+        target, draft = _children(search, tree, logits[level], walk, starts=starts, level=level)
+        found = search.selection.verify(
+            target,
+            draft,
+            tree.nodes.get(level + 1),
+            trie=search.trie,
+            count=search.config.beams,
+            keys=search.keys,
+        )
+        alive = walk.alive | starts
+        # A score that is not finite is seen at the first level that needs it.
+        broken = alive & (walk.faulty == 0) & not_finite(target)
+        walk = walk.replace(
+            frontier=Frontier(
+                select_rows(alive, found, walk.frontier.beams), jnp.where(alive, level + 1, walk.frontier.level)
+            ),
+            alive=alive,
+            faulty=jnp.where(broken, level + 1, walk.faulty),
+        )
+        if level + 1 < search.length:
+            walk = _walk_on(search, walk, found, tree.nodes.get(level + 1), level=level + 1)
+    return walk.replace(frontier=finish_rows(search, walk.frontier))
+
+
+def _begin(search: Search, frontier: Frontier) -> Walk:
+    batch = search.batch
+    no = jnp.zeros((batch, search.length - 1), bool)
+    return Walk(
+        frontier=frontier.replace(beams=frontier.beams.resize(search.config.beams)),
+        alive=jnp.zeros((batch,), bool),
+        verified=None,
+        given_up=jnp.zeros((batch,)),
+        faulty=jnp.zeros((batch,), jnp.int32),
+        record=RoundOne(no, no, no.astype(jnp.float32)),
     )
 
 
-def still_fill(trie: ItemTrie, level: int, found: Beams, covered: NodeBool, beams: int) -> RowBool:
-    """Rows whose covered beams of `level` alone lead to as many items as all of them, at most K = `beams`.
+def _children(
+    search: Search, tree: DraftTree, logits: Logits, walk: Walk, *, starts: RowBool, level: int
+) -> tuple[Children, Children | None]:
+    """Returns the children of the nodes of a level, as target and draft score them."""
+    config, drafted = search.config, tree.nodes[level]
+    # A row that starts here has its settled beams among the nodes; a row that walked here
+    # goes on from the nodes that matched.
+    current = drafted if walk.verified is None else select_rows(starts, drafted, walk.verified)
+    how = {"norm": config.score_norm, "temperature": config.temperature}
+    target, draft = score_children(search.trie, level, current, logits, **how), tree.proposed.get(level)
+    if config.score_norm == "trie" and level:
+        settled = walk.frontier.beams
+        finished = settled.replace(valid=is_finished(search.trie, level, settled, config.score_norm))
+        target, draft = with_finished(search.trie, level, finished, target, draft)
+    return target, draft
 
-    Beam search fills as many places as there are ids below its beams. A level of which no node was drafted in this
-    round never passes while a beam is not covered: those that are, are finished, with one id each, and the other has
-    more.
+
+def _walk_on(search: Search, walk: Walk, found: Beams, drafted: Beams | None, *, level: int) -> Walk:
+    """Decides which rows go on to `level`, whose settled beams were found."""
+    config = search.config
+    covered = ~found.valid | is_finished(search.trie, level, found, config.score_norm)
+    verified = walk.verified
+    if drafted is not None:
+        verified, present = match(found, drafted)
+        covered |= present
+    reached, alive, given_up = walk.alive, walk.alive & covered.all(1), walk.given_up
+    if config.tolerance and drafted is not None:
+        share, may = give_up(search, level, found, covered)
+        without = reached & may
+        alive, given_up = alive | without, jnp.where(without, join_shares(given_up, share), given_up)
+    record = RoundOne(
+        walk.record.reached.at[:, level - 1].set(reached),
+        walk.record.accepted.at[:, level - 1].set(alive),
+        walk.record.coverage.at[:, level - 1].set(covered.mean(1, dtype=jnp.float32)),
+    )
+    return walk.replace(alive=alive, verified=verified, given_up=given_up, record=record)
+
+
+def with_finished(
+    trie: ItemTrie, level: int, finished: Beams, target: Children, draft: Children | None
+) -> tuple[Children, Children | None]:
+    """Puts finished settled beams among the nodes of a level, in trie order.
+
+    A finished beam has no slot and no logits, but its one child competes with the others.
+    The draft proposes nothing below it.
     """
-    below = jnp.minimum(trie.ids_below(level, found.node), beams)  # enough of each, and the sum stays small
-    of_all = jnp.where(found.valid, below, 0).sum(1)
-    staying = jnp.where(found.valid & covered, below, 0).sum(1)
-    return staying >= jnp.minimum(of_all, beams)
+    only = only_children(trie, level, finished)
+    none = only.replace(exists=jnp.zeros_like(only.exists))
+    order = trie_order(target.parents, finished)
+    return merge_nodes(order, target, only), None if draft is None else merge_nodes(order, draft, none)
 
 
-def also_given_up(lost: Float[Array, " B"], share: Float[Array, " B"]) -> Float[Array, " B"]:
-    """Share of probability given up in all, when `share` of what was left is given up too: 1 - (1 - lost)(1 - share),
-    without taking a small share from 1, where it would vanish."""
-    return lost + share - lost * share
+def finish_rows(search: Search, frontier: Frontier) -> Frontier:
+    """Takes rows whose beams are all finished to the last level: their items are certain."""
+    trie, config = search.trie, search.config
+    if config.score_norm == "vocab":
+        return frontier
+    settled, row_level = frontier.beams, frontier.level
+    for level in range(1, trie.length):
+        done = (row_level == level) & (is_finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)
+        items = best_children(trie, only_children(trie, level, settled), config.beams)
+        settled = select_rows(done, items.replace(perturbed=settled.perturbed), settled)
+        row_level = jnp.where(done, level + 1, row_level)
+    return Frontier(settled, row_level)
 
 
-def given_up(found: Beams, covered: NodeBool) -> Float[Array, " B"]:
-    """Share of the K beams' probability, by their cumulative scores, that is in beams not covered; above 0 if one
-    is not."""
-    weight = jnp.maximum(jnp.exp(found.score - found.score.max(1, keepdims=True)), 1e-30)  # above 0, however small
-    mass = jnp.where(found.valid, weight, 0.0)
-    return jnp.where(covered, 0.0, mass).sum(1) / jnp.maximum(mass.sum(1), 1.0)  # the best beam alone has mass 1
+def match(found: Beams, drafted: Beams) -> tuple[Beams, Bool[Array, "B K"]]:
+    """Matches the target's beams of a level with its drafted nodes.
 
+    Equal trie nodes have equal prefixes.
 
-def match(found: Beams, drafted: Beams):
-    """Drafted nodes of a level that are among the target's beams, with the target's score; and which beams were
-    drafted.
+    Args:
+      found: [B, K] settled beams of the level.
+      drafted: [B, N] nodes of the level, in their slots.
 
-    -> (nodes [B, N], present [B, K]). Equal trie nodes have equal prefixes. The score is a max over the hits, never a
-    scatter: a beam that was not drafted has no place to scatter to.
+    Returns:
+      (drafted nodes, valid where they are settled beams, with the target's scores [B, N],
+      which beams were drafted [B, K]).
     """
     hit = (found.node[:, :, None] == drafted.node[:, None]) & found.valid[:, :, None] & drafted.valid[:, None]
+    # A maximum over the hits, never a scatter: a beam that was not drafted has no place to
+    # scatter to, and argmax would send it to node 0.
     score = jnp.where(hit, found.score[:, :, None], LOWEST).max(1)
     perturbed = None
     if found.perturbed is not None:

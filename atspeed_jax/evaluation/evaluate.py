@@ -19,6 +19,7 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.config import Widths
 from atspeed_jax.decoding.noise import user_keys
+from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation import baselines, precision, quality
 from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.evaluation.store import MeasurementStore
@@ -213,7 +214,7 @@ class Evaluation:
 
         A user's key is the same whatever users share the batch.
         """
-        return None if setting.search.mode == "strict" else user_keys(self.config.seed + seed, users.users)
+        return user_keys(self.config.seed + seed, users.users) if selection_of(setting.search.mode).draws else None
 
     def decoded(self, setting: Setting, users: HeldOutUsers, seed: int = 0, batch_size: int | None = None) -> Decoded:
         """Decodes the users.

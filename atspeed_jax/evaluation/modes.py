@@ -18,6 +18,7 @@ import numpy as np
 from atspeed_jax.data.users import HeldOutUsers
 from atspeed_jax.decoding.base import Mode, ScoreNorm
 from atspeed_jax.decoding.config import TreeConfig, Widths
+from atspeed_jax.decoding.selection import Relaxed, Strict, selection_of
 from atspeed_jax.evaluation import metrics
 from atspeed_jax.evaluation.evaluate import Evaluation
 from atspeed_jax.items.catalog import expand_ids
@@ -28,6 +29,7 @@ from atspeed_jax.serving.settings import Constraint, DrafterName, Setting
 from atspeed_jax.utils.ranges import Beams, Nodes, Range, Repeats, Temperature, check_each_once, check_ranges
 
 Tolerance = Annotated[float, Range(0, 1, "()", "0 is strict itself, which is measured anyway")]
+STRICT, RELAXED = Strict(), Relaxed()
 # What a row must have, of what `ModeTable` gives.
 ROW_FIELDS = {
     **dict.fromkeys(("method", "mode", "score_norm", "constraint"), str),
@@ -36,7 +38,6 @@ ROW_FIELDS = {
     "widths": list,
     "target_calls_mean": float,
 }
-EXACT = ("strict", "stochastic", "coupled")  # modes whose lists are those of the target alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,18 +98,18 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
     """
     rows = []
     for constraint, norm, beams in itertools.product(config.constraints, config.norms, config.beams):
-        modes = [mode for mode in config.modes if norm == "trie" or mode != "stochastic"]
-        heat = {mode: 1.0 if mode == "strict" else config.temperature for mode in modes}
+        modes = [mode for mode in config.modes if norm == "trie" or not selection_of(mode).needs_trie_norm]
+        heat = {mode: config.temperature if selection_of(mode).draws else 1.0 for mode in modes}
         alone = [Setting.beam_search(beams, norm).searching(mode=mode, temperature=heat[mode]) for mode in modes]
         own = [setting for setting in alone if setting.baseline == setting]
         trees = [Setting.strict(config.drafter, beams, TreeConfig(widths, gamma, norm)) for widths in config.widths]
         if config.tuned and config.tuned[beams].method == "speculative":
             trees.append(config.tuned[beams].searching(score_norm=norm))
         for strict in dict.fromkeys(trees):
-            if "strict" in modes:
+            if STRICT.mode in modes:
                 own += [strict, *(strict.searching(tolerance=share) for share in config.tolerances)]
                 own += [strict.searching(budget=count) for count in config.budgets]
-            drawn = [mode for mode in modes if mode != "strict"]
+            drawn = [mode for mode in modes if selection_of(mode).draws]
             own += [strict.searching(mode=mode, temperature=heat[mode]) for mode in drawn]
         rows += [dataclasses.replace(setting, constraint=constraint) for setting in own]
     return rows
@@ -139,7 +140,7 @@ class ModeTable:
         """How often a setting is drawn: once where its lists follow from the seed of
         the evaluation.
         """
-        return self.config.seeds if setting.baseline.search.mode == "relaxed" else 1
+        return self.config.seeds if setting.baseline.search.mode == RELAXED.mode else 1
 
     def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
         """Means over users and seeds; paired differences to the baseline with 95 %
@@ -174,7 +175,7 @@ class ModeTable:
             "mismatched_users": None,
             "near_tie_users": None,
         }
-        if search.mode in EXACT and not search.tolerance:
+        if not selection_of(search.mode).tests_draws and not search.tolerance:  # else equal in law alone
             row |= self.evaluation.equality(setting, users, own[0])
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
         mine, theirs = self._quality(own, users, search.beams), self._quality(alone, users, search.beams)

@@ -52,7 +52,7 @@ class SpeculativeSearch:
     def __call__(self, params, trie: ItemTrie, prompt: Prompt) -> Result:
         target_params, draft_params = params
         models = self.step, target_params, self.drafter, draft_params
-        return speculative_beam_search(*models, trie, prompt, config=self.search)
+        return speculative_beam_search(*models, trie=trie, prompt=prompt, config=self.search)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

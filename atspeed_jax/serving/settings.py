@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
 from atspeed_jax.decoding.config import SearchConfig, TreeConfig
+from atspeed_jax.decoding.selection import selection_of
 
 Method = Literal["beam_search", "speculative"]
 DrafterName = Literal["none", "draft", "popularity"]
@@ -93,7 +94,7 @@ class Setting:
         label = f"{self.method}_{self.drafter}_K{search.beams}_w{widths or 'none'}_g{gamma}_{search.score_norm}"
         if search.budget is not None:
             label += f"_b{search.budget}"
-        if search.mode != "strict":
+        if selection_of(search.mode).draws:
             label += f"_{search.mode}_T{search.temperature:g}"
         if search.tolerance:
             label += f"_tolerance{search.tolerance:g}"
@@ -115,7 +116,7 @@ class Setting:
         own sampler.
         """
         search = self.search
-        mode = "relaxed" if search.mode in ("coupled", "relaxed_reference") else search.mode
+        mode = selection_of(search.mode).baseline
         alone = Setting.beam_search(search.beams, search.score_norm).searching(
             mode=mode, temperature=search.temperature
         )

@@ -56,7 +56,14 @@ def test_assign_slots_gives_the_first_slots_of_the_level():
 
 def test_a_result_is_sorted_by_score_then_id_and_its_invalid_places_are_empty():
     beams = level_two([0, 1, 2, 3, 0], [-2.0, -1.0, -2.0, -1.0, 5.0], [True, True, True, True, False])
-    result = to_result(beams, jnp.array([3, 3]), jnp.zeros(2), jnp.array([0, 2]), jnp.int32(3), None)
+    result = to_result(
+        beams,
+        target_calls=jnp.array([3, 3]),
+        given_up=jnp.zeros(2),
+        faulty=jnp.array([0, 2]),
+        rounds=jnp.int32(3),
+        round_one=None,
+    )
     assert result.faulty.tolist() == [0, 2]
     assert result.ids.tolist() == [[1, 3, 0, 2, 0]] * 2
     assert result.valid.tolist() == [[True] * 4 + [False]] * 2
@@ -73,10 +80,10 @@ def test_a_prefix_with_one_item_left_is_finished_under_trie_norm():
     assert is_finished(TRIE, 2, beams, "trie").tolist() == expected
     assert not is_finished(TRIE, 2, beams, "vocab").any()
     root = root_beams(PROMPT, 3)
-    children = score_children(TRIE, 0, root, jnp.zeros((2, 1, 10)), "trie")
-    assert open_children(TRIE, 0, children, "vocab") is children
+    children = score_children(TRIE, 0, root, jnp.zeros((2, 1, 10)), norm="trie")
+    assert open_children(TRIE, children, "vocab") is children
     level_one = [sum(row[0] == code for row in IDS.tolist()) for code in (2, 3, 4)]
-    assert open_children(TRIE, 0, children, "trie").exists[0, 0].tolist() == [n > 1 for n in level_one]
+    assert open_children(TRIE, children, "trie").exists[0, 0].tolist() == [n > 1 for n in level_one]
 
 
 def test_merged_nodes_are_in_trie_order_with_the_invalid_last():

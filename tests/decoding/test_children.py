@@ -16,7 +16,7 @@ from two_levels import IDS, LEVEL_TWO, TRIE, level_two
 def test_children_and_their_log_probabilities(norm):
     beams = level_two([0, 3, 4], [0.0, 0.0, 0.0], [True, True, False])
     logits = np.random.default_rng(0).normal(size=(2, 3, 10)).astype(np.float32)
-    children = score_children(TRIE, 2, beams, jnp.asarray(logits), norm)
+    children = score_children(TRIE, 2, beams, jnp.asarray(logits), norm=norm)
     assert children.edge.shape == (2, 3, 4)
     for user, place in itertools.product(range(2), range(2)):
         prefix = LEVEL_TWO[beams.node[user, place]]
@@ -35,23 +35,23 @@ def test_children_and_their_log_probabilities(norm):
 @pytest.mark.parametrize("norm", ["vocab", "trie"])
 def test_a_token_that_the_vocabulary_lacks_is_no_finite_score(norm):
     beams = level_two([0, 3], [0.0, 0.0])
-    enough = score_children(TRIE, 2, beams, jnp.zeros((2, 2, 10)), norm)
+    enough = score_children(TRIE, 2, beams, jnp.zeros((2, 2, 10)), norm=norm)
     assert not not_finite(enough).any()
-    assert not_finite(score_children(TRIE, 2, beams, jnp.zeros((2, 2, 8)), norm)).all()  # of 7, 8, 9 one is left
+    assert not_finite(score_children(TRIE, 2, beams, jnp.zeros((2, 2, 8)), norm=norm)).all()  # of 7, 8, 9 one is left
 
 
 def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
     """Against sorting in Python, over scores of few values."""
     rng = np.random.default_rng(1)
-    best = jax.jit(best_children, static_argnums=(1, 4))
-    children_of = jax.jit(score_children, static_argnums=(1, 4))
+    best = jax.jit(best_children, static_argnums=2)
+    children_of = jax.jit(score_children, static_argnums=1, static_argnames="norm")
     for _ in range(20):
         beams = level_two([0, 1, 2, 4], -rng.integers(0, 3, 4).astype(float), rng.random(4) < 0.8)
         logits = -rng.integers(0, 3, (2, 4, 10)).astype(np.float32)
         logits[..., 0] = 64  # alone in the log-sum-exp, so that scores are exact
-        children = children_of(TRIE, 2, beams, jnp.asarray(logits), "vocab")
+        children = children_of(TRIE, 2, beams, jnp.asarray(logits), norm="vocab")
         for count in (1, 4, 20):  # up to more than there are places
-            kept = jax.tree.map(np.asarray, best(TRIE, 2, beams, children, count))
+            kept = jax.tree.map(np.asarray, best(TRIE, children, count))
             assert kept.count == count
             for user in range(2):
                 candidates = [
@@ -75,7 +75,7 @@ def test_finished_beams_have_one_child_of_probability_one():
     place = next(n for n, prefix in enumerate(LEVEL_TWO) if sum(tuple(row[:2]) == prefix for row in IDS.tolist()) == 1)
     row = next(n for n, one in enumerate(IDS.tolist()) if tuple(one[:2]) == LEVEL_TWO[place])
     beams = level_two([place], [-1.5])
-    child = best_children(TRIE, 2, beams, only_children(TRIE, 2, beams), 3)
+    child = best_children(TRIE, only_children(TRIE, 2, beams), 3)
     assert child.valid.tolist() == [[True, False, False]] * 2
     assert child.node[0, 0] == row
     assert child.tokens[0, 0].tolist() == IDS[row].tolist()

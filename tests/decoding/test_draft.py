@@ -7,9 +7,10 @@ import pytest
 
 import oracle
 from atspeed_jax.decoding.base import Layout
-from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, root_beams
+from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, Frontier, root_beams
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter, draft_tree
+from atspeed_jax.decoding.search import Search
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from cases import STEP, TRIES, Shape, make_batch
 from table_model import table_logits
@@ -24,7 +25,8 @@ def first_tree(drafter, params, trie, prompt, gamma):
     at = jnp.zeros((SHAPE.batch,), jnp.int32)
     cache = drafter.init_cache(SHAPE.batch, LAYOUT.slots)
     levels = range(min(gamma + 1, 3))
-    return draft_tree(drafter, params, trie, prompt, LAYOUT, config, root_beams(prompt, 3), at, cache, levels)[0]
+    search, frontier = Search(trie, prompt, LAYOUT, config), Frontier(root_beams(prompt, 3), at)
+    return draft_tree(drafter, params, search, frontier, cache, levels=levels)[0].nodes
 
 
 def expected_tree(batch, prompt, gamma):
@@ -67,7 +69,8 @@ def later_tree(params, trie, prompt, settled, at, gamma):
     config = SearchConfig(SHAPE.widths, gamma, SHAPE.norm, beams=SHAPE.beams)
     drafter = ModelDrafter(STEP)
     cache = drafter.init_cache(SHAPE.batch, LAYOUT.slots)
-    return draft_tree(drafter, params, trie, prompt, LAYOUT, config, settled, at, cache, range(1, 3))
+    search = Search(trie, prompt, LAYOUT, config)
+    return draft_tree(drafter, params, search, Frontier(settled, at), cache, levels=range(1, 3))
 
 
 def test_rows_put_settled_beams_at_their_level_and_nothing_below():
@@ -85,9 +88,9 @@ def test_rows_put_settled_beams_at_their_level_and_nothing_below():
         node,
         jnp.ones((batch_size, beams), bool),
     )
-    nodes, _, cache = later_tree(batch.draft, batch.trie, batch.prompt, settled, at, 2)
+    tree, cache = later_tree(batch.draft, batch.trie, batch.prompt, settled, at, 2)
     untouched = STEP.init_cache(batch_size, LAYOUT.slots)
-    first, second = nodes[1], nodes[2]
+    first, second = tree.nodes[1], tree.nodes[2]
     assert first.count == beams
     assert second.count == LAYOUT.capacity[2]
     for row, level in enumerate(at.tolist()):
@@ -119,7 +122,7 @@ def test_popularity_drafter_reads_the_prior_of_each_edge():
         jnp.array([[0, 1, 0]]),
         jnp.array([[True, True, False]]),
     )
-    children, cache = drafter.children(prior, trie, 1, nodes, None, drafter.init_cache(1, 9), None)
+    children, cache = drafter.children(prior, nodes, None, drafter.init_cache(1, 9), level=1, trie=trie, config=None)
     assert cache == ()
     assert hash(drafter) == hash(PopularityDrafter())
     assert children.exists.tolist() == [[[True, True], [True, False], [False, False]]]

@@ -7,6 +7,7 @@ from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.beams import LOWEST, Beams
 from atspeed_jax.decoding.children import Children
 from atspeed_jax.decoding.noise import Purpose
+from atspeed_jax.decoding.selection import Stochastic
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -20,10 +21,11 @@ def beams_of(tokens, perturbed=None):
     return Beams(tokens, tokens, jnp.zeros(shape), jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool), perturbed)
 
 
-def children_of(token, log_prob=None, exists=None):
+def children_of(beams, token, log_prob=None, exists=None, level=2):
     token = jnp.asarray(token, jnp.int32)
     log_prob = jnp.zeros(token.shape) if log_prob is None else jnp.asarray(log_prob, jnp.float32)
-    return Children(token, token, log_prob, jnp.ones(token.shape, bool) if exists is None else jnp.asarray(exists))
+    exists = jnp.ones(token.shape, bool) if exists is None else jnp.asarray(exists)
+    return Children(beams, token, token, log_prob, exists, level=level)
 
 
 TOKENS = np.random.default_rng(0).integers(2, 9, (4, 5, 3))
@@ -31,7 +33,7 @@ TOKEN = np.random.default_rng(1).integers(2, 9, (4, 5, 6))
 
 
 def values(keys=KEYS, tokens=TOKENS, token=TOKEN, purpose=Purpose.BEAM, level=2):
-    return np.asarray(noise.of_children(keys, beams_of(tokens), children_of(token), level, purpose))
+    return np.asarray(noise.of_children(keys, children_of(beams_of(tokens), token, level=level), purpose))
 
 
 def test_noise_is_that_of_a_chain_of_keys():
@@ -79,8 +81,8 @@ def test_children_of_the_largest_noise_are_their_parent():
     exists[..., 0] = True
     perturbed = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
     token = np.broadcast_to(np.arange(2, 8), (4, 5, 6))
-    beams, children = beams_of(TOKENS, perturbed), children_of(token, log_prob, exists)
-    found = noise.perturb("stochastic", Purpose.DRAFT, KEYS, 2, beams, children).perturbed
+    children = children_of(beams_of(TOKENS, perturbed), token, log_prob, exists)
+    found = Stochastic().perturb(children, KEYS, Purpose.DRAFT).perturbed
     free = np.where(exists, log_prob + values(token=token), -np.inf).astype(np.float64)
     top, own = free.max(-1, keepdims=True), np.asarray(perturbed, np.float64)[..., None]
     expected = -np.log(np.exp(-own) - np.exp(-top) + np.exp(-free))
@@ -93,16 +95,8 @@ def test_far_children_stay_finite_and_in_order():
     """Where the formula as it stands underflows."""
     log_prob = -np.array([0.0, 30, 60, 90, 300, 1000]) * np.ones((4, 5, 1))
     beams = beams_of(TOKENS, jnp.full((4, 5), -50.0))
-    found = noise.perturb("stochastic", Purpose.BEAM, KEYS, 2, beams, children_of(TOKEN, log_prob)).perturbed
+    found = Stochastic().perturb(children_of(beams, TOKEN, log_prob), KEYS, Purpose.BEAM).perturbed
     free = log_prob + values()
     assert np.isfinite(found).all()
     assert (found <= -50.0).all()
     np.testing.assert_array_equal(np.argsort(-free, -1)[..., 1:], np.argsort(-np.asarray(found), -1)[..., 1:])
-
-
-def test_a_draw_is_score_plus_noise_of_its_purpose_and_strict_has_none():
-    beams, children = beams_of(TOKENS, jnp.zeros((4, 5))), children_of(TOKEN)
-    assert noise.perturb("strict", Purpose.TARGET, None, 2, beams, children).perturbed is None
-    for purpose in (Purpose.DRAFT, Purpose.TARGET):
-        drawn = noise.perturb("relaxed", purpose, KEYS, 2, beams, children).perturbed
-        np.testing.assert_allclose(drawn, values(purpose=purpose), atol=1e-6)

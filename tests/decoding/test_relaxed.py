@@ -114,14 +114,16 @@ def one_level(p, q, width, count, *, reference=False):
     trie = build_trie(np.arange(len(p))[:, None])
     edge = jnp.broadcast_to(jnp.arange(len(p)), (users, 1, len(p)))
     target, draft = (
-        Children(edge, edge, jnp.broadcast_to(jnp.log(x), edge.shape), jnp.ones(edge.shape, bool)) for x in (p, q)
+        Children(root, edge, edge, jnp.broadcast_to(jnp.log(x), edge.shape), jnp.ones(edge.shape, bool), level=0)
+        for x in (p, q)
     )
 
     @jax.jit
     def run(keys):
         gumbel = jax.random.gumbel(jax.random.key(9), edge.shape)
-        drafted = best_children(trie, 0, root, draft.replace(perturbed=draft.log_prob + gumbel), width)
-        return relaxed.choose(keys, trie, 0, root, target, root, draft, drafted, count, reference=reference).node
+        drafted = best_children(trie, draft.replace(perturbed=draft.log_prob + gumbel), width)
+        rule = relaxed.reference_rule if reference else relaxed.exact_rule
+        return relaxed.accept_draws(target, draft, drafted, trie=trie, count=count, keys=keys, rule=rule).node
 
     return np.asarray(run(user_keys(5, np.arange(users))))
 

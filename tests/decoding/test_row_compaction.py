@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import PopularityDrafter
 from atspeed_jax.decoding.row_compaction import (
     batch_axes,
@@ -15,6 +16,7 @@ from atspeed_jax.decoding.row_compaction import (
     run_on_unfinished,
     scatter_rows,
 )
+from atspeed_jax.decoding.search import Search
 from atspeed_jax.items.filters import FilteredTrie
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -74,19 +76,20 @@ def test_the_first_unfinished_rows_have_a_round(count):
     keys_of = jax.vmap(jax.random.key)
     prompt = Prompt(user[:, None], jnp.ones((BATCH, 1), bool), keys_of(user))
     trie = FilteredTrie(build_trie(np.array([[0], [1]])), user[:, None], allow=False)
+    search = Search.of(trie, prompt, SearchConfig((), 1, "vocab", beams=1))
     state = {"todo": jnp.asarray(unfinished), "ran": jnp.zeros((1, BATCH), int), "user": user}
 
-    def one_round(state, trie, prompt):
+    def one_round(state, search):
         """Finished rows are left alone; every argument must be of the same users."""
-        same = (prompt.tokens[:, 0] == state["user"]) & (trie.ids[:, 0] == state["user"])
-        same &= (jax.random.key_data(prompt.keys) == jax.random.key_data(keys_of(state["user"]))).all(1)
+        same = (search.prompt.tokens[:, 0] == state["user"]) & (search.trie.ids[:, 0] == state["user"])
+        same &= (jax.random.key_data(search.keys) == jax.random.key_data(keys_of(state["user"]))).all(1)
         ran = jnp.where(state["todo"] & same, len(state["user"]), 0)
         return state | {"ran": state["ran"] + ran, "todo": state["todo"] & ~same}
 
     axes = {"todo": 0, "ran": 1, "user": 0}
     for size in (1, 4, BATCH):
         run = jax.jit(
-            lambda state, size=size: run_on_unfinished(one_round, state["todo"], state, axes, trie, prompt, size)
+            lambda state, size=size: run_on_unfinished(one_round, state["todo"], state, search, axes=axes, size=size)
         )
         result, first = run(state), unfinished & (np.cumsum(unfinished) <= size)
         assert result["ran"][0].tolist() == np.where(first, size, 0).tolist()

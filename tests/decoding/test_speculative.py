@@ -151,7 +151,7 @@ def compiled(shape, step):
     batch = make_batch(shape, np.random.default_rng(8), trie="some", table=shape.tables[0], draft="near")
     config = SearchConfig(shape.widths, shape.gamma, shape.norm, beams=shape.beams)
     return speculative_beam_search.lower(
-        step, batch.table, ModelDrafter(STEP), batch.draft, batch.trie, batch.prompt, config=config
+        step, batch.table, ModelDrafter(STEP), batch.draft, trie=batch.trie, prompt=batch.prompt, config=config
     )
 
 
@@ -177,7 +177,7 @@ def test_another_catalogue_and_other_parameters_do_not_recompile():
         trie = build_trie(ids)
         config = SearchConfig((4,), 1, "vocab", beams=3)
         result = speculative_beam_search(
-            STEP, batch.table, ModelDrafter(STEP), batch.draft, trie, batch.prompt, config=config
+            STEP, batch.table, ModelDrafter(STEP), batch.draft, trie=trie, prompt=batch.prompt, config=config
         )
         assert set(result.ids[result.valid].tolist()) <= set(range(len(ids)))
     assert speculative_beam_search._cache_size() - before == 1
@@ -189,7 +189,7 @@ def test_wrong_number_of_widths(widths):
     config = SearchConfig(widths, 3, "vocab", beams=4)
     with pytest.raises(DecodeError, match="ids of length 4 need 3 widths"):
         speculative_beam_search(
-            STEP, batch.table, ModelDrafter(STEP), batch.draft, batch.trie, batch.prompt, config=config
+            STEP, batch.table, ModelDrafter(STEP), batch.draft, trie=batch.trie, prompt=batch.prompt, config=config
         )
 
 

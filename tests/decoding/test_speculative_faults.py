@@ -106,7 +106,7 @@ def both(ids, table, beams, widths):
     trie, prompt = build_trie(np.array(ids)), Prompt(jnp.array([[1]]), jnp.array([[True]]))
     config = SearchConfig(widths, len(widths), "trie", beams=beams)
     yield beam_search(BIGRAM, table, trie, prompt, beams=beams, score_norm="trie")
-    yield speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), table, trie, prompt, config=config)
+    yield speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), table, trie=trie, prompt=prompt, config=config)
 
 
 def test_logits_of_finished_prefixes_are_never_looked_at():

@@ -70,7 +70,7 @@ def decode(dtype, length, widths, beams, norm, drafter, rng, row_share=1):
         drafter = ModelDrafter(LlamaStep(model))
     search = SearchConfig(widths, 2, norm, beams=beams, row_share=row_share)
     plain = beam_search(LlamaStep(model), target, trie, prompt, beams=beams, score_norm=norm)
-    strict = speculative_beam_search(LlamaStep(model), target, drafter, draft, trie, prompt, config=search)
+    strict = speculative_beam_search(LlamaStep(model), target, drafter, draft, trie=trie, prompt=prompt, config=search)
     logits = numpy_llama(model, target)
     rows = [tuple(map(int, ids_row)) for ids_row in ids]
     sequences = [tuple(t[v].tolist()) for t, v in zip(np.asarray(prompt.tokens), np.asarray(prompt.valid), strict=True)]

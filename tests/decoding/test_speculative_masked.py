@@ -102,7 +102,7 @@ def test_masked_items_come_last(norm):
     trie, prompt = build_trie(np.array(ids)), Prompt(jnp.array([[1]]), jnp.array([[True]]))
     plain = beam_search(BIGRAM, table, trie, prompt, beams=8, score_norm=norm)
     config = SearchConfig((2,), 1, norm, beams=8)
-    found = speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), draft, trie, prompt, config=config)
+    found = speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), draft, trie=trie, prompt=prompt, config=config)
     for result in (plain, found):
         assert result.faulty.tolist() == [0]
         assert result.valid[0].tolist() == [True] * 6 + [False] * 2
@@ -123,7 +123,9 @@ def test_no_draw_takes_a_masked_item_while_others_are_left(mode):
     ones = jnp.ones((users, 1), jnp.int32)
     prompt = Prompt(ones, ones == 1, user_keys(0, np.arange(users)))
     config = SearchConfig((2,), 1, "vocab", beams=2, mode=mode)
-    found = speculative_beam_search(BIGRAM, table, ModelDrafter(BIGRAM), draft, build_trie(ids), prompt, config=config)
+    found = speculative_beam_search(
+        BIGRAM, table, ModelDrafter(BIGRAM), draft, trie=build_trie(ids), prompt=prompt, config=config
+    )
     assert found.valid.all()
     assert (found.tokens[..., 0] >= 4).all()
     assert not found.faulty.any()
@@ -137,14 +139,16 @@ def test_children_that_are_masked_alike_share_the_probability(norm):
     largest = np.finfo(np.float32).max
     rows = [[LEAST] * 4, [largest] * 4, [LEAST, LEAST, largest, largest]]
     for temperature in (0.1, 1.0, 7.0):
-        children = score_children(trie, 0, root, jnp.array(rows, jnp.float32)[:, None], norm, temperature)
+        children = score_children(
+            trie, 0, root, jnp.array(rows, jnp.float32)[:, None], norm=norm, temperature=temperature
+        )
         assert not not_finite(children).any()
         np.testing.assert_allclose(children.log_prob[:2, 0], np.log(0.25), rtol=1e-6)
         np.testing.assert_allclose(children.log_prob[2, 0, 2:], np.log(0.5), rtol=1e-6)
         assert (children.log_prob[2, 0, :2] <= LEAST / 10).all()
     for value in (-np.inf, np.inf, np.nan):
         rows = jnp.array([[value, 0, 0, 0], [0, 0, 0, value], [0, 0, 0, 0]], jnp.float32)[:, None]
-        assert not_finite(score_children(trie, 0, root, rows, norm)).tolist() == [True, True, False]
+        assert not_finite(score_children(trie, 0, root, rows, norm=norm)).tolist() == [True, True, False]
 
 
 def test_half_precision_logits_are_scored_in_single_precision():
@@ -152,7 +156,7 @@ def test_half_precision_logits_are_scored_in_single_precision():
     root = root_beams(Prompt(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)), 1)
     for dtype in (jnp.bfloat16, jnp.float16):
         logits = jnp.array([[[float(jnp.finfo(dtype).min), 0.0]]], dtype)
-        children = score_children(trie, 0, root, logits, "vocab")
+        children = score_children(trie, 0, root, logits, norm="vocab")
         assert children.log_prob.dtype == jnp.float32
         assert not not_finite(children).any()
         assert children.log_prob[0, 0, 1] == 0

@@ -61,7 +61,7 @@ def decode(trie, target, draft, beams, widths, norm, tolerance, users=1):
     """One level drafted per round, for users with BOS alone."""
     prompt = Prompt(jnp.ones((users, 1), jnp.int32), jnp.ones((users, 1), bool))
     config = SearchConfig(widths, 1, norm, beams=beams, tolerance=tolerance)
-    return speculative_beam_search(BIGRAM, target, ModelDrafter(BIGRAM), draft, trie, prompt, config=config)
+    return speculative_beam_search(BIGRAM, target, ModelDrafter(BIGRAM), draft, trie=trie, prompt=prompt, config=config)
 
 
 @pytest.mark.parametrize(("widths", "calls"), [((3, 2, 2), 2), ((2, 2, 2), 3)])

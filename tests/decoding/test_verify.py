@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from atspeed_jax.decoding.base import Layout, Prompt
-from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, root_beams
+from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, Frontier, root_beams
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.decoding.draft import ModelDrafter, draft_tree
+from atspeed_jax.decoding.draft import DraftTree, ModelDrafter, draft_tree
+from atspeed_jax.decoding.search import Search
 from atspeed_jax.decoding.verify import accept, match, verify_tree
 from atspeed_jax.items.trie import build_trie
 from cases import STEP, Shape, make_batch
@@ -21,10 +22,9 @@ def drafted_and_verified(table, draft, trie, prompt):
     config = SearchConfig(SHAPE.widths, SHAPE.gamma, SHAPE.norm, beams=SHAPE.beams)
     at = jnp.zeros((SHAPE.batch,), jnp.int32)
     cache = STEP.init_cache(SHAPE.batch, LAYOUT.slots)
-    nodes, _, _ = draft_tree(
-        ModelDrafter(STEP), draft, trie, prompt, LAYOUT, config, root_beams(prompt, 3), at, cache, range(3)
-    )
-    return nodes, verify_tree(STEP, table, prompt, LAYOUT, nodes, at, cache)[0]
+    search, frontier = Search(trie, prompt, LAYOUT, config), Frontier(root_beams(prompt, 3), at)
+    tree, _ = draft_tree(ModelDrafter(STEP), draft, search, frontier, cache, levels=range(3))
+    return tree.nodes, verify_tree(STEP, table, search, tree.nodes, row_level=at, cache=cache)[0]
 
 
 def test_one_call_gives_every_node_the_logits_of_its_sequence():
@@ -94,10 +94,10 @@ def walk(ids, drafted, beams, at=0, level_one=None, tolerance=0.0):
     root = root_beams(prompt, 2)
     logits = {0: logits_of({2: -2.0, 3: -1.0}), 1: level_one}
     settled = root if at == 0 else level.resize(beams)
-    result = accept(build_trie(ids), {0: root, 1: level}, {}, logits, None, settled, jnp.array([at]), config)
-    settled, at, lost, faulty, record = result
-    assert not faulty.any()
-    return settled, at, lost, record
+    search = Search.of(build_trie(ids), prompt, config)
+    walked = accept(search, DraftTree({0: root, 1: level}, {}), logits, Frontier(settled, jnp.array([at])))
+    assert not walked.faulty.any()
+    return walked.frontier.beams, walked.frontier.level, walked.given_up, walked.record
 
 
 def test_accepts_a_level_when_every_beam_was_drafted():

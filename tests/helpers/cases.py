@@ -127,7 +127,7 @@ class Batch:
         own = {"budget": shape.budget, "row_share": shape.row_share}
         config = SearchConfig(shape.widths, shape.gamma, shape.norm, beams=shape.beams, **(own | mode))
         return speculative_beam_search(
-            step, self.table, drafter, self.draft, self.trie, prompt or self.prompt, config=config
+            step, self.table, drafter, self.draft, trie=self.trie, prompt=prompt or self.prompt, config=config
         )
 
     def propose(self):

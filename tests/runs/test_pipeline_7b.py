@@ -60,5 +60,5 @@ def test_decoding_with_the_68m_draft():
     config = SearchConfig(("all", 64, 96), 3, "vocab", beams=20).resolve(prefixes)
     prompt = Prompt(jax.ShapeDtypeStruct((8, PROMPT), jnp.int32), jax.ShapeDtypeStruct((8, PROMPT), bool))
     models = LlamaStep(target), params, ModelDrafter(LlamaStep(draft)), draft_params
-    lowered = speculative_beam_search.lower(*models, build_trie(CATALOG.id_tokens), prompt, config=config)
+    lowered = speculative_beam_search.lower(*models, trie=build_trie(CATALOG.id_tokens), prompt=prompt, config=config)
     assert lowered.out_info.ids.shape == (8, 20)

@@ -63,7 +63,7 @@ def test_the_decoders(mode, norm):
     drafter = ModelDrafter(step)
     ours = jax.jit(
         lambda params, draft, trie, prompt: speculative_beam_search(
-            step, params, drafter, draft, trie, prompt, config=config
+            step, params, drafter, draft, trie=trie, prompt=prompt, config=config
         )
     )
     assert lowered(ours, PARAMS, PARAMS, TRIE, prompt(keys))
