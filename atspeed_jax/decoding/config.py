@@ -1,4 +1,4 @@
-"""The settings of a search, what must hold among them, and widths as a catalogue allows them."""
+"""The settings of a search, what must hold among them, and widths as a catalog allows them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class SearchConfig(TreeConfig):
         return cls(beams=beams, **fields)
 
     def resolve(self, prefixes: tuple[int, ...]) -> SearchConfig:
-        """The same search with widths as ints, for a catalogue with these prefixes (see `resolve_widths`).
+        """The same search with widths as ints, for a catalog with these prefixes (see `resolve_widths`).
 
         Raises DecodeError for widths, or a budget, that can never hold the K beams.
         """
@@ -95,7 +95,7 @@ class SearchConfig(TreeConfig):
         length: L, codes of an id.
         """
         if "all" in self.widths:
-            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalogue first (`resolve`)")
+            raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalog first (`resolve`)")
         if len(self.widths) != length - 1:
             raise DecodeError(
                 f"widths={self.widths}: ids of length {length} need {length - 1} widths, one per level but the last"

@@ -1,8 +1,8 @@
 """Randomness of the modes that draw, keyed by user, code prefix and purpose.
 
-A value depends on nothing else: not on slot, batch, round, drafter or catalogue. So
+A value depends on nothing else: not on slot, batch, round, drafter or catalog. So
 draft and target see the same noise, a user drawn again with the same key gets the same
-list, and other items in the catalogue leave the noise of the remaining prefixes alone.
+list, and other items in the catalog leave the noise of the remaining prefixes alone.
 """
 
 from __future__ import annotations

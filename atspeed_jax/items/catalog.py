@@ -1,7 +1,8 @@
-"""The catalogue: items <-> codes <-> tokens, and the items that share an id.
+"""The catalog: items <-> codes <-> tokens, and the items that share an id.
 
-An *item* is an integer 0..items-1. Its *id* is a sequence of L codes, one per level. Several items may carry the same
-id (a collision), so a decoder works on distinct ids and a list of ids is turned into items afterwards (`expand_ids`).
+An *item* is an integer 0..items-1. Its *id* is a sequence of L codes, one per level.
+Several items may carry the same id (a collision). So a decoder works on distinct ids, and
+a list of ids is turned into items afterwards (`expand_ids`).
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ MAX_CODES = 1 << 16  # per level; a larger number is a typing error, and would a
 
 
 class CatalogError(ValueError):
-    """A catalogue that cannot be used, or a code, token or item it does not have."""
+    """A catalog that cannot be used, or a code, token or item that it does not have."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """The text around the items of a prompt, as tokens, none of them PAD: head, item, separator, item, ..., tail; head
-    begins with BOS. empty: the whole prompt of no items."""
+    """The text around the items of a prompt, as tokens, none of them PAD.
+
+    A prompt is head, item, separator, item, ..., tail.
+
+    Attributes:
+      head: begins with BOS.
+      separator: between two items.
+      tail: behind the last item.
+      empty: the whole prompt of a user without items.
+    """
 
     head: tuple[int, ...]
     separator: tuple[int, ...]
@@ -39,9 +48,10 @@ class Catalog:
     Attributes:
       codes: [items, L] int32, the id of every item, codes 0..level_sizes[l]-1.
       level_sizes: number of codes at each of the L levels.
-      bos: token that begins every prompt. first_code: token of code 0 of level 0; all of a larger vocabulary's own are
-        below (`behind`).
-      instruction: the text around the items of a prompt; None: they stand alone behind BOS.
+      bos: token that begins every prompt.
+      first_code: token of code 0 of level 0. The tokens of a pretrained vocabulary are
+        below it (`behind`).
+      instruction: the text around the items of a prompt; None for items alone behind BOS.
 
     Raises:
       CatalogError: no items, L outside 1..8, or a code outside its level.
@@ -75,13 +85,17 @@ class Catalog:
 
     @classmethod
     def from_codes(cls, codes) -> Catalog:
-        """Catalogue of `codes` [items, L]; a level's size is its largest code + 1. Raises CatalogError."""
+        """Makes a catalog of `codes` [items, L]; a level's size is its largest code + 1.
+
+        Raises:
+          CatalogError: codes that are no catalog.
+        """
         codes = np.asarray(codes)
         _check_codes(codes)
         return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)))
 
     def behind(self, vocabulary: int, bos: int) -> Catalog:
-        """The same ids with their code tokens behind a vocabulary of so many tokens, whose own BOS is `bos`."""
+        """Moves the code tokens behind a vocabulary of `vocabulary` tokens with BOS `bos`."""
         return dataclasses.replace(self, bos=bos, first_code=vocabulary)
 
     @property
@@ -96,7 +110,7 @@ class Catalog:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens: PAD, BOS (or a whole vocabulary that holds both) and every code of every level."""
+        """Number of tokens: PAD and BOS, or a whole vocabulary, and every code."""
         return self.first_code + sum(self.level_sizes)
 
     @property
@@ -141,19 +155,25 @@ class Catalog:
         return _frozen(self.codes + self.level_offsets)
 
     def tokens(self, items) -> np.ndarray:
-        """Tokens [..., L] int32 of `items` [...]. Raises CatalogError for an item outside 0..items-1."""
+        """Returns the tokens [..., L] int32 of `items` [...].
+
+        Raises:
+          CatalogError: an item outside 0..items-1.
+        """
         items = np.asarray(items)
         if items.size == 0:
             return np.zeros((*items.shape, self.length), np.int32)
         if items.min() < 0 or items.max() >= self.items:
             bad = items[(items < 0) | (items >= self.items)].flat[0]
-            raise CatalogError(f"item {bad} is not in the catalogue, whose items are 0..{self.items - 1}.")
+            raise CatalogError(f"item {bad} is not in the catalog, whose items are 0..{self.items - 1}.")
         return self._item_tokens[items]
 
     def codes_of_tokens(self, tokens) -> np.ndarray:
-        """Codes [..., L] int32 of whole ids given as `tokens` [..., L].
+        """Returns the codes [..., L] int32 of whole ids given as `tokens` [..., L].
 
-        Raises CatalogError for a token that is no code of the level of its place; mask invalid beams before asking.
+        Raises:
+          CatalogError: a token that is no code of the level of its place. Mask invalid beams
+            beforehand.
         """
         tokens = np.asarray(tokens)
         if tokens.shape[-1:] != (self.length,):
@@ -171,14 +191,15 @@ class Catalog:
         return codes.astype(np.int32)
 
     def items_by_id(self, popularity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Items grouped by id, the order in which `expand_ids` lists them.
+        """Groups items by id, in the order in which `expand_ids` lists them.
 
         Args:
           popularity: [items] interactions of each item in the training split.
 
         Returns:
           items_sorted [items] int32 and offsets [U + 1] int32: the items of ids[u] are
-          items_sorted[offsets[u]:offsets[u + 1]], more popular first, then smaller item number.
+          items_sorted[offsets[u]:offsets[u + 1]], more popular first, then smaller item
+          number.
         """
         popularity = np.asarray(popularity)
         if popularity.shape != (self.items,):
@@ -191,11 +212,12 @@ class Catalog:
 
 
 def expand_ids(id_rows: np.ndarray, items_sorted: np.ndarray, offsets: np.ndarray, k: int) -> np.ndarray:
-    """Turns lists of ids into lists of items (ids are decoded once; an id stands for all items that carry it).
+    """Turns lists of ids into lists of items; an id stands for all items that carry it.
 
     Args:
-      id_rows: [N, K] rows of `Catalog.ids`, best first; below 0: a place without an item, wherever it is.
-      items_sorted, offsets: from `Catalog.items_by_id`.
+      id_rows: [N, K] rows of `Catalog.ids`, best first; below 0 for a place without an item.
+      items_sorted: of `Catalog.items_by_id`.
+      offsets: of `Catalog.items_by_id`.
       k: length of the item lists.
 
     Returns:
@@ -218,7 +240,7 @@ def _check_codes(codes: np.ndarray) -> None:
         )
     if not len(codes) or not 1 <= codes.shape[1] <= MAX_LENGTH:
         raise CatalogError(
-            f"codes have shape {codes.shape}; a catalogue needs at least one item and ids of 1 to {MAX_LENGTH} codes."
+            f"codes have shape {codes.shape}; a catalog needs at least one item and ids of 1 to {MAX_LENGTH} codes."
         )
     if codes.min() < 0:
         item, level = (int(axis) for axis in np.argwhere(codes < 0)[0])

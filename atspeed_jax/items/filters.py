@@ -1,8 +1,9 @@
-"""Which ids a user may get: exclusion lists (seen items, bans) and allow lists over one trie, without rebuilding it.
+"""Which ids a user may get: exclusion lists (seen items, bans) and allow lists.
 
-The ids below a prefix are a contiguous run of the sorted ids, so counting a user's listed ids in that run, two binary
-searches, says whether anything below the prefix is left. A decoder reads a `FilteredTrie` as it reads a `Trie`; the
-lists are jit arguments, so a new list compiles nothing.
+One trie serves all users and is never rebuilt. The ids below a prefix are a contiguous run
+of the sorted ids. Two binary searches count a user's listed ids in that run, which says
+whether anything below the prefix is left. The lists are jit arguments, so a new list
+compiles nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +25,21 @@ NO_ID = np.iinfo(np.int32).max  # fills a list; beyond every id, so the lists st
 
 
 class FilterError(ValueError):
-    """A list of items or ids that cannot be used."""
+    """A list of items that cannot be used."""
 
 
 class FilteredTrie(struct.PyTreeNode):
-    """A trie without the ids that a user may not get; row b of the batch reads list b.
+    """A trie without the ids that a user may not get (an `ItemTrie`).
 
-    ids [B, X]: rows of the sorted distinct ids, ascending, filled up with NO_ID (`id_lists`). allow: the ids are those
-    a user may get, instead of those it may not. Only one list: take exclusions out of an allow list beforehand. Same
-    lists, order and scores as the search over a trie built without the other ids.
+    A search over it gives the same lists, order and scores as over a trie built without
+    those ids.
+
+    Attributes:
+      trie: of all ids.
+      ids: [B, X] one list per user: rows of the sorted distinct ids, ascending, filled up
+        with NO_ID (`id_lists`).
+      allow: whether the lists hold what a user may get; else what it may not. A user has
+        one list: take exclusions out of an allow list beforehand.
     """
 
     trie: Trie
@@ -44,16 +51,16 @@ class FilteredTrie(struct.PyTreeNode):
         return self.trie.length
 
     def edges(self, level: int, node: NodeInt) -> tuple[ChildInt, ChildBool]:
-        """As `Trie.edges`; a child exists if a permitted id is left below it."""
+        """Reads the children of nodes; a child exists if a permitted id is below it."""
         edge, exists = self.trie.edges(level, node)
         return edge, exists & (self.ids_below(level + 1, edge) > 0)
 
     def child_token(self, level: int, edge: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """As `Trie.child_token`."""
+        """Returns the token on each existing edge."""
         return self.trie.child_token(level, edge)
 
-    def ids_below(self, level: int, node: Int[Array, "B *rest"]) -> Int[Array, "B *rest"]:
-        """As `Trie.ids_below`, of permitted ids; node [B, ...]: row b reads list b."""
+    def ids_below(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+        """Returns how many permitted ids begin with each node [B, ...] of depth `level`."""
         first, end = (self.trie.first_id(level, nodes) for nodes in (node, node + 1))
 
         def below(ids, bound):
@@ -63,24 +70,30 @@ class FilteredTrie(struct.PyTreeNode):
         return listed if self.allow else end - first - listed
 
     def take_rows(self, rows: RowInt) -> FilteredTrie:
-        """The lists of the given users of a batch."""
+        """Returns the trie with the lists of the users `rows`."""
         return self.replace(ids=self.ids[rows])
 
     def per_user(self) -> FilteredTrie:
-        """The lists alone have a row per user."""
+        """Marks the lists: they alone have a row per user."""
         return self.replace(trie=self.trie.per_user(), ids=True)
 
 
 def known_items(listed: Sequence[int] | np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """(those of a list that a catalogue of `items` items has, in order; the others, such as items withdrawn since)."""
+    """Splits a list into items that a catalog of `items` items has, and the others.
+
+    The others may be items that were withdrawn. Both keep the order of the list.
+    """
     given = np.asarray(listed)
     known = (given >= 0) & (given < items)
     return given[known].astype(np.int64), given[~known]
 
 
 def first_unknown(lists: Sequence[Sequence[int] | np.ndarray], items: int) -> tuple[int, int] | None:
-    """(number of the list, item) of the first item that a catalogue of `items` items does not have; None if there is
-    none."""
+    """Finds the first item that a catalog of `items` items does not have.
+
+    Returns:
+      (number of its list, the item), or None if all items are known.
+    """
     sizes = np.array([len(listed) for listed in lists], np.int64)
     if not sizes.sum():
         return None
@@ -94,10 +107,18 @@ def first_unknown(lists: Sequence[Sequence[int] | np.ndarray], items: int) -> tu
 def unseen_items(
     ids: np.ndarray, seen: Sequence[np.ndarray], items_sorted: np.ndarray, offsets: np.ndarray
 ) -> np.ndarray:
-    """Lists of ids [N, K] as lists of items [N, K] without those of `seen`, closed up; -1 where there are no more.
+    """Turns lists of ids into lists of items without those that a user has seen.
 
-    ids, items_sorted, offsets: see `expand_ids`. An id that a seen item shares with another is a list's because of the
-    other one.
+    An id that a seen item shares with another item may be in a list because of the other.
+
+    Args:
+      ids: [N, K] rows of the distinct ids, as in `expand_ids`.
+      seen: per list, the items to leave out.
+      items_sorted: as in `expand_ids`.
+      offsets: as in `expand_ids`.
+
+    Returns:
+      [N, K] items, closed up; -1 in places that are left empty.
     """
     items = expand_ids(ids, items_sorted, offsets, int(np.diff(offsets).max()) * ids.shape[1])
     for row, own in zip(items, seen, strict=True):
@@ -107,12 +128,22 @@ def unseen_items(
 
 
 def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:
-    """The ids [users, capacity] that lists of items stand for, for `FilteredTrie`.
+    """Makes the id lists of a `FilteredTrie` from lists of items.
 
-    An id shared by several items is excluded only if all of them are listed, and allowed if any is; what remains of it
-    is for the caller to sort out when ids become items. capacity: the fixed width of the lists.
+    An id shared by several items is excluded only if all of them are listed, and allowed
+    if one is. The caller removes the other items when ids become items.
 
-    Raises FilterError naming the user for an unknown item, or more ids than `capacity`.
+    Args:
+      catalog: of the items.
+      items: per user, the listed items.
+      capacity: X, the fixed width of the lists.
+      allow: whether the lists say what a user may get.
+
+    Returns:
+      [users, X] int32.
+
+    Raises:
+      FilterError: an unknown item, or more ids than `capacity`.
     """
     shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
     lists = np.full((len(items), capacity), NO_ID, np.int32)
@@ -120,7 +151,7 @@ def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, al
         known, unknown = known_items(listed, catalog.items)
         if len(unknown):
             raise FilterError(
-                f"list {user} holds item {unknown[0]}; the catalogue has items 0 to {catalog.items - 1}: leave it out, "
+                f"list {user} holds item {unknown[0]}; the catalog has items 0 to {catalog.items - 1}: leave it out, "
                 "as known_items does"
             )
         ids, counts = np.unique(catalog.id_of_item[np.unique(known)], return_counts=True)

@@ -1,6 +1,6 @@
-"""The paper's own constraint: any known code of a level may follow any prefix, so lists may hold ids of no item.
+"""The constraint of the paper: any known code of a level may follow any prefix.
 
-A decoder reads a `LevelTrie` as it reads a `Trie`. `Trie.find` says which of the ids it found exist.
+So lists may hold ids of no item; `Trie.find` says which ids exist.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt, RowInt
 
 
 class LevelTrie(struct.PyTreeNode):
-    """Every sequence of known codes. code[l]: tokens of level l, ascending.
+    """Every sequence of known codes (an `ItemTrie`).
 
-    Nodes of depth l < L are numbered in lexicographic order of their prefixes; a node of depth L is the place of its
-    last code alone, since whole ids may be more than there are integers.
+    A node of depth L is the place of its last code alone: whole ids may be too many to be
+    numbered by int32.
+
+    Attributes:
+      code: code[l] holds the tokens of level l, ascending.
     """
 
     code: tuple[Array, ...]
@@ -36,33 +39,34 @@ class LevelTrie(struct.PyTreeNode):
         return tuple(code.shape[0] for code in self.code)
 
     def edges(self, level: int, node: NodeInt) -> tuple[ChildInt, ChildBool]:
-        """As `Trie.edges`; every child exists."""
+        """Reads the children of nodes; every child exists."""
         width = self.row_width[level]
         first = node * width if level < self.length - 1 else jnp.zeros_like(node)
         edge = first[..., None] + jnp.arange(width, dtype=jnp.int32)
         return edge, jnp.ones(edge.shape, bool)
 
     def child_token(self, level: int, edge: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """As `Trie.child_token`."""
+        """Returns the token on each edge."""
         return self.code[level][edge % self.row_width[level]]
 
     def ids_below(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """As `Trie.ids_below`, but no more than an int32 can tell."""
+        """Returns how many ids begin with each node, at most the largest int32."""
         return jnp.full_like(node, min(math.prod(self.row_width[level:]), np.iinfo(np.int32).max))
 
     def take_rows(self, rows: RowInt) -> LevelTrie:
-        """As `Trie.take_rows`."""
+        """Returns the same trie, which all users share."""
         return self
 
     def per_user(self) -> LevelTrie:
-        """As `Trie.per_user`."""
+        """Marks no array: none has a row per user."""
         return jax.tree.map(lambda _: False, self)
 
 
 def level_trie(trie: Trie) -> LevelTrie:
-    """The codes that occur at each level of a trie.
+    """Makes the constraint of the codes that occur at each level of a trie.
 
-    Raises TrieError if prefixes of depth L - 1 are too many to be numbered.
+    Raises:
+      TrieError: prefixes of depth L - 1 are too many to be numbered by int32.
     """
     codes = []
     for start, token in zip(trie.row_start, trie.token, strict=True):

@@ -6,16 +6,18 @@ import numpy as np
 
 
 def residual_kmeans(vectors: np.ndarray, *, levels: int, codes: int, iterations: int, seed: int) -> np.ndarray:
-    """Ids of items by residual quantisation: each level clusters what the levels before it left unexplained.
+    """Makes ids of items by residual quantization.
 
-    Items with equal vectors get equal ids; others may, if the levels run out (collisions are the catalogue's business).
+    Each level clusters what the levels before it left unexplained. Items with equal
+    vectors get equal ids. Other items may get equal ids too, where the levels run out: a
+    catalog handles such collisions.
 
     Args:
       vectors: [items, D] floats.
       levels: L, codes per id.
       codes: clusters per level; fewer are used where there are fewer distinct vectors.
       iterations: of Lloyd's algorithm per level.
-      seed: of the first centres.
+      seed: of the first centers.
 
     Returns:
       [items, L] int32, codes 0..codes-1.
@@ -39,32 +41,38 @@ def residual_kmeans(vectors: np.ndarray, *, levels: int, codes: int, iterations:
     rng = np.random.default_rng(seed)
     ids = []
     for _ in range(levels):
-        centres, nearest = _kmeans(residual, min(codes, len(residual)), iterations, rng)
-        residual = residual - centres[nearest]
+        centers, nearest = _kmeans(residual, min(codes, len(residual)), iterations, rng)
+        residual = residual - centers[nearest]
         ids.append(nearest)
     return np.stack(ids, axis=1).astype(np.int32)[item_point.reshape(-1)]
 
 
 def _kmeans(points: np.ndarray, clusters: int, iterations: int, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Lloyd's algorithm from k-means++ centres: centres [clusters, D] and the nearest centre of each point [N]."""
-    centres = _spread_centres(points, clusters, rng)
-    nearest = _squared_distances(points, centres).argmin(axis=1)
+    """Runs Lloyd's algorithm from k-means++ centers.
+
+    Returns:
+      (centers [clusters, D], nearest center of each point [N]).
+    """
+    centers = _spread_centers(points, clusters, rng)
+    nearest = _squared_distances(points, centers).argmin(axis=1)
     for _ in range(iterations):
         counts = np.bincount(nearest, minlength=clusters)
-        sums = np.zeros_like(centres)
+        sums = np.zeros_like(centers)
         np.add.at(sums, nearest, points)
-        # A cluster that lost all its points keeps its centre; the others move to their mean.
-        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres)
-        moved = _squared_distances(points, centres).argmin(axis=1)
+        # A cluster that lost all its points keeps its center; the others move to their mean.
+        centers = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
+        moved = _squared_distances(points, centers).argmin(axis=1)
         if (moved == nearest).all():
             break
         nearest = moved
-    return centres, nearest
+    return centers, nearest
 
 
-def _spread_centres(points: np.ndarray, clusters: int, rng) -> np.ndarray:
-    """k-means++ (Arthur and Vassilvitskii, 2007): each new centre is a point drawn in proportion to its squared
-    distance to the others."""
+def _spread_centers(points: np.ndarray, clusters: int, rng) -> np.ndarray:
+    """Draws the first centers by k-means++ (Arthur and Vassilvitskii, 2007).
+
+    Each new center is a point drawn in proportion to its squared distance to the others.
+    """
     chosen = [int(rng.integers(len(points)))]
     distance = _squared_distances(points, points[chosen])[:, 0]
     while len(chosen) < clusters:
@@ -76,7 +84,7 @@ def _spread_centres(points: np.ndarray, clusters: int, rng) -> np.ndarray:
     return points[chosen]
 
 
-def _squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """[N, clusters], never negative."""
-    products = points @ centres.T
-    return np.maximum((points**2).sum(axis=1)[:, None] - 2 * products + (centres**2).sum(axis=1), 0)
+    products = points @ centers.T
+    return np.maximum((points**2).sum(axis=1)[:, None] - 2 * products + (centers**2).sum(axis=1), 0)

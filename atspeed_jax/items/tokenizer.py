@@ -1,4 +1,7 @@
-"""Text <-> tokens of item ids, <a_12><b_3>... as in the AtSpeed index: alone, or behind a pretrained vocabulary."""
+"""Text <-> tokens of item ids, <a_12><b_3>... as in the AtSpeed index.
+
+The codes stand alone, or behind a pretrained vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +45,16 @@ class TokenizerError(ValueError):
 
 
 def code_texts(catalog: Catalog) -> list[str]:
-    """The text of every code, in the order of their tokens, which begin at catalog.first_code."""
+    """Returns the text of every code, in token order from `catalog.first_code`."""
     levels = zip(LEVELS, catalog.level_sizes, strict=False)
     return [f"<{letter}_{code}>" for letter, size in levels for code in range(size)]
 
 
 def item_tokenizer(catalog: Catalog) -> Tokenizer:
-    """Turns "<a_1><b_2>..." into BOS and codes; what is no code of the catalogue is an error of the library's."""
+    """Makes a tokenizer that turns "<a_1><b_2>..." into BOS and codes.
+
+    The tokenizers library raises an error for text that is no code of the catalog.
+    """
     words = {PAD_TEXT: PAD, BOS_TEXT: catalog.bos}
     words |= {text: catalog.first_code + number for number, text in enumerate(code_texts(catalog))}
     tokenizer = Tokenizer(WordLevel(words))
@@ -59,10 +65,14 @@ def item_tokenizer(catalog: Catalog) -> Tokenizer:
 
 
 def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
-    """The tokenizer of a pretrained model with a token for every code behind its own; None if the directory has none.
+    """Adds a token for every code behind the tokens of a pretrained tokenizer.
 
-    Raises TokenizerError if it cannot be read, if its vocabulary is not as long as the model's embedding, or if it
-    already has the text of a code.
+    Returns:
+      The tokenizer, or None if the directory has none.
+
+    Raises:
+      TokenizerError: the tokenizer cannot be read, its vocabulary is not as long as the
+        model's embedding, or it already has the text of a code.
     """
     path = directory / TOKENIZER_FILE
     if not path.is_file():
@@ -74,7 +84,7 @@ def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
     known, texts = tokenizer.get_vocab(with_added_tokens=True), code_texts(catalog)
     if taken := [text for text in texts if text in known]:
         raise TokenizerError(
-            f"{path} already has {len(taken)} of the catalogue's codes as tokens, such as {taken[0]}: give the model "
+            f"{path} already has {len(taken)} of the catalog's codes as tokens, such as {taken[0]}: give the model "
             "as it was before item tokens were added"
         )
     if 1 + max(known.values(), default=-1) != catalog.first_code:
@@ -88,16 +98,19 @@ def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
 
 
 def item_settings(positions: int) -> dict:
-    """What AutoTokenizer wants to know beside `item_tokenizer`."""
+    """Returns the settings that AutoTokenizer reads beside `item_tokenizer`."""
     settings = {"model_max_length": positions, "padding_side": "left", "clean_up_tokenization_spaces": False}
     return FAST | settings | {"pad_token": PAD_TEXT, "bos_token": BOS_TEXT}
 
 
 def extended_settings(directory: Path) -> dict:
-    """What AutoTokenizer wants to know beside `extended_tokenizer`, of what the directory has.
+    """Returns the settings that AutoTokenizer reads beside `extended_tokenizer`.
 
-    A class of its own, such as LlamaTokenizer, would make the tokenizer anew from the base's vocabulary, without the
-    codes. Raises TokenizerError if the directory's settings cannot be read.
+    They are those of the directory but the tokenizer class: a class such as LlamaTokenizer
+    would make the tokenizer from the vocabulary of the base model, without the codes.
+
+    Raises:
+      TokenizerError: the settings of the directory cannot be read.
     """
     settings = dict(FAST)
     for path in (directory / SPECIAL_FILE, directory / SETTINGS_FILE):

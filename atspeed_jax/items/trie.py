@@ -1,10 +1,11 @@
-"""The exact item trie as flat arrays: which tokens may follow a prefix, read by a fixed-width gather.
+"""The exact item trie as flat arrays: which tokens may follow a prefix.
 
-Nodes of one depth are numbered in lexicographic order of their prefixes, so the edge that leads to node e of depth l+1
-is edge e of level l: an edge costs its token alone, and a node's children are a contiguous run of edges (compressed
-sparse rows, one per level; the layout is that of STATIC, arXiv 2602.22647, section 3). Reading a run takes
-`row_width[level]` entries whatever the number of items. The arrays are jit *arguments* padded to capacities: another
-catalogue that fits them does not recompile.
+Nodes of one depth are numbered in lexicographic order of their prefixes. So the edge that
+leads to node e of depth l + 1 is edge e of level l: an edge costs its token alone, and the
+children of a node are a contiguous run of edges. That is one compressed sparse row matrix
+per level, as in STATIC (arXiv 2602.22647, section 3). Reading a run takes
+`row_width[level]` entries for any number of items. The arrays are jit *arguments*, padded
+to capacities: another catalog that fits them does not recompile.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from atspeed_jax.shapes import ChildBool, ChildInt, NodeBool, NodeInt, NodeLevel
 
 
 class TrieError(ValueError):
-    """The ids do not form a trie, or do not fit the capacities asked for."""
+    """Ids that do not form a trie, or do not fit its capacities."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrieCapacity:
     """Static sizes of a trie.
 
-    nodes: most prefixes of depth 1..L (L entries). row_width: most children of a node of depth 0..L-1 (L entries).
+    Attributes:
+      nodes: most prefixes of each depth 1..L.
+      row_width: most children of a node of each depth 0..L-1.
     """
 
     nodes: tuple[int, ...]
@@ -38,7 +41,7 @@ class TrieCapacity:
 
     @classmethod
     def padded(cls, nodes: tuple[int, ...], row_width: tuple[int, ...]) -> TrieCapacity:
-        """The next powers of two, which catalogues of like size share."""
+        """Rounds sizes up to powers of two, which catalogs of similar size share."""
         return cls(tuple(map(_power_of_two, nodes)), tuple(map(_power_of_two, row_width)))
 
 
@@ -90,9 +93,13 @@ class ItemTrie(Protocol):
 class Trie(struct.PyTreeNode):
     """One compressed sparse row matrix per level l = 0..L-1.
 
-    row_start[l][n]: first edge of node n of depth l, int32 [nodes + 1]; token[l][e]: token on edge e, which leads to
-    node e of depth l + 1, int32 [edges]. Padding: empty rows and token 0. A node of depth L is a row of the sorted
-    distinct ids.
+    A node of depth L is a row of the sorted distinct ids. Padding is empty rows and token 0.
+
+    Attributes:
+      row_start: row_start[l][n] is the first edge of node n of depth l, int32 [nodes + 1].
+      token: token[l][e] is the token on edge e, which leads to node e of depth l + 1,
+        int32 [edges].
+      row_width: most children of a node of each depth 0..L-1.
     """
 
     row_start: tuple[Array, ...]
@@ -108,18 +115,23 @@ class Trie(struct.PyTreeNode):
         return TrieCapacity(tuple(t.shape[0] for t in self.token), self.row_width)
 
     def edges(self, level: int, node: NodeInt) -> tuple[ChildInt, ChildBool]:
-        """Edge numbers [B, N, R] of the children of each node of depth `level`, and which of them exist."""
+        """Reads the children of nodes: see `ItemTrie`."""
         start, end = self.row_start[level][node], self.row_start[level][node + 1]
         edge = start[..., None] + jnp.arange(self.row_width[level], dtype=jnp.int32)
         exists = edge < end[..., None]
         return jnp.where(exists, edge, 0), exists
 
     def child_token(self, level: int, edge: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """Tokens on edges that exist."""
+        """Returns the token on each existing edge."""
         return self.token[level][edge]
 
     def find(self, tokens: NodeLevels) -> tuple[NodeInt, NodeBool]:
-        """Rows of the sorted distinct ids that have these tokens [B, N, L], and which of them do; 0 where none does."""
+        """Finds ids by their tokens [B, N, L].
+
+        Returns:
+          (row [B, N] of the sorted distinct ids, 0 where no id has the tokens; whether one
+          has [B, N]).
+        """
         node = jnp.zeros(tokens.shape[:2], jnp.int32)
         found = jnp.ones(tokens.shape[:2], bool)
         for level in range(self.length):
@@ -130,29 +142,33 @@ class Trie(struct.PyTreeNode):
         return node, found
 
     def first_id(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """Number of ids that come before node `node` of depth `level`."""
+        """Returns how many ids come before each node of depth `level`."""
         for depth in range(level, self.length):
             node = self.row_start[depth][node]
         return node
 
     def ids_below(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """Ids that begin with the prefix `node` of depth `level`."""
+        """Returns how many ids begin with each node of depth `level`."""
         return self.first_id(level, node + 1) - self.first_id(level, node)
 
     def take_rows(self, rows: RowInt) -> Trie:
-        """The trie of the given users of a batch: the same for all."""
+        """Returns the same trie, which all users share."""
         return self
 
     def per_user(self) -> Trie:
-        """No array has a row per user."""
+        """Marks no array: none has a row per user."""
         return jax.tree.map(lambda _: False, self)
 
 
 def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> Trie:
-    """Builds the trie of distinct, lexicographically sorted ids.
+    """Builds the trie of distinct ids.
 
-    id_tokens: [U, L] int, as `Catalog.id_tokens`. capacity: sizes to pad to; by default the next powers of two.
-    Raises TrieError if the ids are unsorted or repeated, or exceed the capacity (naming level and width).
+    Args:
+      id_tokens: [U, L] int, in lexicographic order, as `Catalog.id_tokens`.
+      capacity: sizes to pad to; by default the next powers of two.
+
+    Raises:
+      TrieError: the ids are unsorted or repeated, or exceed the capacity.
     """
     ids = np.asarray(id_tokens)
     if ids.ndim != 2 or ids.shape[0] == 0 or ids.shape[1] == 0:
@@ -165,6 +181,7 @@ def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> T
     _check_capacity(capacity, nodes, widths)
     row_start, token = [], []
     for level, parent in enumerate(parents):
+        # Rows of padding start and end at the last edge, so they are empty.
         rows = np.full((capacity.nodes[level - 1] if level else 1) + 1, nodes[level], np.int32)
         rows[: len(starts[level])] = np.searchsorted(parent, np.arange(len(starts[level])))
         edges = np.zeros(capacity.nodes[level], np.int32)
@@ -175,21 +192,33 @@ def build_trie(id_tokens: np.ndarray, capacity: TrieCapacity | None = None) -> T
 
 
 def prefix_counts(id_tokens: np.ndarray, *, open_only: bool = False) -> tuple[int, ...]:
-    """Number of distinct prefixes of depth 1..L of sorted ids [U, L]; open_only: of those with several ids below."""
+    """Counts the distinct prefixes of each depth 1..L.
+
+    Args:
+      id_tokens: [U, L] sorted ids.
+      open_only: whether prefixes with a single id below are left out.
+    """
     ids = np.asarray(id_tokens)
     starts = prefix_rows(ids)[1:]
     return tuple(int((np.diff(s, append=len(ids)) > open_only).sum()) for s in starts)
 
 
 def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -> tuple[Array, ...]:
-    """Log-probability of each edge under smoothed popularity: log (1 + count below child) / (1 + count) summed over
-    siblings.
+    """Scores each edge by popularity, smoothed by one interaction per id.
 
-    id_tokens: [U, L] sorted ids the trie was built from. id_counts: [U] training interactions of each id. Returns one
-    float32 array [edges] per level, padded like `trie.token`; it depends on the catalogue and its counts alone, no
-    model (the free drafter).
+    The prior of `PopularityDrafter`, which drafts without a model.
+
+    Args:
+      trie: built from `id_tokens`.
+      id_tokens: [U, L] sorted ids.
+      id_counts: [U] training interactions of each id.
+
+    Returns:
+      Per level a float32 array [edges], padded like `trie.token`: the log of the share of
+      the parent's interactions that lie below the child.
     """
     starts = prefix_rows(np.asarray(id_tokens))
+    # Ids below a prefix are a run of rows: two reads of the running sum count them.
     below = np.concatenate([[0.0], np.cumsum(np.asarray(id_counts, np.float64) + 1.0)])
     totals = [np.diff(np.append(below[s], below[-1])) for s in starts]
     prior = []
@@ -202,7 +231,11 @@ def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -
 
 
 def prefix_rows(ids: np.ndarray) -> list[np.ndarray]:
-    """For each depth 0..L, the row of `ids` at which each distinct prefix of that depth begins (ascending)."""
+    """Returns, per depth 0..L, the row of `ids` where each distinct prefix begins, ascending.
+
+    Raises:
+      TrieError: the ids [U, L] are not distinct and sorted.
+    """
     changed = ids[1:] != ids[:-1]
     first_change = np.where(changed.any(1), changed.argmax(1), ids.shape[1])
     if len(ids) > 1:

@@ -1,6 +1,7 @@
 """A trie as files: one .npy per array and a description, mapped into memory when loaded.
 
-A catalogue of millions is built once and served by many processes. A directory appears whole or not at all.
+The trie of a catalog of millions of items is built once and served by many processes. A
+directory appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ DESCRIPTION = "trie.json"
 
 
 def save_trie(directory: Path, trie: Trie) -> None:
-    """Writes the trie into `directory`, which must not exist. Raises TrieError if it does."""
+    """Writes a trie into a new directory.
+
+    Raises:
+      TrieError: `directory` exists.
+    """
     directory = Path(directory)
     if directory.exists():
         raise TrieError(f"{directory} exists: a stored trie is never overwritten; give another directory or remove it")
@@ -37,10 +42,13 @@ def save_trie(directory: Path, trie: Trie) -> None:
 
 
 def load_trie(directory: Path) -> Trie:
-    """The trie of `save_trie`, its arrays mapped from the files; `jax.device_put` it once before many calls.
+    """Opens the trie of `save_trie`, its arrays mapped from the files.
 
-    Raises TrieError for a directory that holds none, one of another version, or files that are not as they were
-    written.
+    Give it to `jax.device_put` once before many calls.
+
+    Raises:
+      TrieError: the directory holds no trie, a trie of another version, or files that are
+        not as they were written.
     """
     directory = Path(directory)
     try:
@@ -85,5 +93,5 @@ def _digest(path: Path) -> str:
 
 
 def _digest_of(description: dict) -> str:
-    """Of what it says, however the JSON is laid out."""
+    """Digests the content of a description, however its JSON is laid out."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

@@ -59,7 +59,7 @@ def test_a_training_row_is_a_prompt_and_its_answer():
 
 
 def test_bad_input():
-    with pytest.raises(CatalogError, match="item 3 is not in the catalogue"):
+    with pytest.raises(CatalogError, match="item 3 is not in the catalog"):
         prompt_tokens(CATALOG, [0, 3], 20)
     with pytest.raises(ValueError, match="history is -1"):
         prompt_tokens(CATALOG, [0], -1)

@@ -110,7 +110,7 @@ def test_bad_level_sizes():
 
 
 def test_bad_questions(catalog):
-    with pytest.raises(CatalogError, match=r"item 6 is not in the catalogue.*0\.\.5"):
+    with pytest.raises(CatalogError, match=r"item 6 is not in the catalog.*0\.\.5"):
         catalog.tokens([0, 6])
     with pytest.raises(CatalogError, match="item -1"):
         catalog.tokens(-1)

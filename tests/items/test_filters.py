@@ -101,7 +101,7 @@ def test_items_become_ids():
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([4], "list 1 holds item 4; the catalogue has items 0 to 3"),
+        ([4], "list 1 holds item 4; the catalog has items 0 to 3"),
         ([-1], "item -1"),
         ([1, 3], "list 1 has 2 ids, more"),
     ],

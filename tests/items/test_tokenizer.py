@@ -48,7 +48,7 @@ def test_no_tokenizer(tmp_path):
     ("words", "rows", "message"),
     [
         (WORDS, 9, "has tokens 0..5, but the model's embedding has 9 rows"),
-        ((*WORDS, "<b_3>"), 7, "already has 1 of the catalogue's codes as tokens, such as <b_3>"),
+        ((*WORDS, "<b_3>"), 7, "already has 1 of the catalog's codes as tokens, such as <b_3>"),
     ],
 )
 def test_vocabularies_that_do_not_fit(tmp_path, words, rows, message):
