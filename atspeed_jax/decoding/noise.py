@@ -11,6 +11,7 @@ import enum
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Int, Key
 
@@ -29,7 +30,7 @@ class Purpose(enum.IntEnum):
     TARGET = 4  # the target's draws, and in coupled mode the draft's
 
 
-def user_keys(seed: int, users: Int[Array, " B"]) -> Key[Array, " B"]:
+def user_keys(seed: int, users: Int[Array | np.ndarray, " B"]) -> Key[Array, " B"]:
     """Makes one key per user, for `Prompt.keys`.
 
     Args:

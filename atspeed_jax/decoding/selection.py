@@ -9,7 +9,7 @@ ALGORITHM.md section 6 has the laws.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
@@ -25,6 +25,7 @@ from atspeed_jax.items.trie import ItemTrie
 Keys = Key[Array, " B"] | None
 
 
+@runtime_checkable
 class Selection(Protocol):
     """How K beams are selected, in one mode.
 
