@@ -51,7 +51,7 @@ def test_ids_of_one_code_have_no_widths():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ((("all", 4), 1, "vocab"), "widths=.*'all' must be resolved for a catalogue first"),
+        ((("all", 4), 1, "vocab"), "widths=.*'all' must be resolved for a catalog first"),
         (((4,), 1, "softmax"), "score_norm='softmax': expected 'vocab' or 'trie'"),
     ],
 )
