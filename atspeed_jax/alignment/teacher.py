@@ -105,10 +105,8 @@ def beam_log_probs(model: LlamaConfig, params, context: TreeContext, prompt: Pro
     """
     tree = teacher_tree(context, prompt, beams, jnp.full((beams.shape[0],), -1))
     logits = tree_logits(model, params, tree, None)
-    found = [
-        score_children(context.trie, level, nodes, logits[level], norm="vocab")
-        for level, nodes in enumerate(tree.levels)
-    ]
+    levels = enumerate(tree.levels)
+    found = [score_children(context.trie, level, nodes, logits[level], norm="vocab") for level, nodes in levels]
     # The last node of a level is the true next item's: none here.
     rows = [
         (c.log_prob, c.exists) if level == 0 else (c.log_prob[:, :-1], c.exists[:, :-1])

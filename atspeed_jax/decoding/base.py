@@ -88,6 +88,7 @@ class Layout:
 
     @property
     def offset(self) -> tuple[int, ...]:
+        # The root has a prompt slot, so level 1 begins right behind the prompt.
         return (self.prompt - 1, *(self.prompt + sum(self.capacity[1:level]) for level in range(1, len(self.capacity))))
 
     @property
@@ -159,6 +160,7 @@ def check_finite(faulty: np.ndarray, users: np.ndarray) -> None:
 def select_rows(condition: RowBool, then, otherwise):
     """Selects row by row between equal pytrees of arrays [B, ...]; condition: [B]."""
 
+    # Arrays of a level differ in rank: the condition is broadcast behind the batch axis.
     def pick(a, b):
         return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
 

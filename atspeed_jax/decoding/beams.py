@@ -84,6 +84,7 @@ def merge_nodes(order: NodeInt, nodes, others):
 
 def trie_order(*parts: Beams) -> NodeInt:
     """Returns the order that puts the nodes of all parts in trie order, invalid last."""
+    # Nodes are numbered in trie order; the stable sort keeps invalid ones in their order.
     node = jnp.concatenate([jnp.where(part.valid, part.node, jnp.iinfo(jnp.int32).max) for part in parts], 1)
     return jnp.argsort(node, axis=1, stable=True)
 
@@ -156,6 +157,7 @@ def to_result(
     The sort is stable, so equals stay in lexicographic order. The other arguments are
     fields of `Result`.
     """
+    # Beams are in trie order here, so among equals the smaller id stays first.
     order = jnp.argsort(jnp.where(beams.valid, -beams.key, jnp.inf), axis=1, stable=True)
     beams = gather_nodes(beams, order)
     return Result(

@@ -1,4 +1,4 @@
-"""The settings of a search, what must hold among them, and widths as a catalog allows them."""
+"""The settings of a search, what must hold among them, and widths for a catalog."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class TreeConfig:
 
     Attributes:
       widths: W_1..W_{L-1}, drafted nodes per level, each an int or "all".
-      gamma: most levels that are drafted beyond the settled one.
-      score_norm: "vocab" sums log-softmax over the whole vocabulary, "trie" over the allowed children. Under "trie" a
-        prefix with one item left is finished: its remaining codes have probability 1, so it is neither drafted nor fed
-        to a model, and widths count the open prefixes alone.
-      budget: M, drafted nodes that a target call reads, the best of all levels (`decoding.budget`); None for all that
-        the widths allow.
+      gamma: most levels that are drafted deeper than the settled one.
+      score_norm: "vocab" sums log-softmax over the whole vocabulary, "trie" over the
+        allowed children. Under "trie" a prefix with one item left is finished: its
+        remaining codes have probability 1, so it is neither drafted nor fed to a model, and
+        widths count the open prefixes alone.
+      budget: M, drafted nodes that a target call reads, the best of all levels
+        (`decoding.budget`); None for all that the widths allow.
     """
 
     widths: Widths
@@ -43,17 +44,24 @@ class TreeConfig:
 class SearchConfig(TreeConfig):
     """Static settings of one decode; `resolve` makes its widths ints, which decoding takes.
 
-    beams: K, prefixes kept per level. tolerance: share of the K beams' probability that a level may give up to be
-    accepted with some of them not drafted, as long as the list loses no place by that; 0 gives the list of plain beam
-    search (ALGORITHM section 6). row_share: rounds after the first read the unfinished rows alone, 1/row_share of the
-    batch at a time (`decoding.row_compaction`); 1 reads the whole batch.
-
-    mode: "strict", the K best; "stochastic", K items drawn without replacement from the model (stochastic beam search,
-    Kool et al. 2019), drawn alike by any drafter; "relaxed", per level K prefixes drawn without replacement from the
-    softmax of their scores (AtSpeed-R decoding, exact), by accepting or rejecting what the draft drew; "coupled", of
-    the same law in fewer calls: target and draft draw with the same noise, so the draw is the target's own and a draft
-    only has to cover it; "relaxed_reference", relaxed as the public reference does it, bias included. temperature:
-    divides the logits of target and draft; 1 in strict mode. All but strict need `Prompt.keys`.
+    Attributes:
+      beams: K, prefixes kept per level.
+      tolerance: share of the K beams' probability that a level may give up to be accepted
+        without some beams that were not drafted, as long as the list loses no place. 0
+        gives the list of plain beam search (ALGORITHM.md section 6).
+      mode: how beams are selected (`selection`). All but "strict" draw at random and need
+        `Prompt.keys`.
+        "strict": the K best.
+        "stochastic": K items drawn without replacement from the model (stochastic beam
+          search, Kool et al. 2019), the same draw for any drafter.
+        "relaxed": per level K prefixes drawn without replacement from the softmax of their
+          scores (AtSpeed-R, exact), by accepting or rejecting what the draft drew.
+        "coupled": the law of "relaxed" in fewer calls. Target and draft draw with the same
+          noise, so the list is the target's draw and a draft only has to cover it.
+        "relaxed_reference": "relaxed" as the public reference does it, bias included.
+      temperature: divides the logits of target and draft; 1 in strict mode.
+      row_share: rounds after the first read the unfinished rows alone, 1/row_share of the
+        batch at a time (`decoding.row_compaction`); 1 reads the whole batch.
     """
 
     beams: Beams
@@ -66,6 +74,7 @@ class SearchConfig(TreeConfig):
         super().__post_init__()
         check_mode(self.mode, self.temperature, self.score_norm)
         selection = selection_of(self.mode)
+        # A draw that is given up, or left out unseen, would change the law of the list.
         if self.tolerance and selection.draws:
             raise DecodeError(f"tolerance={self.tolerance} with mode={self.mode!r}: only strict mode can give up beams")
         if self.budget is not None and selection.tests_draws:
@@ -75,14 +84,18 @@ class SearchConfig(TreeConfig):
 
     @classmethod
     def of(cls, tree: TreeConfig, beams: int) -> SearchConfig:
-        """Strict search with K = `beams` that drafts this tree."""
+        """Makes the strict search with K = `beams` that drafts this tree."""
         fields = {field.name: getattr(tree, field.name) for field in dataclasses.fields(TreeConfig)}
         return cls(beams=beams, **fields)
 
     def resolve(self, prefixes: tuple[int, ...]) -> SearchConfig:
-        """The same search with widths as ints, for a catalog with these prefixes (see `resolve_widths`).
+        """Returns the same search with widths as ints, for one catalog.
 
-        Raises DecodeError for widths, or a budget, that can never hold the K beams.
+        Args:
+          prefixes: of the catalog, per depth 1..L (`prefixes_by_norm`).
+
+        Raises:
+          DecodeError: widths, or a budget, that can never hold the K beams.
         """
         widths = resolve_widths(self.widths, prefixes, self.beams)
         resolved = dataclasses.replace(self, widths=widths)
@@ -90,9 +103,10 @@ class SearchConfig(TreeConfig):
         return resolved
 
     def check_resolved(self, length: int) -> None:
-        """Raises DecodeError for widths that hold "all" or are not length - 1, or a budget below K.
+        """Checks that decoding can take these settings for ids of `length` codes.
 
-        length: L, codes of an id.
+        Raises:
+          DecodeError: widths that hold "all" or are not length - 1, or a budget below K.
         """
         if "all" in self.widths:
             raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalog first (`resolve`)")
@@ -145,5 +159,6 @@ def resolve_widths(
                 f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
                 f"{min(beams, have)}: it could never hold the K beams; {remedy}"
             )
+        # Under trie norm a level may have no open prefix; a level of no slots has no shape.
         resolved.append(max(1, have if width == "all" else min(width, have)))
     return tuple(resolved)

@@ -133,6 +133,7 @@ def draft_tree(
     nodes: dict[int, Beams] = {}
     proposed: dict[int, Children] = {}
     drafted = None
+    # A Python loop, so that widths, slots and trie rows of a level are static.
     for level in levels:
         if level == 0:
             nodes[0] = frontier.beams

@@ -51,6 +51,7 @@ def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_le
 
 def concatenate_inputs(*inputs: StepInput) -> StepInput:
     """Puts the tokens of several inputs one after the other, to be read in one call."""
+    # A path has one entry per level; shallower nodes get entries that show no slot.
     longest = max(part.mask.path.shape[-1] for part in inputs)
 
     def pad(part: StepInput) -> StepInput:

@@ -55,6 +55,7 @@ def _prefix_keys(keys, tokens, depth, purpose):
     """Folds user, purpose, then one code after another into a key per node [B, N]."""
     batch, nodes, _ = tokens.shape
     keys = jnp.broadcast_to(_fold_in(keys, jnp.full(keys.shape, int(purpose)))[:, None], (batch, nodes))
+    # Codes are folded in one by one, so a prefix has its noise whatever lies beside it.
     for level in range(depth):
         keys = _fold_in(keys, tokens[..., level])
     return keys

@@ -56,10 +56,12 @@ def run_on_unfinished(one_round: Callable, unfinished: RowBool, state, search: S
     def on_rows(state):
         if size == unfinished.shape[0]:
             return one_round(state, search)
+        # Distinct rows even if fewer are unfinished, so that scattering has one writer each.
         rows = jnp.argsort(~unfinished, stable=True)[:size]
         part = one_round(gather_rows(state, axes, rows), search.take_rows(rows))
         return scatter_rows(state, axes, rows, part)
 
+    # `cond`, not a mask: a batch that is finished makes no model call.
     return jax.lax.cond(unfinished.any(), on_rows, lambda state: state, state)
 
 

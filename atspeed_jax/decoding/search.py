@@ -22,6 +22,7 @@ class Search(struct.PyTreeNode):
 
     trie: ItemTrie
     prompt: Prompt
+    # Static, since they shape the program: each level has its widths and slots.
     layout: Layout = struct.field(pytree_node=False)
     config: SearchConfig = struct.field(pytree_node=False)
 

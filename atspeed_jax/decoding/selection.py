@@ -144,6 +144,7 @@ class Relaxed:
 
     def verify(self, target, draft, drafted, *, trie, count, keys):
         if drafted is None:
+            # Nothing to test: the target draws by itself, and the round ends here.
             return self.select(trie, target, count, keys)
         return relaxed.accept_draws(target, draft, drafted, trie=trie, count=count, keys=keys, rule=self.rule)
 
@@ -179,6 +180,7 @@ class Reference(Relaxed):
     rule: relaxed.Rule = relaxed.reference_rule
 
 
+# In the order in which messages and help texts name them.
 SELECTIONS: tuple[Selection, ...] = (Strict(), Stochastic(), Relaxed(), Coupled(), Reference())
 
 

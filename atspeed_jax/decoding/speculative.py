@@ -97,6 +97,7 @@ def speculative_beam_search(
     check_keys(config.mode, prompt)
     models = Models(target, target_params, drafter, draft_params)
     state, axes = _begin(models, search)
+    # Round 1 alone reads the prompt, so its shapes differ and it stands before the scan.
     state, round_one = one_round(models, search, state, range(min(config.gamma + 1, search.length)))
     state, later = later_rounds(models, search, state, axes)
     return to_result(
@@ -119,6 +120,7 @@ def one_round(models: Models, search: Search, state: State, levels: range) -> tu
         target, target_params, search, tree.nodes, row_level=frontier.level, cache=state.target_cache
     )
     walk = accept(search, tree, logits, frontier)
+    # Rows that finished earlier are carried along unchanged and pay for no call.
     state = State(
         frontier=walk.frontier,
         calls=state.calls + (frontier.level < search.length),
@@ -142,6 +144,7 @@ def later_rounds(models: Models, search: Search, state: State, axes: State) -> t
         unfinished = state.frontier.level < search.length
         return run_on_unfinished(on_rows, unfinished, state, search, axes=axes, size=size), unfinished.any()
 
+    # A scan of fixed length: a pass without an unfinished row costs nothing.
     size = rows_at_a_time(search.batch, search.config.row_share)
     passes = most_passes(search.batch, size, search.length - 1)
     state, ran = jax.lax.scan(next_round, state, None, length=passes)

@@ -50,6 +50,7 @@ def verify_tree(
       (logits [B, N_l, V] of every level in `nodes`, the target's cache). Logits of invalid
       nodes have no meaning.
     """
+    # Prompt and tree in one call: a separate prefill would cost a call of the target.
     head = [prompt_input(search.prompt)] if 0 in nodes else []
     below = {level: beams for level, beams in nodes.items() if level}
     tail = [level_input(beams, level, search.prompt, search.layout, row_level) for level, beams in below.items()]
@@ -61,7 +62,7 @@ def verify_tree(
         tail, n_out = [compacted], len(head) + capacity
     call = concatenate_inputs(*head, *tail)
     logits, cache = target(params, call.tokens, call.positions, call.slots, call.mask, cache, n_out=n_out)
-    if n_out < count:
+    if n_out < count:  # back to the places of the nodes
         root = logits[:, : len(head)]
         logits = jnp.concatenate([root, jnp.take_along_axis(logits, (place + len(head))[..., None], 1)], 1)
     parts, start = {}, 0
@@ -169,6 +170,7 @@ def _children(
 def _walk_on(search: Search, walk: Walk, found: Beams, drafted: Beams | None, *, level: int) -> Walk:
     """Decides which rows go on to `level`, whose settled beams were found."""
     config = search.config
+    # A missing beam has no logits to wait for, and a finished beam needs none.
     covered = ~found.valid | is_finished(search.trie, level, found, config.score_norm)
     verified = walk.verified
     if drafted is not None:
@@ -208,6 +210,7 @@ def finish_rows(search: Search, frontier: Frontier) -> Frontier:
         return frontier
     settled, row_level = frontier.beams, frontier.level
     for level in range(1, trie.length):
+        # Such a row would make a call that nothing is read from.
         done = (row_level == level) & (is_finished(trie, level, settled, config.score_norm) | ~settled.valid).all(1)
         items = best_children(trie, only_children(trie, level, settled), config.beams)
         settled = select_rows(done, items.replace(perturbed=settled.perturbed), settled)
