@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ class AlignConfig:
           objective: loss of the alignment.
           step: updates done, for the warm-up of alpha; None for the final alpha.
         """
-        alpha = self.alpha
+        alpha: Any = self.alpha
         if self.alpha_warmup and step is not None:
             alpha = optax.linear_schedule(0.0, alpha, self.alpha_warmup)(step)
         return (1 - alpha) * next_item + alpha * objective
@@ -198,7 +198,7 @@ def _tree_loss(alignment: Alignment, draft_params, target_params, context: TreeC
     tree = teacher_tree(context, Prompt(batch["tokens"], batch["valid"]), batch["beams"], batch["next_id"])
     logits = tree_logits(alignment.draft, draft_params, tree, dropout_key)
     student = _log_probs(config, context, tree, logits)
-    parts = {"next_item_loss": _next_item_loss(tree, logits)}
+    parts: dict[str, Any] = {"next_item_loss": _next_item_loss(tree, logits)}
     if config.objective == "seq_kd":
         listed = listed_log_probs(context, tree.levels, [q for q, _ in student], batch["list"])
         loss = parts["align_loss"] = losses.seq_kd(listed, batch["list"] >= 0)

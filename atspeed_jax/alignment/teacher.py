@@ -290,6 +290,6 @@ def _rows_of(teacher: TeacherData, children: list[np.ndarray], examples: list[in
     counts = np.concatenate(counts, 1)
     rows = np.zeros((*counts.shape, max(int(level.max()) for level in children)), np.float16)
     rows[np.arange(rows.shape[-1]) < counts[..., None]] = np.concatenate(
-        [teacher.log_probs[teacher.start[i] : teacher.start[i + 1]] for i in examples]
+        [teacher.log_probs[teacher.start[i] : teacher.start[i + 1]] for i in examples]  # pyright: ignore
     )
     return rows

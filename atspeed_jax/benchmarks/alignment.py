@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ def alignment_steps(
         medians({way: lambda s=step, b=batch: seconds(s, b) for way, step in steps.items()}, repeats=repeats)
         for batch in batches
     ]
-    memory = {way: step.memory_analysis().temp_size_in_bytes for way, step in steps.items()}
+    memory = {way: cast(Any, step.memory_analysis()).temp_size_in_bytes for way, step in steps.items()}
     rows, width = batches[0]["tokens"].shape
     return [
         {

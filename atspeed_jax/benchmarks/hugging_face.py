@@ -11,6 +11,7 @@ import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -61,7 +62,7 @@ class HuggingFace:
         allowed = lambda _, ids: self.children.get(tuple(ids[width:].tolist()), [BOS])  # noqa: E731 (hot path)
         extra = {"length_penalty": 0.0, "num_return_sequences": beams} if beams > 1 else {"output_logits": True}
         with self.torch.no_grad():
-            found = self.model.generate(
+            found = cast(Any, self.model).generate(
                 input_ids=tokens,
                 attention_mask=valid,
                 num_beams=beams,

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def our_step(model: LlamaConfig, params: Any, tokens: np.ndarray) -> tuple[Calla
 
     loss = jax.jit(jax.grad(training_loss(model, 4, 0.0, LORA), has_aux=True))
     analysis = loss.lower(state["params"], batch, state["key"], base).compile().memory_analysis()
-    return run, analysis.temp_size_in_bytes
+    return run, cast(Any, analysis).temp_size_in_bytes
 
 
 def their_step(directory: Path, tokens: np.ndarray, dtype: str) -> Callable[[], float]:
@@ -90,7 +90,7 @@ def their_step(directory: Path, tokens: np.ndarray, dtype: str) -> Callable[[], 
 
     model = AutoModelForCausalLM.from_pretrained(directory).to(getattr(torch, dtype))
     config = peft.LoraConfig(
-        r=LORA.rank, lora_alpha=LORA.alpha, target_modules=list(LORA.targets), task_type="CAUSAL_LM"
+        r=LORA.rank, lora_alpha=cast(int, LORA.alpha), target_modules=list(LORA.targets), task_type="CAUSAL_LM"
     )
     model = peft.get_peft_model(model, config).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

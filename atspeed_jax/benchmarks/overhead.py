@@ -7,7 +7,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import Prompt, StepModel
+from atspeed_jax.decoding.config import Mode, ScoreNorm
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation.config import EvaluateConfig
@@ -91,7 +92,7 @@ def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[
     calls: list[ModelCall] = []
 
     def step(config: LlamaConfig) -> StepModel:
-        return RecordingStep(decoders.step(config), calls)
+        return RecordingStep(cast(LlamaStep, decoders.step(config)), calls)
 
     jax.eval_shape(dataclasses.replace(decoders, step=step).build(setting), prompt)
     different = list(dict.fromkeys(calls))
@@ -135,7 +136,10 @@ def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
 def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
     """Returns beam search, and speculation in every mode, for each score norm."""
     settings = []
-    modes_of = {"vocab": ("strict", "relaxed", "coupled", "relaxed_reference"), "trie": ("strict", "stochastic")}
+    modes_of: dict[ScoreNorm, tuple[Mode, ...]] = {
+        "vocab": ("strict", "relaxed", "coupled", "relaxed_reference"),
+        "trie": ("strict", "stochastic"),
+    }
     for norm, modes in modes_of.items():
         strict = Setting.strict("draft", beams, dataclasses.replace(decode, score_norm=norm))
         settings += [Setting.beam_search(beams, norm), *(strict.searching(mode=mode) for mode in modes)]

@@ -58,7 +58,7 @@ class Evaluation:
         everyone = held_out_users(dataset, "test")
         self.everyone = everyone.sample(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.sample(config.grid_users, config.seed + 1)
-        self._decoded: dict[tuple[str, int, int], Decoded] = {}
+        self._decoded: dict[tuple[str, int, int, int | None], Decoded] = {}
 
     def settings(self, full: bool) -> list[tuple[Setting, HeldOutUsers]]:
         """Lists every setting with its users, plain beam search before what is compared
@@ -91,7 +91,7 @@ class Evaluation:
         Returns:
           `quality.by_method`, with seen items kept and removed, and paired differences.
         """
-        habits = {
+        habits: dict[quality.Habit, dict] = {
             habit: self.store.remembered(f"quality_{habit}", functools.partial(self._quality, removed), quality.FIELDS)
             for habit, removed in zip(quality.HABITS, (False, True), strict=True)
         }

@@ -22,7 +22,7 @@ HABITS: tuple[Habit, ...] = get_args(Habit)
 CUTS = (1, 5, 10, 20)
 BASELINES = ("popularity", "covisitation")
 QUALITY_METHODS = ("target", *BASELINES)
-FIELDS = dict.fromkeys((*QUALITY_METHODS, "differences"), dict)  # of what `measure` gives
+FIELDS: dict[str, type] = dict.fromkeys((*QUALITY_METHODS, "differences"), dict)  # of what `measure` gives
 
 
 class Found(NamedTuple):

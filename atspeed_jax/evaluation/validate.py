@@ -84,6 +84,7 @@ def target_calls(
 
     def evaluate(params) -> dict[str, float]:
         decoded = decode_users(decoder(params), users.batches, len(users.chosen.users))
+        assert decoded.coverage is not None, "the draft drafts"
         calls = float(decoded.calls.mean())
         figures = {"target_calls": calls, "accept_steps": decoded.coverage.shape[1] + 1 - calls}
         shares = enumerate(decoded.coverage_by_level, start=1)

@@ -43,7 +43,7 @@ class FilteredTrie(struct.PyTreeNode):
     """
 
     trie: Trie
-    ids: Int[Array, "B X"]
+    ids: Int[Array | np.ndarray, "B X"]
     allow: bool = struct.field(pytree_node=False)
 
     @property

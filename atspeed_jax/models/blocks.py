@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -29,8 +27,7 @@ class RMSNorm(nn.Module):
         return (normed * scale).astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def project(x: Array, kernel: Array, precision: jax.lax.Precision | None, dtype: jnp.dtype) -> Array:
+def _project(x: Array, kernel: Array, precision: jax.lax.Precision | None, dtype: jnp.dtype) -> Array:
     """Computes x @ kernel, with the kernel's gradient written as x^T g.
 
     JAX's rule writes g^T x. XLA on CPU then recomputes g with strides inside the
@@ -48,6 +45,9 @@ def project(x: Array, kernel: Array, precision: jax.lax.Precision | None, dtype:
       [..., F] in `dtype`. Gradients have the dtypes of x and kernel.
     """
     return jnp.matmul(x, kernel, precision=precision, preferred_element_type=dtype)
+
+
+project = jax.custom_vjp(_project, nondiff_argnums=(2, 3))
 
 
 def _forward(x, kernel, precision, dtype):

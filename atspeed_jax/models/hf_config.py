@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
@@ -126,7 +127,7 @@ def read_hf_config(directory: Path, *, dtype: str = "float32", remat: bool = Fal
             norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
             tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
             dropout=0.0,
-            dtype=dtype,
+            dtype=cast(Any, dtype),
             remat=remat,
             rope_scaling=scaling,
         )
@@ -193,7 +194,7 @@ def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig |
     if problems:
         return theta, None
     try:
-        return theta, RopeScalingConfig(kind, **{ours: given[theirs] for ours, theirs in names.items()})
+        return theta, RopeScalingConfig(cast(Any, kind), **{ours: given[theirs] for ours, theirs in names.items()})
     except ValueError as error:
         problems.append(str(error))
         return theta, None

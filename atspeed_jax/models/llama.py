@@ -10,7 +10,7 @@ so compile time does not grow with depth. To decode they may be unrolled
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -73,6 +73,7 @@ class Llama(nn.Module):
         x = nn.with_logical_constraint(x, RESIDUAL)
         rope = c.head_dim, c.rope_theta, c.rope_scaling, c.wide
         if self.unrolled:
+            assert isinstance(cache, tuple), "an unrolled model has a cache per layer"
             rotary = rotary_rows(cache[0].keys.shape[1], positions, *rope)
             x, cache = self._unrolled(x, cache, rotary, mask, slots, n_out)
         else:
@@ -95,7 +96,7 @@ class Llama(nn.Module):
             variable_axes={"params": 0, "adapter": 0},
             split_rngs={"params": True, "dropout": True},
             length=c.layers,
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
         )
         return layers(c, self.deterministic, name="layers")(x, cache, rotary, mask, slots)
 
@@ -127,7 +128,8 @@ def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
       A nested dict; parameters of layers have a leading axis [layers].
     """
     token = jnp.zeros((1, 1), jnp.int32)
-    return Llama(config).init(key, token, token, SlotMask.causal(jnp.ones((1, 1), bool)), None, None, 1)["params"]
+    variables = Llama(config).init(key, token, token, SlotMask.causal(jnp.ones((1, 1), bool)), None, None, 1)
+    return cast(dict, variables)["params"]
 
 
 def apply_masked(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +171,8 @@ class Steps:
         models = target.config, served[0], draft.config, served[1]
         decode, params = Decoders(*models, trie, (), self.prefixes, step, self.mesh).program(setting)
         rows, width = c.evaluate.batch_size, self._prompt
-        prompt = Prompt(jax.ShapeDtypeStruct((rows, width), jnp.int32), jax.ShapeDtypeStruct((rows, width), bool))
+        tokens, valid = (jax.ShapeDtypeStruct((rows, width), dtype) for dtype in (jnp.int32, bool))
+        prompt = Prompt(cast(Any, tokens), cast(Any, valid))
         search = setting.search
         widths = self._widths(search.beams)
         layout = Layout(width, (1, *(max(search.beams, size) for size in widths)))

@@ -28,7 +28,7 @@ from atspeed_jax.runs.checks import (
     check_settings,
     check_splits,
 )
-from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
+from atspeed_jax.runs.experiment import ExperimentConfig, ModelConfig, ServeConfig
 from atspeed_jax.training.initialization import Initialization, from_pretrained, from_scratch
 from atspeed_jax.training.sharding import make_mesh, replicated
 from atspeed_jax.utils.distributed import place
@@ -158,6 +158,7 @@ class Assets:
         None for stored data whose data directory is not given again.
         """
         if self.config.data.source == "synthetic":
+            assert self.config.data.synthetic is not None, "DataConfig has checked it"
             return synthesize(self.config.data.synthetic)
         return None if self.data_dir is None else read_atspeed(self.data_dir)
 
@@ -183,7 +184,8 @@ class ModelAssets:
 
     def __init__(self, assets: Assets, name: Literal["target", "draft"]):
         self.name, self._assets = name, assets
-        self.settings = {"target": assets.config.target, "draft": assets.config.draft}[name]
+        config = assets.config
+        self.settings: ModelConfig | PretrainedConfig = config.target if name == "target" else config.draft
 
     @property
     def pretrained(self) -> Pretrained | None:
@@ -204,6 +206,7 @@ class ModelAssets:
         """The sizes of the model with a vocabulary of `vocab_size` tokens."""
         if self.pretrained is not None:
             return dataclasses.replace(self.pretrained.model, vocab_size=vocab_size)
+        assert isinstance(self.settings, ModelConfig), "a model that is trained from scratch"
         return self.settings.llama(vocab_size)
 
     @functools.cached_property

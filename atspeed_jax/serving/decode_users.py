@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,9 @@ from atspeed_jax.serving.settings import Setting
 from atspeed_jax.utils.distributed import gather
 
 Keys = Key[Array, " N"]
+
+
+_PLAIN = "plain beam search drafts no level"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +63,8 @@ class Decoded:
         """Of the users who reached a level in round 1, the share that went on; None
         where no user reached it.
         """
+        assert self.accepted is not None, _PLAIN
+        assert self.reached is not None, _PLAIN
         return _shares(self.accepted.sum(0), self.reached.sum(0))
 
     @property
@@ -66,6 +72,8 @@ class Decoded:
         """Mean coverage of a level over the users who reached it in round 1; None where
         no user did.
         """
+        assert self.coverage is not None, _PLAIN
+        assert self.reached is not None, _PLAIN
         return _shares((self.coverage * self.reached).sum(0), self.reached.sum(0))
 
     @property
@@ -74,7 +82,7 @@ class Decoded:
         return self.ids != -1
 
 
-def prompt_of(batch: dict, keys: Keys | None = None) -> Prompt:
+def prompt_of(batch: Mapping[str, Any], keys: Keys | None = None) -> Prompt:
     """Puts a batch of `data.batches.prompt_batches` on the device.
 
     Args:
@@ -183,8 +191,10 @@ def without_seen(
     # A power of two: longer histories compile again only when they double.
     capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
 
+    nothing = np.empty(0, np.int64)
+
     def decoder_of(batch: dict) -> Callable[[Prompt], Result]:
-        own = [seen[row] if row >= 0 else [] for row in batch["row"]]
+        own = [seen[row] if row >= 0 else nothing for row in batch["row"]]
         trie = FilteredTrie(decoders.trie, id_lists(catalog, own, capacity, allow=False), allow=False)
         return dataclasses.replace(decoders, trie=trie).build(setting)
 

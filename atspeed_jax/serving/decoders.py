@@ -109,6 +109,7 @@ class Decoders:
             return BeamSearch(step, setting.search), self.target_params
         search = setting.search.resolve(self._prefixes(setting))
         if setting.drafter == "draft":
+            assert self.draft is not None, "Setting.drafter names a draft model"
             drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
         else:
             drafter, params = PopularityDrafter(), self.prior
@@ -149,10 +150,10 @@ class Decoders:
         return tuple(itertools.accumulate(level_trie(self.trie).row_width, operator.mul))
 
     def _build(self, setting: Setting, trie: ItemTrie) -> Callable[[Prompt], Result]:
-        decode, params = self.program(setting)
-        if self.mesh is None:
+        (decode, params), mesh = self.program(setting), self.mesh
+        if mesh is None:
             return functools.partial(decode, params, trie)
-        return lambda prompt: decode_on_mesh(decode, params, trie, prompt, self.mesh)
+        return lambda prompt: decode_on_mesh(decode, params, trie, prompt, mesh)
 
     def unrolled(self) -> Decoders:
         """The same decoders with the layers of both models side by side

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 SCORE_TOLERANCE = 1e-4  # ALGORITHM.md section 5: "equal" is same items, same order, scores to this
@@ -18,9 +19,14 @@ class HasLists(Protocol):
       valid: [N, K]; False marks an empty entry.
     """
 
-    tokens: np.ndarray
-    score: np.ndarray
-    valid: np.ndarray
+    @property
+    def tokens(self) -> np.ndarray | jax.Array: ...
+
+    @property
+    def score(self) -> np.ndarray | jax.Array: ...
+
+    @property
+    def valid(self) -> np.ndarray | jax.Array: ...
 
 
 class Lists(NamedTuple):

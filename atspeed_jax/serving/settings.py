@@ -73,7 +73,9 @@ class Setting:
         """
         try:
             names = [field.name for field in dataclasses.fields(SearchConfig)]
-            fields = {name: row[name] for name in names if name in row} | {"widths": tuple(row["widths"])}
+            fields: dict[str, Any] = {name: row[name] for name in names if name in row} | {
+                "widths": tuple(row["widths"])
+            }
             if row["drafter"] == "none":
                 fields["gamma"] = 1  # a row says 0: nothing is drafted
             return cls(row["drafter"], SearchConfig(**fields), row.get("constraint", "trie"))

@@ -11,6 +11,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from atspeed_jax.utils.distributed import gather
 Decode = Callable[[Prompt], Result]
 
 
-def run_once(decode: Decode, batch: dict, keys: Keys | None = None) -> float:
+def run_once(decode: Decode, batch: Mapping[str, Any], keys: Keys | None = None) -> float:
     """Seconds of one decode of a batch, from NumPy tokens to NumPy lists. keys: see
     `prompt_of`.
     """
@@ -51,7 +52,7 @@ def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeat
     return times
 
 
-def medians(runs: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, float]:
+def medians(runs: Mapping[Any, Callable[[], float]], *, repeats: int) -> dict[Any, float]:
     """The median of the values that each function returns (seconds, say), all of them
     interleaved.
 

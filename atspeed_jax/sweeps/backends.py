@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from atspeed_jax.sweeps.foresight import Foresight
 from atspeed_jax.sweeps.results import ROWS_FILE
@@ -187,7 +188,8 @@ def read_job(directory: Path) -> Job | DamagedJob | None:
         return None
     except ValueError:
         return DamagedJob(path)
-    return Job(**{field.name: found.get(field.name) for field in dataclasses.fields(Job)})
+    fields: dict[str, Any] = {field.name: found.get(field.name) for field in dataclasses.fields(Job)}
+    return Job(**fields)
 
 
 def _next_attempt(earlier: Job | DamagedJob | None) -> int:

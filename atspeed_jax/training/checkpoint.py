@@ -107,7 +107,7 @@ def save_params(directory, params, metadata: dict) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with naming(directory / PARAMS_DIR):
-            ocp.save(directory / PARAMS_DIR, params, overwrite=True)
+            ocp.save(str(directory / PARAMS_DIR), params, overwrite=True)
         write_json(directory / METADATA_FILE, jsonable(metadata) | {"files": sizes_of(directory / PARAMS_DIR)})
         barrier(f"{directory} is finished")
     except OSError as error:
@@ -164,11 +164,11 @@ def _load_tree(path: Path, abstract, remedy: str):
         abstract,
     )
     with reading(path, remedy):
-        stored = ocp.metadata(path).metadata
+        stored = ocp.metadata(str(path)).metadata
         check_listed(stored)
     check_same_tree(path, stored, abstract)
     with reading(path, remedy):
-        return ocp.load(path, target)
+        return ocp.load(str(path), target)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (made at import)
 from tensorboardX.summary import scalar
 
 from atspeed_jax.training.directory import TrainingDirectoryError

@@ -122,5 +122,5 @@ def moving_average(average, params, step, decay: float):
       average: the average before the update, a tree like `params`.
       step: number of the update: 0, 1, ...
     """
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return optax.incremental_update(params, average, 1 - decay)
+    kept = jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update(params, average, 1 - kept)

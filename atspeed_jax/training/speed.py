@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -21,7 +22,7 @@ class StepTimes:
     before.
     """
 
-    def __init__(self, devices: Sequence[jax.Device], flops: float | None):
+    def __init__(self, devices: Iterable[Any], flops: float | None):
         """
         Args:
           devices: the devices of the mesh.
@@ -147,7 +148,7 @@ class Profile:
         Args:
           results: what the step computes; the trace waits for it.
         """
-        if self._running and step >= self._steps[1]:
+        if self._running and self._steps is not None and step >= self._steps[1]:
             jax.block_until_ready(results)
             self.stop()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -145,6 +146,7 @@ def _train(training: _Training, init, abstract) -> None:
         logs = make_log(training.directory, step), make_log(training.directory / "speed", step)
         with logs[0], logs[1], sigterm_asks() as stops:
             step = _loop(training, state, step, progress, checkpoints, logs, stops)
+        assert progress.best_step is not None, "the last update is evaluated"
         best = checkpoints.restore_params(progress.best_step, abstract["params"])
     metadata = {
         "name": training.task.name,
@@ -250,7 +252,8 @@ def _record(training: _Training, pending, log: MetricsLog, bar) -> None:
     if bad:
         path = training.directory / f"diverged_batch_{step - 1}.npz"
         if is_writer():
-            np.savez(path, **{name: np.asarray(value) for name, value in host_batch.items()})
+            arrays: dict[str, Any] = {name: np.asarray(value) for name, value in host_batch.items()}
+            np.savez(path, **arrays)
         raise TrainingDiverged(
             f"{training.task.name}: {' and '.join(bad)} at step {step}, on batch {step - 1} (saved as {path}); the "
             "last good checkpoint is untouched. Lower the learning rate, or look at the batch"

@@ -139,7 +139,7 @@ def _hints(kind: type) -> dict[str, Any]:
 def _check(value, hint, path: str) -> None:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        _check_number(value, *arguments[:2], path)
+        _check_number(value, arguments[0], arguments[1], path)
     elif origin in (Union, types.UnionType):
         if not any(_is_plain(value, member) for member in arguments):
             for member in arguments:
