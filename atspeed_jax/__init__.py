@@ -1,7 +1,7 @@
 """Generative recommendation with speculative beam search, in JAX.
 
-Each name of `__all__` is imported when a program first asks for it: `import atspeed_jax` imports neither jax nor a room
-of the package.
+Each name of `__all__` is imported when a program first asks for it. `import atspeed_jax`
+alone imports neither jax nor a room of the package.
 """
 
 import importlib

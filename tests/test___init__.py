@@ -1,4 +1,4 @@
-"""The face of the package: which names it shows, and that nothing is imported before one is asked for."""
+"""The face of the package: its names, and that each is imported when it is asked for."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""README's Python runs as it is printed, in one namespace, with the small run in place of quickstart's."""
+"""README's Python runs as it is printed, on the small run instead of quickstart's."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from small import snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "atspeed_jax/README.md")  # in the order in which a reader comes to them
+DOCUMENTS = ("README.md", "atspeed_jax/README.md")  # in a reader's order
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

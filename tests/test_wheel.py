@@ -1,4 +1,4 @@
-"""The installed library: its wheel, what it declares that it imports, and a run that it opens far from any checkout."""
+"""The installed library: its requirements, its wheel, and a run that it opens."""
 
 import ast
 import importlib.metadata
@@ -20,19 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("atspeed_jax", "pyproject.toml", "README.md", "LICENSE")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
-# Extras that a room needs beside the core; each room that is not here works with the core alone.
+# Extras that a room needs beside the core; other rooms work with the core alone.
 EXTRAS = {"data": {"train"}, "training": {"train"}, "reporting": {"report"}, "benchmarks": {"report", "hugging_face"}}
-DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint"}  # where it is not the name that is imported
+# Where a distribution is not named as its import.
+DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint"}
 
 
 def distribution(text: str) -> str:
-    """Normalized name of the distribution that a requirement, or the name of an import, stands for."""
+    """Normalized name of the distribution of a requirement, or of an imported name."""
     name = re.match(r"[\w.-]+", text).group()
     return re.sub(r"[-_.]+", "-", DISTRIBUTIONS.get(name, name)).lower()
 
 
 def required_by_heading(text: str) -> dict[str, list[str]]:
-    """Requirements of a file by the first word of the comment above them, without comments behind them."""
+    """Requirements of a file by the first word of the comment above them."""
     sections, heading = {}, None
     for line in text.splitlines():
         if not line.strip():
@@ -73,7 +74,7 @@ def imported(source: str) -> set[str]:
 
 
 def undeclared(room: str, source: str) -> set[str]:
-    """Imports of a file of a room that neither the core nor the extras of the room bring."""
+    """Imports of a file that neither the core nor the extras of its room bring."""
     have = {distribution(text) for extra in {"core"} | EXTRAS.get(room, set()) for text in DECLARED[extra]}
     return {name for name in imported(source) if distribution(name) not in have}
 
@@ -115,7 +116,7 @@ def test_a_room_needs_the_extra_that_it_has(room):
 
 
 def messages(source: str) -> list[str]:
-    """Texts of a file that are no docstrings; of an f-string what is written, without its values."""
+    """Texts of a file that are no docstrings; f-strings without their values."""
     tree = ast.parse(source)
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -129,7 +130,7 @@ def messages(source: str) -> list[str]:
 
 
 def without_checkout(source: str) -> list[str]:
-    """Messages that name a main of launch/, which is not installed, without the word checkout."""
+    """Messages that name a main, which is not installed, without the word checkout."""
     named = [text for text in messages(source) if " " in text and re.search(r"\blaunch\.[a-z]", text)]
     return [text for text in named if "checkout" not in text]
 
@@ -148,7 +149,7 @@ def test_a_command_without_its_checkout_is_seen():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built of a copy of the sources, so that no build directory is left in the checkout."""
+    """The wheel, built of a copy of the sources: a build leaves directories beside them."""
     place = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -190,7 +191,11 @@ print(json.dumps({"items": found.items, "files": files}))
 
 @pytest.fixture(scope="module")
 def opened(wheel, small_run, tmp_path_factory):
-    """(items, files: of every module, packages: where the library was installed) of a run that the wheel opens."""
+    """A run that the installed library opens.
+
+    items: its lists. files: the file of every imported module. packages: where the library
+    is installed.
+    """
     place = tmp_path_factory.mktemp("elsewhere")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "env"], check=True)
     python = place / "env" / "bin" / "python"

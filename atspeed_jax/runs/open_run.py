@@ -1,4 +1,4 @@
-"""The door for programs: a trained run by its directory, and recommendations of its models."""
+"""Opens a trained run from a program, and recommends with its models."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TrainedRun:
         return self.models.draft_params
 
     def decoders(self, draft_params) -> Decoders:
-        """Both models and the catalog, ready to decode: see `TrainedModels.decoders`."""
+        """Models and catalog, ready to decode: see `TrainedModels.decoders`."""
         return self.models.decoders(draft_params)
 
     def recommender(
@@ -99,17 +99,18 @@ class TrainedRun:
         exclude_seen: bool = False,
         batch_size: int | None = None,
     ) -> Recommender:
-        """What makes lists of the k best next items of histories, by strict decoding.
+        """Makes a recommender of the k best next items, by strict decoding.
 
         Args:
-          k: items per list, and beams of the search: the list of k=5 need not begin the list of
-            k=60.
-          drafter: who proposes. "draft", the aligned draft model; "popularity", how often items
-            occur in training, without a model; "none", plain beam search; "tuned", what
-            launch.tune_decoder, a command of the checkout, found fastest. All give the same list.
+          k: items per list, and beams of the search. The list of k=5 need not begin the
+            list of k=60.
+          drafter: who proposes beams. "draft": the aligned draft model. "popularity": how
+            often items occur in training, without a model. "none": nobody, which is plain
+            beam search. "tuned": what launch.tune_decoder, a command of the checkout,
+            found fastest. The lists are the same with each of them.
           exclude_seen: whether the items of a history are left out of its list.
-          batch_size: users decoded at once; None for `serve.evaluate.batch_size`. A smaller batch
-            is filled up, at the cost of a full one.
+          batch_size: users decoded at once; None for `serve.evaluate.batch_size`. Fewer
+            users take as long as a full batch.
 
         Raises:
           ValueError: k is not within the catalog, or another argument cannot work.
@@ -125,19 +126,19 @@ class TrainedRun:
 
 
 def open_run(workdir: str | Path, *, serve: ServeConfig | None = None) -> TrainedRun:
-    """Opens a trained run by its own record, experiment.json. Writes nothing, loads no parameters.
+    """Opens a trained run as its record, experiment.json, describes it.
 
-    Where the recorded mesh does not fit the devices of this process, the nearest mesh that fits is
-    taken, and the logger of this module says so.
+    Writes nothing, and loads no parameters yet. A mesh that does not fit the devices is
+    replaced by the nearest mesh that does; the logger of this module says so.
 
     Args:
       workdir: the directory of the run.
-      serve: how its models decode, such as dataclasses.replace(run.serve, decode=...) of a run that
-        is open; None for what is recorded.
+      serve: how the models decode, such as dataclasses.replace(run.serve, decode=...);
+        None for what is recorded.
 
     Raises:
-      WorkdirError: the directory holds no run, its record cannot be read, or it has no data or no
-        trained target yet.
+      WorkdirError: the directory holds no run, its record cannot be read, or data or
+        target are not finished.
     """
     workdir = Path(workdir).absolute()
     config = recorded(workdir)

@@ -1,4 +1,4 @@
-"""How a trained run decodes: who drafts, for what K, in what batches. Mains and programs share it."""
+"""How a trained run decodes: who drafts, for what K, in what batches."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def decoders_of(
     """The decoders of a run, and the setting that a drafter and K = `beams` describe.
 
     Args:
-      drafter: "none" for plain beam search, "tuned" for the choice of launch.tune_decoder, a
-        command of the checkout.
+      drafter: "none" for plain beam search; "tuned" for the choice of
+        launch.tune_decoder, a command of the checkout.
       say: called with one line where widths or a budget too small for K are raised.
       batch_size: users decoded at once, by which "tuned" is looked up; None for
         `serve.evaluate.batch_size`.
@@ -74,8 +74,8 @@ def tuned_of(run: Trained, beams: int, *, batch_size: int | None = None) -> Sett
     """The choice of launch.tune_decoder, a command of the checkout, for K = `beams`.
 
     Args:
-      batch_size: users decoded at once; None for `serve.evaluate.batch_size`. The table's nearest
-        size counts.
+      batch_size: users decoded at once; None for `serve.evaluate.batch_size`. The
+        nearest batch size of the table counts.
 
     Raises:
       TuneError: nothing was tuned for K.
@@ -87,7 +87,7 @@ def tuned_of(run: Trained, beams: int, *, batch_size: int | None = None) -> Sett
 def lists_by(
     run: Trained, decoders: Decoders, setting: Setting, *, exclude_seen: bool, batch_size: int | None = None
 ) -> Lists:
-    """Users -> their lists, with the prompts that the run is served with: see `lists_of`.
+    """Users -> lists, by the prompts and batches of the run: see `lists_of`.
 
     Args:
       batch_size: users decoded at once; None for `serve.evaluate.batch_size`.

@@ -21,8 +21,8 @@ class Recommendations(NamedTuple):
     """Lists of N users, in the order of their histories, best item first.
 
     Attributes:
-      items: [N][<= K] numbers of items. A list is shorter than K where no more items
-        are left.
+      items: [N][<= K] numbers of items, counted from 0. A list is shorter than K where no
+        more items are left.
       scores: [N][<= K] log-probabilities of the items' ids, one per item.
     """
 
@@ -33,8 +33,8 @@ class Recommendations(NamedTuple):
 class Recommender:
     """Histories -> lists of the K best next items, by one decoder.
 
-    `open_run(...).recommender(...)` makes one. The lists equal those of
-    launch.recommend, the command of the checkout, with the same settings.
+    `open_run(...).recommender(...)` makes one. With the same settings the lists equal
+    those of launch.recommend, a command of the checkout.
     """
 
     def __init__(self, lists: Lists, items: int):
@@ -47,19 +47,19 @@ class Recommender:
         self._lists, self._items = lists, items
 
     def __call__(self, histories: Sequence[Sequence[int]]) -> Recommendations:
-        """The lists of N users.
+        """Recommends items to N users.
 
-        The first call compiles; so does the first call whose histories fall into
-        another bucket of lengths.
+        The decoder is compiled in the first call, and once more for each further bucket of
+        history lengths.
 
         Args:
-          histories: [N][any length] item numbers, counted from 0, oldest item first.
-            The models read the newest items of a history, as many as the run was
-            trained for. A history may be empty.
+          histories: [N][any length] item numbers, counted from 0, oldest item first. The
+            models read the newest items, as many as the run was trained for. A history may
+            be empty.
 
         Raises:
-          HistoryError: an entry is no sequence of whole numbers, or holds an item that
-            the catalog does not have.
+          HistoryError: a history is no sequence of whole numbers, or holds an item that is
+            not in the catalog.
           DecodeError: the scores of a user are not finite.
         """
         users = [User(f"histories[{n}]", items) for n, items in enumerate(self._checked(histories))]
@@ -81,9 +81,7 @@ class Recommender:
 
 
 def _items_of(history: Sequence[int], name: str, items: int) -> np.ndarray:
-    """A history as an array [any length] int64; HistoryError, with `name`, if it is
-    none of this catalog.
-    """
+    """A history as an array [any length] int64. Raises HistoryError as `Recommender`."""
     try:
         array = np.asarray(history)
     except ValueError as error:  # sequences of several lengths

@@ -1,4 +1,4 @@
-"""A trained run opened from a program: what it holds, whom it recommends what, and what it refuses."""
+"""A trained run opened from a program: what it holds, recommends and refuses."""
 
 import dataclasses
 import logging

@@ -31,7 +31,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def tuned(run):
-    """A table in which "none" is fastest for one user at once, and the popularity prior for many."""
+    """A table in which "none" is fastest in batches of 1, and "popularity" of 64."""
     rows = []
     for batch, drafter in ((1, "none"), (64, "popularity")):
         setting = Setting.strict(drafter, 5, DECODE)

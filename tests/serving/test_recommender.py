@@ -1,4 +1,4 @@
-"""A recommender: what it makes of histories, and what it refuses; the decoder is a stand-in."""
+"""What a recommender makes of histories, and what it refuses, by a stand-in."""
 
 import re
 
@@ -11,7 +11,7 @@ ITEMS = 40
 
 
 class StandIn:
-    """Lists of one item and an empty place for each user, or two items for a user without a history; keeps users."""
+    """Lists of two places, the second empty for users with a history; keeps the users."""
 
     def __init__(self):
         self.users = []
