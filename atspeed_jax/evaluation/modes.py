@@ -137,9 +137,7 @@ class ModeTable:
         return rows
 
     def seeds(self, setting: Setting) -> int:
-        """How often a setting is drawn: once where its lists follow from the seed of
-        the evaluation.
-        """
+        """Draws per user: `config.seeds` if the baseline is a sampler in relaxed mode."""
         return self.config.seeds if setting.baseline.search.mode == RELAXED.mode else 1
 
     def _row(self, setting: Setting, users: HeldOutUsers) -> dict:

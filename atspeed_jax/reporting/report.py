@@ -1,15 +1,17 @@
 """The report of a whole run: report.json for programs, report.md and plots for people.
 
-    report = { "dataset":     {"name", "users", "items", "distinct_ids", "collisions"},
+    report = {
+      "dataset":     {"name", "users", "items", "distinct_ids", "collisions"},
       "quality":     {"target": habits, "popularity": habits, "covisitation": habits,
-      "target_fingerprint": str}, "decoding":    [row, ...],            # keys in
-      DECODING_KEYS "environment": {"jax", "device", "cpu_count", "git"},
+                      "target_fingerprint": str},
+      "decoding":    [row, ...],            # keys in DECODING_KEYS
+      "environment": {"jax", "device", "cpu_count", "git"},
     }
 
-habits is {"seen_kept": entry, "seen_removed": entry}; an entry is what quality.measure
+habits is {"seen_kept": entry, "seen_removed": entry}. An entry is what quality.measure
 returns: {"recall@10": mean, "ndcg@10": mean, ..., "intervals": {...}, ...}.
-quality["differences"] may hold entries of metrics.compare in the same form, by name. A
-value that was not measured is None. Further keys are welcome everywhere.
+quality["differences"] may hold entries of metrics.compare in the same form, by name.
+A value that was not measured is None. Further keys are welcome everywhere.
 """
 
 import math

@@ -84,6 +84,7 @@ class Setting:
 
     @property
     def method(self) -> Method:
+        """Whether the setting speculates: it does with any drafter but "none"."""
         return "beam_search" if self.drafter == "none" else "speculative"
 
     @property
