@@ -114,22 +114,25 @@ def test_a_mistake_ends_in_one_clear_line(ended, case, message):
 
 
 @pytest.mark.slow  # it waits for a real process to be at work
-def test_a_killed_job_goes_on_to_the_same_file(small_run, tmp_path):
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)])
+def test_a_killed_job_goes_on_to_the_same_file(small_run, tmp_path, sign, code):
     users = [{"user": n, "items": [n % 7, n % 11]} for n in range(60)]
     (tmp_path / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
 
     def started(name, chunk):
         flags = [f"--checkpoint={small_run.workdir}", f"--input={tmp_path / 'users.jsonl'}", f"--chunk={chunk}"]
         command = [sys.executable, "-m", "launch.recommend", *flags, f"--output={tmp_path / name}", "--k=6"]
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | QUICK)
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | QUICK, stderr=subprocess.PIPE, text=True)
 
     partial = tmp_path / "killed.jsonl.partial"
     killed, deadline = started("killed.jsonl", 1), time.monotonic() + 300
     while not (partial.exists() and partial.read_bytes().count(b"\n") >= 3):
         assert killed.poll() is None
         assert time.monotonic() < deadline
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    killed.send_signal(sign)
+    said = killed.communicate()[1].splitlines()[-1]
+    assert killed.returncode == code
+    assert (f" users in {partial} are kept; run the same command to go on" in said) == (code == 75)
     assert not (tmp_path / "killed.jsonl").exists()
     assert 3 <= partial.read_bytes().count(b"\n") < 60
     assert started("killed.jsonl", 20).wait() == 0
