@@ -35,8 +35,7 @@ The slots of a cache, for a prompt of P tokens and R_l = max(K, W_l):
 A node attends to the valid prompt slots and to its path. A beam is a row of ints
 (tokens, path, trie node), so reordering beams never moves the cache. A rejected level is
 overwritten by a later round, so nothing is rolled back. Rows of a batch stand at
-different levels: a row is idle at levels shallower than its level, and writes nothing
-there.
+different levels. A row is idle, and writes nothing, at levels shallower than its level.
 
 Where to read on: `speculative` shows the whole algorithm, `selection` the five modes,
 ALGORITHM.md the method.

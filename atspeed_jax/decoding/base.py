@@ -61,7 +61,8 @@ class Prompt(struct.PyTreeNode):
 
     tokens [B, P]: the last column is always a real token (at least BOS).
     valid [B, P]: False for padding.
-    keys [B]: one random key per user (`noise.user_keys`) for the modes that draw, or None.
+    keys [B]: one random key per user (`noise.user_keys`) for the modes that draw, or
+      None.
     """
 
     tokens: Int[Array, "B P"]
@@ -119,15 +120,16 @@ class Result(struct.PyTreeNode):
     score [B, K]: log-probability.
     valid [B, K]: False for a place without an item, whose id and tokens are 0.
     target_calls [B]: target forwards of each user, the one of the prompt included.
-    given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way; 0
-      where the list is that of plain beam search.
+    given_up [B]: share of probability that `SearchConfig.tolerance` gave up on the way;
+      0 where the list is that of plain beam search.
     faulty [B]: first level, from 1, at which a beam's score is not finite because the
       target's logits were not; 0 for none (`check_finite`).
-    rounds []: forwards of the batch. As many as its slowest row needs, or more but smaller
-      ones where later rounds read a part of the batch (`SearchConfig.row_share`).
+    rounds []: forwards of the batch. As many as its slowest row needs, or more but
+      smaller ones where later rounds read a part of the batch
+      (`SearchConfig.row_share`).
     round_one: None for plain beam search.
-    perturbed [B, K]: in stochastic mode the perturbed log-probability, by which the list is
-      sorted; in the other modes that draw the score again; None in strict mode.
+    perturbed [B, K]: in stochastic mode the perturbed log-probability, by which the
+      list is sorted; in the other modes that draw the score again; None in strict mode.
     """
 
     ids: Int[Array, "B K"]
@@ -160,7 +162,8 @@ def check_finite(faulty: np.ndarray, users: np.ndarray) -> None:
 def select_rows(condition: RowBool, then, otherwise):
     """Selects row by row between equal pytrees of arrays [B, ...]; condition: [B]."""
 
-    # Arrays of a level differ in rank: the condition is broadcast behind the batch axis.
+    # Arrays of a level differ in rank: the condition is broadcast behind the batch
+    # axis.
     def pick(a, b):
         return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
 

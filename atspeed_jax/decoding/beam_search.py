@@ -1,7 +1,8 @@
 """Plain trie-constrained beam search with a shared prefix: one target call per level.
 
-The baseline, and the meaning of "correct". The prompt is read once per user, not once per
-beam. Beams are reordered by moving a few ints (`Beams.path`); the cache never moves.
+The baseline, and the meaning of "correct". The prompt is read once per user, not once
+per beam. Beams are reordered by moving a few ints (`Beams.path`); the cache never
+moves.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def beam_search(
 ) -> Result:
     """Finds the K best items of each user by exact beam search over a trie.
 
-    Makes L model calls, or fewer once all K prefixes of each user are finished. In a mode
-    that draws, this is what speculation must return: the draw of the target alone
+    Makes L model calls, or fewer once all K prefixes of each user are finished. In a
+    mode that draws, this is what speculation must return: the draw of the target alone
     (ALGORITHM.md sections 1, 3 and 6).
 
     Args:
@@ -87,8 +88,8 @@ def search_levels(
     Args: see `beam_search`.
 
     Returns:
-      (settled beams [B, K] of each level 1..L in trie order, model calls of each user [B],
-      whether a level's scores are not finite [L, B]).
+      (settled beams [B, K] of each level 1..L in trie order, model calls of each user
+      [B], whether a level's scores are not finite [L, B]).
     """
     selection = selection_of(mode)
     batch, width = prompt.tokens.shape

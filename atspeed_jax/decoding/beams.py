@@ -64,7 +64,7 @@ class Beams(struct.PyTreeNode):
 class Frontier(struct.PyTreeNode):
     """Where each user stands: the settled beams and their level.
 
-    beams: [B, K] settled beams, each row at its level; in round 1 the root alone [B, 1].
+    beams: [B, K] settled beams, each row at its level; in round 1 the root [B, 1].
     level [B]: level of each row, 0..L; at L the items are found.
     """
 
@@ -78,13 +78,14 @@ def gather_nodes(tree, index: NodeInt):
 
 
 def merge_nodes(order: NodeInt, nodes, others):
-    """Merges pytrees of arrays [B, N, ...] and [B, M, ...] into one, in order [B, N + M]."""
+    """Merges pytrees of arrays [B, N, ...] and [B, M, ...], in order [B, N + M]."""
     return gather_nodes(jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), nodes, others), order)
 
 
 def trie_order(*parts: Beams) -> NodeInt:
     """Returns the order that puts the nodes of all parts in trie order, invalid last."""
-    # Nodes are numbered in trie order; the stable sort keeps invalid ones in their order.
+    # Nodes are numbered in trie order; the stable sort keeps invalid ones in their
+    # order.
     node = jnp.concatenate([jnp.where(part.valid, part.node, jnp.iinfo(jnp.int32).max) for part in parts], 1)
     return jnp.argsort(node, axis=1, stable=True)
 
@@ -107,7 +108,7 @@ def largest(score: Float[Array, "B M"], valid: Bool[Array, "B M"], count: int) -
 
 
 def root_beams(prompt: Prompt, length: int, *, draws: bool = False) -> Beams:
-    """Makes the empty prefix of each user [B, 1], whose slot is the last prompt token's.
+    """Makes the empty prefix of each user [B, 1], in the slot of the last prompt token.
 
     Args:
       prompt: B users.
@@ -129,8 +130,8 @@ def root_beams(prompt: Prompt, length: int, *, draws: bool = False) -> Beams:
 def is_finished(trie: ItemTrie, level: int, beams: Beams, norm: ScoreNorm) -> NodeBool:
     """Finds the beams of `level` with one item left below, whose probability is then 1.
 
-    A model has nothing to say about such a beam. Under "vocab" norm no beam is finished:
-    other codes take their share of probability (ALGORITHM.md section 5).
+    A model has nothing to say about such a beam. Under "vocab" norm no beam is
+    finished: other codes take their share of probability (ALGORITHM.md section 5).
     """
     if norm == "vocab":
         return jnp.zeros_like(beams.valid)

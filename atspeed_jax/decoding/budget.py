@@ -1,8 +1,9 @@
 """A node budget: of all drafted nodes of a round the target reads the best M.
 
-Widths say how many nodes the draft looks at, which is cheap. The budget says how many of
-them the target reads, which is not. Nodes keep the slots of their level. "Drafted" then
-means "among the M": any budget gives the same lists and only changes the number of calls.
+Widths say how many nodes the draft looks at, which is cheap. The budget says how many
+of them the target reads, which is not. Nodes keep the slots of their level. "Drafted"
+then means "among the M": any budget gives the same lists and only changes the number of
+calls.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from atspeed_jax.shapes import NodeBool, NodeInt, RowInt
 
 
 def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, config: SearchConfig) -> dict[int, Beams]:
-    """Invalidates the drafted nodes that are not among the best M = `config.budget` of a row.
+    """Invalidates the drafted nodes that are not among the best M of a row.
+
+    M is `config.budget`.
 
     The best are those of the highest key; among equals the shallower, then the first in
     trie order. A node is read only if its parent is: a draft whose scores rise along a
@@ -25,7 +28,8 @@ def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, co
 
     Args:
       nodes: nodes of each level, in their slots.
-      row_level: [B] the level of each row. Its nodes there are settled beams, always read.
+      row_level: [B] the level of each row. Its nodes there are settled beams, always
+        read.
       layout: slots of the levels.
       config: settings of the search.
 
@@ -39,7 +43,8 @@ def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, co
     index, found = largest(scores, valid, config.budget)
     rows = jnp.arange(valid.shape[0])[:, None]
     best = jnp.zeros(valid.shape, bool).at[rows, index].set(found)
-    # Whether the node of each slot is read. Settled nodes of earlier rounds are read already.
+    # Whether the node of each slot is read. Settled nodes of earlier rounds are read
+    # already.
     read = jnp.ones((valid.shape[0], layout.slots), bool)
     kept, start = {}, 0
     for (level, beams), drafted in zip(nodes.items(), is_drafted, strict=True):
@@ -56,8 +61,8 @@ def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, co
 def node_capacity(config: SearchConfig, *, with_prompt: bool) -> int | None:
     """Returns the most nodes below the root that a target call reads; None for all.
 
-    A call without the prompt is of a later round: its first level holds K settled beams,
-    which the budget does not count.
+    A call without the prompt is of a later round: its first level holds K settled
+    beams, which the budget does not count.
     """
     if config.budget is None:
         return None

@@ -54,9 +54,11 @@ def score_children(
       trie: the constraint.
       level: depth of the nodes.
       beams: [B, N] nodes.
-      logits: [B, N, V] at the nodes. Finite logits of any size give finite scores; where a
-        logit or the normalizer is not finite, the score is NaN (see `not_finite`).
-      norm: "vocab" takes log-softmax over the whole vocabulary, "trie" over the children.
+      logits: [B, N, V] at the nodes. Finite logits of any size give finite scores;
+        where a logit or the normalizer is not finite, the score is NaN (see
+        `not_finite`).
+      norm: "vocab" takes log-softmax over the whole vocabulary, "trie" over the
+        children.
       temperature: divides the logits.
 
     Returns:
@@ -105,8 +107,9 @@ def select_children(trie: ItemTrie, children: Children, index: NodeInt, found: N
     batch, _, row = children.edge.shape
     level, total = children.level, children.total
     candidates = total[0].size
-    # Parents are in trie order and children in code order, so the flat index is the trie
-    # order, and sorting the index restores it. Invalid places get the largest index.
+    # Parents are in trie order and children in code order, so the flat index is the
+    # trie order, and sorting the index restores it. Invalid places get the largest
+    # index.
     index = jnp.sort(jnp.where(found, index, candidates), 1)
     valid = index < candidates
     index = jnp.where(valid, index, 0)
@@ -129,10 +132,10 @@ def select_children(trie: ItemTrie, children: Children, index: NodeInt, found: N
 
 
 def not_finite(children: Children) -> RowBool:
-    """Finds the users whose target logits held NaN or infinity where a child needs them.
+    """Finds the users whose target logits were not finite where a child needs them.
 
-    A child with such a score counts whether it is selected or not: in the modes that draw
-    its siblings may be selected by noise that has lost its meaning.
+    A child with such a score counts whether it is selected or not: in the modes that
+    draw its siblings may be selected by noise that has lost its meaning.
     """
     return (children.exists & ~jnp.isfinite(children.log_prob)).any((1, 2))
 

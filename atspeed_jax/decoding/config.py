@@ -25,8 +25,8 @@ class TreeConfig:
       gamma: most levels that are drafted deeper than the settled one.
       score_norm: "vocab" sums log-softmax over the whole vocabulary, "trie" over the
         allowed children. Under "trie" a prefix with one item left is finished: its
-        remaining codes have probability 1, so it is neither drafted nor fed to a model, and
-        widths count the open prefixes alone.
+        remaining codes have probability 1, so it is neither drafted nor fed to a model,
+        and widths count the open prefixes alone.
       budget: M, drafted nodes that a target call reads, the best of all levels
         (`decoding.budget`); None for all that the widths allow.
     """
@@ -42,26 +42,29 @@ class TreeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig(TreeConfig):
-    """Static settings of one decode; `resolve` makes its widths ints, which decoding takes.
+    """Static settings of one decode.
+
+    `resolve` makes the widths ints, as decoding takes them.
 
     Attributes:
       beams: K, prefixes kept per level.
-      tolerance: share of the K beams' probability that a level may give up to be accepted
-        without some beams that were not drafted, as long as the list loses no place. 0
-        gives the list of plain beam search (ALGORITHM.md section 6).
-      mode: how beams are selected (`selection`). All but "strict" draw at random and need
-        `Prompt.keys`.
+      tolerance: share of the K beams' probability that a level may give up to be
+        accepted without some beams that were not drafted, as long as the list loses no
+        place. 0 gives the list of plain beam search (ALGORITHM.md section 6).
+      mode: how beams are selected (`selection`). All but "strict" draw at random and
+        need `Prompt.keys`.
         "strict": the K best.
         "stochastic": K items drawn without replacement from the model (stochastic beam
           search, Kool et al. 2019), the same draw for any drafter.
-        "relaxed": per level K prefixes drawn without replacement from the softmax of their
-          scores (AtSpeed-R, exact), by accepting or rejecting what the draft drew.
-        "coupled": the law of "relaxed" in fewer calls. Target and draft draw with the same
-          noise, so the list is the target's draw and a draft only has to cover it.
+        "relaxed": per level K prefixes drawn without replacement from the softmax of
+          their scores (AtSpeed-R, exact), by accepting or rejecting what the draft
+          drew.
+        "coupled": the law of "relaxed" in fewer calls. Target and draft draw with the
+          same noise, so the list is the target's draw and a draft only has to cover it.
         "relaxed_reference": "relaxed" as the public reference does it, bias included.
       temperature: divides the logits of target and draft; 1 in strict mode.
-      row_share: rounds after the first read the unfinished rows alone, 1/row_share of the
-        batch at a time (`decoding.row_compaction`); 1 reads the whole batch.
+      row_share: rounds after the first read the unfinished rows alone, 1/row_share of
+        the batch at a time (`decoding.row_compaction`); 1 reads the whole batch.
     """
 
     beams: Beams
@@ -106,7 +109,8 @@ class SearchConfig(TreeConfig):
         """Checks that decoding can take these settings for ids of `length` codes.
 
         Raises:
-          DecodeError: widths that hold "all" or are not length - 1, or a budget below K.
+          DecodeError: widths that hold "all" or are not length - 1, or a budget below
+            K.
         """
         if "all" in self.widths:
             raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalog first (`resolve`)")
@@ -121,8 +125,8 @@ class SearchConfig(TreeConfig):
 def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
     """Counts the prefixes of depth 1..L that a level can draft, for `resolve_widths`.
 
-    Under "vocab" norm these are all prefixes, under "trie" norm those with several items
-    below.
+    Under "vocab" norm these are all prefixes, under "trie" norm those with several
+    items below.
 
     Args:
       id_tokens: [U, L] sorted distinct ids.
@@ -159,6 +163,7 @@ def resolve_widths(
                 f"width {width} of level {level} is below min(K={beams}, {have} prefixes of that level) = "
                 f"{min(beams, have)}: it could never hold the K beams; {remedy}"
             )
-        # Under trie norm a level may have no open prefix; a level of no slots has no shape.
+        # Under trie norm a level may have no open prefix; a level of no slots has no
+        # shape.
         resolved.append(max(1, have if width == "all" else min(width, have)))
     return tuple(resolved)

@@ -64,7 +64,9 @@ class Drafter(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ModelDrafter:
-    """A small language model with the step contract of the target; params are its own."""
+    """A small language model with the step contract of the target; params: of the
+    model.
+    """
 
     model: StepModel
 
@@ -114,9 +116,9 @@ def draft_tree(
 ) -> tuple[DraftTree, Any]:
     """Grows the tree of one round.
 
-    At its level a row puts its settled beams. At each deeper level, at most gamma levels
-    away, it puts the W_l best (or drawn) children of the level before. At shallower levels
-    it is idle. Finished prefixes (`is_finished`) are in no tree.
+    At its level a row puts its settled beams. At each deeper level, at most gamma
+    levels away, it puts the W_l best (or drawn) children of the level before. At
+    shallower levels it is idle. Finished prefixes (`is_finished`) are in no tree.
 
     Args:
       drafter: who proposes.
@@ -141,14 +143,14 @@ def draft_tree(
         else:
             nodes[level] = _level_nodes(search, frontier, drafted, level)
             inputs = level_input(nodes[level], level, search.prompt, search.layout, frontier.level)
-        # Fed once at every level but the last, even where no row drafts further: a later
-        # round finds the cache of all shallower levels complete.
+        # Fed once at every level but the last, even where no row drafts further: a
+        # later round finds the cache of all shallower levels complete.
         if level < trie.length - 1:
             children, cache = drafter.children(
                 params, nodes[level], inputs, cache, level=level, trie=trie, config=config
             )
-            # Noise is conditioned on all siblings, as the target's is. So children that need
-            # no drafting are left out only afterwards.
+            # Noise is conditioned on all siblings, as the target's is. So children that
+            # need no drafting are left out only afterwards.
             children = search.selection.perturb(children, search.keys, Purpose.DRAFT)
             children = open_children(trie, children, config.score_norm)
             drafted = best_children(trie, children, config.widths[level])

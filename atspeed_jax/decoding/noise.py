@@ -35,7 +35,8 @@ def user_keys(seed: int, users: Int[Array | np.ndarray, " B"]) -> Key[Array, " B
 
     Args:
       seed: of the whole run.
-      users: [B] user numbers. The key depends on the number, not on the place in a batch.
+      users: [B] user numbers. The key depends on the number, not on the place in a
+        batch.
     """
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.asarray(users, jnp.uint32))
 
@@ -81,8 +82,8 @@ def conditional_on_parents(children: Children, noise: ChildFloat) -> Children:
       noise: [B, N, R] standard Gumbel noise.
 
     Returns:
-      The children with `perturbed` (Kool et al. 2019, section 4.1 and appendix B.3, whose
-      two cases of a stable logarithm are one `logaddexp` here).
+      The children with `perturbed` (Kool et al. 2019, section 4.1 and appendix B.3,
+      whose two cases of a stable logarithm are one `logaddexp` here).
     """
     free = jnp.where(children.exists, children.total + noise, LOWEST)
     top = free.max(-1, keepdims=True)

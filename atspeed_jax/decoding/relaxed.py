@@ -1,8 +1,8 @@
 """Relaxed verification (AtSpeed-R): accepting or rejecting the draws of a draft.
 
 The target's sampler takes, level by level, K prefixes without replacement from the
-softmax p of their cumulative scores. Here the draft's draws, without replacement from its
-softmax q, are accepted or rejected one after the other, so that the K prefixes have
+softmax p of their cumulative scores. Here the draft's draws, without replacement from
+its softmax q, are accepted or rejected one after the other, so that the K prefixes have
 exactly that law for any q. ALGORITHM.md section 6; for one draw Leviathan et al. 2023.
 """
 
@@ -27,12 +27,12 @@ TINY = 1e-12  # probability that is left only by rounding
 
 
 class Candidates(NamedTuple):
-    """The M children of the survivors, flat, with the noise of what is drawn among them.
+    """The M children of the survivors, flat, and the noise of draws among them.
 
     p, q [B, M]: cumulative scores of target and draft.
     exists [B, M].
-    residual, target [B, M]: Gumbel noise of the first draw after a rejection, and of the
-      target's draws.
+    residual, target [B, M]: Gumbel noise of the first draw after a rejection, and of
+      the target's draws.
     """
 
     p: Float[Array, "B M"]
@@ -68,7 +68,7 @@ def accept_draws(
     keys: Key[Array, " B"],
     rule: Rule,
 ) -> Beams:
-    """Keeps K = `count` children of the survivors: accepted draws, the rest from the target.
+    """Keeps K children of the survivors: accepted draws, the rest from the target.
 
     Args:
       target: children with the target's scores; their valid parents are the survivors.
@@ -110,8 +110,9 @@ def _draws(keys, drafted: Beams, edge, exists, *, depth: int) -> Draws:
 def exact_rule(candidates: Candidates, draws: Draws, count: int) -> Bool[Array, "B M"]:
     """Recursive rejection without replacement.
 
-    Every acceptance starts the next choice from p without the chosen ones. Every rejection
-    takes q's share out of what is left to choose from. A draw is used up either way.
+    Every acceptance starts the next choice from p without the chosen ones. Every
+    rejection takes q's share out of what is left to choose from. A draw is used up
+    either way.
     """
     p, q, exists = candidates.p, candidates.q, candidates.exists
     none = jnp.zeros(p.shape, bool)
@@ -145,9 +146,9 @@ def _fill(candidates: Candidates, chosen, left, count: int) -> Bool[Array, "B M"
 def reference_rule(candidates: Candidates, draws: Draws, count: int) -> Bool[Array, "B M"]:
     """The public code's rule: tests each draw by itself against the same p and q.
 
-    Too many accepted: a uniform subset. Too few: filled up from the positive part of p - q.
-    Two faults: draws without replacement are not independent, and a uniform subset does
-    not have the law of p.
+    Too many accepted: a uniform subset. Too few: filled up from the positive part of p
+    - q. Two faults: draws without replacement are not independent, and a uniform subset
+    does not have the law of p.
     """
     exists = candidates.exists
     p, q = _softmax(candidates.p, exists), _softmax(candidates.q, exists)

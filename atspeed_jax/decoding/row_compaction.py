@@ -1,8 +1,9 @@
-"""Rows that finish early: a later round reads the unfinished rows alone, a part at a time.
+"""Rows that finish early: a later round reads the unfinished rows alone.
 
-Most users are done after one round. The first unfinished rows are gathered into a smaller
-batch, which goes through a round and is scattered back, until none is left. The size of
-that batch is static, so one later round is compiled for any number of unfinished rows.
+Most users are done after one round. A part at a time, the first unfinished rows are
+gathered into a smaller batch, which goes through a round and is scattered back, until
+none is left. The size of that batch is static, so one later round is compiled for any
+number of unfinished rows.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def run_on_unfinished(one_round: Callable, unfinished: RowBool, state, search: S
     """Runs a round on the first `size` unfinished rows.
 
     Args:
-      one_round: (state, search) -> state. Finished rows may fill up the smaller batch, so
-        it must leave them alone.
+      one_round: (state, search) -> state. Finished rows may fill up the smaller batch,
+        so it must leave them alone.
       unfinished: [B].
       state: pytree of arrays with a batch axis each.
       search: of all B users.
@@ -56,7 +57,8 @@ def run_on_unfinished(one_round: Callable, unfinished: RowBool, state, search: S
     def on_rows(state):
         if size == unfinished.shape[0]:
             return one_round(state, search)
-        # Distinct rows even if fewer are unfinished, so that scattering has one writer each.
+        # Distinct rows even if fewer are unfinished, so that scattering has one writer
+        # each.
         rows = jnp.argsort(~unfinished, stable=True)[:size]
         part = one_round(gather_rows(state, axes, rows), search.take_rows(rows))
         return scatter_rows(state, axes, rows, part)

@@ -30,7 +30,8 @@ class Search(struct.PyTreeNode):
     def of(cls, trie: ItemTrie, prompt: Prompt, config: SearchConfig) -> Search:
         """Lays out the slots of a search.
 
-        A level has max(K, W_l) slots: a row puts K settled beams or W_l drafted nodes there.
+        A level has max(K, W_l) slots: a row puts K settled beams or W_l drafted nodes
+        there.
 
         Raises:
           DecodeError: `config` is not resolved for ids of this length.

@@ -45,7 +45,7 @@ class Selection(Protocol):
     baseline: Mode
 
     def perturb(self, children: Children, keys: Keys, purpose: Purpose) -> Children:
-        """Adds the `perturbed` score by which children are selected; none if not `draws`."""
+        """Adds the `perturbed` score by which children are selected, if it `draws`."""
         ...
 
     def select(self, trie: ItemTrie, children: Children, count: int, keys: Keys) -> Beams:
@@ -102,8 +102,8 @@ class Strict:
 class Stochastic:
     """K items drawn without replacement from the model (Kool et al. 2019).
 
-    A beam carries its perturbed score to the next level, where the noise of its children
-    is conditioned on it. Draft and target see the same noise.
+    A beam carries its perturbed score to the next level, where the noise of its
+    children is conditioned on it. Draft and target see the same noise.
     """
 
     mode: Mode = "stochastic"
@@ -197,7 +197,7 @@ def selection_of(mode: str) -> Selection:
 
 
 def check_mode(mode: str, temperature: float, score_norm: str) -> None:
-    """Raises DecodeError for an unknown mode, or a temperature or norm it does not take."""
+    """Raises DecodeError for an unknown mode, temperature or norm of that mode."""
     selection = selection_of(mode)
     if not temperature > 0 or (not selection.draws and temperature != 1):
         raise DecodeError(f"temperature={temperature} with mode={mode!r}: expected more than 0, and 1 in strict mode")

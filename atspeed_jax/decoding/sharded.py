@@ -25,16 +25,18 @@ def decode_on_mesh(decode: Decode, params, trie: ItemTrie, prompt: Prompt, mesh:
     """Runs `decode(params, trie, prompt)` with the users split over the mesh.
 
     Args:
-      decode: hashable, and equal to another that does the same: it is a static argument.
+      decode: hashable, and equal to another that does the same: it is a static
+        argument.
       params: parameters of the models, on the mesh already.
-      trie: on the mesh already. Its arrays with a row per user are split like the prompt.
+      trie: on the mesh already. Its arrays with a row per user are split like the
+        prompt.
       prompt: B users. If B does not divide by the slices, copies of the last user fill
         the last slices and are dropped again.
       mesh: has an axis `data`.
 
     Returns:
-      The result of all B users, the same lists as without a mesh. `Result.rounds` is that
-      of the slowest slice.
+      The result of all B users, the same lists as without a mesh. `Result.rounds` is
+      that of the slowest slice.
     """
     rows = prompt.tokens.shape[0]
 

@@ -2,9 +2,9 @@
 
 A round drafts a tree from the settled beams, scores all of it by ONE target call, and
 accepts every level whose beams were all drafted (AtSpeed, ICLR 2025, sections 3 and 4).
-Each round settles at least one level, so L rounds always suffice. Round 1 also reads the
-prompt. Later rounds are one scan; they read the unfinished rows alone, a part at a time,
-and cost nothing once every row is finished.
+Each round settles at least one level, so L rounds always suffice. Round 1 also reads
+the prompt. Later rounds are one scan; they read the unfinished rows alone, a part at a
+time, and cost nothing once every row is finished.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from atspeed_jax.shapes import RowInt
 class State(struct.PyTreeNode):
     """What a round hands to the next one.
 
-    frontier: settled beams [B, K] (in round 1 the root [B, 1]) and the level of each row.
+    frontier: settled beams [B, K] (in round 1 the root [B, 1]) and the level of each
+      row.
     calls [B]: target calls so far.
     given_up [B]: share of probability given up so far, 0 without `tolerance`.
     faulty [B]: first level with scores that are not finite, 0 for none.
@@ -71,13 +72,14 @@ def speculative_beam_search(
 ) -> Result:
     """Finds the K items, order and scores of `beam_search`, for ANY drafter and widths.
 
-    Relaxed mode has the same law instead of the same draw. With `config.tolerance` above 0
-    the list is nearly the same, and the result says what was given up.
+    Relaxed mode has the same law instead of the same draw. With `config.tolerance`
+    above 0 the list is nearly the same, and the result says what was given up.
 
-    "The same" means from the same logits. A call of another shape rounds the logits of a
-    prefix otherwise: by about 1e-5 if the model multiplies in float32, by some hundredths
-    in a bfloat16 model. Scores agree to that, and lists may differ where two candidates are
-    closer than that. Scores are summed in float32 whatever the model computes in.
+    "The same" means from the same logits. A call of another shape rounds the logits of
+    a prefix otherwise: by about 1e-5 if the model multiplies in float32, by some
+    hundredths in a bfloat16 model. Scores agree to that, and lists may differ where two
+    candidates are closer than that. Scores are summed in float32 whatever the model
+    computes in.
 
     Args:
       target, target_params: the model whose list is wanted.
@@ -90,14 +92,15 @@ def speculative_beam_search(
       K places per user; places without an item are flagged invalid, never filled.
 
     Raises:
-      DecodeError: `config` is not resolved for ids of this length (`SearchConfig.resolve`),
-        or keys are missing.
+      DecodeError: `config` is not resolved for ids of this length
+        (`SearchConfig.resolve`), or keys are missing.
     """
     search = Search.of(trie, prompt, config)
     check_keys(config.mode, prompt)
     models = Models(target, target_params, drafter, draft_params)
     state, axes = _begin(models, search)
-    # Round 1 alone reads the prompt, so its shapes differ and it stands before the scan.
+    # Round 1 alone reads the prompt, so its shapes differ and it stands before the
+    # scan.
     state, round_one = one_round(models, search, state, range(min(config.gamma + 1, search.length)))
     state, later = later_rounds(models, search, state, axes)
     return to_result(
@@ -111,7 +114,7 @@ def speculative_beam_search(
 
 
 def one_round(models: Models, search: Search, state: State, levels: range) -> tuple[State, RoundOne]:
-    """Drafts a tree of `levels`, verifies it by one target call, accepts what is certain."""
+    """Drafts a tree of `levels`, verifies it by one target call, and accepts levels."""
     target, target_params, drafter, draft_params = models
     frontier = state.frontier
     tree, draft_cache = draft_tree(drafter, draft_params, search, frontier, state.draft_cache, levels=levels)

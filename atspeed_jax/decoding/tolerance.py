@@ -1,4 +1,4 @@
-"""Tolerance: accepting a level without beams of little probability that were not drafted.
+"""Tolerance: accepting a level without undrafted beams of little probability.
 
 Strict mode alone has it. A walk goes on without the beams that are not covered (neither
 drafted nor finished), if they hold at most the share `SearchConfig.tolerance` of the K
@@ -37,9 +37,9 @@ def give_up(search: Search, level: int, found: Beams, covered: NodeBool) -> tupl
 def still_fill(trie: ItemTrie, level: int, found: Beams, covered: NodeBool, *, count: int) -> RowBool:
     """Finds the rows whose covered beams lead to as many items as all of their beams.
 
-    Beam search fills as many places as ids exist below its beams, at most K = `count`. So a
-    level without a drafted node never passes while a beam is not covered: the covered beams
-    are finished, with one id each, and the other beam has more.
+    Beam search fills as many places as ids exist below its beams, at most K = `count`.
+    So a level without a drafted node never passes while a beam is not covered: the
+    covered beams are finished, with one id each, and the other beam has more.
     """
     below = jnp.minimum(trie.ids_below(level, found.node), count)  # enough of each, and the sum stays small
     of_all = jnp.where(found.valid, below, 0).sum(1)

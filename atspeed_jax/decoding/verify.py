@@ -47,8 +47,8 @@ def verify_tree(
       cache: of the target.
 
     Returns:
-      (logits [B, N_l, V] of every level in `nodes`, the target's cache). Logits of invalid
-      nodes have no meaning.
+      (logits [B, N_l, V] of every level in `nodes`, the target's cache). Logits of
+      invalid nodes have no meaning.
     """
     # Prompt and tree in one call: a separate prefill would cost a call of the target.
     head = [prompt_input(search.prompt)] if 0 in nodes else []
@@ -77,8 +77,8 @@ class Walk(struct.PyTreeNode):
 
     frontier: settled beams [B, K] and the level of each row.
     alive [B]: rows that walk on; a row joins at its level.
-    verified: nodes of the current level that are settled beams, with the target's scores,
-      for rows that walked here; None at the first level.
+    verified: nodes of the current level that are settled beams, with the target's
+      scores, for rows that walked here; None at the first level.
     given_up [B]: share of probability given up in this round (`tolerance`).
     faulty [B]: first level, from 1, whose target scores are not finite; 0 for none.
     record: what happened at levels 1..L-1.
@@ -95,11 +95,11 @@ class Walk(struct.PyTreeNode):
 def accept(search: Search, tree: DraftTree, logits: dict[int, Logits], frontier: Frontier) -> Walk:
     """Walks down the levels and accepts each whose K beams were all drafted.
 
-    At each level the K children that the *target* selects are settled. If each of them was
-    drafted or is finished, the logits of the next level are already here and the walk goes
-    on; else it stops. A missing beam counts as drafted. `tolerance` lets a walk go on
-    without some beams. Lossless in all modes but the relaxed ones (ALGORITHM.md sections 5
-    and 6).
+    At each level the K children that the *target* selects are settled. If each of them
+    was drafted or is finished, the logits of the next level are already here and the
+    walk goes on; else it stops. A missing beam counts as drafted. `tolerance` lets a
+    walk go on without some beams. Lossless in all modes but the relaxed ones
+    (ALGORITHM.md sections 5 and 6).
 
     Args:
       search: constraint, users and settings.
@@ -155,8 +155,8 @@ def _children(
 ) -> tuple[Children, Children | None]:
     """Returns the children of the nodes of a level, as target and draft score them."""
     config, drafted = search.config, tree.nodes[level]
-    # A row that starts here has its settled beams among the nodes; a row that walked here
-    # goes on from the nodes that matched.
+    # A row that starts here has its settled beams among the nodes; a row that walked
+    # here goes on from the nodes that matched.
     current = drafted if walk.verified is None else select_rows(starts, drafted, walk.verified)
     how = {"norm": config.score_norm, "temperature": config.temperature}
     target, draft = score_children(search.trie, level, current, logits, **how), tree.proposed.get(level)
@@ -194,8 +194,8 @@ def with_finished(
 ) -> tuple[Children, Children | None]:
     """Puts finished settled beams among the nodes of a level, in trie order.
 
-    A finished beam has no slot and no logits, but its one child competes with the others.
-    The draft proposes nothing below it.
+    A finished beam has no slot and no logits, but its one child competes with the
+    others. The draft proposes nothing below it.
     """
     only = only_children(trie, level, finished)
     none = only.replace(exists=jnp.zeros_like(only.exists))
@@ -204,7 +204,7 @@ def with_finished(
 
 
 def finish_rows(search: Search, frontier: Frontier) -> Frontier:
-    """Takes rows whose beams are all finished to the last level: their items are certain."""
+    """Takes rows whose beams are all finished to level L: their items are certain."""
     trie, config = search.trie, search.config
     if config.score_norm == "vocab":
         return frontier
@@ -228,12 +228,12 @@ def match(found: Beams, drafted: Beams) -> tuple[Beams, Bool[Array, "B K"]]:
       drafted: [B, N] nodes of the level, in their slots.
 
     Returns:
-      (drafted nodes, valid where they are settled beams, with the target's scores [B, N],
-      which beams were drafted [B, K]).
+      (drafted nodes, valid where they are settled beams, with the target's scores [B,
+      N], which beams were drafted [B, K]).
     """
     hit = (found.node[:, :, None] == drafted.node[:, None]) & found.valid[:, :, None] & drafted.valid[:, None]
-    # A maximum over the hits, never a scatter: a beam that was not drafted has no place to
-    # scatter to, and argmax would send it to node 0.
+    # A maximum over the hits, never a scatter: a beam that was not drafted has no place
+    # to scatter to, and argmax would send it to node 0.
     score = jnp.where(hit, found.score[:, :, None], LOWEST).max(1)
     perturbed = None
     if found.perturbed is not None:

@@ -1,8 +1,8 @@
 """The catalog: items <-> codes <-> tokens, and the items that share an id.
 
 An *item* is an integer 0..items-1. Its *id* is a sequence of L codes, one per level.
-Several items may carry the same id (a collision). So a decoder works on distinct ids, and
-a list of ids is turned into items afterwards (`expand_ids`).
+Several items may carry the same id (a collision). So a decoder works on distinct ids,
+and a list of ids is turned into items afterwards (`expand_ids`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Catalog:
       bos: token that begins every prompt.
       first_code: token of code 0 of level 0. The tokens of a pretrained vocabulary are
         below it (`behind`).
-      instruction: the text around the items of a prompt; None for items alone behind BOS.
+      instruction: the text around the items of a prompt; None for items alone behind
+        BOS.
 
     Raises:
       CatalogError: no items, L outside 1..8, or a code outside its level.
@@ -85,7 +86,9 @@ class Catalog:
 
     @classmethod
     def from_codes(cls, codes) -> Catalog:
-        """Makes a catalog of `codes` [items, L]; a level's size is its largest code + 1.
+        """Makes a catalog of `codes` [items, L].
+
+        The size of a level is its largest code + 1.
 
         Raises:
           CatalogError: codes that are no catalog.
@@ -95,7 +98,7 @@ class Catalog:
         return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)))
 
     def behind(self, vocabulary: int, bos: int) -> Catalog:
-        """Moves the code tokens behind a vocabulary of `vocabulary` tokens with BOS `bos`."""
+        """Moves the code tokens behind `vocabulary` tokens, one of them BOS `bos`."""
         return dataclasses.replace(self, bos=bos, first_code=vocabulary)
 
     @property
@@ -140,7 +143,9 @@ class Catalog:
 
     @cached_property
     def id_tokens(self) -> np.ndarray:
-        """[U, L] int32, `ids` as tokens. Same order: levels occupy increasing token ranges."""
+        """[U, L] int32, `ids` as tokens, in the same order: token ranges of levels
+        rise.
+        """
         return _frozen(self.ids + self.level_offsets)
 
     @cached_property
@@ -172,8 +177,8 @@ class Catalog:
         """Returns the codes [..., L] int32 of whole ids given as `tokens` [..., L].
 
         Raises:
-          CatalogError: a token that is no code of the level of its place. Mask invalid beams
-            beforehand.
+          CatalogError: a token that is no code of the level of its place. Mask invalid
+            beams beforehand.
         """
         tokens = np.asarray(tokens)
         if tokens.shape[-1:] != (self.length,):
@@ -215,7 +220,8 @@ def expand_ids(id_rows: np.ndarray, items_sorted: np.ndarray, offsets: np.ndarra
     """Turns lists of ids into lists of items; an id stands for all items that carry it.
 
     Args:
-      id_rows: [N, K] rows of `Catalog.ids`, best first; below 0 for a place without an item.
+      id_rows: [N, K] rows of `Catalog.ids`, best first; below 0 for a place without an
+        item.
       items_sorted: of `Catalog.items_by_id`.
       offsets: of `Catalog.items_by_id`.
       k: length of the item lists.

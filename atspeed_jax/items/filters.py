@@ -1,9 +1,9 @@
 """Which ids a user may get: exclusion lists (seen items, bans) and allow lists.
 
-One trie serves all users and is never rebuilt. The ids below a prefix are a contiguous run
-of the sorted ids. Two binary searches count a user's listed ids in that run, which says
-whether anything below the prefix is left. The lists are jit arguments, so a new list
-compiles nothing.
+One trie serves all users and is never rebuilt. The ids below a prefix are a contiguous
+run of the sorted ids. Two binary searches count a user's listed ids in that run, which
+says whether anything below the prefix is left. The lists are jit arguments, so a new
+list compiles nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class FilteredTrie(struct.PyTreeNode):
 
     Attributes:
       trie: of all ids.
-      ids: [B, X] one list per user: rows of the sorted distinct ids, ascending, filled up
-        with NO_ID (`id_lists`).
-      allow: whether the lists hold what a user may get; else what it may not. A user has
-        one list: take exclusions out of an allow list beforehand.
+      ids: [B, X] one list per user: rows of the sorted distinct ids, ascending, filled
+        up with NO_ID (`id_lists`).
+      allow: whether the lists hold what a user may get; else what it may not. A user
+        has one list: take exclusions out of an allow list beforehand.
     """
 
     trie: Trie
@@ -60,7 +60,7 @@ class FilteredTrie(struct.PyTreeNode):
         return self.trie.child_token(level, edge)
 
     def ids_below(self, level: int, node: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """Returns how many permitted ids begin with each node [B, ...] of depth `level`."""
+        """Returns how many permitted ids begin with each node [B, ...]."""
         first, end = (self.trie.first_id(level, nodes) for nodes in (node, node + 1))
 
         def below(ids, bound):
@@ -109,7 +109,8 @@ def unseen_items(
 ) -> np.ndarray:
     """Turns lists of ids into lists of items without those that a user has seen.
 
-    An id that a seen item shares with another item may be in a list because of the other.
+    An id that a seen item shares with another item may be in a list because of the
+    other.
 
     Args:
       ids: [N, K] rows of the distinct ids, as in `expand_ids`.
@@ -130,8 +131,8 @@ def unseen_items(
 def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:
     """Makes the id lists of a `FilteredTrie` from lists of items.
 
-    An id shared by several items is excluded only if all of them are listed, and allowed
-    if one is. The caller removes the other items when ids become items.
+    An id shared by several items is excluded only if all of them are listed, and
+    allowed if one is. The caller removes the other items when ids become items.
 
     Args:
       catalog: of the items.

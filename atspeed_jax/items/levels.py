@@ -21,8 +21,8 @@ from atspeed_jax.shapes import ChildBool, ChildInt, NodeInt, RowInt
 class LevelTrie(struct.PyTreeNode):
     """Every sequence of known codes (an `ItemTrie`).
 
-    A node of depth L is the place of its last code alone: whole ids may be too many to be
-    numbered by int32.
+    A node of depth L is the place of its last code alone: whole ids may be too many to
+    be numbered by int32.
 
     Attributes:
       code: code[l] holds the tokens of level l, ascending.

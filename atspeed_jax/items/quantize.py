@@ -9,8 +9,8 @@ def residual_kmeans(vectors: np.ndarray, *, levels: int, codes: int, iterations:
     """Makes ids of items by residual quantization.
 
     Each level clusters what the levels before it left unexplained. Items with equal
-    vectors get equal ids. Other items may get equal ids too, where the levels run out: a
-    catalog handles such collisions.
+    vectors get equal ids. Other items may get equal ids too, where the levels run out:
+    a catalog handles such collisions.
 
     Args:
       vectors: [items, D] floats.
@@ -59,7 +59,8 @@ def _kmeans(points: np.ndarray, clusters: int, iterations: int, rng) -> tuple[np
         counts = np.bincount(nearest, minlength=clusters)
         sums = np.zeros_like(centers)
         np.add.at(sums, nearest, points)
-        # A cluster that lost all its points keeps its center; the others move to their mean.
+        # A cluster that lost all its points keeps its center; the others move to their
+        # mean.
         centers = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
         moved = _squared_distances(points, centers).argmin(axis=1)
         if (moved == nearest).all():
@@ -71,7 +72,8 @@ def _kmeans(points: np.ndarray, clusters: int, iterations: int, rng) -> tuple[np
 def _spread_centers(points: np.ndarray, clusters: int, rng) -> np.ndarray:
     """Draws the first centers by k-means++ (Arthur and Vassilvitskii, 2007).
 
-    Each new center is a point drawn in proportion to its squared distance to the others.
+    Each new center is a point drawn in proportion to its squared distance to the
+    others.
     """
     chosen = [int(rng.integers(len(points)))]
     distance = _squared_distances(points, points[chosen])[:, 0]

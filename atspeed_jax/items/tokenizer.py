@@ -18,7 +18,8 @@ from atspeed_jax.items.catalog import PAD, Catalog
 TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
 MAKE_ONE = "transformers makes one of a tokenizer.model: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
 SPECIAL_FILE = "special_tokens_map.json"  # of older releases; its tokens may stand in the settings as well
-# What of a pretrained model's settings is true of its tokenizer.json whatever class reads it.
+# What of a pretrained model's settings is true of its tokenizer.json whatever class
+# reads it.
 KEPT = frozenset(
     (
         "bos_token",
@@ -92,7 +93,8 @@ def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
             f"{path} has tokens 0..{max(known.values(), default=-1)}, but the model's embedding has "
             f"{catalog.first_code} rows: vocabulary and weights are not of one model"
         )
-    # normalized: a normalizer that begins every text with a space would want one before every code.
+    # normalized: a normalizer that begins every text with a space would want one before
+    # every code.
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     return tokenizer
 
@@ -106,8 +108,9 @@ def item_settings(positions: int) -> dict:
 def extended_settings(directory: Path) -> dict:
     """Returns the settings that AutoTokenizer reads beside `extended_tokenizer`.
 
-    They are those of the directory but the tokenizer class: a class such as LlamaTokenizer
-    would make the tokenizer from the vocabulary of the base model, without the codes.
+    They are those of the directory but the tokenizer class: a class such as
+    LlamaTokenizer would make the tokenizer from the vocabulary of the base model,
+    without the codes.
 
     Raises:
       TokenizerError: the settings of the directory cannot be read.

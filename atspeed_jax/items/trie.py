@@ -1,11 +1,11 @@
 """The exact item trie as flat arrays: which tokens may follow a prefix.
 
-Nodes of one depth are numbered in lexicographic order of their prefixes. So the edge that
-leads to node e of depth l + 1 is edge e of level l: an edge costs its token alone, and the
-children of a node are a contiguous run of edges. That is one compressed sparse row matrix
-per level, as in STATIC (arXiv 2602.22647, section 3). Reading a run takes
-`row_width[level]` entries for any number of items. The arrays are jit *arguments*, padded
-to capacities: another catalog that fits them does not recompile.
+Nodes of one depth are numbered in lexicographic order of their prefixes. So the edge
+that leads to node e of depth l + 1 is edge e of level l: an edge costs its token alone,
+and the children of a node are a contiguous run of edges. That is one compressed sparse
+row matrix per level, as in STATIC (arXiv 2602.22647, section 3). Reading a run takes
+`row_width[level]` entries for any number of items. The arrays are jit *arguments*,
+padded to capacities: another catalog that fits them does not recompile.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ class TrieCapacity:
 
 @runtime_checkable
 class ItemTrie(Protocol):
-    """The constraint of a search: which prefixes exist, and how many ids each of them leads to.
+    """The constraint of a search: which prefixes exist, and how many ids begin so.
 
-    A pytree of arrays. A node is an int among the nodes of its depth; nodes of one depth
-    are numbered in lexicographic order of their prefixes, and node 0 of depth 0 is the
-    root. The edge that leads to a node has the number of that node. `Trie` is the plain
-    one, `FilteredTrie` leaves out ids per user, `LevelTrie` allows any known code.
+    A pytree of arrays. A node is an int among the nodes of its depth; nodes of one
+    depth are numbered in lexicographic order of their prefixes, and node 0 of depth 0
+    is the root. The edge that leads to a node has the number of that node. `Trie` is
+    the plain one, `FilteredTrie` leaves out ids per user, `LevelTrie` allows any known
+    code.
     """
 
     @property
@@ -86,17 +87,19 @@ class ItemTrie(Protocol):
         ...
 
     def per_user(self) -> ItemTrie:
-        """Returns, in the shape of this pytree, True for each array with a row per user."""
+        """Returns a pytree like this one: True for each array with a row per user."""
         ...
 
 
 class Trie(struct.PyTreeNode):
     """One compressed sparse row matrix per level l = 0..L-1.
 
-    A node of depth L is a row of the sorted distinct ids. Padding is empty rows and token 0.
+    A node of depth L is a row of the sorted distinct ids. Padding is empty rows and
+    token 0.
 
     Attributes:
-      row_start: row_start[l][n] is the first edge of node n of depth l, int32 [nodes + 1].
+      row_start: row_start[l][n], int32 [nodes + 1], is the first edge of node n of
+        depth l.
       token: token[l][e] is the token on edge e, which leads to node e of depth l + 1,
         int32 [edges].
       row_width: most children of a node of each depth 0..L-1.
@@ -129,8 +132,8 @@ class Trie(struct.PyTreeNode):
         """Finds ids by their tokens [B, N, L].
 
         Returns:
-          (row [B, N] of the sorted distinct ids, 0 where no id has the tokens; whether one
-          has [B, N]).
+          (row [B, N] of the sorted distinct ids, 0 where no id has the tokens; whether
+          one has [B, N]).
         """
         node = jnp.zeros(tokens.shape[:2], jnp.int32)
         found = jnp.ones(tokens.shape[:2], bool)
@@ -214,8 +217,8 @@ def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -
       id_counts: [U] training interactions of each id.
 
     Returns:
-      Per level a float32 array [edges], padded like `trie.token`: the log of the share of
-      the parent's interactions that lie below the child.
+      Per level a float32 array [edges], padded like `trie.token`: the log of the share
+      of the parent's interactions that lie below the child.
     """
     starts = prefix_rows(np.asarray(id_tokens))
     # Ids below a prefix are a run of rows: two reads of the running sum count them.
@@ -231,7 +234,7 @@ def popularity_prior(trie: Trie, id_tokens: np.ndarray, id_counts: np.ndarray) -
 
 
 def prefix_rows(ids: np.ndarray) -> list[np.ndarray]:
-    """Returns, per depth 0..L, the row of `ids` where each distinct prefix begins, ascending.
+    """Returns, per depth 0..L, the rows of `ids` where distinct prefixes begin.
 
     Raises:
       TrieError: the ids [U, L] are not distinct and sorted.

@@ -1,4 +1,4 @@
-"""A trie as files: one .npy per array and a description, mapped into memory when loaded.
+"""A trie as files: one .npy per array, mapped into memory, and a description.
 
 The trie of a catalog of millions of items is built once and served by many processes. A
 directory appears whole or not at all.
@@ -47,8 +47,8 @@ def load_trie(directory: Path) -> Trie:
     Give it to `jax.device_put` once before many calls.
 
     Raises:
-      TrieError: the directory holds no trie, a trie of another version, or files that are
-        not as they were written.
+      TrieError: the directory holds no trie, a trie of another version, or files that
+        are not as they were written.
     """
     directory = Path(directory)
     try:
