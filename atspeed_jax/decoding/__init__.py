@@ -37,6 +37,6 @@ A node attends to the valid prompt slots and to its path. A beam is a row of int
 overwritten by a later round, so nothing is rolled back. Rows of a batch stand at
 different levels. A row is idle, and writes nothing, at levels shallower than its level.
 
-Where to read on: `speculative` shows the whole algorithm, `selection` the five modes,
-ALGORITHM.md the method.
+Where to read on: `speculative` shows the whole algorithm, `selection` the five modes.
+ALGORITHM.md section 2 has the slots and rounds, sections 5 and 6 the verification.
 """
