@@ -13,7 +13,7 @@ from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.export import ExportError, export_figures, export_hf, export_lists
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
-from atspeed_jax.models.pretrained import PretrainedConfig, described
+from atspeed_jax.models.pretrained import PretrainedConfig, describe_pretrained
 from atspeed_jax.models.weights import load_weights
 from atspeed_jax.serving.recommend import lists_of
 from atspeed_jax.serving.settings import Setting
@@ -97,7 +97,7 @@ def test_an_export_that_was_cut_off_is_made_again(tmp_path):
 def of_base(directory, **fields):
     """(base, catalog behind it) of a Hugging Face directory with these fields in its config.json."""
     write_base(directory, **fields)
-    base = described(PretrainedConfig(str(directory), None))
+    base = describe_pretrained(PretrainedConfig(str(directory), None))
     return base, CATALOG.behind(base.model.vocab_size, base.bos)
 
 

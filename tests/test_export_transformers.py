@@ -16,7 +16,7 @@ from atspeed_jax.export import export_adapter, export_hf  # noqa: E402
 from atspeed_jax.items.catalog import Catalog  # noqa: E402
 from atspeed_jax.models.llama import forward  # noqa: E402
 from atspeed_jax.models.lora import LoraConfig, merged_config  # noqa: E402
-from atspeed_jax.models.pretrained import PretrainedConfig, described  # noqa: E402
+from atspeed_jax.models.pretrained import PretrainedConfig, describe_pretrained  # noqa: E402
 from bases import BASE, write_base  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
 from text_tokenizers import BOS, SPECIAL, TOKENIZERS  # noqa: E402
@@ -48,7 +48,7 @@ def test_auto_tokenizer_reads_a_prompt_as_the_run_does(tmp_path, kind, settings)
     prompt, catalog = PromptConfig("instruction"), Catalog(CODES, (12,) * 3).behind(tokenizer.get_vocab_size(), BOS)
     catalog = dataclasses.replace(catalog, instruction=read_instruction(place, catalog, prompt))
     base, config = (
-        described(PretrainedConfig(str(place), None)),
+        describe_pretrained(PretrainedConfig(str(place), None)),
         dataclasses.replace(BASE, vocab_size=catalog.vocab_size),
     )
     export_hf(tmp_path / "out", config, wide_params(config, 0), catalog, history=5, dtype="float32", base=base)
@@ -68,16 +68,16 @@ def test_auto_peft_gives_our_logits(tmp_path, tied):
     write_base(tmp_path / "base", sizes, words=(), bos_token_id=BOS)
     tokenizer.save(str(tmp_path / "base" / "tokenizer.json"))
     lora = LoraConfig(rank=2, alpha=4.0, dropout=0.0, targets=("q_proj", "up_proj"))
-    base = described(PretrainedConfig(str(tmp_path / "base"), lora))
+    base = describe_pretrained(PretrainedConfig(str(tmp_path / "base"), lora))
     params, catalog = base.load(), Catalog(CODES, (12,) * 3).behind(sizes.vocab_size, BOS)
-    adapter = base.begin(jax.random.key(0), params, catalog.code_count)
+    adapter = base.init_trainable(jax.random.key(0), params, catalog.code_count)
     adapter = jax.tree.map(lambda leaf: 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), adapter)
     export_adapter(tmp_path / "adapter", base, adapter, catalog)
     model = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
     tokens = prompt_rows(catalog, [ITEMS], 4)
     with torch.no_grad():
         theirs = model(torch.from_numpy(tokens).long()).logits.numpy()
-    ours = forward(merged_config(base.model, adapter), base.whole(adapter, params), tokens, tokens > 0)
+    ours = forward(merged_config(base.model, adapter), base.full_params(adapter, params), tokens, tokens > 0)
     assert theirs.shape[-1] == catalog.vocab_size
     assert theirs.std() > 0.05
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)

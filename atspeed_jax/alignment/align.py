@@ -16,7 +16,7 @@ import optax
 
 from atspeed_jax.alignment import losses
 from atspeed_jax.alignment.distributions import child_log_probs, listed_log_probs, path_scores, stored_log_probs
-from atspeed_jax.alignment.teacher import aligned_beams, settled_nodes
+from atspeed_jax.alignment.teacher import aligned_beams, beam_nodes
 from atspeed_jax.alignment.tree import TeacherTree, TreeContext, teacher_tree, tree_logits
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -33,7 +33,8 @@ class AlignConfig:
       objective: on the teacher's beam tree (`align_loss`): "tree_kd", "atspeed_s",
         "atspeed_r", "coverage" for strict verification, "coverage_coupled" for coupled
         verification, "seq_kd", or "reference_tv", which learns nothing and warns. On
-        the users' own items (`histories.history_loss`): "sft", "word_kd" or "tvd_kd".
+        the users' own items (`ground_truth.ground_truth_loss`): "sft", "word_kd" or
+        "tvd_kd".
       alpha: weight of the objective; 1 - alpha is the weight of the next item.
       temperature: divides the logits of both models.
       top_k: size of the set S of "atspeed_s".
@@ -69,7 +70,7 @@ class AlignConfig:
                 "learns nothing from the teacher (atspeed_jax/decoding/ALGORITHM.md section 7); use 'atspeed_r'",
                 stacklevel=2,
             )
-        if self.on_policy and self.objective in (*losses.ON_HISTORIES, "seq_kd"):
+        if self.on_policy and self.objective in (*losses.ON_GROUND_TRUTH, "seq_kd"):
             raise ValueError(
                 f"on_policy={self.on_policy} with objective={self.objective!r}, which does not compare beams with the "
                 "teacher: set on_policy=0, or objective='tree_kd', 'atspeed_s', 'atspeed_r', 'coverage' or "
@@ -80,7 +81,7 @@ class AlignConfig:
     def weights(self) -> dict[str, float]:
         """The largest weight of each part of the loss over the whole training.
 
-        The names are those of `align_loss` and `history_loss`.
+        The names are those of `align_loss` and `ground_truth_loss`.
         """
         if self.objective == "sft":
             return {"next_item_loss": 1.0}
@@ -167,7 +168,7 @@ def align_loss(alignment: Alignment, draft_params, target_params, context: TreeC
     return jax.tree.map(lambda a, b: (on_policy * a + (rows - on_policy) * b) / rows, first, loss(rest))
 
 
-def beams_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig, widths: tuple[int, ...]):
+def make_align_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig, widths: tuple[int, ...]):
     """Makes `align_loss` a loss for `fit`.
 
     `frozen` holds the parameters of the "target" and the tree's "context".
@@ -188,7 +189,7 @@ def _with_students_beams(alignment: Alignment, params, context: TreeContext, bat
     prompt, beams = Prompt(batch["tokens"], batch["valid"]), batch["beams"].shape[2]
     frozen = jax.lax.stop_gradient(params)  # which beams are found is not differentiable
     norm = alignment.config.score_norm
-    found = settled_nodes(LlamaStep(alignment.draft), frozen, context.trie, prompt, beams=beams, score_norm=norm)
+    found = beam_nodes(LlamaStep(alignment.draft), frozen, context.trie, prompt, beams=beams, score_norm=norm)
     return {name: x for name, x in batch.items() if name != "log_probs"} | {"beams": aligned_beams(found)}
 
 

@@ -33,7 +33,7 @@ Objective = Literal[
     "coverage",
     "coverage_coupled",
 ]
-ON_HISTORIES = ("sft", "word_kd", "tvd_kd")  # on the users' own items (`alignment.histories`)
+ON_GROUND_TRUTH = ("sft", "word_kd", "tvd_kd")  # on the users' own items (`alignment.ground_truth`)
 COVERAGE = ("coverage", "coverage_coupled")
 REFERENCE_TEMPERATURE = 0.001  # of `reference_tv`
 SOFTNESS = 0.5  # nats of cumulative score: width of the soft threshold of `coverage`

@@ -27,7 +27,7 @@ def copies_loss(model: LlamaConfig, params, context: TreeContext, batch):
       model: the draft.
       params: of the draft.
       context: trie and shapes of the trees.
-      batch: "tokens" and "valid" [B, P], "list" [B, K] (`alignment.teacher`).
+      batch: "tokens" and "valid" [B, P], "list" [B, K] (`alignment.batches`).
 
     Returns:
       The mean over the items of all lists.

@@ -92,14 +92,25 @@ class Pretrained:
         dtype = "float32" if self.lora is None else self.config.dtype
         return load_weights(Path(self.config.directory), self.model, dtype=dtype, shardings=shardings)
 
-    def begin(self, key: jax.Array, base: Mapping, items: int) -> dict[str, Any]:
-        """What is trained: an adapter with rows for `items` tokens, or the whole base with these rows added."""
+    def init_trainable(self, key: jax.Array, base: Mapping, items: int) -> dict[str, Any]:
+        """Makes what is trained: an adapter, or the base, with rows for item tokens.
+
+        Args:
+          key: random key.
+          base: parameters of the base.
+          items: number of item tokens.
+        """
         if self.lora is not None:
             return init_adapter(self.model, self.lora, base, items, key)
         return merge_adapter(base, {"layers": {}} | item_rows(self.model, base, items, key), None)
 
-    def whole(self, trained: Mapping, base: Mapping | None) -> Mapping:
-        """The parameters of the plain Llama that `trained` stands for; base is needed with lora alone."""
+    def full_params(self, trained: Mapping, base: Mapping | None) -> Mapping:
+        """Returns the parameters of a plain Llama that computes what was trained.
+
+        Args:
+          trained: an adapter, or all parameters.
+          base: parameters of the base; read only if `trained` is an adapter.
+        """
         if self.lora is None:
             return trained
         assert base is not None, "an adapter stands beside its base"
@@ -107,14 +118,20 @@ class Pretrained:
 
 
 def open_pretrained(config: PretrainedConfig) -> Pretrained:
-    """Everything about a pretrained model but its tensors.
+    """Opens a pretrained model and checks its files, without loading tensors.
 
-    Raises HFConfigError or WeightsError for a directory that does not hold a whole
-    Llama, or one without a BOS token that can stand before every prompt.
+    Args:
+      config: which model.
+
+    Raises:
+      HFConfigError: config.json is of no Llama, or names no BOS token that can begin
+        every prompt.
+      WeightsError: the directory does not hold the weights that config.json describes.
     """
-    directory, found = Path(config.directory), described(config)
+    directory, found = Path(config.directory), describe_pretrained(config)
     files = weight_files(directory, found.model)
-    known = dataclasses.replace(config, directory="", remat_policy="nothing")  # which changes no result
+    # Neither the name of the directory nor the remat policy changes a result.
+    known = dataclasses.replace(config, directory="", remat_policy="nothing")
     own = "" if config.bos is None else f"bos={config.bos}"
     own += "" if config.precision == "highest" else f"precision={config.precision}"
     digest = hashlib.sha256((repr(known) + own).encode())
@@ -124,11 +141,17 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
     return dataclasses.replace(found, fingerprint=digest.hexdigest()[:16])
 
 
-def described(config: PretrainedConfig) -> Pretrained:
-    """What config.json alone says of a model, whose weights need not be there: no fingerprint.
+def describe_pretrained(config: PretrainedConfig) -> Pretrained:
+    """Reads config.json of a pretrained model; the weights may be missing.
 
-    Raises HFConfigError for what is no Llama or has no BOS token that can stand before
-    every prompt.
+    Args:
+      config: which model.
+
+    Returns:
+      The model, without a fingerprint.
+
+    Raises:
+      HFConfigError: see `open_pretrained`.
     """
     directory = Path(config.directory)
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)

@@ -22,14 +22,15 @@ class LlamaSizes:
       tied_embeddings: whether the head reads the table of embeddings.
       dropout: while training, on the embedding and on both residual branches, in steps
         of 1/256.
-      dtype: of activations, cache and matrix products. Parameters are created in float32.
+      dtype: of activations, cache and matrix products. Parameters are created in
+        float32.
       remat: whether a layer's activations are computed again in the backward pass.
       remat_policy: what is kept nevertheless: "nothing", or "dots", the results of the
         layer's matrix products.
-      precision: of a float32 model's products. With "highest" every device multiplies in
-        float32. With "high" or "default" a GPU multiplies in TF32 and a TPU in bfloat16
-        (`jax.lax.Precision`). A bfloat16 model does not use it; the logits of attention
-        and head leave their products in float32 there.
+      precision: of a float32 model's products. With "highest" every device multiplies
+        in float32. With "high" or "default" a GPU multiplies in TF32 and a TPU in
+        bfloat16 (`jax.lax.Precision`). A bfloat16 model does not use it; the logits of
+        attention and head leave their products in float32 there.
     """
 
     hidden_size: R.HiddenSize
@@ -51,6 +52,6 @@ class LlamaSizes:
 
 @dataclasses.dataclass(frozen=True)
 class VocabularySize:
-    """How many tokens a model knows: a base class, so that it is the first field of `LlamaConfig`."""
+    """The size of the vocabulary: a base class, so that it is the first field."""
 
     vocab_size: R.VocabSize

@@ -187,7 +187,7 @@ def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:
 
 
 def _stored(directory: Path) -> tuple[dict[str, tuple[Path, tuple[int, ...], str]], list[str]]:
-    """Lists file, shape and dtype of each tensor but recomputed buffers; and problems."""
+    """Lists file, shape and dtype of each tensor, and problems; skips buffers."""
     placed, problems = _listed_files(directory)
     stored: dict[str, tuple[Path, tuple[int, ...], str]] = {}
     for path, listed in placed.items():

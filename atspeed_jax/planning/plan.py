@@ -16,7 +16,7 @@ from atspeed_jax.items.tokenizer import TOKENIZER_FILE
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.planning.estimate import together
 from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
-from atspeed_jax.planning.steps import Step, Steps, opened
+from atspeed_jax.planning.steps import Step, Steps, describe_models
 from atspeed_jax.reporting.tables import Table
 from atspeed_jax.runs.checks import check_batches, check_mesh, check_positions, check_same_vocabulary
 from atspeed_jax.runs.experiment import ExperimentConfig
@@ -102,7 +102,7 @@ def plan(
     """
     if stray := [name for name in steps if name not in STEPS]:
         raise PlanError(f"step {stray[0]!r} is unknown; expected some of {', '.join(STEPS)}")
-    mesh, pretrained = make_mesh(config.mesh), opened(config)
+    mesh, pretrained = make_mesh(config.mesh), describe_models(config)
     if per_device is not None:
         config = with_batch(config, per_device, mesh.shape["data"] * mesh.shape["fsdp"])
     check_same_vocabulary(pretrained.values())

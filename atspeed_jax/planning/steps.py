@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from atspeed_jax.alignment.align import beams_loss
-from atspeed_jax.alignment.histories import histories_loss
-from atspeed_jax.alignment.losses import ON_HISTORIES
+from atspeed_jax.alignment.align import make_align_loss
+from atspeed_jax.alignment.ground_truth import make_ground_truth_loss
+from atspeed_jax.alignment.losses import ON_GROUND_TRUTH
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Layout, Prompt
@@ -28,7 +28,7 @@ from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.lora import TARGETS
-from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, described
+from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, describe_pretrained
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.planning.estimate import Pass
@@ -84,13 +84,13 @@ class Model:
     held: Any
 
 
-def opened(config: ExperimentConfig) -> dict[str, Pretrained]:
+def describe_models(config: ExperimentConfig) -> dict[str, Pretrained]:
     """Describes the models that start from a Hugging Face directory.
 
     The directory may lack the weights.
     """
     models = {"target": config.target, "draft": config.draft}
-    return {name: described(one) for name, one in models.items() if isinstance(one, PretrainedConfig)}
+    return {name: describe_pretrained(one) for name, one in models.items() if isinstance(one, PretrainedConfig)}
 
 
 class Steps:
@@ -110,7 +110,7 @@ class Steps:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), param_shapes(pretrained.model))
         base = sharding.abstract_on(shapes, self.mesh)
         start = from_base(pretrained, base, self.catalog.code_count)
-        served = jax.eval_shape(pretrained.whole, start.abstract(self.mesh), base)
+        served = jax.eval_shape(pretrained.full_params, start.abstract(self.mesh), base)
         model = dataclasses.replace(pretrained.model, vocab_size=vocabulary)
         return Model(model, start, sharding.abstract_on(served, self.mesh), _replaced(pretrained, base))
 
@@ -146,14 +146,14 @@ class Steps:
         context = self._whole(tree_context(self.trie, self.catalog.id_tokens))
         frozen = {"sft": draft.served, "target": target.served, "context": context}
         model, teacher = draft.config, target.config
-        if c.align.objective in ON_HISTORIES:
+        if c.align.objective in ON_GROUND_TRUTH:
             tokens = n_out = self._prompt + self.catalog.length
             batch, asked = self._windows(), c.align.objective != "sft"
-            loss = histories_loss(c.align, model, teacher)
+            loss = make_ground_truth_loss(c.align, model, teacher)
         else:
             n_out = 1 + (c.teacher.beams + 1) * max(self.catalog.length - 2, 0)
             tokens, batch, asked = self._prompt + n_out - 1, self._beams(), not c.teacher.log_probs
-            loss = beams_loss(c.align, model, teacher, self._widths(c.teacher.beams))
+            loss = make_align_loss(c.align, model, teacher, self._widths(c.teacher.beams))
         step = self._fit("align draft", c.train_align, loss, lambda key, frozen: frozen["sft"], frozen, batch)
         step.on_device["other"] = (step.on_device["other"], draft.held, target.held)
         passes = [self._pass(model, c.train_align, tokens, n_out, "all")]

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from atspeed_jax.alignment.examples import EXAMPLES
-from atspeed_jax.alignment.teacher import COMPLETE
+from atspeed_jax.alignment.teacher_files import COMPLETE
+from atspeed_jax.alignment.teacher_prompts import PROMPT_RULE
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.directory import METADATA_FILE
@@ -112,7 +112,7 @@ class Fingerprints:
     @functools.cached_property
     def teacher(self) -> str:
         c = self._config
-        return fingerprint(self.target_params, EXAMPLES, c.teacher, self.prompt, c.decode.score_norm)
+        return fingerprint(self.target_params, PROMPT_RULE, c.teacher, self.prompt, c.decode.score_norm)
 
     @property
     def teacher_parts(self) -> dict[str, str]:

@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from atspeed_jax.alignment.align import beams_loss
-from atspeed_jax.alignment.examples import teacher_examples
-from atspeed_jax.alignment.histories import histories_loss
-from atspeed_jax.alignment.losses import ON_HISTORIES
-from atspeed_jax.alignment.teacher import TeacherTask, alignment_batches, load_teacher, make_teacher
+from atspeed_jax.alignment.align import make_align_loss
+from atspeed_jax.alignment.batches import alignment_batches
+from atspeed_jax.alignment.ground_truth import make_ground_truth_loss
+from atspeed_jax.alignment.losses import ON_GROUND_TRUTH
+from atspeed_jax.alignment.teacher import TeacherTask, make_teacher
+from atspeed_jax.alignment.teacher_files import load_teacher
+from atspeed_jax.alignment.teacher_prompts import teacher_prompts
 from atspeed_jax.data.batches import BatchShape, steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset
 from atspeed_jax.data.summary import summarize
@@ -140,7 +142,7 @@ class Stages:
         """
         c, assets = self._config, self._assets
         # The teacher data first: their faults show before the long training of the SFT.
-        on_histories = c.align.objective in ON_HISTORIES
+        on_histories = c.align.objective in ON_GROUND_TRUTH
         loss, batches, epoch = self._history_alignment() if on_histories else self._beam_alignment()
         sft = self.draft_sft()
         setting = Setting.strict("draft", c.teacher.beams, c.decode)
@@ -188,14 +190,14 @@ class Stages:
         batches = self.alignment_batches(train.buckets)
         prefixes = prefixes_by_norm(assets.dataset.catalog.id_tokens)[c.decode.score_norm]
         widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)
-        loss = beams_loss(c.align, assets.draft.config, assets.target.config, widths)
-        examples = len(teacher_examples(assets.dataset, c.teacher.prompts)[1])
+        loss = make_align_loss(c.align, assets.draft.config, assets.target.config, widths)
+        examples = len(teacher_prompts(assets.dataset, c.teacher.prompts)[1])
         return loss, batches, -(-examples // train.batch_size)
 
     def _history_alignment(self):
         """(loss, batches, steps per epoch) of an objective on the users' histories."""
         c, assets = self._config, self._assets
-        loss = histories_loss(c.align, assets.draft.config, assets.target.config)
+        loss = make_ground_truth_loss(c.align, assets.draft.config, assets.target.config)
         train = dataclasses.replace(c.train_align, buckets=c.train_draft.buckets)
         return loss, self._next_item_batches(train), steps_per_epoch(assets.dataset, self._batch_shape(train))
 

@@ -73,7 +73,7 @@ def from_base(pretrained: Pretrained, base, codes: int) -> Initialization:
     """
 
     def init(key, base):
-        return pretrained.begin(key, base, codes)
+        return pretrained.init_trainable(key, base, codes)
 
     model = pretrained.model
     if pretrained.lora is None:
@@ -83,5 +83,5 @@ def from_base(pretrained: Pretrained, base, codes: int) -> Initialization:
         init=init,
         frozen=base,
         lora=pretrained.lora,
-        full_params=functools.partial(pretrained.whole, base=base),
+        full_params=functools.partial(pretrained.full_params, base=base),
     )

@@ -12,7 +12,7 @@ strict and relaxed.
 import ml_collections
 
 ON_BEAMS = ("coverage", "coverage_coupled", "tree_kd", "atspeed_s", "atspeed_r", "seq_kd")
-ON_HISTORIES = ("sft", "word_kd", "tvd_kd")
+ON_GROUND_TRUTH = ("sft", "word_kd", "tvd_kd")
 THREE_SEEDS = ("coverage", "tree_kd", "atspeed_s", "atspeed_r", "sft")  # the others two
 
 
@@ -22,7 +22,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     short = size == "short"
     epochs = 1.0 if short else 2.0
     runs = {name: dict(align=dict(objective=name)) for name in ON_BEAMS}
-    runs |= {name: dict(align=dict(objective=name), train_align=dict(epochs=2 * epochs)) for name in ON_HISTORIES}
+    runs |= {name: dict(align=dict(objective=name), train_align=dict(epochs=2 * epochs)) for name in ON_GROUND_TRUTH}
     for name in () if short else THREE_SEEDS:
         runs[name]["seeds"] = (0, 1, 2)
     measure = dict(

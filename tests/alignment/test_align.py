@@ -10,7 +10,7 @@ import pytest
 
 from atspeed_jax.alignment import losses
 from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
-from atspeed_jax.alignment.teacher import settled_nodes
+from atspeed_jax.alignment.teacher import beam_nodes
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.items.trie import build_trie
@@ -34,7 +34,7 @@ def world():
     tokens = np.where(np.arange(5) >= rng.integers(0, 4, (6, 1)), rng.integers(1, 14, (6, 5)), 0)
     target = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(1)))
     prompt = Prompt(jnp.asarray(tokens, jnp.int32), jnp.asarray(tokens > 0))
-    nodes = settled_nodes(LlamaStep(MODEL), target, trie, prompt, beams=4, score_norm="vocab")
+    nodes = beam_nodes(LlamaStep(MODEL), target, trie, prompt, beams=4, score_norm="vocab")
     next_id = jnp.asarray(rng.integers(0, len(IDS), 6), jnp.int32)
     batch = {"tokens": prompt.tokens, "valid": prompt.valid, "next_id": next_id}
     batch |= {"beams": nodes[:, :-1], "list": nodes[:, -1]}
@@ -133,7 +133,7 @@ def test_on_policy_rows_are_asked_about_the_drafts_own_beams(world):
     context, target, batch = world
     draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
     prompt = Prompt(batch["tokens"], batch["valid"])
-    own = settled_nodes(LlamaStep(MODEL), draft, context.trie, prompt, beams=4, score_norm="vocab")
+    own = beam_nodes(LlamaStep(MODEL), draft, context.trie, prompt, beams=4, score_norm="vocab")
     assert (own[:, :-1] != batch["beams"]).any()
     mine, _ = loss_of(CONFIG, (context, target, batch | {"beams": own[:, :1]}), draft)
     aligned = batch | {"beams": batch["beams"][:, :1]}

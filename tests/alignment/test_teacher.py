@@ -12,16 +12,10 @@ import pytest
 
 from atspeed_jax.alignment import distributions, losses, teacher
 from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
-from atspeed_jax.alignment.examples import teacher_examples
-from atspeed_jax.alignment.teacher import (
-    TeacherConfig,
-    TeacherData,
-    TeacherError,
-    TeacherTask,
-    alignment_batches,
-    load_teacher,
-    make_teacher,
-)
+from atspeed_jax.alignment.batches import alignment_batches
+from atspeed_jax.alignment.teacher import TeacherConfig, TeacherTask, make_teacher
+from atspeed_jax.alignment.teacher_files import TeacherError, load_teacher
+from atspeed_jax.alignment.teacher_prompts import teacher_prompts
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
@@ -77,7 +71,7 @@ def test_stored_beams_are_those_of_beam_search(tmp_path, world):
     dataset, model, params, context = world
     run(tmp_path / "t", world)
     beams = load(tmp_path / "t").beams
-    histories = teacher_examples(dataset, 2)[0]
+    histories = teacher_prompts(dataset, 2)[0]
     assert beams.shape == (len(histories), 3, 3)
     for example, items in enumerate(histories):
         tokens = prompt_tokens(dataset.catalog, items, HISTORY)
@@ -193,28 +187,3 @@ def test_a_record_of_other_content_is_named_by_whoever_relies_on_it(tmp_path, wo
 def test_prompts_out_of_range_are_refused():
     with pytest.raises(ValueError, match="prompts=0"):
         dataclasses.replace(SETTINGS, prompts=0)
-
-
-@pytest.mark.parametrize("prompts", [1, 2])
-def test_batches_hold_prompt_beams_and_next_item_of_one_example(world, prompts):
-    dataset = world[0]
-    histories, next_items = teacher_examples(dataset, prompts)
-    count = len(histories)
-    beams = np.arange(count * 3 * 3, dtype=np.int32).reshape(count, 3, 3)
-    assert len(dataset.train[0]) == 0
-    assert [len(one) for one in histories[:2]] == ([1, 2], [1, 2])[prompts - 1]
-    teacher = TeacherData(beams, None, None)
-    shape = BatchShape(HISTORY, (1, 2), 2)
-    batches = alignment_batches(dataset, world[3].trie, teacher, shape, prompts=prompts, seed=0)
-    seen = set()
-    for step in range(80):
-        batch = batches[step]
-        for row in range(2):
-            example = int(batch["beams"][row, 0, 0]) // 9
-            seen.add(example)
-            np.testing.assert_array_equal(batch["beams"][row], beams[example, :1])  # depth 1..L-2
-            item = next_items[example]
-            assert batch["next_id"][row] == (-1 if item < 0 else dataset.catalog.id_of_item[item])
-            expected = prompt_tokens(dataset.catalog, histories[example], HISTORY)
-            np.testing.assert_array_equal(batch["tokens"][row][batch["valid"][row]], expected)
-    assert seen == set(range(count))

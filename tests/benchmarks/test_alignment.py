@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from atspeed_jax.alignment.align import Alignment, align_loss
-from atspeed_jax.alignment.teacher import alignment_batches, load_teacher
+from atspeed_jax.alignment.batches import alignment_batches
+from atspeed_jax.alignment.teacher_files import load_teacher
 from atspeed_jax.benchmarks import alignment as benchmark
 from atspeed_jax.data.batches import BatchShape
 

@@ -8,8 +8,8 @@ import json
 import jax
 import numpy as np
 
-from atspeed_jax.alignment.align import AlignConfig, beams_loss
-from atspeed_jax.alignment.teacher import aligned_beams, beam_log_probs, settled_nodes
+from atspeed_jax.alignment.align import AlignConfig, make_align_loss
+from atspeed_jax.alignment.teacher import aligned_beams, beam_log_probs, beam_nodes
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.items.trie import build_trie
@@ -57,7 +57,7 @@ def taught(mesh, target, context):
         host = {"tokens": tokens, "valid": tokens > 0}
         placed = sharding.shard_batch(host, mesh)
         prompt = Prompt(placed["tokens"], placed["valid"])
-        found = settled_nodes(LlamaStep(TARGET), target, context.trie, prompt, beams=BEAMS, score_norm="vocab")
+        found = beam_nodes(LlamaStep(TARGET), target, context.trie, prompt, beams=BEAMS, score_norm="vocab")
         values, exists = beam_log_probs(TARGET, target, context, prompt, aligned_beams(found))
         thoughts.append(np.where(exists, values, 0.0))
         nodes = jax.device_get(found)
@@ -76,7 +76,7 @@ def on(name):
     context = jax.device_put(tree_context(build_trie(IDS), IDS), sharding.replicated(mesh))
     target = placed(TARGET, 1)
     given, thoughts = taught(mesh, target, context)
-    loss = beams_loss(ALIGN, DRAFT, TARGET, (6, 6))
+    loss = make_align_loss(ALIGN, DRAFT, TARGET, (6, 6))
     frozen = {"sft": placed(DRAFT, 2), "target": target, "context": context}
     return {
         "adapter": adapted(mesh, target),

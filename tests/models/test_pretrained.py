@@ -8,7 +8,7 @@ import pytest
 
 from atspeed_jax.models.hf_config import HFConfigError
 from atspeed_jax.models.lora import LoraConfig
-from atspeed_jax.models.pretrained import PretrainedConfig, described, open_pretrained
+from atspeed_jax.models.pretrained import PretrainedConfig, describe_pretrained, open_pretrained
 from atspeed_jax.models.weights import WeightsError
 from bases import BASE, BOS, write_base
 from configs import beauty_llama7b
@@ -42,9 +42,9 @@ def test_what_is_opened(base):
 def test_what_is_trained_begins_as_the_base_with_rows_for_the_codes(base, lora):
     directory, params = base
     opened = open_pretrained(config_of(directory, lora))
-    trained = opened.begin(jax.random.key(0), opened.load(), 5)
+    trained = opened.init_trainable(jax.random.key(0), opened.load(), 5)
     assert set(trained) == ({"layers", "item_embedding", "item_head"} if lora else set(params))
-    whole = opened.whole(trained, opened.load())
+    whole = opened.full_params(trained, opened.load())
     assert whole["embedding"].shape == (6 + 5, 16)
     assert whole["head"]["kernel"].shape == (16, 6 + 5)
     np.testing.assert_array_equal(whole["embedding"][:6], params["embedding"])
@@ -91,7 +91,8 @@ def test_a_token_to_begin_with_can_be_given(tmp_path):
 def test_the_named_pair_begins_with_the_same_token():
     config = beauty_llama7b.get_config()
     found = [
-        described(PretrainedConfig(str(ROOT / m.directory), None, bos=m.bos)) for m in (config.target, config.draft)
+        describe_pretrained(PretrainedConfig(str(ROOT / m.directory), None, bos=m.bos))
+        for m in (config.target, config.draft)
     ]
     assert [model.bos for model in found] == [1, 1]
 

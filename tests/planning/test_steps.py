@@ -8,7 +8,7 @@ from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.weights import WeightsError
 from atspeed_jax.planning.plan import bytes_on_device, random_catalog
-from atspeed_jax.planning.steps import Steps, opened
+from atspeed_jax.planning.steps import Steps, describe_models
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training.sharding import shard_batch
@@ -25,7 +25,7 @@ DRAFT = 14 * 8 + 8 * 8 * 6 + 3 * 8 * 16 + 3 * 8
 
 
 def steps_of(config, catalog=CATALOG):
-    return Steps(config, catalog, opened(config), whole_mesh())
+    return Steps(config, catalog, describe_models(config), whole_mesh())
 
 
 def test_what_lies_on_the_devices(small_config):
@@ -79,7 +79,7 @@ def test_a_base_lies_beside_what_is_served(small_config, tmp_path, lora):
 
 
 def test_the_sizes_in_the_repository_are_those_of_the_papers_pair_and_no_run_begins_with_them(tmp_path):
-    models = {name: one.model for name, one in opened(SEVEN_B).items()}
+    models = {name: one.model for name, one in describe_models(SEVEN_B).items()}
     assert dataclasses.astuple(models["target"])[:7] == (32_000, 4096, 11_008, 32, 32, 32, 128)
     assert dataclasses.astuple(models["draft"])[:7] == (32_000, 768, 3072, 2, 12, 12, 64)
     with pytest.raises(WeightsError, match=r"llama_7b has neither model\.safetensors"):

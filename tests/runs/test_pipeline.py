@@ -137,7 +137,7 @@ def test_a_second_run_does_nothing_again(small_run, small_config, copy):
 def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config, copy, monkeypatch):
     monkeypatch.setattr(teacher, "BATCHES_PER_PART", 3)
     shutil.rmtree(copy / "teacher")
-    real, decoded = teacher.settled_nodes, []
+    real, decoded = teacher.beam_nodes, []
 
     def interrupted(*arguments, **keywords):
         decoded.append(1)
@@ -145,7 +145,7 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
             raise KeyboardInterrupt
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(teacher, "settled_nodes", interrupted)
+    monkeypatch.setattr(teacher, "beam_nodes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Run(small_config, copy, None).teacher()
     first = small.snapshot(copy / "teacher")

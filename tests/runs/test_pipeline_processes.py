@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment.teacher import load_teacher
+from atspeed_jax.alignment.teacher_files import load_teacher
 from atspeed_jax.training.checkpoint import load_params
 from atspeed_jax.training.metrics_log import read_metrics
 from devices import begin_processes

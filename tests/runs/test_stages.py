@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 import small
-from atspeed_jax.alignment.teacher import TeacherError
+from atspeed_jax.alignment.teacher_files import TeacherError
 from atspeed_jax.runs import stages
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.stages import StageOptions

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from atspeed_jax.alignment.align import AlignConfig, Alignment
-from atspeed_jax.alignment.histories import history_loss
-from atspeed_jax.alignment.losses import ON_HISTORIES
+from atspeed_jax.alignment.ground_truth import ground_truth_loss
+from atspeed_jax.alignment.losses import ON_GROUND_TRUTH
 from atspeed_jax.models.llama import LlamaConfig, forward, init_params
 from descent import descend
 
@@ -16,7 +16,7 @@ MODEL = LlamaConfig(14, 16, 32, 1, 2, 2, 8, 10_000.0, 1e-6, True, 0.0, "float32"
 CONFIG = AlignConfig("word_kd", 0.7, 2.0, top_k=3, density_weight=1.0, coverage_weight=1.0, score_norm="vocab")
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-compiled_loss = jax.jit(history_loss, static_argnums=0)
+compiled_loss = jax.jit(ground_truth_loss, static_argnums=0)
 
 
 def loss_of(config, *arguments):
@@ -34,7 +34,7 @@ def world():
     return target, draft, batch
 
 
-@pytest.mark.parametrize("objective", ON_HISTORIES)
+@pytest.mark.parametrize("objective", ON_GROUND_TRUTH)
 def test_by_numpy(world, objective):
     target, draft, batch = world
     config = dataclasses.replace(CONFIG, objective=objective)
@@ -75,7 +75,7 @@ def test_the_target_itself_is_perfectly_aligned(world, objective):
     config = dataclasses.replace(CONFIG, objective=objective, alpha=1.0)
     loss, _ = loss_of(config, target, target, batch, None)
     np.testing.assert_allclose(loss, 0.0, atol=1e-5)
-    grads = jax.grad(lambda t: history_loss(Alignment(config, MODEL, MODEL), world[1], t, batch, None)[0])(target)
+    grads = jax.grad(lambda t: ground_truth_loss(Alignment(config, MODEL, MODEL), world[1], t, batch, None)[0])(target)
     assert all(not bool(g.any()) for g in jax.tree.leaves(grads)), "no gradient reaches the teacher"
 
 

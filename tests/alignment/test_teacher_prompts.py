@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment.examples import teacher_examples
+from atspeed_jax.alignment.teacher_prompts import teacher_prompts
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.items.catalog import Catalog
 
@@ -22,7 +22,7 @@ from atspeed_jax.items.catalog import Catalog
 )
 def test_examples_are_the_whole_history_and_a_continuation_of_it(prompts, expected):
     """What followed 4 and 2 elsewhere, and is not known already, is 6 and 3; nothing followed 5."""
-    histories, following = teacher_examples(three_users(), prompts)
+    histories, following = teacher_prompts(three_users(), prompts)
     found = [(one.tolist(), item) for one, item in zip(histories, following.tolist(), strict=True)]
     if prompts == 2:
         assert found[1][0][1] in (1, 2, 3, 4, 5, 6)
@@ -32,7 +32,7 @@ def test_examples_are_the_whole_history_and_a_continuation_of_it(prompts, expect
 
 def test_further_examples_have_the_newest_items_as_next():
     for prompts in (3, 4, 9):
-        histories, following = teacher_examples(three_users(), prompts)
+        histories, following = teacher_prompts(three_users(), prompts)
         known = [(one.tolist(), item) for one, item in zip(histories, following.tolist(), strict=True) if item >= 0]
         first = [([1, 2, 3], 4), ([1, 2], 3), ([1], 2), ([], 1)][: prompts - 2]
         second = [([4, 6], 2), ([4], 6), ([], 4)][: prompts - 2]

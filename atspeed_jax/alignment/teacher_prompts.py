@@ -1,4 +1,7 @@
-"""Which histories the teacher is asked about: those whose answer the target cannot remember come first."""
+"""The prompts that the teacher decodes.
+
+Prompts whose answer the target cannot remember come first.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,26 @@ import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
 
-EXAMPLES = "whole history, continuation, known items"  # names the rule below; part of the teacher's fingerprint
+# Names the rule of `teacher_prompts`; part of the teacher's fingerprint.
+PROMPT_RULE = "whole history, continuation, known items"
 
 
-def teacher_examples(dataset: Dataset, prompts: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Up to `prompts` examples of every training user, user after user: (histories, next items [examples], -1: none).
+def teacher_prompts(dataset: Dataset, prompts: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Lists up to `prompts` prompts of every training user, user after user.
 
-    A user's first is the whole train history; the second, a continuation of it by an item that followed its last one in
-    another user's history (or, if none did, by any item as popular as it is). Nobody was trained on what comes next
-    there, so the target is asked what it will be asked in service. The third has the last train item as next, the
-    fourth the one before it, and so on: there the target half remembers the answer, which is harder to follow.
+    The first prompt is the whole train history. The second continues it by an item that
+    followed its last item in another user's history; if no item did, by an item drawn
+    by popularity. The target was not trained on what comes next there, so it answers as
+    it will when serving. The third prompt ends before the last train item, the fourth
+    before the one before that, and so on. There the target partly remembers the answer,
+    which is harder to follow.
+
+    Args:
+      dataset: the training users.
+      prompts: most prompts per user.
+
+    Returns:
+      The histories, and the item that follows each [prompts], -1 for none.
     """
     histories, following = [], []
     continuations = _continuations(dataset)
@@ -29,7 +42,7 @@ def teacher_examples(dataset: Dataset, prompts: int) -> tuple[list[np.ndarray], 
 
 
 def _continuations(dataset: Dataset) -> np.ndarray:
-    """[users] an item that may come after each user's whole train history, see `teacher_examples`; always the same."""
+    """Draws an item that may follow each user's train history [users]."""
     rng = np.random.default_rng(0)
     pairs = np.concatenate([np.stack([items[:-1], items[1:]], 1) for items in dataset.train])
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]

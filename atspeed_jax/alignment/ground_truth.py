@@ -18,7 +18,7 @@ from atspeed_jax.models.llama import LlamaConfig, forward
 DIVERGENCES = {"word_kd": losses.tree_kd, "tvd_kd": losses.atspeed_r}
 
 
-def history_loss(alignment: Alignment, draft_params, target_params, batch, dropout_key):
+def ground_truth_loss(alignment: Alignment, draft_params, target_params, batch, dropout_key):
     """Mixes the next-code loss with the divergence from the teacher.
 
     (1 - alpha) * cross-entropy of the next code + alpha * divergence
@@ -58,14 +58,14 @@ def history_loss(alignment: Alignment, draft_params, target_params, batch, dropo
     return config.mixed(next_item, aligned, batch.get("step")), parts
 
 
-def histories_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig):
-    """Makes `history_loss` a loss for `fit`.
+def make_ground_truth_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig):
+    """Makes `ground_truth_loss` a loss for `fit`.
 
     `frozen` holds the parameters of the "target".
     """
     alignment = Alignment(config, draft, target)
 
     def loss(params, batch, key, frozen):
-        return history_loss(alignment, params, frozen["target"], batch, key)
+        return ground_truth_loss(alignment, params, frozen["target"], batch, key)
 
     return loss
