@@ -29,18 +29,15 @@ def attend(query: Array, keys: Array, values: Array, mask: SlotMask, precision: 
     """
     batch, length, heads, dim = query.shape
     kv, width = keys.shape[2], mask.prompt.shape[-1]
-    # Grouping the queries saves repeating keys and values for every head.
     grouped = query.reshape(batch, length, kv, heads // kv, dim)
-    # The logits leave their product in float32 or wider: bfloat16 would round them
-    # before the softmax.
+    # Logits leave their product wide: bfloat16 would round them before the softmax.
     wide = jnp.promote_types(query.dtype, jnp.float32)
     product = functools.partial(jnp.einsum, precision=precision)
     # The prompt's slots are one matrix product for all tokens.
     logits = product("btkgd,bskd->bkgts", grouped, keys[:, :width], preferred_element_type=wide)
     seen = jnp.broadcast_to(mask.prompt[:, None, None], logits.shape)
     if mask.path.shape[-1]:
-        # Slots of the path are gathered, so a node costs the same in a wide tree as in
-        # a narrow one.
+        # Gathered, so that a node costs the same in a wide tree as in a narrow one.
         path_keys, path_values = (_on_path(store, mask.path) for store in (keys, values))
         path_logits = product("btkgd,btakd->bkgta", grouped, path_keys, preferred_element_type=wide)
         logits = jnp.concatenate([logits, path_logits], -1)
@@ -64,7 +61,6 @@ def _on_path(store: Array, path: Array) -> Array:
       [B, T, A, kv, d].
     """
     batch, slots, *rest = store.shape
-    # Copying whole rows of kv * d numbers is several times faster than one index per
-    # number.
+    # Copying whole rows is several times faster than one index per number.
     flat = jnp.maximum(path, 0).reshape(batch, -1, 1)
     return jnp.take_along_axis(store.reshape(batch, slots, -1), flat, 1).reshape(*path.shape, *rest)
