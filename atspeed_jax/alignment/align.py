@@ -136,7 +136,7 @@ def align_loss(alignment: Alignment, draft_params, target_params, context: TreeC
       draft_params: parameters of the student.
       target_params: parameters of the teacher; not read if the batch has "log_probs"
         and no row is on-policy.
-      context: the catalogue.
+      context: the catalog.
       batch: "tokens" and "valid" [B, P]; "beams" [B, L-2, K] and "next_id" [B] (see
         `teacher_tree`); for "seq_kd" "list" [B, K], rows of the teacher's ids, -1 for
         none; optional "log_probs" [B, 1 + (L-2) K, R], stored by the teacher. Without

@@ -32,7 +32,7 @@ def alignment_batches(
 
     Args:
       dataset: the training users.
-      trie: of the catalogue.
+      trie: of the catalog.
       teacher: the teacher data.
       shape: shapes of the batches.
       prompts: prompts per user, as in `TeacherConfig`.

@@ -28,7 +28,7 @@ def child_log_probs(
     (decoding/ALGORITHM.md section 7).
 
     Args:
-      context: the catalogue.
+      context: the catalog.
       level: of the nodes.
       beams: the nodes [B, N].
       logits: their logits [B, N, V].
@@ -46,7 +46,7 @@ def path_scores(context: TreeContext, levels: Sequence[Beams], log_probs: Sequen
     """Sums log-probabilities along the path of every child of every node.
 
     Args:
-      context: the catalogue.
+      context: the catalog.
       levels: per level, the nodes [B, N].
       log_probs: per level, the log-probabilities of `child_log_probs`.
 
@@ -80,7 +80,7 @@ def listed_log_probs(
     """Reads the log-probability of each code of some ids off the tree.
 
     Args:
-      context: the catalogue.
+      context: the catalog.
       levels: per level, the nodes [B, N]. They must hold the prefixes of the ids, as
         the teacher's beams hold those of its list.
       log_probs: per level, the log-probabilities of `child_log_probs`.
@@ -140,7 +140,7 @@ def stored_log_probs(
     """Computes `child_log_probs` of every level from what the teacher stored.
 
     Args:
-      context: the catalogue.
+      context: the catalog.
       levels: per level, the nodes [B, N_l] of a teacher tree.
       stored: log-softmax over the vocabulary [B, 1 + (levels - 1) K, R]: the root's
         row, then the rows of the K beams of depth 1, 2, ... (`teacher.beam_log_probs`).
@@ -157,7 +157,7 @@ def stored_log_probs(
         # none.
         taught = beams.count - (level > 0)
         rows = stored[:, start : start + taught, : exists.shape[-1]].astype(jnp.float32)
-        # The stored width is that of the catalogue's widest row; the trie's is rounded
+        # The stored width is that of the catalog's widest row; the trie's is rounded
         # up.
         rows = jnp.pad(rows, ((0, 0), (0, beams.count - taught), (0, exists.shape[-1] - rows.shape[-1])))
         exists &= beams.valid[..., None] & (jnp.arange(beams.count) < taught)[:, None]

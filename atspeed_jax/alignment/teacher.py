@@ -70,7 +70,7 @@ def beam_nodes(model: StepModel, params, trie: Trie, prompt: Prompt, *, beams: i
     Args:
       model: the model that searches.
       params: its parameters.
-      trie: of the catalogue.
+      trie: of the catalog.
       prompt: the prompts [B, P].
       beams: K.
       score_norm: see `SearchConfig`.
@@ -104,7 +104,7 @@ def beam_log_probs(model: LlamaConfig, params, context: TreeContext, prompt: Pro
     Args:
       model: the target.
       params: its parameters.
-      context: the catalogue.
+      context: the catalog.
       prompt: the prompts [B, P].
       beams: trie nodes [B, L-2, K], -1 for none.
 

@@ -18,7 +18,7 @@ def teacher_prompts(dataset: Dataset, prompts: int) -> tuple[list[np.ndarray], n
 
     The first prompt is the whole train history. The second continues it by an item that
     followed its last item in another user's history; if no item did, by an item drawn
-    by popularity. The target was not trained on what comes next there, so it answers as
+    by popularity. The target was not trained on what comes next, so it answers as
     it will when serving. The third prompt ends before the last train item, the fourth
     before the one before that, and so on. There the target partly remembers the answer,
     which is harder to follow.

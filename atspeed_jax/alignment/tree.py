@@ -22,7 +22,7 @@ from atspeed_jax.shapes import Logits
 
 
 class TreeContext(struct.PyTreeNode):
-    """The catalogue as alignment reads it.
+    """The catalog as alignment reads it.
 
     Attributes:
       trie: the exact trie.
@@ -93,7 +93,7 @@ def teacher_tree(
     """Builds the pass of a batch; to be called under jit.
 
     Args:
-      context: the catalogue.
+      context: the catalog.
       prompt: the prompts [B, P].
       beams: trie nodes of the teacher's beams of depth 1..M, -1 for a missing one.
       next_id: row of the true next item's id among the sorted ids, -1 for none.
@@ -135,7 +135,7 @@ def path_to(context: TreeContext, ids: Int[Array, ...]) -> list[Int[Array, ...]]
     """Finds the trie nodes on the way to each id.
 
     Args:
-      context: the catalogue.
+      context: the catalog.
       ids: rows of the sorted ids, -1 for none; any shape.
 
     Returns:

@@ -132,9 +132,10 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
     files = weight_files(directory, found.model)
     # Neither the name of the directory nor the remat policy changes a result.
     known = dataclasses.replace(config, directory="", remat_policy="nothing")
-    own = "" if config.bos is None else f"bos={config.bos}"
-    own += "" if config.precision == "highest" else f"precision={config.precision}"
-    digest = hashlib.sha256((repr(known) + own).encode())
+    # Fields that repr omits; their defaults add nothing, so older fingerprints stay.
+    added = "" if config.bos is None else f"bos={config.bos}"
+    added += "" if config.precision == "highest" else f"precision={config.precision}"
+    digest = hashlib.sha256((repr(known) + added).encode())
     for path in (directory / CONFIG_FILE, *sorted(set(files.values()))):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -30,7 +30,7 @@ class LlamaSizes:
       precision: of a float32 model's products. With "highest" every device multiplies
         in float32. With "high" or "default" a GPU multiplies in TF32 and a TPU in
         bfloat16 (`jax.lax.Precision`). A bfloat16 model does not use it; the logits of
-        attention and head leave their products in float32 there.
+        attention and head leave their products in float32.
     """
 
     hidden_size: R.HiddenSize

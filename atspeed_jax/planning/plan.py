@@ -39,12 +39,12 @@ class PlanError(ValueError):
 
 
 def random_catalog(items: int, levels: int = 4, codes: int = 256) -> Catalog:
-    """Makes a catalogue of items with random ids, for a plan without data."""
+    """Makes a catalog of items with random ids, for a plan without data."""
     return Catalog(np.random.default_rng(0).integers(0, codes, (items, levels)), (codes,) * levels)
 
 
 def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:
-    """Adds the config's instruction, if any, to the catalogue.
+    """Adds the config's instruction, if any, to the catalog.
 
     The target's tokenizer.json splits the instruction into tokens. Without this file
     every CHARACTERS characters count as a token.
@@ -98,7 +98,7 @@ def plan(
       PlanError: a step is unknown.
       ShardingError: the devices or batches do not fit the mesh.
       HFConfigError: a pretrained model cannot be read.
-      DecodeError: the widths do not fit the catalogue.
+      DecodeError: the widths do not fit the catalog.
     """
     if stray := [name for name in steps if name not in STEPS]:
         raise PlanError(f"step {stray[0]!r} is unknown; expected some of {', '.join(STEPS)}")

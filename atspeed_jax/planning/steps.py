@@ -1,6 +1,6 @@
 """The steps of a run as shapes on a mesh: programs, and arrays on the devices.
 
-Nothing is allocated but the trie of the catalogue.
+Nothing is allocated but the trie of the catalog.
 """
 
 from __future__ import annotations

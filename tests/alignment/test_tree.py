@@ -1,4 +1,4 @@
-"""The one tree forward against one causal forward per beam, and its nodes against the catalogue."""
+"""The one tree forward against one causal forward per beam, and its nodes against the catalog."""
 
 import jax
 import jax.numpy as jnp
