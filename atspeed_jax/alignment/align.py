@@ -92,8 +92,8 @@ class AlignConfig:
             "coverage_loss": self.alpha * self.coverage_weight,
         }
 
-    def mixed(self, next_item, objective, step):
-        """Computes (1 - alpha) * next_item + alpha * objective.
+    def mix(self, next_item, objective, step):
+        """Mixes two losses: (1 - alpha) * next_item + alpha * objective.
 
         Args:
           next_item: loss of the next item.
@@ -216,7 +216,7 @@ def _tree_loss(alignment: Alignment, draft_params, target_params, context: TreeC
             beams = batch["beams"].shape[2]
             parts["coverage_loss"] = _coverage_loss(alignment, context, tree, compared, beams, dropout_key)
             loss += config.coverage_weight * parts["coverage_loss"]
-    return config.mixed(parts["next_item_loss"], loss, batch.get("step")), parts
+    return config.mix(parts["next_item_loss"], loss, batch.get("step")), parts
 
 
 def _next_item_loss(tree: TeacherTree, logits: list):

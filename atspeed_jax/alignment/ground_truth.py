@@ -55,7 +55,7 @@ def ground_truth_loss(alignment: Alignment, draft_params, target_params, batch, 
     p, q = (jax.nn.log_softmax(x / config.temperature, -1) for x in (teacher, logits))
     aligned = mean(DIVERGENCES[config.objective](p, q, jnp.ones(p.shape, bool)))
     parts = {"align_loss": aligned, "next_item_loss": next_item}
-    return config.mixed(next_item, aligned, batch.get("step")), parts
+    return config.mix(next_item, aligned, batch.get("step")), parts
 
 
 def make_ground_truth_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig):
