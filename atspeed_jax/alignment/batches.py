@@ -79,6 +79,8 @@ def _unpacked(teacher: TeacherData, children: list[np.ndarray], prompts: list[in
     Returns:
       [B, 1 + (L-2) K, R], 0 for a child that does not exist.
     """
+    assert teacher.log_probs is not None, "log-probabilities are stored"
+    assert teacher.start is not None, "their starts are stored with them"
     beams = aligned_beams(teacher.beams[prompts])
     counts = [np.broadcast_to(children[0][0], (len(prompts), 1))]
     for level in range(1, beams.shape[1] + 1):
