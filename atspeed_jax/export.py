@@ -101,7 +101,7 @@ def export_adapter(directory: Path, base: Pretrained, adapter: Mapping, catalog:
     """
     tokenizer, settings = _extended(base, catalog)
     with _appearing(Path(directory)) as partial:
-        save_adapter(partial, base.model, base.lora, base.load(), adapter, base.config.directory)
+        save_adapter(partial, base.model, base.lora, base.load(), adapter, base.config.directory)  # pyright: ignore
         return _write_tokenizer(partial, tokenizer, settings)
 
 

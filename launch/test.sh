@@ -18,5 +18,7 @@ done
 
 say "ruff check"
 .venv/bin/python -m ruff check .
+say "pyright"
+.venv/bin/python -m basedpyright --pythonpath .venv/bin/python --level error
 say "pytest, $suite"
 exec .venv/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=loadgroup ${arguments[@]+"${arguments[@]}"}

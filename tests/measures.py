@@ -121,7 +121,7 @@ def type_errors(root: Path) -> int | None:
     if find_spec("basedpyright") is None:
         return None
     rules = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["basedpyright"]
-    rules["include"] = [str(root / PACKAGE)]
+    rules |= {"include": [str(root / PACKAGE)], "ignore": []}
     rules["extraPaths"] = [str(root)]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "pyrightconfig.json"

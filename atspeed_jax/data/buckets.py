@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class Batches(Protocol):
     `step` alone.
     """
 
-    def __getitem__(self, step: int) -> dict: ...
+    def __getitem__(self, index: int) -> dict: ...
 
 
 def bucket_lengths(buckets: tuple[int, ...], longest: int) -> tuple[int, ...]:
@@ -60,11 +60,11 @@ class _ShuffledBatches:
     def __len__(self) -> int:
         return _ENDLESS
 
-    def __getitem__(self, step: int) -> dict:
-        epochs, positions = np.divmod(step * self._batch_size + self._rows, len(self._examples))
+    def __getitem__(self, index: int) -> dict:
+        epochs, positions = np.divmod(index * self._batch_size + self._rows, len(self._examples))
         return self._collate(
             [
-                self._examples[self._order(epoch)[position]]
+                self._examples[int(self._order(epoch)[position])]
                 for epoch, position in zip(epochs.tolist(), positions, strict=True)
             ]
         )
@@ -72,7 +72,7 @@ class _ShuffledBatches:
 
 def bucketed_batches(
     examples: Sequence,
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
     *,
     buckets: tuple[int, ...],
     batch_size: int,
@@ -121,20 +121,19 @@ def bucketed_batches(
             )
             parts.append(grain.MapDataset.source(source))
             weights.append(len(members))
-    return grain.MapDataset.mix(parts, weights=weights)
+    return cast(Batches, grain.MapDataset.mix(parts, weights=weights))  # which takes a slice too
 
 
-def rows_by_bucket(lengths: Sequence[int], buckets: tuple[int, ...]) -> list[np.ndarray]:
+def rows_by_bucket(lengths: Sequence[int] | np.ndarray, buckets: tuple[int, ...]) -> list[np.ndarray]:
     """For each bucket the rows [n] that belong to it, ascending: those too long for the
     bucket before.
     """
-    lengths = np.asarray(lengths, np.int64)
-    if len(lengths) and lengths.max() > buckets[-1]:
+    sizes = np.asarray(lengths, np.int64)
+    if len(sizes) and sizes.max() > buckets[-1]:
         raise ValueError(
-            f"example {int(lengths.argmax())} has length {lengths.max()}, longer than the largest "
-            f"of the buckets {buckets}."
+            f"example {int(sizes.argmax())} has length {sizes.max()}, longer than the largest of the buckets {buckets}."
         )
-    number = np.searchsorted(buckets, lengths)
+    number = np.searchsorted(buckets, sizes)
     return [np.flatnonzero(number == bucket) for bucket in range(len(buckets))]
 
 
