@@ -28,8 +28,12 @@ def docstrings(path: Path) -> list[tuple[ast.AST, str]]:
 
 
 def glued_rows(text: str) -> list[str]:
-    """Lines of a docstring that hold two rows of a table: two gaps between columns, comments aside."""
-    return [line for line in text.splitlines() if len(GAP.findall(line.partition("#")[0].strip())) > 1]
+    """Lines of running text in a docstring that hold two rows of a table: two gaps between columns, comments aside.
+
+    A picture or a table is indented, so what a reformatting ran together is not.
+    """
+    lines = [line for line in text.splitlines() if not line.startswith(" ")]
+    return [line for line in lines if len(GAP.findall(line.partition("#")[0])) > 1]
 
 
 def names_of(node: ast.AST) -> set[str]:
