@@ -96,7 +96,7 @@ def _around(catalog: Catalog) -> Instruction:
 
 
 def _left_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Rows [N, width] int32 with PAD at the left."""
+    """Pads rows with PAD on the left, to [N, width] int32."""
     padded = np.full((len(rows), width), PAD, np.int32)
     for line, row in zip(padded, rows, strict=True):
         line[width - len(row) :] = row
