@@ -120,7 +120,7 @@ def test_the_exported_decoder_says_how_its_prompts_are_made(trained, tmp_path):
     setting = Setting.beam_search(5, "vocab")
     export_decoder(tmp_path / "out", run.decoders(None), setting, catalog, batch=3, history=4, platforms=["cpu"])
     about = json.loads((tmp_path / "out" / "decoder.json").read_text())
-    tokens = np.full(about["tokens"], about["pad"], np.int32)
+    tokens = np.full(about["arguments"]["tokens"]["shape"], about["pad"], np.int32)
     for line, items in zip(tokens, HISTORIES, strict=True):
         codes = [piece for item in items[-4:].tolist() for piece in (about["separator"], catalog.tokens(item).tolist())]
         prompt = [*about["head"], *itertools.chain(*codes[1:]), *about["tail"]] if len(items) else about["empty"]
