@@ -42,7 +42,8 @@ def keep_programs() -> None:
         if "://" not in place:  # JAX writes to buckets too
             _make_writable(Path(place))
     except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
-        return _note(f"no compiled program is kept for the next run: {error}")
+        _note(f"no compiled program is kept for the next run: {error}")
+        return
     if not given:
         forget_oldest(Path(place), MOST_BYTES)
     _tell_faults_once(place)
@@ -111,7 +112,8 @@ def _tell_faults_once(place: str) -> None:
             r"Error (reading|writing) persistent compilation cache entry.*?: (.*)", str(message), re.DOTALL
         )
         if fault is None:
-            return before(message, category, *where, **more)
+            before(message, category, *where, **more)
+            return
         if fault[1] not in noted:
             noted.add(fault[1])
             what, then = OUTCOMES[fault[1]]

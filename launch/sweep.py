@@ -4,9 +4,8 @@ python -m launch.sweep --config=configs/sweeps/objectives.py --workdir=DIR [--bo
 
 Each experiment is a run of launch.pipeline in DIR/NAME_SEED without its evaluation.
 Stages that another experiment, or RUN, made of the same data and settings are linked.
-The same command continues. Writes DIR/sweep.json, DIR/sweep.md and DIR/sweep.png. Jobs
-that work at the same time cannot link from each other: --borrow a run, or submit one
-(--only) first.
+The same command continues. Writes DIR/sweep.json, sweep.md and sweep.png. Jobs at the
+same time cannot link from each other: --borrow a run, or submit one (--only) first.
 """
 
 from pathlib import Path
@@ -40,14 +39,15 @@ def sweep() -> None:
     again = [trial.name for trial in chosen(made, FLAGS.resubmit)]
     others = results.others(workdir, made, results.lenders(FLAGS.borrow, check=here))  # a cluster's may not be mounted
     if FLAGS.dry_run:
-        stages = Foresight(workdir, data_dir, settings, others, waits=here)
-        return backends.preview(backend, workdir, picked, again, stages)
+        backends.preview(backend, workdir, picked, again, Foresight(workdir, data_dir, settings, others, waits=here))
+        return
     check_same(fingerprint(settings, *picked), "config or --only")
     results.begin(workdir, picked)
     if not here:
         todo = results.not_done(workdir, settings, picked)
         backends.submit(backend, workdir, todo, again, borrows=bool(FLAGS.borrow))
-        return results.collect(workdir, settings, made)
+        results.collect(workdir, settings, made)
+        return
     if not FLAGS.only:
         backends.check_no_jobs(workdir, results.not_done(workdir, settings, made), again)
     for trial in picked:

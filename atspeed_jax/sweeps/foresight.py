@@ -54,12 +54,11 @@ class Foresight:
         Raises:
           ValueError: for settings that the trial would be refused for.
         """
-        directory, lines = self.workdir / trial.name, []
+        directory, others = self.workdir / trial.name, self.others[trial.name]
         with tempfile.TemporaryDirectory() as temporary:
             view = Run(trial.config, Path(temporary) / "view", self.data_dir)
             view.workdir.mkdir()
-            for stage in TRIAL_STAGES:
-                lines.append(f"{stage}: {self._stage(stage, trial.config, view, directory, self.others[trial.name])}")
+            lines = [f"{stage}: {self._stage(stage, trial.config, view, directory, others)}" for stage in TRIAL_STAGES]
         return [*lines, "measurements: run"]
 
     def _stage(self, stage: str, config: ExperimentConfig, view: Run, directory: Path, others: Sequence[Path]) -> str:

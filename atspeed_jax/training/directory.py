@@ -10,7 +10,6 @@ A finished directory may be pruned to params/ and metadata.json.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def _check_content(directory: Path, fingerprint: str) -> None:
             _check_fingerprint(directory / name, what, fingerprint)
             return
     partial = {LOCK_FILE, f".{RUN_FILE}.partial"}  # what a kill may leave before the first file
-    found = sorted(set(os.listdir(directory)) - partial) if directory.exists() else []
+    found = sorted({path.name for path in directory.iterdir()} - partial) if directory.exists() else []
     if PARAMS_DIR in found:
         raise TrainingDirectoryError(
             f"{directory} holds parameters ({PARAMS_DIR}/) without {METADATA_FILE}, which says what they are: restore "

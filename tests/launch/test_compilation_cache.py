@@ -49,7 +49,7 @@ def cache_of(place):
 
 def said(result):
     """Lines of standard error that are no progress bar."""
-    return [line for line in result.err.splitlines() if not re.search(r"\d+%\||^$", line)]
+    return [line for line in result.err.splitlines() if not re.search(r"\d+%\||^\s*$", line)]
 
 
 def check_loaded(first, second):

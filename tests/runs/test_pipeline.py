@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import small
-from atspeed_jax.alignment import teacher
+from atspeed_jax.alignment import teacher, teacher_files
 from atspeed_jax.reporting.report import validate_report
 from atspeed_jax.runs.experiment import ServeConfig
 from atspeed_jax.runs.fingerprints import fingerprint
@@ -152,14 +152,14 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
     assert "part-00000.parquet" in first
     assert "part-00001.parquet" not in first
     run = Run(small_config, copy, None)
-    with pytest.raises(teacher.TeacherError, match=r"no complete teacher data.*launch\.make_teacher"):
+    with pytest.raises(teacher_files.TeacherError, match=r"no complete teacher data.*launch\.make_teacher"):
         run.draft()
     assert not (copy / "teacher" / "complete.json").exists()
     run.teacher()
     assert len(decoded) == 5 + 12  # 15 batches in parts of 3: the first part is not decoded again
     assert small.snapshot(copy / "teacher").items() >= first.items()
-    whole = teacher.load_teacher(small_run.workdir / "teacher", fingerprint=small_run.run.stage_fingerprint("teacher"))
-    again = teacher.load_teacher(copy / "teacher", fingerprint=run.stage_fingerprint("teacher"))
+    whole = teacher_files.load_teacher(small_run.workdir / "teacher", fingerprint=small_run.run.stage_fingerprint("teacher"))
+    again = teacher_files.load_teacher(copy / "teacher", fingerprint=run.stage_fingerprint("teacher"))
     for name in ("beams", "log_probs", "start"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
 
