@@ -158,7 +158,9 @@ def test_an_interrupted_teacher_goes_on_where_it_stopped(small_run, small_config
     run.teacher()
     assert len(decoded) == 5 + 12  # 15 batches in parts of 3: the first part is not decoded again
     assert small.snapshot(copy / "teacher").items() >= first.items()
-    whole = teacher_files.load_teacher(small_run.workdir / "teacher", fingerprint=small_run.run.stage_fingerprint("teacher"))
+    whole = teacher_files.load_teacher(
+        small_run.workdir / "teacher", fingerprint=small_run.run.stage_fingerprint("teacher")
+    )
     again = teacher_files.load_teacher(copy / "teacher", fingerprint=run.stage_fingerprint("teacher"))
     for name in ("beams", "log_probs", "start"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
