@@ -1,3 +1,5 @@
+# pyright: reportMissingImports=false
+# torch, transformers and peft are an extra: a checkout is checked without them too.
 """Hugging Face `generate` with our weights and our catalog, to compare our lists with.
 
 torch and transformers come with `pip install -r tests/hugging_face.txt`.

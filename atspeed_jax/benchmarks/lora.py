@@ -1,3 +1,5 @@
+# pyright: reportMissingImports=false
+# torch, transformers and peft are an extra: a checkout is checked without them too.
 """A training step of an adapter beside one of PEFT, with equal weights and batch."""
 
 from __future__ import annotations
