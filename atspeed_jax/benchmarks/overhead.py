@@ -4,133 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
-from atspeed_jax.decoding.base import Prompt, StepModel
 from atspeed_jax.decoding.config import Mode, ScoreNorm
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation.config import EvaluateConfig
-from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.serving.decode_users import Keys, prompt_of
 from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.model_calls import calls_of, timed_call, traced_calls
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.serving.timing import medians, run_once
-from atspeed_jax.shapes import SlotMask
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelCall:
-    """The shapes of one model call.
-
-    Attributes:
-      config: of the model.
-      batch: B users.
-      tokens: T tokens per user.
-      prompt: P prompt slots.
-      path: entries of a path.
-      slots: S slots of the cache.
-      n_out: tokens whose logits are computed.
-      unrolled: whether the layers lie side by side.
-    """
-
-    config: LlamaConfig
-    batch: int
-    tokens: int
-    prompt: int
-    path: int
-    slots: int
-    n_out: int
-    unrolled: bool
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RecordingStep:
-    """A Llama that notes the shapes of its calls while they are traced.
-
-    It equals only itself, so it is always traced anew.
-    """
-
-    model: LlamaStep
-    calls: list[ModelCall]
-
-    def init_cache(self, batch: int, slots: int):
-        return self.model.init_cache(batch, slots)
-
-    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
-        self.calls.append(
-            ModelCall(
-                config=self.model.config,
-                batch=tokens.shape[0],
-                tokens=tokens.shape[1],
-                prompt=mask.prompt.shape[-1],
-                path=mask.path.shape[-1],
-                slots=jax.tree.leaves(cache)[0].shape[-3],
-                n_out=n_out,
-                unrolled=self.model.unrolled,
-            )
-        )
-        return self.model(params, tokens, positions, slots, mask, cache, n_out=n_out)
-
-
-def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[list[ModelCall], list[ModelCall]]:
-    """Returns the different model calls of round 1, and those of a later round.
-
-    Plain beam search makes another call in every round; all of them count as of round
-    1.
-    """
-    calls: list[ModelCall] = []
-
-    def step(config: LlamaConfig) -> StepModel:
-        return RecordingStep(cast(LlamaStep, decoders.step(config)), calls)
-
-    jax.eval_shape(dataclasses.replace(decoders, step=step).build(setting), prompt)
-    different = list(dict.fromkeys(calls))
-    if setting.method == "beam_search":
-        return different, []
-    first = 1 + next(number for number, call in enumerate(different) if call.config == decoders.target)
-    return different[:first], different[first:]
-
-
-def calls_of(setting: Setting, rounds: int, first: Sequence[ModelCall], later: Sequence[ModelCall]) -> list[ModelCall]:
-    """Returns the calls of a decode with `rounds` rounds, see `traced_calls`."""
-    if setting.method == "beam_search":
-        return list(first[:rounds])
-    return [*first, *itertools.chain(*itertools.repeat(later, rounds - 1))]
-
-
-def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
-    """Returns a function that makes such a call alone and returns its seconds.
-
-    The cache is written in place, as in a decoder.
-    """
-    model = LlamaStep(call.config, call.unrolled)
-    step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=5)
-    tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
-    slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)
-    path = jnp.full((*tokens.shape, call.path), call.prompt, jnp.int32)
-    mask = SlotMask(jnp.ones((*tokens.shape, call.prompt), bool), path)
-    caches = [model.init_cache(call.batch, call.slots)]
-
-    def run() -> float:
-        start = time.perf_counter()
-        logits, cache = step(params, tokens, tokens, slots, mask, caches.pop())
-        jax.block_until_ready(logits)
-        seconds = time.perf_counter() - start
-        caches.append(cache)
-        return seconds
-
-    return run
 
 
 def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
