@@ -8,16 +8,11 @@ from pathlib import Path
 
 import jax
 
-from atspeed_jax.data.dataset import Dataset
-from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.trie import Trie
-from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.runs.assets import Assets
-from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
+from atspeed_jax.runs.experiment import ServeConfig
 from atspeed_jax.runs.record import WorkdirError, recorded
 from atspeed_jax.runs.serve import DrafterChoice, decoders_of, lists_by
-from atspeed_jax.runs.trained import TrainedModels
-from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.runs.trained import RunView
 from atspeed_jax.serving.recommender import Recommender
 from atspeed_jax.training.checkpoint import is_finished
 from atspeed_jax.training.sharding import fitting_mesh
@@ -25,71 +20,8 @@ from atspeed_jax.training.sharding import fitting_mesh
 _LOG = logging.getLogger(__name__)
 
 
-class TrainedRun:
-    """A run where nothing more is trained, read from its directory and never written.
-
-    Data and parameters are loaded when they are first asked for, and kept.
-
-    Attributes:
-      assets: data, devices and untrained models.
-      models: trained parameters, and the fingerprints of the stages.
-    """
-
-    def __init__(self, assets: Assets):
-        self.assets, self.models = assets, TrainedModels(assets)
-
-    @property
-    def workdir(self) -> Path:
-        return self.assets.workdir
-
-    @property
-    def config(self) -> ExperimentConfig:
-        """What the run was trained for."""
-        return self.assets.config
-
-    @property
-    def serve(self) -> ServeConfig:
-        """How the models decode."""
-        return self.assets.serve
-
-    @property
-    def dataset(self) -> Dataset:
-        """The stored dataset. Raises DatasetError or ValueError as `Assets.dataset`."""
-        return self.assets.dataset
-
-    @property
-    def catalog(self) -> Catalog:
-        """The items and their ids."""
-        return self.dataset.catalog
-
-    @property
-    def trie(self) -> Trie:
-        """The trie of all ids of the catalog, on every device."""
-        return self.assets.trie
-
-    @property
-    def target_model(self) -> LlamaConfig:
-        """The sizes of the target."""
-        return self.assets.target.config
-
-    @property
-    def draft_model(self) -> LlamaConfig:
-        """The sizes of the draft."""
-        return self.assets.draft.config
-
-    @property
-    def target_params(self):
-        """The target's parameters. Raises CheckpointError as `TrainedModels.load`."""
-        return self.models.target_params
-
-    @property
-    def draft_params(self):
-        """The draft's parameters. Raises CheckpointError as `TrainedModels.load`."""
-        return self.models.draft_params
-
-    def decoders(self, draft_params) -> Decoders:
-        """Models and catalog, ready to decode: see `TrainedModels.decoders`."""
-        return self.models.decoders(draft_params)
+class TrainedRun(RunView):
+    """A run where nothing more is trained, read from its directory and never written."""
 
     def recommender(
         self,

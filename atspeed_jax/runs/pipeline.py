@@ -15,30 +15,25 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.evaluation.evaluate import Evaluation
-from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.borrow import borrow
 from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.runs.measure import measurements, write_evaluation
 from atspeed_jax.runs.stages import StageOptions, Stages
-from atspeed_jax.runs.trained import TrainedModels
-from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.runs.trained import RunView
 
 STAGES = ("data", "target", "teacher", "draft", "evaluation")
 
 
-class Run:
+class Run(RunView):
     """One experiment in one working directory.
 
     Every stage is a method. The evaluation is made as `serve` says, all other stages as
     `config` says.
 
     Attributes:
-      assets: data, devices and untrained models.
-      models: trained parameters, and the fingerprints of the stages.
       options: how stages are run.
     """
 
@@ -58,34 +53,12 @@ class Run:
         Raises:
           DatasetError: a data directory is given, but the config makes its data.
         """
-        self.assets = Assets(config, workdir, data_dir, serve)
-        self.models = TrainedModels(self.assets)
+        super().__init__(Assets(config, workdir, data_dir, serve))
         self.options = StageOptions()
-
-    @property
-    def config(self) -> ExperimentConfig:
-        return self.assets.config
-
-    @property
-    def workdir(self) -> Path:
-        return self.assets.workdir
-
-    @property
-    def serve(self) -> ServeConfig:
-        return self.assets.serve
-
-    @property
-    def dataset(self) -> Dataset:
-        """The stored dataset. Raises DatasetError or ValueError as `Assets.dataset`."""
-        return self.assets.dataset
 
     @property
     def mesh(self) -> Mesh:
         return self.assets.mesh
-
-    @property
-    def trie(self):
-        return self.assets.trie
 
     @property
     def tree_context(self):
@@ -94,30 +67,6 @@ class Run:
     @property
     def pretrained(self) -> dict[str, Pretrained]:
         return self.assets.pretrained
-
-    @property
-    def target_model(self) -> LlamaConfig:
-        """The sizes of the target."""
-        return self.assets.target.config
-
-    @property
-    def draft_model(self) -> LlamaConfig:
-        """The sizes of the draft."""
-        return self.assets.draft.config
-
-    @property
-    def target_params(self):
-        """The trained target's parameters: see `TrainedModels.target_params`."""
-        return self.models.target_params
-
-    @property
-    def draft_params(self):
-        """The trained draft's parameters: see `TrainedModels.draft_params`."""
-        return self.models.draft_params
-
-    def decoders(self, draft_params, *, target_params=None) -> Decoders:
-        """Models and catalog, ready to decode: see `TrainedModels.decoders`."""
-        return self.models.decoders(draft_params, target_params=target_params)
 
     def base_of(self, name: str) -> Pretrained | None:
         """The pretrained model whose vocabulary a model has: see `Assets.base_of`."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, get_args
 
-from atspeed_jax.data.dataset import Dataset
-from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
+from atspeed_jax.runs.trained import RunView
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
 from atspeed_jax.serving.settings import Setting
@@ -17,29 +15,8 @@ from atspeed_jax.serving.tune import tuned_setting
 DrafterChoice = Literal["draft", "popularity", "none", "tuned"]
 
 
-class Trained(Protocol):
-    """A run with trained models, such as `Run` and `TrainedRun`."""
-
-    @property
-    def workdir(self) -> Path: ...
-
-    @property
-    def config(self) -> ExperimentConfig: ...
-
-    @property
-    def serve(self) -> ServeConfig: ...
-
-    @property
-    def dataset(self) -> Dataset: ...
-
-    @property
-    def draft_params(self) -> Any: ...
-
-    def decoders(self, draft_params: Any) -> Decoders: ...
-
-
 def decoders_of(
-    run: Trained,
+    run: RunView,
     drafter: DrafterChoice,
     beams: int,
     say: Callable[[str], None],
@@ -70,7 +47,7 @@ def decoders_of(
     return decoders, decoders.fitted(setting, say)
 
 
-def tuned_of(run: Trained, beams: int, *, batch_size: int | None = None) -> Setting:
+def tuned_of(run: RunView, beams: int, *, batch_size: int | None = None) -> Setting:
     """The choice of launch.tune_decoder, a command of the checkout, for K = `beams`.
 
     Args:
@@ -85,7 +62,7 @@ def tuned_of(run: Trained, beams: int, *, batch_size: int | None = None) -> Sett
 
 
 def lists_by(
-    run: Trained, decoders: Decoders, setting: Setting, *, exclude_seen: bool, batch_size: int | None = None
+    run: RunView, decoders: Decoders, setting: Setting, *, exclude_seen: bool, batch_size: int | None = None
 ) -> Lists:
     """Users -> lists, by the prompts and batches of the run: see `lists_of`.
 

@@ -1,14 +1,19 @@
-"""The trained models of a run, ready to decode."""
+"""What is read of a run: its settings, its data, and its trained models, ready to decode."""
 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 
+from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.config import prefixes_by_norm
-from atspeed_jax.items.trie import popularity_prior
+from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.trie import Trie, popularity_prior
+from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.runs.assets import Assets, ModelAssets
+from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.runs.fingerprints import Fingerprints
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.training.checkpoint import load_params
@@ -70,3 +75,70 @@ class TrainedModels:
             mesh=assets.mesh if assets.mesh.size > 1 else None,
         )
         return decoders.unrolled() if assets.serve.decode.unroll else decoders
+
+
+class RunView:
+    """A run as it is read, whether it may still be trained (`Run`) or not (`TrainedRun`).
+
+    Data and parameters are loaded when they are first asked for, and kept.
+
+    Attributes:
+      assets: data, devices and untrained models.
+      models: trained parameters, and the fingerprints of the stages.
+    """
+
+    def __init__(self, assets: Assets):
+        self.assets, self.models = assets, TrainedModels(assets)
+
+    @property
+    def workdir(self) -> Path:
+        return self.assets.workdir
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """What the run is, or will be, trained for."""
+        return self.assets.config
+
+    @property
+    def serve(self) -> ServeConfig:
+        """How the models decode."""
+        return self.assets.serve
+
+    @property
+    def dataset(self) -> Dataset:
+        """The stored dataset. Raises DatasetError or ValueError as `Assets.dataset`."""
+        return self.assets.dataset
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items and their ids."""
+        return self.dataset.catalog
+
+    @property
+    def trie(self) -> Trie:
+        """The trie of all ids of the catalog, on every device."""
+        return self.assets.trie
+
+    @property
+    def target_model(self) -> LlamaConfig:
+        """The sizes of the target."""
+        return self.assets.target.config
+
+    @property
+    def draft_model(self) -> LlamaConfig:
+        """The sizes of the draft."""
+        return self.assets.draft.config
+
+    @property
+    def target_params(self):
+        """The target's parameters. Raises CheckpointError as `TrainedModels.load`."""
+        return self.models.target_params
+
+    @property
+    def draft_params(self):
+        """The draft's parameters. Raises CheckpointError as `TrainedModels.load`."""
+        return self.models.draft_params
+
+    def decoders(self, draft_params, *, target_params=None) -> Decoders:
+        """Models and catalog, ready to decode: see `TrainedModels.decoders`."""
+        return self.models.decoders(draft_params, target_params=target_params)

@@ -1,5 +1,6 @@
 """A small valid report, and a catalog with random models that decode it."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
-from atspeed_jax.models.llama import LlamaConfig, init_params
+from atspeed_jax.models.llama import init_params
 from atspeed_jax.serving.decoders import Decoders
+from bases import BASE
 
 
 def decoding_row(method: str, drafter: str, k: int, calls: float, **changes) -> dict:
@@ -93,20 +95,13 @@ def small_report() -> dict:
 def toy_decoders() -> SimpleNamespace:
     """(catalog, decoders): 7 items, 6 ids of two codes (items 4 and 5 share one), random models."""
     catalog = Catalog.from_codes(np.array([[0, 0], [0, 1], [1, 0], [1, 2], [2, 1], [2, 1], [0, 2]]))
-    model = LlamaConfig(
+    model = dataclasses.replace(
+        BASE,
         vocab_size=catalog.vocab_size,
         hidden_size=8,
         intermediate_size=8,
-        layers=1,
         heads=1,
-        kv_heads=1,
-        head_dim=8,
-        rope_theta=10_000.0,
-        norm_eps=1e-6,
         tied_embeddings=True,
-        dropout=0.0,
-        dtype="float32",
-        remat=False,
     )
 
     @jax.jit
