@@ -6,7 +6,7 @@ Writes target calls, quality and overlap with the exact lists to DIR/modes.json 
 DIR/modes.md. Finished measurements are kept: the same command continues.
 """
 
-from typing import get_args
+from typing import Any, get_args
 
 from absl import flags
 
@@ -43,14 +43,10 @@ def compare(run) -> None:
         say(f"tuned: {', '.join(setting.label for setting in tuned.values())}")
     given = [parse_widths(text) for text in FLAGS.widths if text != "tuned"]
     widths = given if FLAGS.widths else (run.serve.decode.widths, *run.serve.evaluate.grid_widths[:1])
-    config = ModesConfig(
-        beams=beams,
-        main_beams=beams[:1],
-        widths=tuple(dict.fromkeys(widths)),
-        tuned=tuned,
-        **{name: FLAGS[name].value for name in ("drafter", "temperature", "seeds")},
-        **{name: tuple(FLAGS[name].value) for name in ("norms", "tolerances", "budgets", "constraints", "modes")},
-    )
+    values: dict[str, Any] = {name: getattr(FLAGS, name) for name in ("drafter", "temperature", "seeds")}
+    lists = ("norms", "tolerances", "budgets", "constraints", "modes")
+    values |= {name: tuple(getattr(FLAGS, name)) for name in lists}
+    config = ModesConfig(beams=beams, main_beams=beams[:1], widths=tuple(dict.fromkeys(widths)), tuned=tuned, **values)
     check_grid("--widths", config.widths, run.dataset)
     rows = ModeTable(run.measurements(), config).rows()
     publish(run.workdir / "modes", rows, mode_table(rows))

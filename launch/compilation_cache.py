@@ -35,7 +35,8 @@ def keep_programs() -> None:
     wait for a process that loads.
     """
     given = os.environ.get(VARIABLE)
-    if not jax.config.jax_enable_compilation_cache or (not given and jax.process_count() > 1):
+    enabled = jax.config.values["jax_enable_compilation_cache"]
+    if not enabled or (not given and jax.process_count() > 1):
         return
     try:
         place = given or str(default_directory())

@@ -20,7 +20,7 @@ def load(config: ConfigDict | Mapping, into: type[T]) -> T:
     return fields.load(plain(config), into)
 
 
-def plain(value):
+def plain(value) -> typing.Any:
     """Returns a value as nested dicts, lists and tuples, without ml_collections.
 
     A field that its config file leaves to be set becomes NO_VALUE.

@@ -32,7 +32,7 @@ def with_record(arguments: Sequence[str]) -> list[str]:
       WorkdirError: for a record that cannot be read.
     """
     workdir = given(arguments, "workdir") or given(arguments, "checkpoint")
-    if given(arguments, "config") is not None or not _overrides(arguments) or not workdir or not is_run(workdir):
+    if given(arguments, "config") is not None or not _overrides(arguments) or not workdir or not is_run(Path(workdir)):
         return list(arguments)
     recorded(Path(workdir))  # raises with a better message than the config file would
     return [arguments[0], f"--config={RECORD}:{workdir}", *arguments[1:]]

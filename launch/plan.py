@@ -16,10 +16,12 @@ from atspeed_jax.data.sources import read_atspeed
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning.plan import NOTE, STEPS, plan, random_catalog, table
 from atspeed_jax.reporting.tables import as_text
+from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import CHIPS, chip_of
 from atspeed_jax.utils import files
+from launch.config import load
 from launch.host_devices import use_host_devices
-from launch.stage import FLAGS, given_config, start
+from launch.stage import FLAGS, start
 
 
 def define_flags() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
     path = Path(FLAGS.json) if FLAGS.json else None
     if path:
         files.check_writable("--json", path)
-    config, chip, data = given_config(), chip_of(FLAGS.chip), FLAGS.data_dir
+    config, chip, data = load(FLAGS.config, ExperimentConfig), chip_of(FLAGS.chip), FLAGS.data_dir
     catalog = Catalog.from_codes(read_atspeed(data).codes) if data else random_catalog(FLAGS.items)
     print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))
     rows = plan(config, catalog, chip, steps=tuple(FLAGS.steps), per_device=FLAGS.batch_per_device)

@@ -81,7 +81,8 @@ def open_run(*, trains: bool = False, writes: bool = True) -> Run:
         say(f"note: served otherwise than recorded: {', '.join(map(str, chosen))}")
     if known and (mesh := fitting_mesh(given.mesh)) != given.mesh:  # an error for a new run
         say(f"note: the run's mesh does not fit the {jax.device_count()} devices here: {given.mesh} -> {mesh}")
-        config, serve = (one and dataclasses.replace(one, mesh=mesh) for one in (config, serve))
+        config = dataclasses.replace(config, mesh=mesh)
+        serve = serve and dataclasses.replace(serve, mesh=mesh)
     run = Run(config, workdir, data_dir, serve=serve)
     record = functools.partial(record_config, workdir, given) if serve is None else StageOptions.on_begin
     run.options = StageOptions(profile_steps=steps, on_begin=record)

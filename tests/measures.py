@@ -117,11 +117,11 @@ def room_imports(trees: dict[Path, ast.Module]) -> dict[str, set[str]]:
 
 
 def type_errors(root: Path) -> int | None:
-    """Errors that pyright finds in the library, by this checkout's rules; None where pyright is not installed."""
+    """Errors that pyright finds, in the folders and by the rules of this checkout; None where it is not installed."""
     if find_spec("basedpyright") is None:
         return None
     rules = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["basedpyright"]
-    rules |= {"include": [str(root / PACKAGE)], "ignore": []}
+    rules |= {"include": [str(root / folder) for folder in rules["include"]], "ignore": []}
     rules["extraPaths"] = [str(root)]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "pyrightconfig.json"

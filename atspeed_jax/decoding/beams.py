@@ -54,10 +54,17 @@ class Beams(struct.PyTreeNode):
         missing = count - self.count
         if missing <= 0:
             return jax.tree.map(lambda x: x[:, :count], self)
-        perturbed = None if self.perturbed is None else LOWEST
-        filler = Beams(tokens=0, path=UNPLACED, score=LOWEST, node=0, valid=False, perturbed=perturbed)
-        return jax.tree.map(
-            lambda x, f: jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2), constant_values=f), self, filler
+
+        def pad(x: Array, filler: float) -> Array:
+            return jnp.pad(x, ((0, 0), (0, missing)) + ((0, 0),) * (x.ndim - 2), constant_values=filler)
+
+        return Beams(
+            tokens=pad(self.tokens, 0),
+            path=pad(self.path, UNPLACED),
+            score=pad(self.score, LOWEST),
+            node=pad(self.node, 0),
+            valid=pad(self.valid, False),
+            perturbed=None if self.perturbed is None else pad(self.perturbed, LOWEST),
         )
 
 

@@ -88,7 +88,8 @@ def best_children(trie: ItemTrie, children: Children, count: int) -> Beams:
       Beams [B, count] of the next level, in trie order, invalid ones last.
     """
     key = children.total if children.perturbed is None else children.perturbed
-    index, found = largest(*(x.reshape(x.shape[0], -1) for x in (key, children.exists)), count)
+    batch = key.shape[0]
+    index, found = largest(key.reshape(batch, -1), children.exists.reshape(batch, -1), count)
     return select_children(trie, children, index, found).resize(count)
 
 

@@ -102,17 +102,18 @@ class SearchConfig(TreeConfig):
         """
         widths = resolve_widths(self.widths, prefixes, self.beams)
         resolved = dataclasses.replace(self, widths=widths)
-        resolved.check_resolved(len(prefixes))
+        resolved.resolved_widths(len(prefixes))  # raises for what can never work
         return resolved
 
-    def check_resolved(self, length: int) -> None:
-        """Checks that decoding can take these settings for ids of `length` codes.
+    def resolved_widths(self, length: int) -> tuple[int, ...]:
+        """Returns W_1..W_{L-1} as ints, as decoding takes them for ids of `length` codes.
 
         Raises:
           DecodeError: widths that hold "all" or are not length - 1, or a budget below
             K.
         """
-        if "all" in self.widths:
+        widths = tuple(width for width in self.widths if width != "all")
+        if widths != self.widths:
             raise DecodeError(f"widths={self.widths}: 'all' must be resolved for a catalog first (`resolve`)")
         if len(self.widths) != length - 1:
             raise DecodeError(
@@ -120,6 +121,7 @@ class SearchConfig(TreeConfig):
             )
         if self.budget is not None and self.budget < self.beams:
             raise DecodeError(f"budget={self.budget}: expected at least K={self.beams}, or no level can hold the beams")
+        return widths
 
 
 def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:

@@ -153,7 +153,7 @@ def draft_tree(
             # need no drafting are left out only afterwards.
             children = search.selection.perturb(children, search.keys, Purpose.DRAFT)
             children = open_children(trie, children, config.score_norm)
-            drafted = best_children(trie, children, config.widths[level])
+            drafted = best_children(trie, children, search.widths[level])
             proposed[level] = children.replace(perturbed=None)
     return DraftTree(nodes, proposed), cache
 

@@ -88,7 +88,7 @@ def conditional_on_parents(children: Children, noise: ChildFloat) -> Children:
     free = jnp.where(children.exists, children.total + noise, LOWEST)
     top = free.max(-1, keepdims=True)
     below = jnp.where(children.exists, jnp.minimum(free - top, 0.0), -1.0)  # 0 at the largest
-    parent = children.parents.perturbed[..., None]
+    parent = children.parents.key[..., None]
     # The largest child gets log(1 - exp(0)) = -inf here, so that it takes the parent's.
     gap = parent - free + jnp.where(below < 0, _log1mexp(below), -jnp.inf)
     value = jnp.maximum(parent - jnp.logaddexp(0.0, gap), LOWEST)

@@ -102,7 +102,7 @@ def _draws(keys, drafted: Beams, edge, exists, *, depth: int) -> Draws:
     """Finds the draws that are children of survivors, first drawn first."""
     same = (drafted.node[..., None] == edge[:, None]) & exists[:, None] & drafted.valid[..., None]
     found = same.any(-1)
-    order = jnp.argsort(jnp.where(found, -drafted.perturbed, jnp.inf), axis=1, stable=True)
+    order = jnp.argsort(jnp.where(found, -drafted.key, jnp.inf), axis=1, stable=True)
     uniform = noise.of_nodes(keys, drafted.tokens, depth, Purpose.ACCEPT)
     return Draws(*(jnp.take_along_axis(x, order, 1) for x in (same.argmax(-1), found, uniform)))
 

@@ -36,8 +36,8 @@ class Search(struct.PyTreeNode):
         Raises:
           DecodeError: `config` is not resolved for ids of this length.
         """
-        config.check_resolved(trie.length)
-        layout = Layout(prompt.tokens.shape[1], (1, *(max(config.beams, w) for w in config.widths)))
+        widths = config.resolved_widths(trie.length)
+        layout = Layout(prompt.tokens.shape[1], (1, *(max(config.beams, w) for w in widths)))
         return cls(trie, prompt, layout, config)
 
     @property
@@ -49,6 +49,11 @@ class Search(struct.PyTreeNode):
     def length(self) -> int:
         """L, codes of an id."""
         return self.trie.length
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """W_1..W_{L-1}, drafted nodes of each level."""
+        return self.config.resolved_widths(self.length)
 
     @property
     def keys(self) -> Key[Array, " B"] | None:

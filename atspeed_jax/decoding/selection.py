@@ -38,11 +38,17 @@ class Selection(Protocol):
     baseline: the mode in which the target alone has the same list, or the same law.
     """
 
-    mode: Mode
-    draws: bool
-    tests_draws: bool
-    needs_trie_norm: bool
-    baseline: Mode
+    # Properties, since those of the frozen dataclasses below cannot be set.
+    @property
+    def mode(self) -> Mode: ...
+    @property
+    def draws(self) -> bool: ...
+    @property
+    def tests_draws(self) -> bool: ...
+    @property
+    def needs_trie_norm(self) -> bool: ...
+    @property
+    def baseline(self) -> Mode: ...
 
     def perturb(self, children: Children, keys: Keys, purpose: Purpose) -> Children:
         """Adds the `perturbed` score by which children are selected, if it `draws`."""
@@ -214,7 +220,7 @@ def check_keys(mode: str, prompt: Prompt) -> None:
         raise DecodeError(f"mode={mode!r} draws at random: give Prompt.keys, such as noise.user_keys(seed, users)")
 
 
-def _add_noise(children: Children, keys: Keys, purpose: Purpose) -> Children:
+def _add_noise(children: Children, keys: Key[Array, " B"], purpose: Purpose) -> Children:
     # The largest K of score + Gumbel noise are K draws without replacement from the
     # softmax of the scores.
     drawn = children.total + noise.of_children(keys, children, purpose)

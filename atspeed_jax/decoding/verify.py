@@ -55,6 +55,7 @@ def verify_tree(
     below = {level: beams for level, beams in nodes.items() if level}
     tail = [level_input(beams, level, search.prompt, search.layout, row_level) for level, beams in below.items()]
     n_out = count = sum(beams.count for beams in nodes.values())
+    place = None
     capacity = node_capacity(search.config, with_prompt=0 in nodes)
     if capacity is not None and capacity < count - len(head):
         valid = jnp.concatenate([beams.valid for beams in below.values()], 1)
@@ -62,7 +63,7 @@ def verify_tree(
         tail, n_out = [compacted], len(head) + capacity
     call = concatenate_inputs(*head, *tail)
     logits, cache = target(params, call.tokens, call.positions, call.slots, call.mask, cache, n_out=n_out)
-    if n_out < count:  # back to the places of the nodes
+    if place is not None:  # back to the places of the nodes
         root = logits[:, : len(head)]
         logits = jnp.concatenate([root, jnp.take_along_axis(logits, (place + len(head))[..., None], 1)], 1)
     parts, start = {}, 0

@@ -133,4 +133,4 @@ def test_any_budget_gives_the_list_of_plain_beam_search(budget):
 )
 def test_budgets_that_cannot_work(change, message):
     with pytest.raises(DecodeError, match=message):
-        SearchConfig((4,), 1, "vocab", beams=4, **change).check_resolved(2)
+        SearchConfig((4,), 1, "vocab", beams=4, **change).resolved_widths(2)

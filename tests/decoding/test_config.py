@@ -57,7 +57,7 @@ def test_ids_of_one_code_have_no_widths():
 )
 def test_settings_that_cannot_work(settings, message):
     with pytest.raises(DecodeError, match=message):
-        SearchConfig(*settings, beams=1).check_resolved(2)
+        SearchConfig(*settings, beams=1).resolved_widths(2)
 
 
 def test_a_search_is_resolved_for_a_catalogue():

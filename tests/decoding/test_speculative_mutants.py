@@ -135,10 +135,10 @@ MUTANTS = [
            "level_input(nodes[level], level, search.prompt, search.layout, 0 * frontier.level)",
            GAMMA_ONE, "check_walk"),
     Mutant("the draft ranks without the settled scores", "decoding/draft.py",
-           "drafted = best_children(trie, children, config.widths[level])",
+           "drafted = best_children(trie, children, search.widths[level])",
            "unscored = nodes[level].replace(score=jnp.zeros_like(nodes[level].score))\n"
            "            free = children.replace(parents=unscored)\n"
-           "            drafted = best_children(trie, free, config.widths[level])",
+           "            drafted = best_children(trie, free, search.widths[level])",
            NARROW, "check_walk"),
     Mutant("finished beams block a level", "decoding/verify.py",
            "covered = ~found.valid | is_finished(search.trie, level, found, config.score_norm)",
@@ -202,8 +202,8 @@ MUTANTS = [
            "RESIDUAL = 4",
            f"tests/decoding/test_relaxed.py::{FILLED}", FILLED),
     Mutant("a level has no slots for the settled beams", "decoding/search.py",
-           "max(config.beams, w) for w in config.widths",
-           "w for w in config.widths",
+           "max(config.beams, w) for w in widths",
+           "w for w in widths",
            BELOW_K, "check_user"),
     Mutant("the last fault of a round is told", "decoding/verify.py",
            "alive & (walk.faulty == 0) & not_finite(target)",
