@@ -13,12 +13,15 @@ alignment: a training step with one tree per sample, beside one with a prompt pe
 input: how fast a run's batches are made, beside how fast its target's training reads
 them. hugging_face: our decoders beside Hugging Face `generate` on random models.
 lora: a training step of an adapter, beside PEFT.
+
+The rows are also shown as a page, F.html beside --json=F.json.
 """
 
 from pathlib import Path
 
 from absl import flags
 
+from atspeed_jax.benchmarks.page import write_page
 from atspeed_jax.reporting.tables import Table, as_text
 from atspeed_jax.utils import files
 from launch import suites
@@ -39,7 +42,9 @@ def benchmark() -> None:
     rows = suites.SUITES[FLAGS.suite](path)
     files.write_json(path, rows)
     cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    page = write_page(path, FLAGS.suite, rows)
     print(as_text(Table(FLAGS.suite.replace("_", " ").title(), list(rows[0]), cells)))
+    print(f"the report: {page}")
 
 
 if __name__ == "__main__":

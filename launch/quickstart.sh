@@ -9,4 +9,4 @@ export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 say "running the whole pipeline on synthetic data into runs/quickstart (finished stages are skipped)"
 .venv/bin/python -m launch.pipeline --config=configs/tiny.py --workdir=runs/quickstart "$@"
-say "the report: $PWD/runs/quickstart/report.md"
+say "the report, for a browser: $PWD/runs/quickstart/report.html"

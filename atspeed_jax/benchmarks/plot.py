@@ -1,10 +1,87 @@
-"""The plot of `benchmarks.generate`."""
+"""The figures of benchmark suites."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from atspeed_jax.reporting.plots import OTHER_COLOR, legend_below, panels, png
+from atspeed_jax.reporting.pictures import WIDE, Layout, Picture, png
+from atspeed_jax.reporting.plots import OTHER_COLOR, STYLES, legend_below, panels
+
+_SHAPE_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#666666")
+_ALL_METHODS = ("speculative", "popularity", "hf")  # beside plain beam search
+
+
+def ratio_pictures(rows: Sequence[Mapping]) -> list[Picture]:
+    """Speed-up over plain beam search against K, a panel per batch size and prompt.
+
+    Args:
+      rows: of suite decode; rows of other suites give no picture.
+
+    Returns:
+      A picture per mode.
+    """
+    measured = [row for row in rows if row.get("ratio_to_plain") is not None and row.get("method") in _ALL_METHODS]
+    modes = dict.fromkeys(row["mode"] for row in measured)
+    return [_ratio_picture(mode, [row for row in measured if row["mode"] == mode]) for mode in modes]
+
+
+def _ratio_picture(mode: str, rows: Sequence[Mapping]) -> Picture:
+    cells: dict[tuple, dict[tuple, list[Mapping]]] = {}
+    for row in rows:
+        lines = cells.setdefault((row["batch"], row["prompt"]), {})
+        lines.setdefault((row["shape"], row["method"]), []).append(row)
+    shapes, ks = list(dict.fromkeys(row["shape"] for row in rows)), sorted({row["K"] for row in rows})
+
+    def draw(layout: Layout) -> Figure:
+        figure, axes = panels(len(cells), layout)
+        for axis, ((batch, prompt), lines) in zip(axes, cells.items(), strict=True):
+            for (shape, method), line in lines.items():
+                line_style, marker = STYLES[_ALL_METHODS.index(method)]
+                color = _SHAPE_COLORS[shapes.index(shape) % len(_SHAPE_COLORS)]
+                look = {"color": color, "linestyle": line_style, "marker": marker, "capsize": 3}
+                values = np.array([row["ratio_to_plain"] for row in line])
+                low = np.array([_bound(row, "ratio_low") for row in line])
+                high = np.array([_bound(row, "ratio_high") for row in line])
+                bounds = np.maximum(0, [values - low, high - values])
+                axis.errorbar([ks.index(row["K"]) for row in line], values, bounds, label=f"{shape}, {method}", **look)
+            axis.axhline(1.0, color="#333333", linewidth=1)
+            axis.set(title=f"batch {batch}, prompt {prompt}", xlabel="list length K", ylabel="times as fast as plain")
+            axis.set_ylim(bottom=0)
+            axis.set_xticks(range(len(ks)), ks)
+        legend_below(figure, axes, layout)
+        return figure
+
+    words = "; ".join(
+        f"{row['shape']}, {row['method']}, batch {row['batch']}, prompt {row['prompt']}, K = {row['K']}: "
+        f"{row['ratio_to_plain']:.2f}"
+        for row in rows
+    )
+    caption = f"Mode {mode}: speed-up over plain search of the same mode, with 95 % intervals over batches"
+    return Picture(f"ratios_{mode}", caption, f"{caption}. {words}.", draw)
+
+
+def _bound(row: Mapping, name: str) -> float:
+    """A bound of a row's interval; the ratio itself where that was not measured."""
+    bound = row.get(name)
+    return row["ratio_to_plain"] if bound is None else bound
+
+
+def generate_picture(rows: Sequence[Mapping]) -> list[Picture]:
+    """How many times faster than `generate` each method is; empty for other suites.
+
+    Args:
+      rows: of `benchmarks.generate.measure_generate`.
+    """
+    if not all("ratio_to_hf" in row for row in rows):
+        return []
+    caption = "Times faster than Hugging Face generate without a trie"
+    words = "; ".join(
+        f"{row['model']}, batch {row['batch']}, prompt {row['prompt']}, K = {row['K']}, "
+        f"{row['method'].replace('_', ' ')}: {row['ratio_to_hf']:.2f}"
+        for row in rows
+    )
+    return [Picture("generate", caption, f"{caption}. {words}.", lambda layout: _speed_ups(rows, layout))]
 
 
 def speed_up_plot(rows: Sequence[Mapping]) -> bytes:
@@ -16,12 +93,12 @@ def speed_up_plot(rows: Sequence[Mapping]) -> bytes:
     return png(_speed_ups(rows))
 
 
-def _speed_ups(rows: Sequence[Mapping]) -> Figure:
+def _speed_ups(rows: Sequence[Mapping], layout: Layout = WIDE) -> Figure:
     """Draws lines over K, a panel per cell; the work ratio is dotted."""
     cells: dict[tuple, list[Mapping]] = {}
     for row in rows:
         cells.setdefault((row["model"], row["batch"], row["prompt"]), []).append(row)
-    figure, axes = panels(len(cells))
+    figure, axes = panels(len(cells), layout)
     colors = {
         "hf_generate_trie": OTHER_COLOR,
         "beam_search": "#bbbbbb",
@@ -37,5 +114,5 @@ def _speed_ups(rows: Sequence[Mapping]) -> Figure:
         axis.plot(*zip(*work, strict=True), ":", color="black", label="work of generate / work of a shared prompt")
         axis.set(title=f"{model}, batch {batch}, prompt {prompt}", xlabel="K", xscale="log", yscale="log")
     axes[0].set_ylabel("times faster than generate")
-    legend_below(figure, axes)
+    legend_below(figure, axes, layout)
     return figure

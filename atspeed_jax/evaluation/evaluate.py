@@ -20,7 +20,7 @@ from atspeed_jax.data.users import HeldOutUsers, held_out_users
 from atspeed_jax.decoding.config import Widths
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
-from atspeed_jax.evaluation import baselines, precision, quality
+from atspeed_jax.evaluation import baselines, breakdown, metrics, precision, quality
 from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.items.filters import unseen_items
@@ -174,9 +174,10 @@ class Evaluation:
         """Measures latency at batch 1 of several settings of one K, interleaved.
 
         Returns:
-          {label: {"latency_ms_p50", "latency_ms_p95", "ws_vs_beam_search"}}.
+          {label: {"latency_ms_p50", "latency_ms_p95", "ws_vs_beam_search",
+          "ws_interval"}}.
         """
-        name = "times_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
+        name = "latencies_" + hashlib.sha256(repr(sorted(s.label for s in settings)).encode()).hexdigest()[:12]
         return self.store.remembered(
             name, lambda: self._times(settings), dict.fromkeys((s.label for s in settings), dict)
         )
@@ -188,11 +189,14 @@ class Evaluation:
         single = self.batches(self.everyone.sample(config.latency_users, config.seed + 2), batch_size=1)
         latency = timing.latencies(built, single, repeats=config.latency_repeats)
         base = latency[settings[0].baseline.label]
+        sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
+        ratios = {label: metrics.bootstrap_interval(base / latency[label], **sampling) for label in built}
         return {
             label: {
                 "latency_ms_p50": float(np.percentile(latency[label], 50)),
                 "latency_ms_p95": float(np.percentile(latency[label], 95)),
-                "ws_vs_beam_search": float((base / latency[label]).mean()),
+                "ws_vs_beam_search": ratios[label].mean,
+                "ws_interval": [ratios[label].low, ratios[label].high],
             }
             for label in built
         }
@@ -264,7 +268,8 @@ class Evaluation:
 
 
 def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
-    """Runs an evaluation: all decoding first, then latency, K by K.
+    """Runs an evaluation: all decoding first, then latency, K by K, and where the time
+    goes.
 
     Args:
       evaluation: what is measured.
@@ -279,4 +284,7 @@ def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
     times: dict[str, dict] = {}
     for beams in dict.fromkeys(setting.search.beams for setting, _ in pairs):
         times |= evaluation.times([setting for setting, _ in pairs if setting.search.beams == beams])
+    if breakdown.can_break_down(evaluation.decoders):
+        for setting in breakdown.chosen_settings([setting for setting, _ in pairs], evaluation.config.beams):
+            times[setting.label]["breakdown_ms"] = breakdown.breakdown_of(evaluation, setting)
     return measured, [row | times[setting.label] for row, (setting, _) in zip(rows, pairs, strict=True)]

@@ -1,4 +1,5 @@
-"""The report of a whole run: report.json for programs, report.md and plots for people.
+"""The report of a whole run: report.json for programs, report.html and report.md for
+people.
 
     report = {
       "dataset":     {"name", "users", "items", "distinct_ids", "collisions"},
@@ -11,13 +12,21 @@
 habits is {"seen_kept": entry, "seen_removed": entry}. An entry is what quality.measure
 returns: {"recall@10": mean, "ndcg@10": mean, ..., "intervals": {...}, ...}.
 quality["differences"] may hold entries of metrics.compare in the same form, by name.
-A value that was not measured is None. Further keys are welcome everywhere.
+A value that was not measured is None. Further keys are welcome everywhere. These are
+shown where a report has them: of a row "tuned" (true for the choice of a tuner),
+"ws_interval" [low, high] and "breakdown_ms" (`evaluation.breakdown`); of the report
+"examples" (`evaluation.examples`), and "run", what `what_was_run` gives and "config".
 """
 
+import importlib.metadata
 import math
 import os
+import platform
+import shlex
 import subprocess
+import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +35,9 @@ import jax
 import numpy as np
 
 from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
-from atspeed_jax.reporting import agreement, savings
-from atspeed_jax.reporting.plots import draw_plots
-from atspeed_jax.reporting.tables import as_markdown, as_text, report_tables
+from atspeed_jax.reporting import contents, html_page, markdown
+from atspeed_jax.reporting.headlines import headlines
+from atspeed_jax.reporting.tables import as_text, report_tables
 from atspeed_jax.utils.files import read_json, write_bytes, write_json, write_text
 
 DATASET_KEYS = ("name", "users", "items", "distinct_ids", "collisions")
@@ -65,8 +74,8 @@ class ReportError(ValueError):
 
 
 def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> None:
-    """Writes report.json, report.md and the plots; each file appears whole or not at
-    all.
+    """Writes report.json, report.html, report.md and the plots of report.md; each file
+    appears whole or not at all.
 
     Args:
       directory: is made if absent.
@@ -79,17 +88,14 @@ def write_report(directory: Path, report: Mapping, curves: Mapping[str, Sequence
     """
     report = to_builtin(report)
     validate_report(report)
-    directory = Path(directory)
-    plots = draw_plots(report["decoding"], curves)
+    directory, document = Path(directory), contents.document(report, curves)
+    files = {f"{picture.name}.png": picture.png() for picture in markdown.pictures(document)}
+    page, text = html_page.render(document), markdown.render(document)
     directory.mkdir(parents=True, exist_ok=True)
-    for name, (_, png) in plots.items():
-        write_bytes(directory / name, png)
-    pictures = [f"![{caption}]({name})\n" for name, (caption, _) in plots.items()]
-    body = [as_markdown(table) for table in report_tables(report)]
-    title = f"# Speculative beam search on {report['dataset']['name']}\n"
-    notes = "AS@K: accept steps, levels minus target calls. WS@K: speed-up in wall time at batch 1. –: not measured.\n"
-    words = ["## In words\n", *(f"- {sentence}" for sentence in in_words(report)), ""]
-    write_text(directory / "report.md", "\n".join([title, *body, *words, notes, *pictures]))
+    for name, content in files.items():
+        write_bytes(directory / name, content)
+    write_text(directory / "report.md", text)
+    write_text(directory / "report.html", page)
     write_json(directory / "report.json", report)  # last: its presence means that the report is complete
 
 
@@ -111,23 +117,17 @@ def read_report(directory: Path) -> dict:
 
 
 def format_table(report: Mapping) -> str:
-    """The tables of a report, and what follows from them (`in_words`), as text for a
-    terminal.
+    """The headlines, the tables, and what follows from them (`contents.in_words`), as
+    text for a terminal.
 
     Raises:
       ReportError: as `validate_report`.
     """
     report = to_builtin(report)
     validate_report(report)
-    words = (textwrap.fill(sentence, 118) for sentence in in_words(report))
-    return "\n".join([*(as_text(table) for table in report_tables(report)), *words])
-
-
-def in_words(report: Mapping) -> list[str]:
-    """Sentences: what each drafter saves and, below float32, whether speculation loses
-    anything by it.
-    """
-    return [*savings.in_words(report["decoding"]), *agreement.in_words(report["decoding"])]
+    tables = (as_text(table) for table in report_tables(report))
+    sentences = [*contents.in_words(report), *(one.sentence for one in headlines(report["decoding"]))]
+    return "\n".join([*tables, *(textwrap.fill(sentence, 118) for sentence in sentences)])
 
 
 def validate_report(report: Mapping) -> None:
@@ -212,6 +212,30 @@ def environment() -> dict:
         "cpu_count": os.cpu_count(),
         "git": git_revision(Path(__file__).parent),
     }
+
+
+def what_was_run() -> dict:
+    """The command of this process, when, and with which versions."""
+    main = Path(sys.argv[0])
+    # `python -m launch.NAME` shows itself as the path of its file.
+    program = f"python -m {main.parent.name}.{main.stem}" if main.suffix == ".py" else main.name
+    versions = {name: _version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
+    return {
+        "command": " ".join([program, *map(shlex.quote, sys.argv[1:])]),
+        "written": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+        "commit": git_revision(Path(__file__).parent),
+    }
+
+
+def _version(package: str) -> str | None:
+    """Version of an installed package; None for a checkout that is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def git_revision(directory: Path) -> str | None:

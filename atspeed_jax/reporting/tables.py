@@ -3,6 +3,7 @@
 Each is made once, and shown as Markdown or as text for a terminal.
 """
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,25 +26,39 @@ def report_tables(report: Mapping) -> list[Table]:
 
     Differences of quality are shown only if the report has them.
     """
-    quality = report["quality"]
+    rows = report["decoding"]
+    return [
+        key_values("Dataset", report["dataset"]),
+        *quality_tables(report["quality"]),
+        calls_table(rows),
+        speed_table(rows),
+        key_values("Environment", report["environment"]),
+    ]
+
+
+def quality_tables(quality: Mapping) -> list[Table]:
+    """Quality of every method and, where a report has them, paired differences."""
     methods = {
         name: habits for name, habits in quality.items() if isinstance(habits, Mapping) and name != "differences"
     }
-    tables = [
-        _key_values("Dataset", report["dataset"]),
-        _quality("Quality, mean over users [95 % interval]", methods),
-    ]
+    tables = [_quality("Quality, mean over users [95 % interval]", methods)]
     if quality.get("differences"):
         tables.append(_quality("Quality, paired differences [95 % interval]", quality["differences"]))
-    rows = report["decoding"]
-    return [*tables, _calls(rows), _speed(rows), _key_values("Environment", report["environment"])]
+    return tables
 
 
-def as_markdown(table: Table) -> str:
-    """The table in Markdown, under a second-level heading."""
+def as_markdown(table: Table, level: int = 2) -> str:
+    """The table in Markdown, under a heading of `level`."""
     rule = ["---", *["---:"] * (len(table.header) - 1)]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (table.header, rule, *table.rows)]
-    return "\n".join([f"## {table.title}", "", *lines, ""])
+    header, *rows = ([markdown_text(cell) for cell in cells] for cells in (table.header, *table.rows))
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+    return "\n".join([f"{'#' * level} {markdown_text(table.title)}", "", *lines, ""])
+
+
+def markdown_text(text: str) -> str:
+    """Text on one line whose characters mean nothing to Markdown or HTML."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return escaped.replace("|", "\\|")
 
 
 def as_text(table: Table) -> str:
@@ -73,7 +88,9 @@ def method_label(row: Mapping) -> str:
 
 
 def _number(value, digits: int) -> str:
-    """A number with `digits` decimals; ABSENT for None."""
+    """A number with `digits` decimals, or an interval; ABSENT for None."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_number(bound, digits) for bound in value)}]"
     return ABSENT if value is None else f"{value:.{digits}f}"
 
 
@@ -82,7 +99,7 @@ def _levels(values: Sequence[float | None] | None) -> str:
     return " / ".join(_number(value, 2) for value in values) if values else ABSENT
 
 
-def _key_values(title: str, values: Mapping) -> Table:
+def key_values(title: str, values: Mapping) -> Table:
     """A table of two columns: key and value."""
 
     def text(value) -> str:
@@ -134,13 +151,18 @@ def _quality(title: str, methods: Mapping[str, Mapping]) -> Table:
 
 def _identity(row: Mapping) -> list[str]:
     """The cells that say which decoder a row is of."""
-    return [method_label(row), str(row["K"]), widths_label(row["widths"], row.get("budget")), row["score_norm"]]
+    return [
+        method_label(row) + (", tuned" if row.get("tuned") else ""),
+        str(row["K"]),
+        widths_label(row["widths"], row.get("budget")),
+        row["score_norm"],
+    ]
 
 
 _IDENTITY_HEADER = ["method", "K", "widths", "norm"]
 
 
-def _calls(rows: Sequence[Mapping]) -> Table:
+def calls_table(rows: Sequence[Mapping]) -> Table:
     """Target calls, acceptance, coverage and equality of every row."""
     header = [*_IDENTITY_HEADER, "users", "target calls", "AS@K", "in one call"]
     header += ["acceptance by level", "coverage by level", "mismatched", "near ties", *agreement.columns(rows)]
@@ -162,20 +184,22 @@ def _calls(rows: Sequence[Mapping]) -> Table:
     return Table("Target calls", header, cells)
 
 
-# Key, column and digits; the speed-up over Hugging Face is a column only where it was
+# Key, column and digits; those of _WHERE_MEASURED are columns only where they were
 # measured.
 _SPEED = (
     ("latency_ms_p50", "p50 ms", 1),
     ("latency_ms_p95", "p95 ms", 1),
     ("ws_vs_beam_search", "WS@K over beam search", 2),
+    ("ws_interval", "95 % interval", 2),
     ("ws_vs_hf_generate", "WS@K over Hugging Face generate", 2),
     ("users_per_s", "users/s", 1),
 )
+_WHERE_MEASURED = ("ws_interval", "ws_vs_hf_generate")
 
 
-def _speed(rows: Sequence[Mapping]) -> Table:
+def speed_table(rows: Sequence[Mapping]) -> Table:
     """Latency, speed-up and throughput of every row."""
-    columns = [column for column in _SPEED if any(column[0] in row for row in rows) or column[0] != "ws_vs_hf_generate"]
+    columns = [column for column in _SPEED if any(column[0] in row for row in rows) or column[0] not in _WHERE_MEASURED]
     cells = [[*_identity(row), *(_number(row.get(key), digits) for key, _, digits in columns)] for row in rows]
     return Table("Speed", [*_IDENTITY_HEADER, *(name for _, name, _ in columns)], cells)
 

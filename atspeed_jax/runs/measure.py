@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
+from atspeed_jax.evaluation.examples import examples_of
 from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.reporting.curves import loss_curves
-from atspeed_jax.reporting.report import environment, format_table, write_report
+from atspeed_jax.reporting.report import environment, format_table, what_was_run, write_report
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.fingerprints import fingerprint
+from atspeed_jax.runs.titles import TITLES_FILE, read_titles, with_titles
 from atspeed_jax.runs.trained import TrainedModels
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.metrics_log import read_metrics
@@ -41,7 +43,8 @@ def _print_or_stop(text: str) -> None:
 
 
 def write_evaluation(assets: Assets, models: TrainedModels, *, full: bool = False) -> dict:
-    """Measures everything and writes report.json, report.md and plots into the workdir.
+    """Measures everything and writes report.json, report.html, report.md and plots into
+    the workdir.
 
     Args:
       full: see `evaluation.evaluate.evaluate`.
@@ -50,7 +53,9 @@ def write_evaluation(assets: Assets, models: TrainedModels, *, full: bool = Fals
       the report.
     """
     config, dataset, catalog = assets.config, assets.dataset, assets.dataset.catalog
-    quality, rows = evaluate(measurements(assets, models), full=full)
+    titles = read_titles(assets.workdir / TITLES_FILE, catalog.items)  # its faults show before the long work
+    evaluation = measurements(assets, models)
+    quality, rows = evaluate(evaluation, full=full)
     arithmetic = {model.name: model.config.arithmetic for model in (assets.target, assets.draft)}
     report = {
         "config": config.name,
@@ -63,6 +68,8 @@ def write_evaluation(assets: Assets, models: TrainedModels, *, full: bool = Fals
         },
         "quality": quality,
         "decoding": rows,
+        "examples": with_titles(examples_of(evaluation), titles),
+        "run": what_was_run() | {"workdir": str(assets.workdir), "config": dataclasses.asdict(config)},
         "environment": environment() | arithmetic,
     }
     weights = {"target": {}, "draft_sft": {}, "draft": config.align.weights}
@@ -72,4 +79,5 @@ def write_evaluation(assets: Assets, models: TrainedModels, *, full: bool = Fals
     }
     write_report(assets.workdir, report, curves)
     print(format_table(report))
+    print(f"[evaluation] the report: {assets.workdir / 'report.html'}", flush=True)
     return report

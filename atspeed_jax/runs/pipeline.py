@@ -5,7 +5,7 @@ WORKDIR/target       the trained target
 WORKDIR/teacher      the target's beams on training users
 WORKDIR/draft_sft    the draft after next-item training
 WORKDIR/draft        the draft after alignment
-WORKDIR/evaluation   measurements; report.json, report.md and plots lie in WORKDIR
+WORKDIR/evaluation   measurements; report.html, .json, .md and plots lie in WORKDIR
 """
 
 from __future__ import annotations

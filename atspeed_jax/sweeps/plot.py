@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from atspeed_jax.reporting.plots import panels, png
+from atspeed_jax.reporting.pictures import png
+from atspeed_jax.reporting.plots import panels
 from atspeed_jax.reporting.tables import widths_label
 from atspeed_jax.sweeps.table import by_way
 

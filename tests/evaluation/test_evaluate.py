@@ -132,8 +132,10 @@ def test_times_by_hand(toy, tmp_path, monkeypatch):
         "latency_ms_p50": 3.5,
         "latency_ms_p95": pytest.approx(1 + 0.95 * 5),
         "ws_vs_beam_search": (4 / 1 + 12 / 6) / 2,
+        "ws_interval": [pytest.approx(2), pytest.approx(4)],  # of two users, drawn ten times
     }
-    assert times[settings[0].label]["ws_vs_beam_search"] == 1
+    plain = times[settings[0].label]
+    assert (plain["ws_vs_beam_search"], plain["ws_interval"]) == (1, [1, 1])
     ((decoders, batches, repeats),) = given  # all decoders in one call, which interleaves them
     assert list(decoders.values()) == settings
     assert repeats == 3

@@ -92,6 +92,19 @@ def small_report() -> dict:
     }
 
 
+EXAMPLES = [  # of evaluation.examples, with the title of item 3
+    {
+        "user": 7,
+        "history": [{"item": number, "codes": [number, 0]} for number in range(10)],
+        "list": [
+            {"item": 3, "codes": [3, 1], "score": -1.25, "found": True, "title": "Lipstick"},
+            {"item": 4, "codes": [4, 1], "score": -2.5, "found": False},
+        ],
+        "later": [{"item": 3, "codes": [3, 1], "title": "Lipstick"}],
+    }
+]
+
+
 def toy_decoders() -> SimpleNamespace:
     """(catalog, decoders): 7 items, 6 ids of two codes (items 4 and 5 share one), random models."""
     catalog = Catalog.from_codes(np.array([[0, 0], [0, 1], [1, 0], [1, 2], [2, 1], [2, 1], [0, 2]]))

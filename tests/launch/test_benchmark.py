@@ -29,6 +29,8 @@ def test_rows_are_printed_and_written(ended):
     rows = json.loads((place / "trie.json").read_text())
     assert [row["items"] for row in rows] == [50, 100]
     assert "unconstrained_topk_us" in results["trie"].out
+    assert results["trie"].out.endswith(f"the report: {place / 'trie.html'}\n")
+    assert "<title>Benchmark: trie</title>" in (place / "trie.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def recommend(place, small_run, name):
 def before(place, small_run, stage, name):
     """A copy of the small run's directory as it was before a stage."""
     later = {"target": ("target", "teacher", "draft", "draft_sft"), "evaluation": ()}[stage]
-    leave, run = (*later, "evaluation", "report.json", "report.md"), small_run.workdir
+    leave, run = (*later, "evaluation", "report.html", "report.json", "report.md"), small_run.workdir
     return shutil.copytree(run, place / name, ignore=lambda folder, _: leave if Path(folder) == run else ())
 
 

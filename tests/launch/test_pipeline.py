@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 # What differs between two runs of the same bits: time, and the names that orbax draws for its files.
 ACCIDENTAL = ("seconds", "files")
-TIMES = ("latency_ms_p50", "latency_ms_p95", "ws_vs_beam_search", "users_per_s")
+TIMES = ("latency_ms_p50", "latency_ms_p95", "ws_vs_beam_search", "ws_interval", "breakdown_ms", "users_per_s")
 KILLS = (
     ".data.building-*",
     "target/checkpoints/[0-9]*",

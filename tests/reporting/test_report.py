@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from atspeed_jax.reporting import contents
 from atspeed_jax.reporting import report as report_module
+from atspeed_jax.reporting.headlines import headlines
 from atspeed_jax.reporting.report import (
     DECODING_KEYS,
     ReportError,
@@ -17,6 +19,7 @@ from atspeed_jax.reporting.report import (
     format_table,
     git_revision,
     validate_report,
+    what_was_run,
     write_report,
 )
 
@@ -30,9 +33,11 @@ def test_written_report_is_read_back_and_names_its_plots(tmp_path, report):
     text = (directory / "report.md").read_text(encoding="utf-8")
     assert text.startswith("# Speculative beam search on toy\n")
     plots = sorted(path.name for path in directory.glob("*.png"))
-    assert plots == ["acceptance.png", "latency.png", "loss.png", "target_calls.png"]
+    assert plots == ["acceptance.png", "latency.png", "loss.png", "quality.png", "speed_up.png", "target_calls.png"]
     assert all(f"]({name})" in text for name in plots)
-    assert sorted(path.name for path in directory.iterdir()) == sorted([*plots, "report.json", "report.md"])
+    assert sorted(path.name for path in directory.iterdir()) == sorted(
+        [*plots, "report.html", "report.json", "report.md"]
+    )
 
 
 def test_writing_again_replaces_the_report(tmp_path, report):
@@ -70,8 +75,10 @@ def test_the_table_ends_with_sentences(tmp_path, report):
     agreement = {"same_list": 0.7, "items_shared": 0.99, "score_gap": 0.001, "largest_gap": 0.01}
     about = {"arithmetic": "bfloat16", "itself": agreement, "itself_batch_size": 4, "loses_more": []}
     report["decoding"][1]["agreement"] = agreement | about
-    text, sentences = format_table(report), report_module.in_words(report)
-    assert " ".join(text.split()).endswith(" ".join(sentences))
+    text, sentences = format_table(report), contents.in_words(report)
+    first = [headline.sentence for headline in headlines(report["decoding"])]
+    assert len(first) == 2
+    assert " ".join(text.split()).endswith(" ".join([*sentences, *first]))
     draft, prior, low = sentences
     assert draft.startswith("The draft model (widths all, 64, 96) saves 2.62 and 2.94 of 4 target calls per user")
     assert prior.startswith("The popularity prior (widths all, 64, 96) saves 2.00 of 4 target calls")
@@ -115,7 +122,7 @@ def test_measures_may_be_none_and_keys_may_be_added(tmp_path, report):
     report["stages"] = {"train_target": 12.5}
     report["quality"]["target"]["seen_kept"] = {"recall@10": None, "ndcg@10": None}
     write_report(tmp_path, report, {})
-    assert not list(tmp_path.glob("*.png"))
+    assert [path.name for path in tmp_path.glob("*.png")] == ["quality.png"]  # of the baselines
     assert json.loads((tmp_path / "report.json").read_text())["stages"] == {"train_target": 12.5}
 
 
@@ -150,6 +157,15 @@ def test_environment_names_this_machine(report):
     assert found["jax"] == jax.__version__
     assert found["cpu_count"] == os.cpu_count()
     assert found["device"] == jax.devices()[0].device_kind
+
+
+def test_what_was_run_names_the_command(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/home/anna/atspeed/launch/pipeline.py", "--workdir=my runs/a"])
+    found = what_was_run()
+    assert found["command"] == "python -m launch.pipeline '--workdir=my runs/a'"
+    assert f"jax {jax.__version__}" in found["versions"]
+    monkeypatch.setattr("sys.argv", ["/usr/bin/jupyter", "notebook"])
+    assert what_was_run()["command"] == "jupyter notebook"
 
 
 def test_git_revision(tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def test_a_second_run_does_nothing_again(small_run, small_config, copy):
     after = small.snapshot(copy)
     rewritten = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     plots = {path.name for path in copy.glob("*.png")}
-    assert rewritten == {"report.json", "report.md", *plots}
+    assert rewritten == {"report.html", "report.json", "report.md", *plots}
     assert report["decoding"] == small_run.report["decoding"]
     assert report["quality"] == small_run.report["quality"]
 
@@ -196,7 +196,11 @@ def test_how_a_finished_run_is_served_changes_nothing_that_was_trained(small_run
     assert plain["mismatched_users"] == drafted["mismatched_users"] == 0
     after = small.snapshot(copy)
     written = {name for name in after if before.get(name) != after[name]}
-    assert all(name.startswith("evaluation/") for name in written - {"report.json", "report.md"} if "png" not in name)
+    assert all(
+        name.startswith("evaluation/")
+        for name in written - {"report.html", "report.json", "report.md"}
+        if "png" not in name
+    )
     assert after.keys() >= before.keys()
     assert len(list((copy / "evaluation").iterdir())) == 2
 

@@ -1,0 +1,99 @@
+"""Where the time of a list goes: draft calls, target calls, and everything else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.model_calls import calls_of, timed_call, traced_calls
+from atspeed_jax.serving.settings import Setting
+from atspeed_jax.serving.timing import medians, run_once
+from atspeed_jax.utils.program_memory import forget_programs
+
+if TYPE_CHECKING:
+    from atspeed_jax.evaluation.evaluate import Evaluation
+
+USERS = 5  # on whom a breakdown is measured: it is a mean of shares, not a comparison
+
+
+def chosen_settings(settings: Sequence[Setting], beams: Sequence[int]) -> list[Setting]:
+    """The settings whose time is broken down: per K, plain beam search and the first
+    that a draft model drafts for.
+
+    Args:
+      settings: in the order in which they are measured.
+      beams: each K.
+    """
+    chosen = []
+    for k in beams:
+        alike = [setting for setting in settings if setting.search.beams == k]
+        plain = [setting for setting in alike if setting.method == "beam_search"]
+        drafted = [setting for setting in alike if setting.drafter == "draft"]
+        chosen += [*plain[:1], *drafted[:1]]
+    return chosen
+
+
+def breakdown_of(evaluation: Evaluation, setting: Setting) -> dict[str, float]:
+    """Where the time of a setting goes (`breakdown`), measured once and remembered."""
+    config = evaluation.config
+
+    def measure() -> dict[str, float]:
+        users = evaluation.everyone.sample(min(USERS, config.latency_users), config.seed + 2)
+        single = evaluation.batches(users, batch_size=1)
+        return breakdown(evaluation.decoders, setting, single, repeats=config.latency_repeats)
+
+    return evaluation.store.remembered(f"breakdown_{setting.label}", measure, {"rest": float})
+
+
+def can_break_down(decoders: Decoders) -> bool:
+    """Whether calls of draft and target can be told apart and timed alone: two
+    different models on one device.
+    """
+    return decoders.mesh is None and decoders.draft != decoders.target
+
+
+def breakdown(decoders: Decoders, setting: Setting, batches: Sequence[dict], *, repeats: int) -> dict[str, float]:
+    """Measures where the time of a setting goes.
+
+    Args:
+      decoders: see `can_break_down`.
+      setting: in strict mode.
+      batches: prompts of one user each, all of one shape.
+      repeats: timings of each batch; their median counts.
+
+    Returns:
+      {"target", "draft", "rest"}: mean milliseconds of a list. "target" and "draft" are
+      the sums of the model calls, each timed alone. "rest" is the time of the whole
+      list less these two; where calls are faster inside a program it is below 0.
+    """
+    forget_programs()
+    built = decoders.build(setting)
+    first, later = traced_calls(decoders, setting, prompt_of(batches[0]))
+    params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
+    alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
+    medians(alone, repeats=1)  # compiles
+    run_once(built, batches[0])
+    parts = []
+    for batch in batches:
+        rounds = int(built(prompt_of(batch)).rounds)
+        times = medians({"whole": functools.partial(run_once, built, batch), **alone}, repeats=repeats)
+        parts.append(_parts(decoders, times, calls_of(setting, rounds, first, later)))
+    return {name: 1e3 * float(np.mean([part[name] for part in parts])) for name in parts[0]}
+
+
+def _parts(decoders: Decoders, times: Mapping, calls: Sequence) -> dict[str, float]:
+    """Seconds of one list by part.
+
+    Args:
+      decoders: of the list.
+      times: seconds of "whole", and of each call.
+      calls: those that the list made.
+    """
+    target = sum(times[call] for call in calls if call.config == decoders.target)
+    draft = sum(times[call] for call in calls if call.config != decoders.target)
+    return {"target": target, "draft": draft, "rest": times["whole"] - target - draft}

@@ -1,0 +1,62 @@
+"""Titles of items, which a report shows beside example users."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+TITLES_FILE = "titles.json"
+_EXPECTED = 'expected {"0": "title of item 0", "1": ...}, items counted from 0'
+
+
+class TitlesError(ValueError):
+    """A file of titles that cannot be read."""
+
+
+def read_titles(path: Path, items: int) -> dict[int, str]:
+    """Reads the titles of items.
+
+    Args:
+      path: {"ITEM": "title"} or {"ITEM": {"title": "title", ...}} as JSON, items
+        counted from 0. Items may be missing.
+      items: of the catalog.
+
+    Returns:
+      {item: title}, empty if the file does not exist.
+
+    Raises:
+      TitlesError: another content; it names the file and the entry.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TitlesError(f"{path} cannot be read ({error}); {_EXPECTED}") from error
+    if not isinstance(found, dict):
+        raise TitlesError(f"{path} holds a {type(found).__name__}; {_EXPECTED}")
+    titles = {}
+    for key, value in found.items():
+        title = value.get("title") if isinstance(value, dict) else value
+        if not (key.isascii() and key.isdigit() and int(key) < items):
+            raise TitlesError(f"{path}: key {key!r} is no item 0..{items - 1}; {_EXPECTED}")
+        if not isinstance(title, str):
+            raise TitlesError(f"{path}: the title of item {key} is {title!r}; {_EXPECTED}")
+        titles[int(key)] = title
+    return titles
+
+
+def with_titles(examples: Sequence[Mapping], titles: Mapping[int, str]) -> list[dict]:
+    """Examples of users (`evaluation.examples`) whose items have a "title" where one is
+    known.
+    """
+
+    def titled(item: Mapping) -> dict:
+        title = titles.get(item["item"])
+        return dict(item) if title is None else {**item, "title": title}
+
+    return [
+        {key: [titled(item) for item in value] if isinstance(value, list) else value for key, value in example.items()}
+        for example in examples
+    ]

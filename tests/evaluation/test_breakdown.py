@@ -1,0 +1,50 @@
+"""Which calls of a list are whose, and what is left for everything else."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from atspeed_jax.data.batches import BatchShape, prompt_batches
+from atspeed_jax.evaluation import breakdown as module
+from atspeed_jax.serving.settings import DecodeConfig, Setting
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+DECODE = DecodeConfig(widths=(3,), gamma=1, score_norm="vocab")
+PLAIN, DRAFT = Setting.beam_search(2, "vocab"), Setting.strict("draft", 2, DECODE)
+
+
+@pytest.fixture
+def decoders(toy):
+    """Draft and target of two configs."""
+    return dataclasses.replace(toy.decoders, draft=dataclasses.replace(toy.decoders.draft, rope_theta=999.0))
+
+
+TARGET, ONE = {"target": 4000, "draft": 0, "rest": 3000}, {"target": 2000, "draft": 500, "rest": 4500}
+TWO = {"target": 4000, "draft": 500, "rest": 2500}
+
+
+@pytest.mark.parametrize(("setting", "expected"), [(PLAIN, {2: TARGET}), (DRAFT, {1: ONE, 2: TWO})])
+def test_parts_by_hand(toy, decoders, setting, expected, monkeypatch):
+    """Every list takes 7 seconds, a call of the target alone 2, one of the draft 0.5."""
+    monkeypatch.setattr(module, "run_once", lambda *_: 7.0)
+    seconds = {decoders.target: 2.0, decoders.draft: 0.5}
+    monkeypatch.setattr(module, "timed_call", lambda call, params: lambda: seconds[call.config])
+    histories = [np.array(items, np.int32) for items in ([], [3], [6, 0])]
+    batches = prompt_batches(toy.catalog, histories, BatchShape(2, (2,), 1))
+    for batch in batches:
+        made = int(decoders.build(setting)(module.prompt_of(batch)).rounds)
+        assert module.breakdown(decoders, setting, [batch], repeats=1) == pytest.approx(expected[made])
+
+
+def test_plain_beam_search_and_the_draft_of_each_k():
+    prior = dataclasses.replace(DRAFT, drafter="popularity")
+    other = Setting.beam_search(9, "vocab")
+    wide = DRAFT.searching(widths=(4,))
+    assert module.chosen_settings([PLAIN, prior, DRAFT, wide, other], (2, 9, 4)) == [PLAIN, DRAFT, other]
+
+
+def test_a_draft_like_its_target_cannot_be_told_from_it(toy, decoders):
+    assert module.can_break_down(decoders)
+    assert not module.can_break_down(dataclasses.replace(decoders, draft=decoders.target))
