@@ -23,7 +23,7 @@ USERS = 5  # on whom a breakdown is measured: it is a mean of shares, not a comp
 
 def chosen_settings(settings: Sequence[Setting], beams: Sequence[int]) -> list[Setting]:
     """The settings whose time is broken down: per K, plain beam search and the first
-    that a draft model drafts for.
+    speculative setting, which is the tuned one where there is one.
 
     Args:
       settings: in the order in which they are measured.
@@ -33,8 +33,8 @@ def chosen_settings(settings: Sequence[Setting], beams: Sequence[int]) -> list[S
     for k in beams:
         alike = [setting for setting in settings if setting.search.beams == k]
         plain = [setting for setting in alike if setting.method == "beam_search"]
-        drafted = [setting for setting in alike if setting.drafter == "draft"]
-        chosen += [*plain[:1], *drafted[:1]]
+        speculative = [setting for setting in alike if setting.method == "speculative"]
+        chosen += [*plain[:1], *speculative[:1]]
     return chosen
 
 

@@ -33,7 +33,8 @@ def axes_grid(columns: int, rows: int, width: float = 4.2, height: float = 3.6) 
 
 class Series:
     """Decoding rows grouped by method, widths and, where it varies, score norm; each
-    group with its color and line. Tuned rows are one group, whatever was chosen.
+    group with its color and line. Tuned rows are one group, whatever was chosen; plain
+    beam search that was chosen is in both.
 
     Attributes:
       ks: each K, smallest first.
@@ -41,17 +42,28 @@ class Series:
       style: {name of the group: arguments of `Axes.plot`}.
     """
 
-    def __init__(self, rows: Sequence[Mapping], key: str):
-        """Groups the rows that have a figure `key`."""
+    def __init__(self, rows: Sequence[Mapping], key: str, *, plain: bool = True):
+        """Groups the rows that have a figure `key`.
+
+        Args:
+          rows: decoding rows of a report.
+          key: of the figure.
+          plain: whether plain beam search is a group.
+        """
         measured = [row for row in rows if row.get(key)]
+        tuned = [(row, "tuned") for row in measured if row.get("tuned")]
+        others = [
+            (row, method_label(row))
+            for row in measured
+            if (plain if row["method"] == "beam_search" else not row.get("tuned"))
+        ]
         norms = {row["score_norm"] for row in measured}
-        self.ks = sorted({row["K"] for row in measured})
+        self.ks = sorted({row["K"] for row, _ in (*others, *tuned)})
         self.rows: dict[str, dict[int, Mapping]] = {}
         self.style: dict[str, dict] = {}
         used: dict[str, int] = {}
-        for row in measured:
-            method = "tuned" if row.get("tuned") else method_label(row)
-            widths = row["widths"] and not row.get("tuned")
+        for row, method in (*others, *tuned):
+            widths = row["widths"] and method != "tuned"
             name = method + (f" ({widths_label(row['widths'], row.get('budget'))})" if widths else "")
             name += f", {row['score_norm']} norm" if len(norms) > 1 else ""
             if name not in self.rows:

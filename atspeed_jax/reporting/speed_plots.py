@@ -18,7 +18,7 @@ def speed_up(rows: Sequence[Mapping]) -> Picture | None:
     """Speed-up over plain beam search against K, with 95 % intervals; None without
     data.
     """
-    series = Series([row for row in rows if row["method"] != "beam_search" or row.get("tuned")], "ws_vs_beam_search")
+    series = Series(rows, "ws_vs_beam_search", plain=False)
     if not series.rows:
         return None
 

@@ -67,3 +67,5 @@ def test_notes_say_when_saved_calls_become_time(report):
     for row in report["decoding"]:
         row["ws_vs_beam_search"] = 0.8
     assert any("become saved time" in note for note in contents.document(report, {}).notes)
+    report["decoding"][1]["tuned"] = True
+    assert contents.document(report, {}).notes[-1].startswith("How to decode was chosen on validation users")

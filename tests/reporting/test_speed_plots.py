@@ -25,6 +25,15 @@ def test_speed_up_has_its_interval(report):
     assert "1.25 [1.00, 1.50] at K = 20" in picture.alternative
 
 
+def test_plain_beam_search_is_a_point_of_the_tuned_line_alone(report):
+    rows = report["decoding"]
+    series = [bars.get_label() for bars in speed_plots.speed_up(rows).draw(WIDE).axes[0].containers]
+    rows[0]["tuned"] = True
+    with_tuned = [bars.get_label() for bars in speed_plots.speed_up(rows).draw(WIDE).axes[0].containers]
+    assert with_tuned == [*series, "tuned"]
+    assert not [name for name in with_tuned if name.startswith("beam search")]
+
+
 def test_parts_of_the_time_are_stacked(report):
     plain, draft = report["decoding"][:2]
     plain["breakdown_ms"] = {"target": 6.0, "draft": 0.0, "rest": 2.0}
