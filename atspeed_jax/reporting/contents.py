@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from atspeed_jax.reporting import agreement, loss_plots, plots, savings, speed_plots, tables
-from atspeed_jax.reporting.document import Document, Entry, Listing, Person, Section, Sentences
+from atspeed_jax.reporting.document import Block, Document, Entry, Listing, Person, Section, Sentences
 from atspeed_jax.reporting.headlines import headlines, interval
 from atspeed_jax.reporting.quality_plots import quality_picture
 
@@ -22,23 +22,23 @@ def document(report: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> Docume
       report, curves: see `report.write_report`; the report is valid.
     """
     rows = report["decoding"]
-    sections = (
-        Section("Speed", (speed_plots.speed_up(rows), speed_plots.latency(rows), tables.speed_table(rows))),
-        Section("Where the time goes", (_breakdown_words(rows), speed_plots.breakdown(rows))),
-        Section("Target calls", (plots.target_calls(rows), plots.acceptance(rows), tables.calls_table(rows))),
-        Section("Quality", (quality_picture(report["quality"]), *tables.quality_tables(report["quality"]))),
-        Section("Example users", _people(report.get("examples") or ())),
-        Section("Training", (loss_plots.losses(curves),)),
-        Section("In words", (Sentences([*in_words(report), TERMS], listed=True),)),
-        Section("What was run", _what_was_run(report)),
-    )
-    kept = [Section(one.title, [block for block in one.blocks if block is not None]) for one in sections]
+    parts: dict[str, Sequence[Block | None]] = {
+        "Speed": (speed_plots.speed_up(rows), speed_plots.latency(rows), tables.speed_table(rows)),
+        "Where the time goes": (_breakdown_words(rows), speed_plots.breakdown(rows)),
+        "Target calls": (plots.target_calls(rows), plots.acceptance(rows), tables.calls_table(rows)),
+        "Quality": (quality_picture(report["quality"]), *tables.quality_tables(report["quality"])),
+        "Example users": _people(report.get("examples") or ()),
+        "Training": (loss_plots.losses(curves),),
+        "In words": (Sentences([*in_words(report), TERMS], listed=True),),
+        "What was run": _what_was_run(report),
+    }
+    sections = [Section(title, [block for block in blocks if block is not None]) for title, blocks in parts.items()]
     return Document(
         title=f"Speculative beam search on {report['dataset']['name']}",
         about=_about(report),
         headlines=headlines(rows),
         notes=_notes(rows),
-        sections=[one for one in kept if one.blocks],
+        sections=[section for section in sections if section.blocks],
     )
 
 
@@ -128,10 +128,10 @@ def _entry(item: Mapping, score: float | None = None) -> Entry:
     return Entry(title or f"item {item['item']}", ", ".join(details), bool(item.get("found")))
 
 
-def _what_was_run(report: Mapping) -> list:
+def _what_was_run(report: Mapping) -> list[Block]:
     """Command, data, environment, and the config folded away."""
     run = report.get("run") or {}
-    blocks: list = []
+    blocks: list[Block] = []
     named = {key: value for key, value in run.items() if key != "config" and value is not None}
     if named:
         blocks.append(tables.key_values("Run", named))

@@ -131,7 +131,7 @@ def _in_calls(row: Mapping, plain: Mapping | None) -> str:
       row: of speculation.
       plain: plain beam search at the same K; None where it was not measured.
     """
-    calls, alone = row["target_calls_mean"], plain and plain["target_calls_mean"]
+    calls, alone = row["target_calls_mean"], None if plain is None else plain["target_calls_mean"]
     if calls is None:
         return ""
     if alone is None and row["accept_steps_mean"] is not None:

@@ -5,6 +5,7 @@ import pytest
 
 import small
 from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.runs.titles import TitlesError
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -42,3 +43,16 @@ def test_measurements_with_other_settings_are_neither_read_nor_overwritten(small
     assert after.items() >= before.items()
     assert len(after) > len(before)
     assert json.loads(stored.read_text())["target"]["users"] > 5
+
+
+def test_titles_of_items_are_shown_and_faults_in_them_come_before_long_work(small_run, small_config, copy):
+    chosen = small_run.report["examples"][0]["list"][0]["item"]
+    (copy / "titles.json").write_text(json.dumps({chosen: "Lipstick & <b>"}))
+    report = Run(small_config, copy, None).evaluation()
+    assert report["examples"][0]["list"][0]["title"] == "Lipstick & <b>"
+    assert "Lipstick &amp; &lt;b&gt;" in (copy / "report.html").read_text()
+    shutil.rmtree(copy / "evaluation")
+    (copy / "titles.json").write_text("{")
+    with pytest.raises(TitlesError, match=r"titles\.json"):
+        Run(small_config, copy, None).evaluation()
+    assert not (copy / "evaluation").exists()

@@ -79,7 +79,13 @@ def test_times_are_measured(small_run):
         assert 0 < row["latency_ms_p50"] <= row["latency_ms_p95"]
         assert row["users_per_s"] > 0
         assert row["ws_vs_beam_search"] > 0
+        low, high = row["ws_interval"]
+        assert 0 < low <= row["ws_vs_beam_search"] <= high
     assert small_run.report["decoding"][0]["ws_vs_beam_search"] == 1
+    plain, draft, prior = (row.get("breakdown_ms") for row in small_run.report["decoding"])
+    assert plain["target"] > 0 == plain["draft"]
+    assert min(draft["target"], draft["draft"]) > 0
+    assert prior is None
 
 
 def test_quality_has_every_measure(small_run):
@@ -111,6 +117,10 @@ def test_the_report_is_readable(small_run):
     for name in plots:
         assert (small_run.workdir / name).read_bytes().startswith(b"\x89PNG")
     assert "speculative, draft model" in text
+    page = (small_run.workdir / "report.html").read_text()
+    assert f"K = {small.BEAMS}: " in page
+    assert page.count('<div class="person">') == 5
+    assert page.count("<img") == len(plots)
 
 
 def test_training_chose_the_best_evaluation(small_run):
