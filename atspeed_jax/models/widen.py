@@ -1,0 +1,341 @@
+"""A larger Llama with the logits of a trained one: the cost of the larger model, the
+lists of the trained one.
+
+Speculation saves calls of the target. What a saved call is worth depends on the size of
+the target, and a trained target of each size would take weeks. So a trained target is
+embedded in a larger one that computes the same function:
+
+* The residual stream gets further entries, which are zero. RMSNorm divides by the mean
+  over more entries, so its scale is multiplied by sqrt(d/D) and its eps by d/D.
+* Further heads, entries of the MLP and layers have random weights, and output
+  projections that are zero.
+* A wider head has the trained entries where the rotary frequencies agree. Attention
+  divides by the root of the head's width, so the query is multiplied by the root of
+  the ratio of the widths.
+
+A table of times measured with such a target says COST_NOTE.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from atspeed_jax.models.llama import LlamaConfig, init_params
+from atspeed_jax.models.unroll import PREFIX
+
+COST_NOTE = "cost of N parameters, acceptance of the trained pair"
+# The switches of LlamaConfig that widening keeps or changes exactly. Whoever adds a
+# switch says here how it is widened, or leaves it to be refused.
+_KNOWN = {
+    *("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"),
+    *("rope_theta", "rope_scaling", "norm_eps", "tied_embeddings", "dropout", "dtype", "remat"),
+    *("remat_policy", "precision", "adapter_dropout"),
+}
+
+
+class WidenError(ValueError):
+    """A model that cannot be embedded exactly in a model of the size asked for."""
+
+
+class Shape(NamedTuple):
+    """The size of a larger model, apart from its vocabulary.
+
+    Attributes:
+      hidden_size, intermediate_size, layers: as in `LlamaConfig`.
+      query_width: all query heads side by side.
+      key_width: all key heads side by side; equal to query_width without groups.
+      head_dim: width of a head; None for that of the trained model. Then as many whole
+        heads are made as fit into query_width and key_width.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    query_width: int
+    key_width: int
+    head_dim: int | None = None
+
+
+SHAPES = {
+    "3m": Shape(256, 704, 4, 256, 256),
+    "10m": Shape(384, 1024, 6, 384, 384),
+    "25m": Shape(512, 1408, 8, 512, 512),
+    "50m": Shape(768, 2048, 8, 768, 768),
+    "110m": Shape(1024, 2816, 10, 1024, 1024),
+    "1b": Shape(2048, 5632, 22, 2048, 2048, 128),
+    "qwen3-1.7b": Shape(2048, 6144, 28, 2048, 1024, 128),
+    "llama-7b": Shape(4096, 11008, 32, 4096, 4096, 128),
+}
+
+
+class _Place(NamedTuple):
+    """Where the trained model lies in the larger one.
+
+    Attributes:
+      small, big: the two configs.
+      query, key: columns of the larger query and key that hold trained ones.
+      copied: columns of the trained key that lie in `key`, each once per copy of its
+        head.
+      query_heads, key_heads: the larger heads that hold a trained one.
+    """
+
+    small: LlamaConfig
+    big: LlamaConfig
+    query: np.ndarray
+    key: np.ndarray
+    copied: np.ndarray
+    query_heads: np.ndarray
+    key_heads: np.ndarray
+
+
+def shape_named(name: str) -> Shape:
+    """Returns the shape with this name.
+
+    Raises:
+      WidenError: no shape has the name.
+    """
+    if name not in SHAPES:
+        raise WidenError(f"shape {name!r}: expected one of {', '.join(SHAPES)}")
+    return SHAPES[name]
+
+
+def widened_config(config: LlamaConfig, name: str, shape: Shape | None = None) -> LlamaConfig:
+    """Returns the config of the larger model.
+
+    Args:
+      config: of the trained model.
+      name: of a shape, for messages too.
+      shape: the shape; None for the one of SHAPES with this name.
+
+    Raises:
+      WidenError: the trained model does not fit into the shape, or has a switch that
+        cannot be widened. The message names both models.
+    """
+    shape = shape or shape_named(name)
+    _check_switches(config)
+    head_dim = shape.head_dim or config.head_dim
+    if head_dim % config.head_dim:
+        raise WidenError(
+            f"head_dim={config.head_dim} of the trained model does not divide head_dim={head_dim} of shape {name}: "
+            f"choose a shape that keeps the head_dim ({', '.join(n for n, s in SHAPES.items() if s.head_dim is None)})"
+        )
+    kv_heads = shape.key_width // head_dim
+    heads = kv_heads * (shape.query_width // shape.key_width)
+    if kv_heads == 0:
+        raise WidenError(
+            f"head_dim={head_dim} of the trained model is larger than the key width {shape.key_width} of shape {name}: "
+            "choose a larger shape"
+        )
+    _check_fits(config, name, shape, heads, kv_heads)
+    return dataclasses.replace(
+        config,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        layers=shape.layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        norm_eps=config.norm_eps * config.hidden_size / shape.hidden_size,
+    )
+
+
+def widen(
+    config: LlamaConfig, params: Mapping[str, Any], big: LlamaConfig, *, seed: int = 0, unrolled: bool | None = None
+) -> dict[str, Any]:
+    """Makes the parameters of the larger model, layer by layer and on the device.
+
+    Beside the result, memory holds one layer at a time. Logits are those of the trained
+    model up to rounding.
+
+    Args:
+      config: of the trained model.
+      params: its parameters, stacked or unrolled (`models.unroll`).
+      big: config of the larger model (`widened_config`). Its dtype is that of the
+        matrices; scales of norms are float32 at least.
+      seed: of the random weights.
+      unrolled: layout of the result; None for the layout of `params`.
+
+    Returns:
+      A nested dict for `LlamaStep(big, unrolled)`.
+
+    Raises:
+      WidenError: `params` hold an array that widening does not know.
+    """
+    stack = _stacked(params)
+    _check_params(config, params, stack)
+    place, dtype = _place(config, big), jnp.dtype(big.dtype)
+    table = _pad(params["embedding"], (config.vocab_size, big.hidden_size), dtype)
+    made: dict[str, Any] = {"embedding": table, "norm": {"scale": _scale(place, params["norm"]["scale"])}}
+    if "head" in params:
+        made["head"] = {"kernel": _pad(params["head"]["kernel"], (big.hidden_size, config.vocab_size), dtype)}
+    key = jax.random.key(seed)
+    layer = jax.jit(functools.partial(_layer, place, stack, key))
+    if unrolled is None:
+        unrolled = "layers" not in params
+    if unrolled:
+        return made | {f"{PREFIX}{number}": layer(number) for number in range(big.layers)}
+    return made | {"layers": jax.jit(lambda numbers: jax.lax.map(layer, numbers))(jnp.arange(big.layers))}
+
+
+def _check_switches(config: LlamaConfig) -> None:
+    """Raises WidenError for a switch of the config that widening does not know."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name not in _KNOWN and value != field.default:
+            raise WidenError(f"{field.name}={value!r} of the trained model: this switch cannot be widened exactly")
+
+
+def _check_fits(config: LlamaConfig, name: str, shape: Shape, heads: int, kv_heads: int) -> None:
+    """Raises WidenError for a size of the trained model beyond that of the shape."""
+    # A trained key head with more queries than a group of the shape holds is copied.
+    copies = -(-(config.heads // config.kv_heads) // (heads // kv_heads))
+    needed = {
+        "hidden_size": (config.hidden_size, shape.hidden_size),
+        "intermediate_size": (config.intermediate_size, shape.intermediate_size),
+        "layers": (config.layers, shape.layers),
+        "key heads": (config.kv_heads * copies, kv_heads),
+    }
+    for what, (small, large) in needed.items():
+        if small > large:
+            raise WidenError(f"the trained model needs {what} {small}, shape {name} has {large}: choose a larger shape")
+
+
+def _place(small: LlamaConfig, big: LlamaConfig) -> _Place:
+    """Finds a place for each trained head, and for its entries within the larger head.
+
+    A head's entry i, and its partner i + head_dim / 2, turn with frequency
+    theta^(-2i / head_dim): the frequency of entry i * ratio of a head that is `ratio`
+    times as wide.
+    """
+    ratio, half = big.head_dim // small.head_dim, np.arange(small.head_dim // 2)
+    within = np.concatenate([ratio * half, big.head_dim // 2 + ratio * half])
+    group, big_group = small.heads // small.kv_heads, big.heads // big.kv_heads
+    copies = -(-group // big_group)
+    key_heads = np.arange(small.kv_heads * copies)
+    number = np.arange(small.heads)
+    member = number % group
+    query_heads = (number // group * copies + member // big_group) * big_group + member % big_group
+
+    def columns(heads, head_dim, within):
+        return (heads[:, None] * head_dim + within).reshape(-1)
+
+    return _Place(
+        small,
+        big,
+        query=columns(query_heads, big.head_dim, within),
+        key=columns(key_heads, big.head_dim, within),
+        copied=columns(key_heads // copies, small.head_dim, np.arange(small.head_dim)),
+        query_heads=query_heads,
+        key_heads=key_heads,
+    )
+
+
+def _layer(place: _Place, stack: Mapping[str, Any], key: Array, number: Array) -> dict[str, Any]:
+    """Makes layer `number`: random weights with outputs of zero, and the trained ones
+    among them if the trained model has that layer.
+    """
+    big, dtype = place.big, jnp.dtype(place.big.dtype)
+    width, wide = big.hidden_size, big.intermediate_size
+    queries, keys = big.heads * big.head_dim, big.kv_heads * big.head_dim
+    draws = iter(jax.random.split(jax.random.fold_in(key, number), 5))
+
+    def random(*size):
+        return {"kernel": 0.02 * jax.random.normal(next(draws), size, dtype)}
+
+    def zeros(*size):
+        return {"kernel": jnp.zeros(size, dtype)}
+
+    attention = {"query": random(width, queries), "key": random(width, keys), "value": random(width, keys)}
+    new = {
+        "attention": attention | {"output": zeros(queries, width)},
+        "mlp": {"gate": random(width, wide), "up": random(width, wide), "down": zeros(wide, width)},
+        "attention_norm": {"scale": _scale(place, None)},
+        "mlp_norm": {"scale": _scale(place, None)},
+    }
+
+    def with_trained(layer):
+        trained = jax.tree.map(lambda leaf: leaf[jnp.minimum(number, place.small.layers - 1)], stack)
+        return _embed(place, layer, trained)
+
+    return jax.lax.cond(number < place.small.layers, with_trained, lambda layer: layer, new)
+
+
+def _embed(place: _Place, layer: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a trained layer into a larger one."""
+    small, big = place.small, place.big
+    rows, entries = np.arange(small.hidden_size), np.arange(small.intermediate_size)
+    root = (big.head_dim / small.head_dim) ** 0.5
+    old = {name: trained["attention"][name]["kernel"] for name in ("query", "key", "value", "output")}
+    base = {name: layer["attention"][name]["kernel"] for name in old}
+
+    def put(kernel, at_rows, at_columns, value):
+        return {"kernel": kernel.at[at_rows[:, None], at_columns[None]].set(value.astype(kernel.dtype))}
+
+    def silent(kernel, heads):
+        """A head that holds a trained one adds nothing else to its logits."""
+        return kernel.at[:, (heads[:, None] * big.head_dim + np.arange(big.head_dim)).reshape(-1)].set(0)
+
+    attention = {
+        "query": put(silent(base["query"], place.query_heads), rows, place.query, root * old["query"]),
+        "key": put(silent(base["key"], place.key_heads), rows, place.key, old["key"][:, place.copied]),
+        "value": put(base["value"], rows, place.key, old["value"][:, place.copied]),
+        "output": put(base["output"], place.query, rows, old["output"]),
+    }
+    mlp = {
+        name: put(layer["mlp"][name]["kernel"], *at, trained["mlp"][name]["kernel"])
+        for name, at in {"gate": (rows, entries), "up": (rows, entries), "down": (entries, rows)}.items()
+    }
+    norms = {name: {"scale": _scale(place, trained[name]["scale"])} for name in ("attention_norm", "mlp_norm")}
+    return {"attention": attention, "mlp": mlp} | norms
+
+
+def _scale(place: _Place, trained: Array | None) -> Array:
+    """Makes the scale of a norm; None for a layer that the trained model lacks."""
+    scale = jnp.ones((place.big.hidden_size,), jnp.promote_types(place.big.dtype, jnp.float32))
+    if trained is None:
+        return scale
+    small = place.small.hidden_size
+    root = (small / place.big.hidden_size) ** 0.5
+    return scale.at[:small].set(root * jnp.asarray(trained, scale.dtype))
+
+
+def _pad(array: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
+    """Fills a matrix up with zeros to a larger shape."""
+    rows, columns = array.shape
+    return jnp.zeros(shape, dtype).at[:rows, :columns].set(jnp.asarray(array, dtype))
+
+
+def _stacked(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the layers of the trained model as one stack, whatever their layout."""
+    if "layers" in params:
+        return jax.tree.map(jnp.asarray, params["layers"])
+    layers = [params[f"{PREFIX}{number}"] for number in range(sum(name.startswith(PREFIX) for name in params))]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+
+def _check_params(config: LlamaConfig, params: Mapping[str, Any], stack: Mapping[str, Any]) -> None:
+    """Raises WidenError unless the parameters are those that a Llama of this config
+    has.
+    """
+    apart = {name: value for name, value in params.items() if name != "layers" and not name.startswith(PREFIX)}
+    expected = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
+    known, found = (_shapes(tree) for tree in (expected, apart | {"layers": stack}))
+    for name in sorted(known.keys() | found.keys()):
+        if known.get(name) != found.get(name):
+            raise WidenError(
+                f"parameter {name} of the trained model has shape {found.get(name)}, expected {known.get(name)}: "
+                "widening knows the arrays of a plain Llama alone; merge adapters first"
+            )
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(key.key) for key in path): np.shape(leaf) for path, leaf in leaves}
