@@ -40,3 +40,27 @@ def peak_memory() -> int:
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+
+
+def available_memory() -> float:
+    """Returns the bytes that arrays may still take on the first device.
+
+    That is what the device says of itself; on a CPU, what Linux calls available.
+    Infinity where neither says anything.
+    """
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    memory = Path("/proc/meminfo")
+    if not memory.exists():
+        return float("inf")
+    return 1024.0 * int(memory.read_text(encoding="utf-8").partition("MemAvailable:")[2].split()[0])
+
+
+def peak_device_memory() -> int:
+    """Returns the largest number of bytes that arrays took on the first device so far.
+
+    On a CPU it is the memory of this process (`peak_memory`).
+    """
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats["peak_bytes_in_use"] if "peak_bytes_in_use" in stats else peak_memory()

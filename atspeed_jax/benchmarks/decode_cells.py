@@ -1,0 +1,292 @@
+"""The cells of suite `decode`: what is measured, and whether it fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+import atspeed_jax
+from atspeed_jax.benchmarks.pair import Pair
+from atspeed_jax.decoding.config import Widths
+from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.wide_shapes import SHAPES, shape_named, widened_config
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import Setting
+from atspeed_jax.utils.program_memory import available_memory
+from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, Range, Repeats, Samples, Seed, Users, check_ranges
+
+PromptTokens = Annotated[int, Range(1, 100_000)]
+PAIR = "pair"  # the shape of the trained pair itself
+Method = Literal["plain", "speculative", "popularity", "hf"]
+DrawingMode = Literal["relaxed", "coupled"]
+# Modules whose code decides what is timed: another code makes another cell.
+_TIMED = ("models", "decoding", "items", "serving/decoders.py", "benchmarks")
+
+
+class SuiteError(ValueError):
+    """A suite that cannot be measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """A tree to be drafted.
+
+    Attributes:
+      widths: drafted nodes per level, raised to what K needs.
+      budget: nodes that a call reads; None for all.
+      beams: the K that the tree is for; None for every K.
+    """
+
+    widths: Widths
+    budget: Nodes | None = None
+    beams: Beams | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Tree:
+        """Reads a tree: "128,64,64", "20:128,64,64" (for K=20), "128,64,64/192" (a
+        budget of 192 nodes).
+
+        Raises:
+          SuiteError: any other text.
+        """
+        beams, _, rest = text.rpartition(":")
+        widths, _, budget = rest.partition("/")
+        try:
+            numbers = tuple("all" if part == "all" else int(part) for part in widths.split(","))
+            return cls(numbers, int(budget) if budget else None, int(beams) if beams else None)
+        except ValueError:
+            raise SuiteError(
+                f"--settings={text}: expected widths such as all,64,96, with K: before them for one K, and /M behind "
+                "them for a budget"
+            ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeSuite:
+    """What is measured: every shape with every K, batch and prompt.
+
+    Attributes:
+      shapes: names of `models.widen.SHAPES`, or "pair" for the trained target itself.
+      beams, batches, prompts: K, users at once, and tokens per prompt, BOS apart.
+      methods: "plain" is always measured.
+      modes: drawing modes that are measured beside strict mode.
+      trees: what speculation drafts; none for what was tuned, else for what the run
+        decodes with.
+      dtype: that both models compute in.
+      unrolled: whether layers lie side by side.
+      users: timed users per cell, in three batches at least.
+      repeats: timings of a batch.
+      seconds: budget of the whole suite; None for no limit.
+      noise: whether, below float32, plain beam search is compared with itself in other
+        batches.
+      parts: whether model calls and the decoder alone are timed apart.
+      samples: of the bootstrap over batches.
+      seed: of draws and bootstrap.
+    """
+
+    shapes: tuple[str, ...] = (PAIR,)
+    beams: tuple[Beams, ...] = (1, 5, 20)
+    batches: tuple[BatchSize, ...] = (1, 4)
+    prompts: tuple[PromptTokens, ...] = (80,)
+    methods: tuple[Method, ...] = ("plain", "speculative", "popularity")
+    modes: tuple[DrawingMode, ...] = ()
+    trees: tuple[Tree, ...] = ()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    unrolled: bool = True
+    users: Users = 20
+    repeats: Repeats = 3
+    seconds: Annotated[float, Range(1, 1e7)] | None = None
+    noise: bool = False
+    parts: bool = False
+    samples: Samples = 2000
+    seed: Seed = 0
+
+    def __post_init__(self):
+        check_ranges(self)
+        known = {"shapes": (PAIR, *SHAPES), "methods": get_args(Method), "modes": get_args(DrawingMode)}
+        for name, names in known.items():
+            if stray := [value for value in getattr(self, name) if value not in names]:
+                raise SuiteError(f"--{name}={stray[0]}: expected some of {', '.join(names)}")
+        for name in ("shapes", "beams", "batches", "prompts"):
+            if not getattr(self, name):
+                raise SuiteError(f"--{name} is empty: give at least one")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One combination: its methods are timed side by side.
+
+    Attributes:
+      shape, beams, batch, prompt: see `DecodeSuite`.
+    """
+
+    shape: str
+    beams: int
+    batch: int
+    prompt: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.shape}, K={self.beams}, batch {self.batch}, prompt {self.prompt}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A row of a cell.
+
+    Attributes:
+      method, mode: names of the row.
+      setting: how lists are decoded; None for Hugging Face.
+    """
+
+    method: Method
+    mode: str
+    setting: Setting | None
+
+
+def cells_of(suite: DecodeSuite) -> list[Cell]:
+    """Lists the cells, shape by shape, smaller ones first within a shape."""
+    return [Cell(*one) for one in itertools.product(suite.shapes, suite.beams, suite.batches, suite.prompts)]
+
+
+def config_of(pair: Pair, suite: DecodeSuite, shape: str) -> LlamaConfig:
+    """Returns the config of the target of a shape in the suite's dtype.
+
+    Raises:
+      WidenError: the pair's target does not fit into the shape.
+    """
+    narrow = dataclasses.replace(pair.target, dtype=suite.dtype)
+    return narrow if shape == PAIR else widened_config(narrow, shape, shape_named(shape))
+
+
+def ways_of(pair: Pair, suite: DecodeSuite, cell: Cell, decoders: Decoders) -> list[Way]:
+    """Lists what is timed in a cell, a baseline before what is compared with it."""
+    plain = Setting.beam_search(cell.beams, pair.decode.score_norm)
+    tuned = None if suite.trees else pair.tuned_for(cell.beams, cell.batch)
+    trees = [tree for tree in suite.trees if tree.beams in (None, cell.beams)] or [
+        Tree(pair.decode.widths, pair.decode.budget)
+    ]
+    drafted = [dataclasses.replace(pair.decode, widths=tree.widths, budget=tree.budget) for tree in trees]
+    strict = [decoders.fitted(Setting.strict("draft", cell.beams, tree), lambda _: None) for tree in drafted]
+    if tuned is not None and tuned.method == "speculative":
+        strict = [tuned]
+    strict = list(dict.fromkeys(strict))
+    ways = [Way("plain", "strict", plain)]
+    if "speculative" in suite.methods:
+        ways += [Way("speculative", "strict", setting) for setting in strict]
+    if "popularity" in suite.methods:
+        ways += [
+            Way("popularity", "strict", dataclasses.replace(setting, drafter="popularity")) for setting in strict[:1]
+        ]
+    for mode in suite.modes:
+        drawn = [setting.searching(mode=mode, budget=None) for setting in strict[:1]]
+        ways += [Way("plain", setting.baseline.search.mode, setting.baseline) for setting in drawn]
+        ways += [Way("speculative", mode, setting) for setting in drawn]
+    if "hf" in suite.methods:
+        ways.append(Way("hf", "strict", None))
+    return list(dict.fromkeys(ways))
+
+
+def identity(pair: Pair, suite: DecodeSuite, cell: Cell, ways: Sequence[Way]) -> str:
+    """Names a cell by everything that its times depend on, in 16 hexadecimal digits."""
+    timed = {name: getattr(suite, name) for name in ("dtype", "unrolled", "users", "repeats", "noise", "parts", "seed")}
+    about = {
+        "cell": dataclasses.asdict(cell),
+        "ways": [[way.method, way.mode, way.setting and way.setting.label] for way in ways],
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "code": code_state(),
+        "pair": pair.fingerprint,
+    }
+    return hashlib.sha256(json.dumps(about | timed, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_state() -> str:
+    """Returns a hash of the code that is timed, committed or not."""
+    root, digest = Path(atspeed_jax.__file__).parent, hashlib.sha256()
+    for name in _TIMED:
+        place = root / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{path.relative_to(root)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def parameters(config: LlamaConfig) -> int:
+    """Counts the parameters of a model."""
+    c = config
+    layer = 2 * c.hidden_size * c.head_dim * (c.heads + c.kv_heads) + 3 * c.hidden_size * c.intermediate_size
+    tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.hidden_size
+    return c.layers * (layer + 2 * c.hidden_size) + tables + c.hidden_size
+
+
+def bytes_needed(pair: Pair, config: LlamaConfig, cell: Cell, widths: Sequence[int]) -> float:
+    """Estimates the bytes that a cell needs on the device.
+
+    Counted are both models, the target's cache, and for the call that reads prompt and
+    tree the activations of one layer and the logits, with a quarter more for what
+    compilation adds.
+
+    Args:
+      pair, config: the draft and the target.
+      cell: batch and prompt.
+      widths: drafted nodes per level.
+    """
+    size = jnp.dtype(config.dtype).itemsize
+    models = size * (parameters(config) + parameters(pair.draft))
+    slots = cell.prompt + 1 + sum(widths)
+    rows = cell.batch * slots
+    cache = 2 * size * config.layers * rows * config.kv_heads * config.head_dim
+    logits = 4 * cell.batch * (sum(widths) + 1) * config.vocab_size
+    wide = 2 * config.intermediate_size + 2 * config.head_dim * (config.heads + config.kv_heads)
+    activations = rows * (size * wide + (4 + size) * config.heads * (cell.prompt + len(widths) + 2))
+    return 1.25 * (models + cache + logits + activations)
+
+
+def fitting(pair: Pair, suite: DecodeSuite, memory: float | None = None) -> tuple[list[Cell], list[str]]:
+    """Splits the cells into those that fit and those that do not.
+
+    Args:
+      pair, suite: what is measured.
+      memory: bytes of the device; None for what the device says.
+
+    Returns:
+      (cells, a line for each cell that is left out).
+
+    Raises:
+      WidenError: the pair's target does not fit into a shape.
+      SuiteError: no cell fits; the message has all reasons.
+    """
+    have = available_memory() if memory is None else memory
+    cells, left_out = [], []
+    widths = [width for width in pair.decode.widths if width != "all"]
+    for cell in cells_of(suite):
+        config = config_of(pair, suite, cell.shape)
+        need = bytes_needed(pair, config, cell, [max(width, cell.beams) for width in widths] or [cell.beams])
+        try:
+            pair.batches(cell.prompt, cell.batch, 1)
+        except ValueError as error:
+            left_out.append(f"{cell.title}: {error}")
+            continue
+        if need > have:
+            left_out.append(
+                f"{cell.title} does not fit: it needs about {need / 2**30:.1f} GiB, the device has {have / 2**30:.1f}"
+            )
+        else:
+            cells.append(cell)
+    if not cells:
+        raise SuiteError("nothing to measure: " + "; ".join(left_out))
+    return cells, left_out
+
+
+def finished(rows: Sequence[Mapping]) -> set[str]:
+    """Returns the identities of the cells whose rows are all there."""
+    return {row["cell"] for row in rows if row.get("finished")}

@@ -1,0 +1,254 @@
+"""Times the methods of one cell of suite `decode` side by side, and compares lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from atspeed_jax.benchmarks.decode_cells import Cell, DecodeSuite, Way, parameters
+from atspeed_jax.benchmarks.decode_floor import Ceilings, floor_seconds
+from atspeed_jax.benchmarks.pair import Pair
+from atspeed_jax.decoding.noise import user_keys
+from atspeed_jax.decoding.selection import selection_of
+from atspeed_jax.evaluation import precision
+from atspeed_jax.models.widen import COST_NOTE
+from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.lists import agreement
+from atspeed_jax.serving.timing import run_once
+from atspeed_jax.utils.program_memory import peak_device_memory
+
+LEAST_SHARED = 0.9  # below float32: lists of one model share at least so many items
+
+
+class OutOfTime(Exception):
+    """The suite's budget of seconds is used up."""
+
+
+@dataclasses.dataclass
+class Clock:
+    """The budget of a suite.
+
+    Attributes:
+      end: seconds of `time.perf_counter`; infinity for no limit.
+      compile_s: what the last program took to compile.
+    """
+
+    end: float = float("inf")
+    compile_s: float = 0.0
+
+    @property
+    def left(self) -> float:
+        return self.end - time.perf_counter()
+
+    def check(self, needed: float = 0.0) -> None:
+        """Raises OutOfTime if fewer than `needed` seconds are left."""
+        if self.left <= needed:
+            raise OutOfTime
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bench:
+    """What the cells of one shape share.
+
+    Attributes:
+      pair, suite: what is measured.
+      decoders: of the shape.
+      trained: of the pair itself: the same lists at no cost, for a second look in
+        float64.
+      ceilings: of the device.
+      clock: of the suite.
+      say: called with a line.
+    """
+
+    pair: Pair
+    suite: DecodeSuite
+    decoders: Decoders
+    trained: Decoders
+    ceilings: Ceilings
+    clock: Clock
+    say: Callable[[str], None]
+
+
+@dataclasses.dataclass(eq=False)
+class Timed:
+    """A method that has been compiled and run.
+
+    Attributes:
+      way: of the row.
+      decode: the decoder.
+      keys: of the users, in a mode that draws.
+      decoded: all lists.
+      compile_s: seconds of the first call beyond a later one.
+      seconds: [repeats, batches].
+    """
+
+    way: Way
+    decode: Callable
+    keys: Any
+    decoded: Decoded
+    compile_s: float
+    seconds: np.ndarray
+
+
+def measure_cell(bench: Bench, cell: Cell, ways: Sequence[Way]) -> tuple[list[dict], bool]:
+    """Measures one cell.
+
+    Args:
+      bench: models and suite.
+      cell: what is measured.
+      ways: of the cell, plain beam search first.
+
+    Returns:
+      (a row per method that was measured, whether all of them were).
+    """
+    batches = bench.pair.batches(cell.prompt, cell.batch, bench.suite.users)
+    timed, whole = [], True
+    for way in ways:
+        try:
+            bench.clock.check(1.5 * bench.clock.compile_s)
+            timed.append(_compiled(bench, way, batches))
+        except OutOfTime:
+            bench.say(f"{cell.title}: out of time, left out: {way.method} {way.mode}")
+            whole = False
+    whole &= _time(bench, timed, batches)
+    timed = [one for one in timed if np.isfinite(one.seconds[0]).all()]
+    return [_row(bench, cell, one, timed, batches) for one in timed], whole
+
+
+def _compiled(bench: Bench, way: Way, batches: Sequence[dict]) -> Timed:
+    setting = way.setting
+    assert setting is not None, "Hugging Face is measured apart"
+    draws = selection_of(setting.search.mode).draws
+    users = np.concatenate([batch["user"] for batch in batches])
+    keys = user_keys(bench.suite.seed, users) if draws else None
+    decode = bench.decoders.build(setting)
+    first, second = run_once(decode, batches[0], keys), run_once(decode, batches[0], keys)
+    bench.clock.compile_s = first
+    decoded = decode_users(decode, batches, len(users), keys)
+    seconds = np.full((bench.suite.repeats, len(batches)), np.nan)
+    return Timed(way, decode, keys, decoded, max(0.0, first - second), seconds)
+
+
+def _time(bench: Bench, timed: Sequence[Timed], batches: Sequence[dict]) -> bool:
+    """Fills in the seconds, all methods in turn; returns whether time was left for all
+    repeats.
+    """
+    for repeat in range(bench.suite.repeats):
+        for number, batch in enumerate(batches):
+            for one in timed:
+                one.seconds[repeat, number] = run_once(one.decode, batch, one.keys)
+        if bench.clock.left <= 0 and repeat + 1 < bench.suite.repeats:
+            return False
+    return True
+
+
+def ratio_interval(alone: np.ndarray, own: np.ndarray, *, samples: int, seed: int) -> tuple[float, float, float]:
+    """Compares two decoders' times over the same batches.
+
+    Args:
+      alone: [batches] seconds of plain beam search.
+      own: [batches] seconds of the other one.
+      samples, seed: of the bootstrap over batches.
+
+    Returns:
+      The median ratio, above 1 where the other one is faster, and its 95 % interval.
+    """
+    ratios = alone / own
+    drawn = np.random.default_rng(seed).integers(len(ratios), size=(samples, len(ratios)))
+    low, high = np.percentile(np.median(ratios[drawn], 1), (2.5, 97.5))
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: Sequence[dict]) -> dict:
+    suite, setting, config = bench.suite, one.way.setting, bench.decoders.target
+    assert setting is not None, "Hugging Face is measured apart"
+    plain = next(other for other in timed if other.way.setting == setting.baseline)
+    middle = np.nanmedian(one.seconds, 0)
+    slots = cell.prompt + 1
+    levels = bench.pair.id_tokens.shape[1] - 1
+    widths = (1,) * levels
+    if setting.method == "speculative":
+        widths = setting.search.resolve(bench.decoders.prefixes[setting.search.score_norm]).widths
+    floor, work = floor_seconds(config, setting, widths, cell.batch, slots, bench.ceilings)
+    row = {
+        **dataclasses.asdict(cell),
+        "K": cell.beams,
+        "dtype": suite.dtype,
+        "layers": "side by side" if suite.unrolled else "stacked",
+        "parameters": parameters(config),
+        "mode": one.way.mode,
+        "method": one.way.method,
+        "settings": setting.label,
+        "widths": list(setting.search.widths),
+        "budget": setting.search.budget,
+        "users": len(batches) * cell.batch,
+        "ms": 1e3 * float(np.median(middle)),
+        "ms_p95": 1e3 * float(np.nanpercentile(one.seconds, 95)),
+        "target_calls_mean": float(one.decoded.calls.mean()),
+        "floor_ms": 1e3 * floor,
+        "floor_ratio": float(np.median(middle) / floor),
+        "floor_gflop": work.flops / 1e9,
+        "floor_gb": work.moved / 1e9,
+        "compile_s": round(one.compile_s, 2),
+        "peak_memory_gib": peak_device_memory() / 2**30,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "note": COST_NOTE,
+    }
+    del row["beams"]
+    row |= _equality(bench, one, plain, batches)
+    names = ("ratio_to_plain", "ratio_low", "ratio_high")
+    refused = row["equal"] is False
+    how = {"samples": suite.samples, "seed": suite.seed}
+    ratio = (None,) * 3 if refused else ratio_interval(np.nanmedian(plain.seconds, 0), middle, **how)
+    return row | dict(zip(names, ratio, strict=True))
+
+
+def _equality(bench: Bench, one: Timed, plain: Timed, batches: Sequence[dict]) -> dict:
+    """Whether the lists are those of the target alone, as the evaluation says it.
+
+    The second look in float64 is at the trained pair, whose logits the larger target
+    has.
+    """
+    setting, suite = one.way.setting, bench.suite
+    assert setting is not None, "Hugging Face is measured apart"
+    figures = agreement(one.decoded, plain.decoded).figures
+    row: dict[str, Any] = {"same_list": figures["same_list"], "items_shared": figures["items_shared"]}
+    if selection_of(setting.search.mode).tests_draws and setting.method == "speculative":
+        return row | {"equal": None, "mismatched_users": None, "near_tie_users": None}  # equal in law alone
+    counts = (0, 0)
+    if one is not plain:
+        settings = setting, setting.baseline
+        counts = count_differences(bench.trained, *settings, one.decoded, plain.decoded, batches, one.keys)
+    equal = counts[0] == 0
+    if precision.is_low(bench.decoders.target):
+        equal &= figures["items_shared"] >= LEAST_SHARED
+        if suite.noise and one is not plain:
+            itself = agreement(_in_other_batches(plain, batches), plain.decoded)
+            how = {"arithmetic": bench.decoders.target.arithmetic, "samples": suite.samples, "seed": suite.seed}
+            size = precision.other_batch_size(len(batches[0]["row"]))
+            found = precision.compare(agreement(one.decoded, plain.decoded), itself, batch_size=size, **how)
+            row["agreement"] = found
+            equal &= not found["loses_more"]
+    return row | {"equal": bool(equal), "mismatched_users": counts[0], "near_tie_users": counts[1]}
+
+
+def _in_other_batches(plain: Timed, batches: Sequence[dict]) -> Decoded:
+    """Plain beam search of the same users in batches of another size."""
+    size = precision.other_batch_size(len(batches[0]["row"]))
+    rows = {name: np.concatenate([batch[name] for batch in batches]) for name in ("tokens", "valid", "row")}
+    users = len(rows["row"])
+    filled = -(-users // size) * size
+
+    def part(start: int) -> dict:
+        own = np.arange(start, start + size) % users
+        batch = {name: values[own] for name, values in rows.items()}
+        return batch | {"row": np.where(np.arange(start, start + size) < users, batch["row"], -1)}
+
+    return decode_users(plain.decode, [part(start) for start in range(0, filled, size)], users, plain.keys)

@@ -1,0 +1,55 @@
+"""Packs a trained run into the file that a bare machine reads (`benchmarks.pair`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+
+from atspeed_jax.benchmarks.pair import Pair
+from atspeed_jax.data.batches import BatchShape
+from atspeed_jax.data.users import held_out_users
+from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.serving.settings import DecodeConfig
+
+
+def pair_of_run(run: Run, users: int) -> Pair:
+    """Takes models, ids and the prompts of validation users out of a trained run.
+
+    Args:
+      run: with trained models. What launch.tune_decoder found is taken along.
+      users: validation users at most, drawn by the seed of the evaluation.
+    """
+    catalog, evaluate = run.dataset.catalog, run.serve.evaluate
+    chosen = held_out_users(run.dataset, "valid").sample(users, evaluate.seed)
+    shape = BatchShape(run.config.data.history, (max(evaluate.buckets),), 1)
+    batches = chosen.batches(run.dataset, shape)
+    order = np.argsort(np.concatenate([batch["row"] for batch in batches]))
+    tuned = run.workdir / "tuned.json"
+    decode = run.serve.decode
+    return Pair(
+        target=_to_decode(run.target_model),
+        target_params=jax.device_get(run.target_params),
+        draft=_to_decode(run.draft_model),
+        draft_params=jax.device_get(run.draft_params),
+        id_tokens=np.asarray(catalog.id_tokens),
+        id_counts=np.bincount(catalog.id_of_item, weights=run.dataset.popularity, minlength=len(catalog.ids)),
+        users=np.asarray(chosen.users),
+        tokens=np.concatenate([batch["tokens"] for batch in batches])[order],
+        decode=DecodeConfig(**{field.name: getattr(decode, field.name) for field in dataclasses.fields(DecodeConfig)}),
+        tuned=_tuned_rows(json.loads(tuned.read_text(encoding="utf-8"))) if tuned.is_file() else (),
+    )
+
+
+def _tuned_rows(table: dict) -> tuple[dict, ...]:
+    found = []
+    for row in table["rows"]:
+        setting = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
+        found.append({"K": row["K"], "batch": row["batch"], "setting": setting})
+    return tuple(found)
+
+
+def _to_decode(config):
+    return dataclasses.replace(config, dropout=0.0, adapter_dropout=0.0, remat=False)
