@@ -11,11 +11,11 @@ import numpy as np
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.users import held_out_users
-from atspeed_jax.runs.pipeline import Run
+from atspeed_jax.runs.trained import RunView
 from atspeed_jax.serving.settings import DecodeConfig
 
 
-def pair_of_run(run: Run, users: int) -> Pair:
+def pair_of_run(run: RunView, users: int) -> Pair:
     """Takes models, ids and the prompts of validation users out of a trained run.
 
     Args:

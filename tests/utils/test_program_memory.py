@@ -1,11 +1,12 @@
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.utils.program_memory import forget_programs, peak_memory
+from atspeed_jax.utils.program_memory import available_memory, forget_programs, peak_device_memory, peak_memory
 
 
 def test_programs_are_dropped_only_when_there_are_many_maps():
@@ -24,3 +25,13 @@ def test_the_peak_is_that_of_the_process_itself():
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         peak = fresh.submit(peak_memory).result()
     assert 2**20 < peak < held.nbytes
+
+
+def test_memory_is_that_of_the_device_or_else_of_the_machine(monkeypatch):
+    stats = {"bytes_limit": 100, "bytes_in_use": 30, "peak_bytes_in_use": 60}
+    devices = SimpleNamespace(memory_stats=lambda: stats)
+    monkeypatch.setattr(jax, "devices", lambda: [devices])
+    assert (available_memory(), peak_device_memory()) == (70, 60)
+    devices.memory_stats = lambda: None
+    assert 2**20 < available_memory() < 2**50
+    assert peak_device_memory() == peak_memory()

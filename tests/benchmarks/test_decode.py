@@ -1,0 +1,192 @@
+"""Suite `decode` on a tiny pair: rows, a second start, a budget, and what is refused."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from atspeed_jax.benchmarks import decode, decode_measure
+from atspeed_jax.benchmarks.decode import line_of, main, measure_decode, suite_of, table
+from atspeed_jax.benchmarks.decode_cells import DecodeSuite, SuiteError, Tree
+from atspeed_jax.benchmarks.decode_floor import Ceilings
+from atspeed_jax.benchmarks.decode_measure import Clock, ratio_interval
+from atspeed_jax.benchmarks.pair import write_pair
+from atspeed_jax.models.wide_shapes import SHAPES, Shape
+from tiny_pair import tiny_pair
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = {
+    *("shape", "K", "batch", "prompt", "mode", "method", "ms", "ms_p95", "ratio_to_plain", "ratio_low", "ratio_high"),
+    *("target_calls_mean", "equal", "floor_ratio", "compile_s", "device", "dtype", "settings", "note", "parameters"),
+}
+LARGER = Shape(12, 16, 2, 16, 16, 8)
+SUITE = DecodeSuite(
+    shapes=("pair", "larger"),
+    beams=(2,),
+    batches=(1,),
+    prompts=(9,),
+    modes=("relaxed", "coupled"),
+    users=3,
+    repeats=2,
+    samples=50,
+)
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    monkeypatch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))
+    monkeypatch.setitem(SHAPES, "larger", LARGER)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, quick_compilation):
+    """(rows, lines said, path) of one run of the suite."""
+    path, lines = tmp_path_factory.mktemp("decode") / "rows.json", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))
+        patch.setitem(SHAPES, "larger", LARGER)
+        suite = dataclasses.replace(SUITE)
+        rows = measure_decode(tiny_pair(), suite, path, lines.append)
+    return SimpleNamespace(rows=rows, lines=lines, path=path)
+
+
+def test_rows_hold_every_method_of_every_cell(measured):
+    ways = [("strict", "plain"), ("strict", "speculative"), ("strict", "popularity")]
+    ways += [("relaxed", "plain"), ("relaxed", "speculative"), ("coupled", "speculative")]
+    found = [(row["shape"], row["mode"], row["method"]) for row in measured.rows]
+    assert found == [(shape, *way) for shape in ("pair", "larger") for way in ways]
+    for row in measured.rows:
+        assert row.keys() >= FIELDS
+        assert row["note"] == "cost of N parameters, acceptance of the trained pair"
+        assert row["equal"] is (None if row["mode"] == "relaxed" and row["method"] == "speculative" else True)
+        assert row["ratio_low"] <= row["ratio_to_plain"] <= row["ratio_high"]
+        assert row["ms"] <= row["ms_p95"]
+        assert (row["target_calls_mean"] == 3) == (row["method"] == "plain")
+    assert [row["ratio_to_plain"] for row in measured.rows if row["method"] == "plain"] == [1.0] * 4
+
+
+def test_a_larger_target_has_the_calls_of_the_pair_and_more_parameters(measured):
+    pair, larger = measured.rows[:6], measured.rows[6:]
+    assert [row["target_calls_mean"] for row in pair] == [row["target_calls_mean"] for row in larger]
+    assert larger[0]["parameters"] > 3 * pair[0]["parameters"]
+
+
+def test_it_says_what_it_measures_and_how_long_it_takes(measured):
+    text = "\n".join(measured.lines)
+    assert "GFLOP/s" in text
+    assert "2 cells, about " in text
+    assert json.loads(measured.path.read_text()) == measured.rows
+    assert "cost of N parameters, acceptance of the trained pair" in table(measured.rows)
+
+
+def test_a_second_start_measures_nothing_again(measured, monkeypatch):
+    monkeypatch.setattr(decode, "measure_cell", None)
+    lines = []
+    assert measure_decode(tiny_pair(), SUITE, measured.path, lines.append) == measured.rows
+    assert [line for line in lines if "measured before" in line] == [
+        "pair, K=2, batch 1, prompt 9: measured before",
+        "larger, K=2, batch 1, prompt 9: measured before",
+    ]
+
+
+def test_lists_that_differ_get_no_speed_up(measured, monkeypatch, tmp_path):
+    monkeypatch.setattr(decode_measure, "count_differences", lambda *_: (1, 1))
+    suite = dataclasses.replace(SUITE, shapes=("pair",), methods=("plain", "speculative"), modes=())
+    rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)
+    assert [row["equal"] for row in rows] == [True, False]
+    assert rows[1]["ratio_to_plain"] is None
+    assert "no ratio: 1 of 3 lists differ" in line_of(rows[1])
+    assert "refused" in table(rows)
+
+
+def test_a_budget_that_ends_leaves_what_is_measured(monkeypatch, tmp_path):
+    """The second method finds no time; the same command measures the cell again."""
+    checks = iter([None, None, None])
+
+    def check(self, needed=0.0):
+        if next(checks, "late") == "late":
+            raise decode_measure.OutOfTime
+
+    monkeypatch.setattr(Clock, "check", check)
+    lines, path = [], tmp_path / "rows.json"
+    rows = measure_decode(tiny_pair(), dataclasses.replace(SUITE, seconds=100.0), path, lines.append)
+    assert [(row["method"], row["finished"]) for row in rows] == [("plain", False)]
+    assert any("out of time, left out: speculative strict" in line for line in lines)
+    assert "the budget of 100.0 s is used up" in lines[-1]
+    assert json.loads(path.read_text()) == rows
+    monkeypatch.undo()
+    monkeypatch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))
+    suite = dataclasses.replace(SUITE, shapes=("pair",), methods=("plain",), modes=())
+    assert all(row["finished"] for row in measure_decode(tiny_pair(), suite, tmp_path / "other.json", lines.append))
+
+
+def test_below_float32_lists_are_compared_with_plain_itself(tmp_path):
+    suite = dataclasses.replace(SUITE, shapes=("pair",), methods=("plain", "speculative"), modes=(), noise=True)
+    suite = dataclasses.replace(suite, dtype="bfloat16", trees=(Tree(("all", "all")),))
+    rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)
+    assert rows[1]["agreement"]["itself_batch_size"] == 4
+    assert rows[1]["mismatched_users"] == 0
+
+
+def test_the_ratio_is_a_median_with_an_interval():
+    own = np.linspace(1, 2, 20)
+    ratio, low, high = ratio_interval(3 * own, own, samples=100, seed=0)
+    assert (ratio, low, high) == pytest.approx((3, 3, 3))
+    spread = own * np.linspace(1, 3, 20)
+    ratio, low, high = ratio_interval(spread, own, samples=100, seed=0)
+    assert 1 < low < ratio < high < 3
+
+
+def flags(**given):
+    return suite_of(vars(decode.parser().parse_args(["--pair=p", "--json=j"])) | given)
+
+
+def test_flags_make_the_suite():
+    suite = flags(
+        shapes="110m,1b", beams="1,5", settings="1:8,8,8;9,9,9/20", dtype="bfloat16", stacked=True, seconds=60.0
+    )
+    assert suite.shapes == ("110m", "1b")
+    assert suite.beams == (1, 5)
+    assert suite.trees == (Tree((8, 8, 8), None, 1), Tree((9, 9, 9), 20))
+    assert (suite.dtype, suite.unrolled, suite.seconds) == ("bfloat16", False, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shapes=9m"], "error: --shapes=9m: expected some of pair, 3m"),
+        (["--beams=x"], "error: --beams=x: expected whole numbers"),
+        (["--settings=a"], "error: --settings=a: expected widths"),
+        (["--prompts=2"], "error: nothing to measure: .*prompt=2, batch=1: 0 of the pair's 12 prompts"),
+        (["--json=no/x.json"], "error: --json=no/x.json: there is no directory no"),
+        (["--pair=none"], "error: there is no file none"),
+        (["--shapes=llama-7b", "--batches=100000"], "error: nothing to measure: .*batch=100000"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, arguments, message):
+    write_pair(tmp_path / "pair", tiny_pair())
+    with pytest.raises(SystemExit, match=message):
+        main([f"--pair={tmp_path / 'pair'}", f"--json={tmp_path / 'rows.json'}", "--beams=2", *arguments])
+
+
+def test_rows_of_another_suite_are_not_overwritten(tmp_path):
+    for text in ("[{}]", "{}", "x"):
+        (tmp_path / "rows.json").write_text(text)
+        with pytest.raises(
+            SuiteError, match=r"rows\.json is damaged or of another suite .*; delete it or name another"
+        ):
+            measure_decode(tiny_pair(), SUITE, tmp_path / "rows.json", lambda _: None)
+
+
+def test_it_runs_without_the_data_libraries():
+    """A machine with an accelerator may lack them. Only this module's imports are tried, not a run."""
+    blocked = ("ml_collections", "tensorflow_datasets", "grain", "array_record", "tensorflow", "torch")
+    code = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
+    code += "from atspeed_jax.benchmarks.decode import main\nmain(['--pair=none', '--json=x.json'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "error: there is no file none" in done.stderr

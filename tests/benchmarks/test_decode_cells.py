@@ -1,0 +1,149 @@
+"""Which cells are measured, what each of them times, and what does not fit."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from atspeed_jax.benchmarks import decode_cells
+from atspeed_jax.benchmarks.decode_cells import (
+    Cell,
+    DecodeSuite,
+    SuiteError,
+    Tree,
+    bytes_needed,
+    cells_of,
+    code_state,
+    config_of,
+    fitting,
+    identity,
+    parameters,
+    ways_of,
+)
+from atspeed_jax.models.llama import init_params
+from atspeed_jax.models.wide_shapes import WidenError
+from atspeed_jax.serving.settings import DecodeConfig, Setting
+from tiny_pair import tiny_pair
+
+PAIR = tiny_pair()
+DECODERS = PAIR.decoders(PAIR.target, unrolled=True)
+CELL = Cell("pair", 2, 1, 9)
+
+
+TUNED = Setting.strict("popularity", 9, DecodeConfig((9, 12), 1, "vocab"))
+
+
+def ways(**fields):
+    suite = DecodeSuite(**{"methods": ("plain", "speculative"), **fields})
+    return [(way.method, way.mode, way.setting.label) for way in ways_of(PAIR, suite, CELL, DECODERS)]
+
+
+def test_a_tree_is_read():
+    assert Tree.parse("all,64,96") == Tree(("all", 64, 96))
+    assert Tree.parse("20:128,64/192") == Tree((128, 64), 192, 20)
+    for text in ("a,b", "x:1,2", "1,2/x", ""):
+        with pytest.raises(SuiteError, match=f"--settings={text}: expected widths such as"):
+            Tree.parse(text)
+
+
+def test_a_cell_times_plain_beam_search_and_what_rivals_it():
+    assert ways() == [
+        ("plain", "strict", "beam_search_none_K2_wnone_g0_vocab"),
+        ("speculative", "strict", "speculative_draft_K2_w3-4_g2_vocab"),
+    ]
+    assert ways(methods=("plain", "popularity"))[1][2] == "speculative_popularity_K2_w3-4_g2_vocab"
+
+
+def test_given_trees_replace_those_of_the_run():
+    trees = (Tree((1, 2)), Tree((4, "all"), 6), Tree((4, 4), None, 5))
+    assert [label for *_, label in ways(trees=trees)[1:]] == [
+        "speculative_draft_K2_w2-2_g2_vocab",
+        "speculative_draft_K2_w4-all_g2_vocab_b6",
+    ]
+
+
+def test_a_mode_that_draws_stands_beside_plain_drawing():
+    drawn = ways(modes=("relaxed", "coupled"), trees=(Tree((3, 4), 6),))[2:]
+    assert [(method, mode) for method, mode, _ in drawn] == [
+        ("plain", "relaxed"),
+        ("speculative", "relaxed"),
+        ("speculative", "coupled"),
+    ]
+    assert not any("_b6" in label for *_, label in drawn)
+
+
+def test_what_was_tuned_is_taken():
+    cell = dataclasses.replace(CELL, beams=9)
+    pair = dataclasses.replace(PAIR, tuned=({"K": 9, "batch": 1, "setting": TUNED.row},))
+    assert [way.setting for way in ways_of(pair, DecodeSuite(methods=("plain", "speculative")), cell, DECODERS)][
+        1
+    ] == TUNED
+
+
+def test_a_cell_is_known_by_all_that_its_times_depend_on(monkeypatch):
+    suite = DecodeSuite()
+    found = ways_of(PAIR, suite, CELL, DECODERS)
+    first = identity(PAIR, suite, CELL, found)
+    assert identity(PAIR, suite, CELL, found) == first
+    changed = [
+        identity(PAIR, dataclasses.replace(suite, dtype="bfloat16"), CELL, found),
+        identity(PAIR, suite, dataclasses.replace(CELL, batch=2), found),
+        identity(PAIR, suite, CELL, found[:1]),
+        identity(dataclasses.replace(PAIR, tokens=PAIR.tokens[1:]), suite, CELL, found),
+    ]
+    monkeypatch.setattr(decode_cells, "code_state", lambda: "another")
+    assert len({first, *changed, identity(PAIR, suite, CELL, found)}) == 6
+    assert len(code_state()) == 16
+
+
+def test_parameters_are_counted():
+    for config in (PAIR.target, dataclasses.replace(PAIR.target, tied_embeddings=False, layers=3, kv_heads=1)):
+        leaves = jax.tree.leaves(jax.eval_shape(lambda key, c=config: init_params(c, key), jax.random.key(0)))
+        assert parameters(config) == sum(leaf.size for leaf in leaves)
+
+
+def test_a_cell_that_does_not_fit_is_named_and_left_out():
+    suite = DecodeSuite(beams=(2,), batches=(1,), prompts=(9, 90_000))
+    need = bytes_needed(PAIR, PAIR.target, Cell("pair", 2, 1, 9), (3, 4))
+    cells, left_out = fitting(PAIR, suite, memory=2 * need)
+    assert cells == [Cell("pair", 2, 1, 9)]
+    assert left_out[0].startswith("pair, K=2, batch 1, prompt 90000 does not fit: it needs about ")
+    with pytest.raises(SuiteError, match="nothing to measure: pair, K=2, batch 1, prompt 9 does not fit"):
+        fitting(PAIR, suite, memory=need / 2)
+
+
+def test_the_estimate_is_of_models_cache_and_call():
+    wide = config_of(PAIR, DecodeSuite(dtype="bfloat16"), "llama-7b")
+    assert 13e9 < bytes_needed(PAIR, wide, Cell("x", 20, 1, 100), (128, 64, 64)) / 1.25 < 14e9
+
+
+def test_a_prompt_that_no_user_has_is_named():
+    cells, left_out = fitting(PAIR, DecodeSuite(beams=(2,), batches=(1,), prompts=(2, 9)), memory=1e12)
+    assert [cell.prompt for cell in cells] == [9]
+    assert "prompt 2: prompt=2, batch=1: 0 of the pair's 12 prompts" in left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shapes": ("9m",)}, "--shapes=9m: expected some of pair, 3m, 10m"),
+        ({"methods": ("fast",)}, "--methods=fast: expected some of plain, speculative"),
+        ({"modes": ("stochastic",)}, "--modes=stochastic: expected some of relaxed, coupled"),
+        ({"beams": ()}, "--beams is empty"),
+    ],
+)
+def test_unknown_names_are_named(fields, message):
+    with pytest.raises(SuiteError, match=message):
+        DecodeSuite(**fields)
+
+
+def test_a_shape_that_the_target_does_not_fit_is_an_error():
+    odd = dataclasses.replace(PAIR, target=dataclasses.replace(PAIR.target, head_dim=24))
+    with pytest.raises(WidenError, match=r"head_dim=24 .* head_dim=128 of shape llama-7b"):
+        fitting(odd, DecodeSuite(shapes=("llama-7b",)), memory=1e12)
+
+
+def test_cells_are_all_combinations():
+    suite = DecodeSuite(shapes=("pair", "10m"), beams=(1, 5), batches=(1,), prompts=(40, 80))
+    assert len(cells_of(suite)) == 8
+    assert cells_of(suite)[0] == Cell("pair", 1, 1, 40)
