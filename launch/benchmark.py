@@ -6,6 +6,7 @@ python -m launch.benchmark --suite=alignment --json=alignment.json --workdir=DIR
 python -m launch.benchmark --suite=input --json=input.json --workdir=DIR
 python -m launch.benchmark --suite=hugging_face --json=hugging_face.json [--models=4M]
 python -m launch.benchmark --suite=lora --json=lora.json [--rows=8]
+python -m launch.benchmark --suite=decode --json=decode.json --workdir=DIR [--shapes=10m]
 
 trie: build time and memory of each size, in a process per size, and the time of a step.
 overhead: every mode of a trained run on validation users, one user at a time.
@@ -13,6 +14,7 @@ alignment: a training step with one tree per sample, beside one with a prompt pe
 input: how fast a run's batches are made, beside how fast its target's training reads
 them. hugging_face: our decoders beside Hugging Face `generate` on random models.
 lora: a training step of an adapter, beside PEFT.
+decode: plain and speculative beam search of a trained run, with targets of many sizes.
 
 The rows are also shown as a page, F.html beside --json=F.json.
 """
@@ -22,7 +24,6 @@ from pathlib import Path
 from absl import flags
 
 from atspeed_jax.benchmarks.page import write_page
-from atspeed_jax.reporting.tables import Table, as_text
 from atspeed_jax.utils import files
 from launch import suites
 from launch.command_line import define_choice
@@ -37,15 +38,19 @@ def define_flags() -> None:
 
 
 def benchmark() -> None:
+    if FLAGS.pack is not None:
+        return suites.pack_pair(Path(FLAGS.pack))
+    if FLAGS.json is None:
+        raise ValueError("give --json=FILE, the file to write the rows to; --help says more")
     path = Path(FLAGS.json)
     files.check_writable("--json", path)
     rows = suites.SUITES[FLAGS.suite](path)
-    files.write_json(path, rows)
-    cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    files.write_json(path, files.jsonable(rows))
     page = write_page(path, FLAGS.suite, rows)
-    print(as_text(Table(FLAGS.suite.replace("_", " ").title(), list(rows[0]), cells)))
+    print(suites.table(rows))
     print(f"the report: {page}")
+    return None
 
 
 if __name__ == "__main__":
-    start(benchmark, define_flags, required=("suite", "json"))
+    start(benchmark, define_flags, required=("suite",))

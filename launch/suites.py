@@ -10,13 +10,19 @@ from typing import Annotated
 from absl import flags
 
 from atspeed_jax.benchmarks.alignment import alignment_steps
+from atspeed_jax.benchmarks.decode import measure_decode
+from atspeed_jax.benchmarks.decode import table as decode_table
+from atspeed_jax.benchmarks.decode_cells import DecodeSuite, Tree
 from atspeed_jax.benchmarks.generate import GenerateConfig, PromptTokens, measure_generate
 from atspeed_jax.benchmarks.input import input_speed
 from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora
 from atspeed_jax.benchmarks.overhead import overhead_of_modes
+from atspeed_jax.benchmarks.pack import pair_of_run
+from atspeed_jax.benchmarks.pair import Pair, read_pair, write_pair
 from atspeed_jax.benchmarks.plot import speed_up_plot
 from atspeed_jax.benchmarks.random_models import SIZES
 from atspeed_jax.benchmarks.trie import TrieBenchmark, measure_build, measure_steps
+from atspeed_jax.reporting.tables import Table, as_text
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.utils import files
 from atspeed_jax.utils.ranges import BatchSize, Beams, Range
@@ -24,24 +30,41 @@ from launch.command_line import define_numbers
 from launch.stage import FLAGS, open_run
 
 REQUIREMENTS = "tests/hugging_face.txt"
+PACKED_USERS = 200
 
 
 def define_flags() -> None:
     """Defines the flags of all suites."""
     flags.DEFINE_list("models", list(SIZES), "hugging_face: sizes of the targets.")
-    define_numbers("batches", "1,8", BatchSize, "hugging_face: users at once (110M: 1 alone).")
+    define_numbers("batches", "1,8", BatchSize, "hugging_face: users at once (110M: 1 alone). decode: 1,4 by default.")
     define_numbers("ks", "1,5,20", Beams, "hugging_face: K.")
-    define_numbers("prompts", "80,300", PromptTokens, "hugging_face: tokens per prompt, BOS apart.")
-    flags.DEFINE_integer("repeats", 15, "hugging_face: timed rounds of each cell.", 3, 10_000)
-    flags.DEFINE_float("seconds", 20.0, "hugging_face: a slower cell stops after three rounds.", 0.0, 1e6)
+    define_numbers("prompts", "80,300", PromptTokens, "hugging_face, decode: tokens per prompt, BOS apart.")
+    flags.DEFINE_integer("repeats", 15, "hugging_face: timed rounds of each cell. decode: 3 by default.", 1, 10_000)
+    seconds = "hugging_face: a slower cell stops after three rounds. decode: budget of the suite, none by default."
+    flags.DEFINE_float("seconds", 20.0, seconds, 0.0, 1e6)
     dtypes = ["float32", "bfloat16"]
     flags.DEFINE_multi_enum("dtypes", dtypes, dtypes, "lora: dtypes of the weights (--dtypes=float32 for that alone).")
     flags.DEFINE_integer("rows", 8, "lora: rows per step.", lower_bound=1, upper_bound=65_536)
     sizes = Annotated[int, Range(1, 1_000_000_000)]
     define_numbers("sizes", "10000,100000,1000000,10000000", sizes, "trie: items of each trie.")
     flags.DEFINE_integer("codes", 2048, "trie: codes per level.", lower_bound=2, upper_bound=1_000_000)
-    flags.DEFINE_integer("beams", 20, "overhead: K.", lower_bound=1, upper_bound=10_000)
-    flags.DEFINE_integer("users", 100, "overhead: validation users.", 1, 1_000_000_000)
+    define_numbers("beams", "20", Beams, "overhead: K. decode: 1,5,20 by default.")
+    flags.DEFINE_integer("users", 100, "overhead: validation users. decode: 20 per cell by default.", 1, 1_000_000_000)
+    define_decode_flags()
+
+
+def define_decode_flags() -> None:
+    """Defines the flags that suite decode alone has."""
+    flags.DEFINE_string("pack", None, "decode: write the run of --workdir into this file, and measure nothing.")
+    flags.DEFINE_string("pair", None, "decode: a file that --pack wrote; --workdir is not read then.")
+    flags.DEFINE_list("shapes", ["pair"], "decode: sizes of the target; pair is the trained one.")
+    flags.DEFINE_list("methods", list(DecodeSuite().methods), "decode: plain, speculative, popularity, hf.")
+    flags.DEFINE_list("modes", [], "decode: drawing modes, relaxed and coupled.")
+    settings = "decode: widths for those of the run, as 1:8,8,8;128,64,64/192 (K=1; any K, a budget of 192 nodes)."
+    flags.DEFINE_string("settings", "", settings)
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "decode: of both models.")
+    flags.DEFINE_bool("stacked", False, "decode: stacked layers, else side by side.")
+    flags.DEFINE_bool("noise", False, "decode: compare plain beam search with itself, below float32.")
 
 
 def trie_rows(_: Path) -> list[dict]:
@@ -74,7 +97,11 @@ def input_rows(_: Path) -> list[dict]:
 
 def overhead_rows(_: Path) -> list[dict]:
     run = trained_run()
-    serve, shared = run.serve, {"history": run.config.data.history, "beams": FLAGS.beams, "users": FLAGS.users}
+    if len(FLAGS.beams) > 1:
+        raise ValueError(
+            f"--beams={','.join(map(str, FLAGS.beams))}: suite overhead measures one K, such as --beams=20"
+        )
+    serve, shared = run.serve, {"history": run.config.data.history, "beams": FLAGS.beams[0], "users": FLAGS.users}
     return overhead_of_modes(run.decoders(run.draft_params), run.dataset, serve.decode, serve.evaluate, **shared)
 
 
@@ -97,6 +124,44 @@ def hugging_face_rows(path: Path) -> list[dict]:
     return rows
 
 
+def decode_rows(path: Path) -> list[dict]:
+    numbers = {name: FLAGS[name].value for name in ("users", "repeats", "seconds") if FLAGS[name].present}
+    lists = {name: tuple(FLAGS[name].value) for name in ("beams", "batches", "prompts") if FLAGS[name].present}
+    suite = DecodeSuite(
+        shapes=tuple(FLAGS.shapes),
+        methods=tuple(FLAGS.methods),
+        modes=tuple(FLAGS.modes),
+        trees=tuple(Tree.parse(text) for text in FLAGS.settings.split(";") if text),
+        dtype=FLAGS.dtype,
+        unrolled=not FLAGS.stacked,
+        noise=FLAGS.noise,
+        **numbers,
+        **lists,
+    )
+    return measure_decode(trained_pair(), suite, path, lambda text: print(f"[decode] {text}", flush=True))
+
+
+def trained_pair() -> Pair:
+    return pair_of_run(trained_run(), PACKED_USERS) if FLAGS.pair is None else read_pair(Path(FLAGS.pair))
+
+
+def pack_pair(path: Path) -> None:
+    """Writes the run of --workdir into one file for a machine without the data
+    libraries.
+    """
+    files.check_writable("--pack", path)
+    write_pair(path, trained_pair())
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def table(rows: list[dict]) -> str:
+    """Returns the rows of the suite as text."""
+    if FLAGS.suite == "decode":
+        return decode_table(rows)
+    cells = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    return as_text(Table(FLAGS.suite.replace("_", " ").title(), list(rows[0]), cells))
+
+
 def lora_rows(_: Path) -> list[dict]:
     check_installed("torch", "transformers", "peft")
     config = LoraBenchmark(FLAGS.rows, tuple(FLAGS.dtypes))
@@ -117,4 +182,5 @@ SUITES = {
     "input": input_rows,
     "hugging_face": hugging_face_rows,
     "lora": lora_rows,
+    "decode": decode_rows,
 }

@@ -84,12 +84,16 @@ def widen(
     if "head" in params:
         made["head"] = {"kernel": _pad(params["head"]["kernel"], (big.hidden_size, config.vocab_size), dtype)}
     key = jax.random.key(seed)
-    layer = jax.jit(functools.partial(_layer, place, stack, key))
     if unrolled is None:
         unrolled = "layers" not in params
     if unrolled:
-        return made | {f"{PREFIX}{number}": layer(number) for number in range(big.layers)}
-    return made | {"layers": jax.jit(lambda numbers: jax.lax.map(layer, numbers))(jnp.arange(big.layers))}
+        layer = jax.jit(functools.partial(_layer, place))
+        return made | {f"{PREFIX}{number}": layer(stack, key, number) for number in range(big.layers)}
+
+    def all_layers(stack, key):
+        return jax.lax.map(lambda number: _layer(place, stack, key, number), jnp.arange(big.layers))
+
+    return made | {"layers": jax.jit(all_layers)(stack, key)}
 
 
 def _place(small: LlamaConfig, big: LlamaConfig) -> _Place:
