@@ -189,7 +189,7 @@ def _text(value) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line of this module."""
-    command = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    command = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
     command.add_argument("--pair", required=True, type=Path, help="file of a packed pair")
     command.add_argument("--json", required=True, type=Path, help="file of the rows; an interrupted suite goes on")
     command.add_argument("--shapes", default=PAIR)

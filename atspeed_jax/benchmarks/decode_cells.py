@@ -60,7 +60,7 @@ class Tree:
         beams, _, rest = text.rpartition(":")
         widths, _, budget = rest.partition("/")
         try:
-            numbers = tuple("all" if part == "all" else int(part) for part in widths.split(","))
+            numbers: Widths = tuple("all" if part == "all" else int(part) for part in widths.split(","))
             return cls(numbers, int(budget) if budget else None, int(beams) if beams else None)
         except ValueError:
             raise SuiteError(

@@ -174,7 +174,8 @@ def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: 
     levels = bench.pair.id_tokens.shape[1] - 1
     widths = (1,) * levels
     if setting.method == "speculative":
-        widths = setting.search.resolve(bench.decoders.prefixes[setting.search.score_norm]).widths
+        resolved = setting.search.resolve(bench.decoders.prefixes[setting.search.score_norm])
+        widths = tuple(width for width in resolved.widths if width != "all")  # which resolving has left none of
     floor, work = floor_seconds(config, setting, widths, cell.batch, slots, bench.ceilings)
     row = {
         **dataclasses.asdict(cell),

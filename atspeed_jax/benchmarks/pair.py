@@ -215,4 +215,6 @@ def _nested(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
 
 def _config(fields: Mapping[str, Any]) -> LlamaConfig:
     scaling = fields["rope_scaling"]
-    return LlamaConfig(**dict(fields) | {"rope_scaling": scaling and RopeScalingConfig(**scaling)})
+    values: dict[str, Any] = dict(fields)
+    values["rope_scaling"] = None if scaling is None else RopeScalingConfig(**scaling)
+    return LlamaConfig(**values)
