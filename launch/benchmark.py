@@ -46,6 +46,8 @@ def benchmark() -> None:
     files.check_writable("--json", path)
     rows = suites.SUITES[FLAGS.suite](path)
     files.write_json(path, files.jsonable(rows))
+    if not rows:  # a budget that was too short for any
+        return None
     page = write_page(path, FLAGS.suite, rows)
     print(suites.table(rows))
     print(f"the report: {page}")

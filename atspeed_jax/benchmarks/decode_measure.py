@@ -220,7 +220,11 @@ def _equality(bench: Bench, one: Timed, plain: Timed, batches: Sequence[dict]) -
     setting, suite = one.way.setting, bench.suite
     assert setting is not None, "Hugging Face is measured apart"
     figures = agreement(one.decoded, plain.decoded).figures
-    row: dict[str, Any] = {"same_list": figures["same_list"], "items_shared": figures["items_shared"]}
+    row: dict[str, Any] = {
+        "same_list": figures["same_list"],
+        "items_shared": figures["items_shared"],
+        "agreement": None,
+    }
     if selection_of(setting.search.mode).tests_draws and setting.method == "speculative":
         return row | {"equal": None, "mismatched_users": None, "near_tie_users": None}  # equal in law alone
     counts = (0, 0)
