@@ -13,7 +13,6 @@ from typing import Annotated, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-import atspeed_jax
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.config import Widths
 from atspeed_jax.models.llama import LlamaConfig
@@ -211,7 +210,7 @@ def identity(pair: Pair, suite: DecodeSuite, cell: Cell, ways: Sequence[Way]) ->
 
 def code_state() -> str:
     """Returns a hash of the code that is timed, committed or not."""
-    root, digest = Path(atspeed_jax.__file__).parent, hashlib.sha256()
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
     for name in _TIMED:
         place = root / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
