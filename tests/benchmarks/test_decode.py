@@ -25,15 +25,11 @@ FIELDS = {
     *("target_calls_mean", "equal", "floor_ratio", "compile_s", "device", "dtype", "settings", "note", "parameters"),
 }
 LARGER = Shape(12, 16, 2, 16, 16, 8)
-SUITE = DecodeSuite(
-    shapes=("pair", "larger"),
-    beams=(2,),
-    batches=(1,),
-    prompts=(9,),
-    users=3,
-    repeats=2,
-    samples=50,
-)
+SIZES = {"beams": (2,), "batches": (1,), "prompts": (9,), "users": 3, "repeats": 2, "samples": 50}
+
+
+def suite_with(**fields):
+    return DecodeSuite(**{"shapes": ("pair", "larger"), **SIZES, **fields})
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +45,7 @@ def measured(tmp_path_factory, quick_compilation):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))
         patch.setitem(SHAPES, "larger", LARGER)
-        suite = dataclasses.replace(SUITE)
+        suite = suite_with()
         rows = measure_decode(tiny_pair(), suite, path, lines.append)
     return SimpleNamespace(rows=rows, lines=lines, path=path)
 
@@ -69,7 +65,7 @@ def test_rows_hold_every_method_of_every_cell(measured):
 
 
 def test_modes_that_draw_stand_beside_plain_drawing(tmp_path):
-    suite = dataclasses.replace(SUITE, shapes=("pair",), methods=("plain",), modes=("relaxed", "coupled"))
+    suite = suite_with(shapes=("pair",), methods=("plain",), modes=("relaxed", "coupled"))
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)[1:]
     found = [(row["mode"], row["method"], row["equal"]) for row in rows]
     assert found == [("relaxed", "plain", True), ("relaxed", "speculative", None), ("coupled", "speculative", True)]
@@ -93,7 +89,7 @@ def test_it_says_what_it_measures_and_how_long_it_takes(measured):
 def test_a_second_start_measures_nothing_again(measured, monkeypatch):
     monkeypatch.setattr(decode, "measure_cell", None)
     lines = []
-    assert measure_decode(tiny_pair(), SUITE, measured.path, lines.append) == measured.rows
+    assert measure_decode(tiny_pair(), suite_with(), measured.path, lines.append) == measured.rows
     assert [line for line in lines if "measured before" in line] == [
         "pair, K=2, batch 1, prompt 9: measured before",
         "larger, K=2, batch 1, prompt 9: measured before",
@@ -102,7 +98,7 @@ def test_a_second_start_measures_nothing_again(measured, monkeypatch):
 
 def test_lists_that_differ_get_no_speed_up(measured, monkeypatch, tmp_path):
     monkeypatch.setattr(decode_measure, "count_differences", lambda *_: (1, 1))
-    suite = dataclasses.replace(SUITE, shapes=("pair",), methods=("plain", "speculative"))
+    suite = suite_with(shapes=("pair",), methods=("plain", "speculative"))
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)
     assert [row["equal"] for row in rows] == [True, False]
     assert rows[1]["ratio_to_plain"] is None
@@ -120,19 +116,19 @@ def test_a_budget_that_ends_leaves_what_is_measured(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Clock, "check", check)
     lines, path = [], tmp_path / "rows.json"
-    rows = measure_decode(tiny_pair(), dataclasses.replace(SUITE, seconds=100.0), path, lines.append)
+    rows = measure_decode(tiny_pair(), suite_with(seconds=100.0), path, lines.append)
     assert [(row["method"], row["finished"]) for row in rows] == [("plain", False)]
     assert any("out of time, left out: speculative strict" in line for line in lines)
     assert "the budget of 100.0 s is used up" in lines[-1]
     assert json.loads(path.read_text()) == rows
     monkeypatch.undo()
     monkeypatch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))
-    suite = dataclasses.replace(SUITE, shapes=("pair",), methods=("plain",))
+    suite = suite_with(shapes=("pair",), methods=("plain",))
     assert all(row["finished"] for row in measure_decode(tiny_pair(), suite, tmp_path / "other.json", lines.append))
 
 
 def test_below_float32_lists_are_compared_with_plain_itself(tmp_path):
-    suite = dataclasses.replace(SUITE, shapes=("pair",), methods=("plain", "speculative"), noise=True)
+    suite = suite_with(shapes=("pair",), methods=("plain", "speculative"), noise=True)
     suite = dataclasses.replace(suite, dtype="bfloat16", trees=(Tree(("all", "all")),))
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)
     assert rows[1]["agreement"]["itself_batch_size"] == 4
@@ -186,7 +182,7 @@ def test_rows_of_another_suite_are_not_overwritten(tmp_path):
         with pytest.raises(
             SuiteError, match=r"rows\.json is damaged or of another suite .*; delete it or name another"
         ):
-            measure_decode(tiny_pair(), SUITE, tmp_path / "rows.json", lambda _: None)
+            measure_decode(tiny_pair(), suite_with(), tmp_path / "rows.json", lambda _: None)
 
 
 def test_it_runs_without_the_data_libraries():
