@@ -81,3 +81,32 @@ class SlotMask(struct.PyTreeNode):
         """Converts the mask to one bool per slot of a cache with `slots` slots."""
         behind = (self.path[..., None] == jnp.arange(slots)).any(-2)
         return behind | jnp.pad(self.prompt, ((0, 0), (0, 0), (0, slots - self.prompt.shape[-1])))
+
+
+class StepInput(struct.PyTreeNode):
+    """What one model call reads of B users: T tokens of each.
+
+    Attributes:
+      tokens: [B, T].
+      positions: [B, T], 0 for the first real token of a row.
+      slots: [B, T] where the cache keeps each token; slot S means nowhere. A model
+        without a cache keeps token t in slot t.
+      mask: the slots that each token attends to.
+    """
+
+    tokens: Tokens
+    positions: Tokens
+    slots: Tokens
+    mask: SlotMask
+
+    @classmethod
+    def causal(cls, tokens: Tokens, valid: Bool[Array, "B T"]) -> StepInput:
+        """Reads left-padded sequences under the causal mask, token t in slot t.
+
+        Args:
+          tokens: [B, T].
+          valid: [B, T], False for padding.
+        """
+        positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
+        slots = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        return cls(tokens, positions, slots, SlotMask.causal(valid))

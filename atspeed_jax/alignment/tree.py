@@ -15,10 +15,10 @@ from jaxtyping import Bool, Int
 
 from atspeed_jax.decoding.base import Layout, Prompt
 from atspeed_jax.decoding.beams import Beams, assign_slots, gather_nodes, root_beams
-from atspeed_jax.decoding.inputs import StepInput, concatenate_inputs, level_input, prompt_input
+from atspeed_jax.decoding.inputs import concatenate_inputs, level_input, prompt_input
 from atspeed_jax.items.trie import Trie, prefix_rows
 from atspeed_jax.models.llama import LlamaConfig, apply_masked
-from atspeed_jax.shapes import Logits
+from atspeed_jax.shapes import Logits, StepInput
 
 
 class TreeContext(struct.PyTreeNode):
@@ -185,9 +185,4 @@ def tree_logits(model: LlamaConfig, params, tree: TeacherTree, dropout_key: Arra
     Returns:
       Per level, logits [B, N_l, V].
     """
-    inputs = tree.inputs
-    return tree.split(
-        apply_masked(
-            model, params, inputs.tokens, inputs.positions, inputs.mask, n_out=tree.n_out, dropout_key=dropout_key
-        )
-    )
+    return tree.split(apply_masked(model, params, tree.inputs, n_out=tree.n_out, dropout_key=dropout_key))

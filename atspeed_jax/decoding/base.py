@@ -16,7 +16,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, Key
 
-from atspeed_jax.shapes import Logits, RowBool, RowInt, SlotMask, Tokens
+from atspeed_jax.shapes import Logits, RowBool, RowInt, StepInput
 
 ScoreNorm = Literal["vocab", "trie"]
 Mode = Literal["strict", "stochastic", "relaxed", "coupled", "relaxed_reference"]
@@ -35,17 +35,12 @@ class StepModel(Protocol):
 
     def init_cache(self, batch: int, slots: int) -> Any: ...
 
-    def __call__(
-        self, params: Any, tokens: Tokens, positions: Tokens, slots: Tokens, mask: SlotMask, cache: Any, *, n_out: int
-    ) -> tuple[Logits, Any]:
-        """Reads T tokens.
+    def __call__(self, params: Any, inputs: StepInput, cache: Any, *, n_out: int) -> tuple[Logits, Any]:
+        """Reads T tokens of each user.
 
         Args:
           params: of the model.
-          tokens: [B, T].
-          positions: [B, T], 0 for the first real token of a row.
-          slots: [B, T] where the cache keeps each token; slot S means nowhere.
-          mask: the slots that each token attends to.
+          inputs: tokens, positions, slots and mask.
           cache: of `init_cache`, with what earlier calls wrote.
           n_out: static. How many tokens, the last ones, get logits: those of a whole
             prompt would not fit in memory.

@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel
 from atspeed_jax.decoding.beams import Beams, assign_slots, is_finished, root_beams, to_result
 from atspeed_jax.decoding.children import not_finite, score_children
-from atspeed_jax.decoding.inputs import StepInput, level_input, prompt_input
+from atspeed_jax.decoding.inputs import level_input, prompt_input
 from atspeed_jax.decoding.selection import check_keys, check_mode, selection_of
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
@@ -105,7 +105,7 @@ def search_levels(
             inputs = prompt_input(prompt)
         else:
             inputs = level_input(settled, level, prompt, layout, jnp.where(needs, level, trie.length))
-        call = functools.partial(_call, model, params, inputs, n_out=layout.capacity[level])
+        call = functools.partial(model, params, inputs, n_out=layout.capacity[level])
         if certain:
             logits, cache = call(cache)
         else:  # no user may need the call: then it is not made, and its logits are zeros
@@ -121,7 +121,3 @@ def search_levels(
         levels.append(settled)
         faults.append(not_finite(children))
     return levels, calls, jnp.stack(faults)
-
-
-def _call(model: StepModel, params, inputs: StepInput, cache, *, n_out: int):
-    return model(params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=n_out)

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from atspeed_jax.decoding.base import Layout
 from atspeed_jax.decoding.beams import Beams, gather_nodes, largest
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.decoding.inputs import StepInput
-from atspeed_jax.shapes import NodeBool, NodeInt, RowInt
+from atspeed_jax.shapes import NodeBool, NodeInt, RowInt, StepInput
 
 
 def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, config: SearchConfig) -> dict[int, Beams]:

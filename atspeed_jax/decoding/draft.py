@@ -18,10 +18,11 @@ from atspeed_jax.decoding.base import StepModel, select_rows
 from atspeed_jax.decoding.beams import LOWEST, Beams, Frontier, assign_slots, is_finished
 from atspeed_jax.decoding.children import Children, best_children, open_children, score_children
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.decoding.inputs import StepInput, level_input, prompt_input
+from atspeed_jax.decoding.inputs import level_input, prompt_input
 from atspeed_jax.decoding.noise import Purpose
 from atspeed_jax.decoding.search import Search
 from atspeed_jax.items.trie import ItemTrie
+from atspeed_jax.shapes import StepInput
 
 
 @runtime_checkable
@@ -74,9 +75,7 @@ class ModelDrafter:
         return self.model.init_cache(batch, slots)
 
     def children(self, params, nodes, inputs, cache, *, level, trie, config):
-        logits, cache = self.model(
-            params, inputs.tokens, inputs.positions, inputs.slots, inputs.mask, cache, n_out=nodes.count
-        )
+        logits, cache = self.model(params, inputs, cache, n_out=nodes.count)
         how = {"norm": config.score_norm, "temperature": config.temperature}
         return score_children(trie, level, nodes, logits, **how), cache
 

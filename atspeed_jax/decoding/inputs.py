@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from atspeed_jax.decoding.base import Layout, Prompt
 from atspeed_jax.decoding.beams import UNPLACED, Beams
-from atspeed_jax.shapes import RowInt, SlotMask, Tokens
-
-
-class StepInput(struct.PyTreeNode):
-    """T tokens of a model call: tokens, positions and slots [B, T], and what each sees."""
-
-    tokens: Tokens
-    positions: Tokens
-    slots: Tokens
-    mask: SlotMask
+from atspeed_jax.shapes import RowInt, SlotMask, StepInput
 
 
 def prompt_input(prompt: Prompt) -> StepInput:
-    """Reads the prompt under the causal mask.
-
-    Positions start at 0 on the first real token of each row.
-    """
-    positions = jnp.maximum(jnp.cumsum(prompt.valid, 1) - 1, 0)
-    slots = jnp.broadcast_to(jnp.arange(prompt.tokens.shape[1], dtype=jnp.int32), prompt.tokens.shape)
-    return StepInput(prompt.tokens, positions, slots, SlotMask.causal(prompt.valid))
+    """Reads the prompt under the causal mask."""
+    return StepInput.causal(prompt.tokens, prompt.valid)
 
 
 def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_level: RowInt) -> StepInput:

@@ -61,8 +61,7 @@ def verify_tree(
         valid = jnp.concatenate([beams.valid for beams in below.values()], 1)
         compacted, place = compact(concatenate_inputs(*tail), valid, capacity)
         tail, n_out = [compacted], len(head) + capacity
-    call = concatenate_inputs(*head, *tail)
-    logits, cache = target(params, call.tokens, call.positions, call.slots, call.mask, cache, n_out=n_out)
+    logits, cache = target(params, concatenate_inputs(*head, *tail), cache, n_out=n_out)
     if place is not None:  # back to the places of the nodes
         root = logits[:, : len(head)]
         logits = jnp.concatenate([root, jnp.take_along_axis(logits, (place + len(head))[..., None], 1)], 1)

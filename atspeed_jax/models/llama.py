@@ -22,7 +22,7 @@ from atspeed_jax.models.layers import RESIDUAL, Dense, Layer
 from atspeed_jax.models.llama_config import REMAT_POLICIES, LlamaConfig
 from atspeed_jax.models.rotary import rotary_angles, rotary_rows
 from atspeed_jax.models.unroll import PREFIX
-from atspeed_jax.shapes import SlotMask, Tokens
+from atspeed_jax.shapes import SlotMask, StepInput, Tokens
 
 # Logical axes of the embedding when rows are taken from it: whole rows, split like the
 # batch that they become.
@@ -46,38 +46,34 @@ class Llama(nn.Module):
     unrolled: bool = False
 
     @nn.compact
-    def __call__(
-        self, tokens: Tokens, positions: Tokens, mask: SlotMask, slots: Tokens | None, cache: Caches, n_out: int
-    ):
+    def __call__(self, inputs: StepInput, cache: Caches, n_out: int):
         """Reads T tokens.
 
         Args:
-          tokens: [B, T].
-          positions: [B, T]; with unrolled layers below the number of slots.
-          mask: what each token attends to. A token that attends to nothing is padding,
-            whatever token it is.
-          slots: where keys and values are written [B, T]; None without a cache.
+          inputs: T tokens; with unrolled layers, positions below the number of slots. A
+            token that attends to nothing is padding, whatever token it is.
           cache: keys and values of earlier calls; None makes slot t token t.
           n_out: number of last tokens whose logits are returned.
 
         Returns:
           Logits [B, n_out, V] in float32 or wider, and the new cache.
         """
-        c = self.config
+        c, mask = self.config, inputs.mask
+        slots = None if cache is None else inputs.slots
         dtype = jnp.dtype(c.dtype)
         table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
         # Masked keys and values are multiplied by 0. That is NaN if the embedding of
         # padding is not finite, so padding gets zeros.
-        embedded = jnp.where(mask.sees_something()[..., None], self._embed(table, tokens), 0)
+        embedded = jnp.where(mask.sees_something()[..., None], self._embed(table, inputs.tokens), 0)
         x = Dropout(c.dropout, self.deterministic)(embedded.astype(dtype))
         x = nn.with_logical_constraint(x, RESIDUAL)
         rope = c.head_dim, c.rope_theta, c.rope_scaling, c.wide
         if self.unrolled:
             assert isinstance(cache, tuple), "an unrolled model has a cache per layer"
-            rotary = rotary_rows(cache[0].keys.shape[1], positions, *rope)
+            rotary = rotary_rows(cache[0].keys.shape[1], inputs.positions, *rope)
             x, cache = self._unrolled(x, cache, rotary, mask, slots, n_out)
         else:
-            x, cache = self._scanned(x, cache, rotary_angles(positions, *rope), mask, slots)
+            x, cache = self._scanned(x, cache, rotary_angles(inputs.positions, *rope), mask, slots)
         x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
         if c.tied_embeddings:
             logits = project(x, table.T.astype(dtype), c.products, c.wide)
@@ -128,16 +124,14 @@ def init_params(config: LlamaConfig, key: Array) -> dict[str, Any]:
       A nested dict; parameters of layers have a leading axis [layers].
     """
     token = jnp.zeros((1, 1), jnp.int32)
-    variables = Llama(config).init(key, token, token, SlotMask.causal(jnp.ones((1, 1), bool)), None, None, 1)
+    variables = Llama(config).init(key, StepInput.causal(token, jnp.ones((1, 1), bool)), None, 1)
     return cast(dict, variables)["params"]
 
 
 def apply_masked(
     config: LlamaConfig,
     params,
-    tokens: Tokens,
-    positions: Tokens,
-    mask: SlotMask,
+    inputs: StepInput,
     *,
     n_out: int,
     dropout_key: Array | None,
@@ -148,9 +142,7 @@ def apply_masked(
     Args:
       config: of the model.
       params: its parameters.
-      tokens: [B, T].
-      positions: [B, T].
-      mask: what each token attends to; slot t is token t.
+      inputs: T tokens; slot t of the mask is token t.
       n_out: number of last tokens whose logits are returned.
       dropout_key: key of dropout; None turns dropout off.
       adapter: an adapter as `lora.scale_adapter` returns it; None for the plain model.
@@ -161,7 +153,7 @@ def apply_masked(
     model = Llama(config, deterministic=dropout_key is None)
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
     variables = {"params": params} if adapter is None else {"params": params, "adapter": adapter}
-    return model.apply(variables, tokens, positions, mask, None, None, n_out, rngs=rngs)[0]
+    return model.apply(variables, inputs, None, n_out, rngs=rngs)[0]
 
 
 def forward(
@@ -180,9 +172,8 @@ def forward(
     Returns:
       Logits [B, T, V].
     """
-    positions, mask = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0), SlotMask.causal(valid)
     how = {"n_out": tokens.shape[1], "dropout_key": dropout_key, "adapter": adapter}
-    return apply_masked(config, params, tokens, positions, mask, **how)
+    return apply_masked(config, params, StepInput.causal(tokens, valid), **how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,13 +199,11 @@ class LlamaStep:
             return tuple(init_cache(None, *sizes) for _ in range(c.layers))
         return init_cache(c.layers, *sizes)
 
-    def __call__(
-        self, params, tokens: Tokens, positions: Tokens, slots: Tokens, mask: SlotMask, cache: Caches, *, n_out: int
-    ):
+    def __call__(self, params, inputs: StepInput, cache: Caches, *, n_out: int):
         """Reads T tokens; a token with slot S is not written.
 
         Returns:
           Logits [B, n_out, V] of the last n_out tokens, and the new cache.
         """
         model = Llama(self.config, unrolled=self.unrolled)
-        return model.apply({"params": params}, tokens, positions, mask, slots, cache, n_out)
+        return model.apply({"params": params}, inputs, cache, n_out)

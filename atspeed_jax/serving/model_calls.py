@@ -16,7 +16,7 @@ from atspeed_jax.decoding.base import Prompt, StepModel
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.shapes import SlotMask
+from atspeed_jax.shapes import SlotMask, StepInput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +57,20 @@ class RecordingStep:
     def init_cache(self, batch: int, slots: int):
         return self.model.init_cache(batch, slots)
 
-    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
+    def __call__(self, params, inputs: StepInput, cache, *, n_out: int):
         self.calls.append(
             ModelCall(
                 config=self.model.config,
-                batch=tokens.shape[0],
-                tokens=tokens.shape[1],
-                prompt=mask.prompt.shape[-1],
-                path=mask.path.shape[-1],
+                batch=inputs.tokens.shape[0],
+                tokens=inputs.tokens.shape[1],
+                prompt=inputs.mask.prompt.shape[-1],
+                path=inputs.mask.path.shape[-1],
                 slots=jax.tree.leaves(cache)[0].shape[-3],
                 n_out=n_out,
                 unrolled=self.model.unrolled,
             )
         )
-        return self.model(params, tokens, positions, slots, mask, cache, n_out=n_out)
+        return self.model(params, inputs, cache, n_out=n_out)
 
 
 def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[list[ModelCall], list[ModelCall]]:
@@ -105,16 +105,17 @@ def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
     The cache is written in place, as in a decoder.
     """
     model = LlamaStep(call.config, call.unrolled)
-    step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=5)
+    step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=2)
     tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
     slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)
     path = jnp.full((*tokens.shape, call.path), call.prompt, jnp.int32)
     mask = SlotMask(jnp.ones((*tokens.shape, call.prompt), bool), path)
+    inputs = StepInput(tokens, tokens, slots, mask)
     caches = [model.init_cache(call.batch, call.slots)]
 
     def run() -> float:
         start = time.perf_counter()
-        logits, cache = step(params, tokens, tokens, slots, mask, caches.pop())
+        logits, cache = step(params, inputs, caches.pop())
         jax.block_until_ready(logits)
         seconds = time.perf_counter() - start
         caches.append(cache)

@@ -11,8 +11,7 @@ from atspeed_jax.decoding.base import DecodeError, Layout
 from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, assign_slots
 from atspeed_jax.decoding.budget import compact, within_budget
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.decoding.inputs import StepInput
-from atspeed_jax.shapes import SlotMask
+from atspeed_jax.shapes import SlotMask, StepInput
 from cases import SHAPES, make_batch
 from properties import check_user
 from table_model import TableStep, table_logits
@@ -30,9 +29,9 @@ class MeasuredStep(TableStep):
 
     widths: ClassVar[list[int]] = []
 
-    def __call__(self, params, tokens, *rest, n_out):
-        self.widths.append(tokens.shape[1])
-        return super().__call__(params, tokens, *rest, n_out=n_out)
+    def __call__(self, params, inputs, cache, *, n_out):
+        self.widths.append(inputs.tokens.shape[1])
+        return super().__call__(params, inputs, cache, n_out=n_out)
 
 
 def level(number, scores, parents, valid=(True, True, True)):

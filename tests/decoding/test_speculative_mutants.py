@@ -85,8 +85,7 @@ MUTANTS = [
            "    state, round_one = one_round(",
            "    from atspeed_jax.decoding.inputs import prompt_input\n"
            "    read = prompt_input(prompt)\n"
-           "    reading = read.tokens, read.positions, read.slots, read.mask\n"
-           "    cache = target(target_params, *reading, state.target_cache, n_out=1)[1]\n"
+           "    cache = target(target_params, read, state.target_cache, n_out=1)[1]\n"
            "    state = state.replace(target_cache=cache)\n"
            "    state, round_one = one_round(",
            COUNTED, "test_reported_calls_are_executed_calls"),

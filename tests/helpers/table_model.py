@@ -25,10 +25,10 @@ class TableStep:
         unwritten = (jnp.arange(slots, dtype=jnp.uint32) + 1) * jnp.uint32(0x51ED270B)
         return jnp.broadcast_to(unwritten, (batch, slots))
 
-    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
-        rows = jnp.arange(tokens.shape[0])[:, None]
-        cache = cache.at[rows, slots].set(_number(tokens, positions), mode="drop")
-        mask = mask.dense(cache.shape[1])[:, -n_out:]
+    def __call__(self, params, inputs, cache, *, n_out):
+        rows = jnp.arange(inputs.tokens.shape[0])[:, None]
+        cache = cache.at[rows, inputs.slots].set(_number(inputs.tokens, inputs.positions), mode="drop")
+        mask = inputs.mask.dense(cache.shape[1])[:, -n_out:]
         seen = jnp.where(mask, cache[:, None], jnp.uint32(0)).sum(-1, dtype=jnp.uint32)
         return params[_row(seen)], cache
 
@@ -73,10 +73,10 @@ class CountingStep(TableStep):
     def init_cache(self, batch, slots):
         return super().init_cache(batch, slots), jnp.arange(batch)
 
-    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
+    def __call__(self, params, inputs, cache, *, n_out):
         cache, rows = cache
-        jax.debug.callback(self.calls.add, rows, (slots < cache.shape[1]).any(1))
-        logits, cache = super().__call__(params, tokens, positions, slots, mask, cache, n_out=n_out)
+        jax.debug.callback(self.calls.add, rows, (inputs.slots < cache.shape[1]).any(1))
+        logits, cache = super().__call__(params, inputs, cache, n_out=n_out)
         return logits, (cache, rows)
 
 
@@ -90,8 +90,8 @@ class BigramStep:
     def init_cache(self, batch, slots):
         return jnp.zeros((batch, slots))
 
-    def __call__(self, params, tokens, positions, slots, mask, cache, *, n_out):
-        return params[tokens[:, -n_out:]], cache
+    def __call__(self, params, inputs, cache, *, n_out):
+        return params[inputs.tokens[:, -n_out:]], cache
 
 
 def bigram_logits(table):

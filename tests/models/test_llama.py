@@ -9,7 +9,7 @@ import pytest
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward, init_params
 from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.models.unroll import unroll
-from atspeed_jax.shapes import SlotMask
+from atspeed_jax.shapes import SlotMask, StepInput
 from numpy_llama import numpy_llama, wide_params
 
 CONFIG = LlamaConfig(
@@ -104,7 +104,7 @@ SLOTS = 12
 
 
 def tree_call(nodes, valid):
-    """tokens, positions, slots, mask of the given nodes for every row: each sees the real prompt and its own path."""
+    """The given nodes for every row: each sees the real prompt and its own path."""
     batch = len(valid)
     tokens = np.tile([token for _, _, token in nodes], (batch, 1))
     slots = np.tile([slot for slot, _, _ in nodes], (batch, 1))
@@ -113,19 +113,14 @@ def tree_call(nodes, valid):
     for node, (_, path, _) in enumerate(nodes):
         paths[:, node, : len(path)] = path
     mask = SlotMask(jnp.broadcast_to(valid[:, None], (batch, len(nodes), valid.shape[1])), jnp.asarray(paths))
-    return *map(jnp.asarray, (tokens, positions, slots)), mask
-
-
-def prompt_call(tokens, valid):
-    positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
-    return tokens, positions, jnp.broadcast_to(jnp.arange(valid.shape[1]), tokens.shape), SlotMask.causal(valid)
+    return StepInput(*map(jnp.asarray, (tokens, positions, slots)), mask)
 
 
 def join(prompt, nodes):
     """Prompt tokens, whose paths are empty, and nodes read in one call."""
-    *head, mask = prompt
-    path = jnp.full((*mask.prompt.shape[:2], nodes[-1].path.shape[-1]), -1)
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), (*head, mask.replace(path=path)), nodes)
+    path = jnp.full((*prompt.tokens.shape, nodes.mask.path.shape[-1]), -1)
+    prompt = prompt.replace(mask=prompt.mask.replace(path=path))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), prompt, nodes)
 
 
 def tokens_of(path):
@@ -137,14 +132,14 @@ def test_tree_nodes_equal_whole_sequences(calls, unrolled):
     """However a tree is cut into calls, a node's logits are those of its whole sequence without a cache."""
     params, cache = ready(CONFIG, unrolled)
     tokens, valid = ragged()
-    prompt = prompt_call(tokens, valid)
+    prompt = StepInput.causal(tokens, valid)
     parts = {"one": [NODES], "per level": [NODES[:2], NODES[2:]], "per node": [[node] for node in NODES]}[calls]
     outputs = []
     for index, nodes in enumerate(parts):
         call = tree_call(nodes, valid)
         joined = join(prompt, call) if index == 0 else call
         n_out = len(nodes) + (index == 0)
-        logits, cache = step_of(CONFIG, unrolled)(params, *joined, cache, n_out=n_out)
+        logits, cache = step_of(CONFIG, unrolled)(params, joined, cache, n_out=n_out)
         assert logits.shape == (3, n_out, 19)
         outputs.append(logits)
     logits = jnp.concatenate(outputs, 1)
@@ -160,10 +155,10 @@ def test_rewritten_slots_forget_what_they_held(unrolled):
     """A rejected level is overwritten, never rolled back."""
     (params, empty), step = ready(CONFIG, unrolled), step_of(CONFIG, unrolled)
     tokens, valid = ragged()
-    both = join(prompt_call(tokens, valid), tree_call(NODES, valid))
-    _, cache = step(params, *both, empty, n_out=6)
+    both = join(StepInput.causal(tokens, valid), tree_call(NODES, valid))
+    _, cache = step(params, both, empty, n_out=6)
     other = [(6, [6], 11), (8, [8], 12), (9, [8, 9], 13), (11, [6, 11], 14), (10, [6, 10], 15)]
-    logits, _ = step(params, *tree_call(other, valid), cache, n_out=5)
+    logits, _ = step(params, tree_call(other, valid), cache, n_out=5)
     want = numpy_llama(CONFIG, params_of(CONFIG))([*tokens[2].tolist(), 12, 13])[-1]
     np.testing.assert_allclose(logits[2, 2], want, rtol=0, atol=1e-4)
 
@@ -171,11 +166,11 @@ def test_rewritten_slots_forget_what_they_held(unrolled):
 def test_slot_beyond_the_cache_writes_nothing():
     params, step = params_of(CONFIG), step_of(CONFIG)
     tokens, valid = ragged()
-    _, cache = step(params, *prompt_call(tokens, valid), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=1)
-    nodes, positions, slots, mask = tree_call(NODES, valid)
-    _, same = step(params, nodes, positions, jnp.full_like(slots, SLOTS), mask, cache, n_out=5)
+    _, cache = step(params, StepInput.causal(tokens, valid), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=1)
+    nodes = tree_call(NODES, valid)
+    _, same = step(params, nodes.replace(slots=jnp.full_like(nodes.slots, SLOTS)), cache, n_out=5)
     jax.tree.map(np.testing.assert_array_equal, same, cache)
-    _, half = step(params, nodes, positions, slots.at[0].set(SLOTS), mask, cache, n_out=5)
+    _, half = step(params, nodes.replace(slots=nodes.slots.at[0].set(SLOTS)), cache, n_out=5)
     np.testing.assert_array_equal(half.keys[:, 0], cache.keys[:, 0])
     changed = (half.keys[:, 1] != cache.keys[:, 1]).any((0, 2, 3))
     assert np.flatnonzero(changed).tolist() == [6, 8, 9, 10, 11]
@@ -201,7 +196,7 @@ def test_a_row_that_sees_nothing_stays_finite_and_harmless():
     assert np.isfinite(logits).all()
     np.testing.assert_array_equal(logits[2], run(CONFIG, params, tokens, valid)[2])
     cached, cache = step_of(CONFIG)(
-        params, *prompt_call(tokens, valid.at[1].set(False)), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=6
+        params, StepInput.causal(tokens, valid.at[1].set(False)), LlamaStep(CONFIG).init_cache(3, SLOTS), n_out=6
     )
     assert all(np.isfinite(x).all() for x in (cached, cache.keys, cache.values))
 
@@ -209,7 +204,7 @@ def test_a_row_that_sees_nothing_stays_finite_and_harmless():
 def test_bfloat16_is_near_float32(unrolled):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     (params, empty), (tokens, valid) = ready(config, unrolled), ragged()
-    logits, cache = step_of(config, unrolled)(params, *prompt_call(tokens, valid), empty, n_out=6)
+    logits, cache = step_of(config, unrolled)(params, StepInput.causal(tokens, valid), empty, n_out=6)
     assert logits.dtype == jnp.float32
     assert np.isfinite(logits).all()
     assert {x.dtype for x in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}

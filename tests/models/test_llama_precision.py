@@ -10,7 +10,7 @@ import pytest
 
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward
 from atspeed_jax.models.unroll import unroll
-from atspeed_jax.shapes import SlotMask
+from atspeed_jax.shapes import SlotMask, StepInput
 from numpy_llama import wide_params
 
 CONFIG = LlamaConfig(19, 16, 20, 2, 4, 2, 6, 100.0, 1e-5, False, 0.0, "float32", False)
@@ -40,7 +40,8 @@ def call(config, unrolled, params):
     prompt = np.concatenate([causal, np.broadcast_to(VALID[:, None], (2, NODES, 4))], 1)
     mask = SlotMask(jnp.asarray(prompt), jnp.asarray(np.broadcast_to(PATHS, (2, *PATHS.shape))))
     cache = LlamaStep(config, unrolled).init_cache(2, SLOTS)
-    return unroll(params) if unrolled else params, *map(jnp.asarray, (tokens, positions, slots)), mask, cache
+    inputs = StepInput(*map(jnp.asarray, (tokens, positions, slots)), mask)
+    return unroll(params) if unrolled else params, inputs, cache
 
 
 def logits_of(config, unrolled, params):

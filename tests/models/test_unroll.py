@@ -9,7 +9,7 @@ import pytest
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward
 from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.models.unroll import unroll
-from atspeed_jax.shapes import SlotMask
+from atspeed_jax.shapes import StepInput
 from numpy_llama import wide_params
 
 SCALING = RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 60)
@@ -25,15 +25,14 @@ def params():
 
 def call(positions=None):
     """A prompt for a cache of 6 slots."""
-    positions = np.maximum(VALID.cumsum(1) - 1, 0) if positions is None else positions
-    slots = np.broadcast_to(np.arange(5), VALID.shape)
-    return *map(jnp.asarray, (TOKENS, positions, slots)), SlotMask.causal(jnp.asarray(VALID))
+    inputs = StepInput.causal(jnp.asarray(TOKENS), jnp.asarray(VALID))
+    return inputs if positions is None else inputs.replace(positions=jnp.asarray(positions))
 
 
 def run(unrolled, n_out, positions=None):
     step = LlamaStep(CONFIG, unrolled)
     own = unroll(params()) if unrolled else params()
-    return jax.jit(step, static_argnames="n_out")(own, *call(positions), step.init_cache(2, 6), n_out=n_out)
+    return jax.jit(step, static_argnames="n_out")(own, call(positions), step.init_cache(2, 6), n_out=n_out)
 
 
 def test_every_layer_has_its_own_arrays():
@@ -75,7 +74,7 @@ def test_only_the_last_tokens_are_put_out(unrolled):
 def rows_of_products(width):
     """How many rows each product computes whose result is so wide, in order."""
     step = LlamaStep(CONFIG, unrolled=True)
-    text = str(jax.make_jaxpr(functools.partial(step, n_out=2))(unroll(params()), *call(), step.init_cache(2, 6)))
+    text = str(jax.make_jaxpr(functools.partial(step, n_out=2))(unroll(params()), call(), step.init_cache(2, 6)))
     return [int(rows) for rows in re.findall(rf"f32\[2,(\d+),{width}\] = dot_general", text)]
 
 
@@ -95,4 +94,4 @@ def test_a_position_beyond_the_cache_is_no_number():
 def test_bad_parameters_are_those_of_the_other_kind():
     step = LlamaStep(CONFIG, unrolled=True)
     with pytest.raises(Exception, match="layers_0"):
-        step(params(), *call(), step.init_cache(2, 6), n_out=1)
+        step(params(), call(), step.init_cache(2, 6), n_out=1)
