@@ -23,7 +23,6 @@ from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import Layout, Prompt
 from atspeed_jax.decoding.config import SearchConfig, prefixes_by_norm, resolve_widths
 from atspeed_jax.decoding.row_compaction import most_passes, rows_at_a_time
-from atspeed_jax.decoding.sharded import lower_on_mesh
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
@@ -35,6 +34,7 @@ from atspeed_jax.planning.estimate import Pass
 from atspeed_jax.runs.experiment import ExperimentConfig, TrainConfig
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
+from atspeed_jax.serving.sharded import lower_on_mesh
 from atspeed_jax.training import sharding
 from atspeed_jax.training.initialization import Initialization, from_base, from_scratch
 from atspeed_jax.training.next_item import training_loss

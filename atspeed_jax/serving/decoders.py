@@ -17,13 +17,13 @@ from atspeed_jax.decoding.base import DecodeError, Prompt, Result, ScoreNorm, St
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.config import SearchConfig, resolve_widths
 from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
-from atspeed_jax.decoding.sharded import decode_on_mesh
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.levels import level_trie
 from atspeed_jax.items.trie import ItemTrie, Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.serving.settings import Constraint, Setting
+from atspeed_jax.serving.sharded import decode_on_mesh
 
 NO_ITEM = -2  # id of codes that no item has
 

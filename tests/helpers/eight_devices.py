@@ -1,6 +1,6 @@
 """A process of its own, with 8 CPU devices: training and decoding on the meshes named, beside one device.
 
-Prints a JSON object (tests/training/test_sharding.py, tests/decoding/test_sharded.py).
+Prints a JSON object (tests/training/test_sharding.py, tests/serving/test_sharded.py).
 """
 
 import functools

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.decoding import sharded
 from atspeed_jax.items.filters import FilteredTrie
+from atspeed_jax.serving import sharded
 from atspeed_jax.serving.decoders import BeamSearch
 from atspeed_jax.serving.settings import Setting
 from cases import SHAPES, STEP, make_batch
 from devices import whole_mesh
-from tests.decoding.test_sharded import TRIE, Echo, prompt
+from tests.serving.test_sharded import TRIE, Echo, prompt
 
 COLLECTIVES = r"= [^=]*? (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.decoding import sharded
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.items.trie import build_trie
+from atspeed_jax.serving import sharded
 from devices import report_of, whole_mesh
 
 TRIE = build_trie(np.array([[0], [1]]))
