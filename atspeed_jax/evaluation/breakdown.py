@@ -13,7 +13,6 @@ from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.model_calls import calls_of, timed_call, traced_calls
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.timing import medians, run_once
-from atspeed_jax.utils.program_memory import forget_programs
 
 if TYPE_CHECKING:
     from atspeed_jax.evaluation.evaluate import Evaluation
@@ -21,21 +20,16 @@ if TYPE_CHECKING:
 USERS = 5  # on whom a breakdown is measured: it is a mean of shares, not a comparison
 
 
-def chosen_settings(settings: Sequence[Setting], beams: Sequence[int]) -> list[Setting]:
-    """The settings whose time is broken down: per K, plain beam search and the first
+def chosen_settings(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings of one K whose time is broken down: plain beam search and the first
     speculative setting, which is the tuned one where there is one.
 
     Args:
-      settings: in the order in which they are measured.
-      beams: each K.
+      settings: of one K, in the order in which they are measured.
     """
-    chosen = []
-    for k in beams:
-        alike = [setting for setting in settings if setting.search.beams == k]
-        plain = [setting for setting in alike if setting.method == "beam_search"]
-        speculative = [setting for setting in alike if setting.method == "speculative"]
-        chosen += [*plain[:1], *speculative[:1]]
-    return chosen
+    plain = [setting for setting in settings if setting.method == "beam_search"]
+    speculative = [setting for setting in settings if setting.method == "speculative"]
+    return [*plain[:1], *speculative[:1]]
 
 
 def breakdown_of(evaluation: Evaluation, setting: Setting) -> dict[str, float]:
@@ -71,7 +65,6 @@ def breakdown(decoders: Decoders, setting: Setting, batches: Sequence[dict], *, 
       the sums of the model calls, each timed alone. "rest" is the time of the whole
       list less these two; where calls are faster inside a program it is below 0.
     """
-    forget_programs()
     built = decoders.build(setting)
     first, later = traced_calls(decoders, setting, prompt_of(batches[0]))
     params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}

@@ -268,8 +268,8 @@ class Evaluation:
 
 
 def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
-    """Runs an evaluation: all decoding first, then latency, K by K, and where the time
-    goes.
+    """Runs an evaluation: all decoding first, then latency and where the time goes, K
+    by K.
 
     Args:
       evaluation: what is measured.
@@ -283,8 +283,9 @@ def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
     rows = [evaluation.row(setting, users) for setting, users in pairs]
     times: dict[str, dict] = {}
     for beams in dict.fromkeys(setting.search.beams for setting, _ in pairs):
-        times |= evaluation.times([setting for setting, _ in pairs if setting.search.beams == beams])
-    if breakdown.can_break_down(evaluation.decoders):
-        for setting in breakdown.chosen_settings([setting for setting, _ in pairs], evaluation.config.beams):
-            times[setting.label]["breakdown_ms"] = breakdown.breakdown_of(evaluation, setting)
+        alike = [setting for setting, _ in pairs if setting.search.beams == beams]
+        times |= evaluation.times(alike)
+        if beams in evaluation.config.beams and breakdown.can_break_down(evaluation.decoders):
+            for setting in breakdown.chosen_settings(alike):  # now: these decoders are compiled
+                times[setting.label]["breakdown_ms"] = breakdown.breakdown_of(evaluation, setting)
     return measured, [row | times[setting.label] for row, (setting, _) in zip(rows, pairs, strict=True)]
