@@ -1,6 +1,7 @@
 """The figures of benchmark suites."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,24 +10,51 @@ from atspeed_jax.reporting.pictures import WIDE, Layout, Picture, png
 from atspeed_jax.reporting.plots import OTHER_COLOR, STYLES, legend_below, panels
 
 _SHAPE_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#666666")
-_ALL_METHODS = ("speculative", "popularity", "hf")  # beside plain beam search
+_METHODS = ("speculative", "popularity", "hf", "plain")  # of suite decode, each with its line
+
+
+class _Figure(NamedTuple):
+    """A figure of suite decode.
+
+    Attributes:
+      name, caption: of its picture.
+      key: of the values.
+      bounds: keys of the lower and upper bounds; None for values without an interval.
+      label: of the vertical axis.
+    """
+
+    name: str
+    caption: str
+    key: str
+    bounds: tuple[str, str] | None
+    label: str
 
 
 def ratio_pictures(rows: Sequence[Mapping]) -> list[Picture]:
-    """Speed-up over plain beam search against K, a panel per batch size and prompt.
+    """Speed-up over plain beam search, and time over its floor, against K: a panel per
+    batch size and prompt.
 
     Args:
       rows: of suite decode; rows of other suites give no picture.
 
     Returns:
-      A picture per mode.
+      A picture per mode, and one of the floor.
     """
-    measured = [row for row in rows if row.get("ratio_to_plain") is not None and row.get("method") in _ALL_METHODS]
-    modes = dict.fromkeys(row["mode"] for row in measured)
-    return [_ratio_picture(mode, [row for row in measured if row["mode"] == mode]) for mode in modes]
+    of_suite = [row for row in rows if row.get("method") in _METHODS and "shape" in row]
+    faster = [row for row in of_suite if row.get("ratio_to_plain") is not None and row["method"] != "plain"]
+    pictures = []
+    for mode in dict.fromkeys(row["mode"] for row in faster):
+        caption = f"Mode {mode}: speed-up over plain search of the same mode, with 95 % intervals over batches"
+        about = ("ratio_to_plain", ("ratio_low", "ratio_high"), "times as fast as plain")
+        pictures.append(_picture(_Figure(f"ratios_{mode}", caption, *about), [r for r in faster if r["mode"] == mode]))
+    bounded = [row for row in of_suite if row.get("floor_ratio") is not None and row["mode"] == "strict"]
+    if bounded:
+        caption = "Time of a list over its floor: what one pass of the target costs at the measured ceilings"
+        pictures.append(_picture(_Figure("floor", caption, "floor_ratio", None, "time / floor"), bounded))
+    return pictures
 
 
-def _ratio_picture(mode: str, rows: Sequence[Mapping]) -> Picture:
+def _picture(what: _Figure, rows: Sequence[Mapping]) -> Picture:
     cells: dict[tuple, dict[tuple, list[Mapping]]] = {}
     for row in rows:
         lines = cells.setdefault((row["batch"], row["prompt"]), {})
@@ -37,16 +65,15 @@ def _ratio_picture(mode: str, rows: Sequence[Mapping]) -> Picture:
         figure, axes = panels(len(cells), layout)
         for axis, ((batch, prompt), lines) in zip(axes, cells.items(), strict=True):
             for (shape, method), line in lines.items():
-                line_style, marker = STYLES[_ALL_METHODS.index(method)]
+                style, marker = STYLES[_METHODS.index(method)]
                 color = _SHAPE_COLORS[shapes.index(shape) % len(_SHAPE_COLORS)]
-                look = {"color": color, "linestyle": line_style, "marker": marker, "capsize": 3}
-                values = np.array([row["ratio_to_plain"] for row in line])
-                low = np.array([_bound(row, "ratio_low") for row in line])
-                high = np.array([_bound(row, "ratio_high") for row in line])
-                bounds = np.maximum(0, [values - low, high - values])
-                axis.errorbar([ks.index(row["K"]) for row in line], values, bounds, label=f"{shape}, {method}", **look)
+                look = {"color": color, "linestyle": style, "marker": marker, "capsize": 3}
+                ordered = sorted(line, key=lambda row: row["K"])
+                places = [ks.index(row["K"]) for row in ordered]
+                values = [row[what.key] for row in ordered]
+                axis.errorbar(places, values, _around(what, ordered), label=f"{shape}, {method}", **look)
             axis.axhline(1.0, color="#333333", linewidth=1)
-            axis.set(title=f"batch {batch}, prompt {prompt}", xlabel="list length K", ylabel="times as fast as plain")
+            axis.set(title=f"batch {batch}, prompt {prompt}", xlabel="list length K", ylabel=what.label)
             axis.set_ylim(bottom=0)
             axis.set_xticks(range(len(ks)), ks)
         legend_below(figure, axes, layout)
@@ -54,17 +81,23 @@ def _ratio_picture(mode: str, rows: Sequence[Mapping]) -> Picture:
 
     words = "; ".join(
         f"{row['shape']}, {row['method']}, batch {row['batch']}, prompt {row['prompt']}, K = {row['K']}: "
-        f"{row['ratio_to_plain']:.2f}"
+        f"{row[what.key]:.2f}"
         for row in rows
     )
-    caption = f"Mode {mode}: speed-up over plain search of the same mode, with 95 % intervals over batches"
-    return Picture(f"ratios_{mode}", caption, f"{caption}. {words}.", draw)
+    return Picture(what.name, what.caption, f"{what.caption}. {words}.", draw)
 
 
-def _bound(row: Mapping, name: str) -> float:
-    """A bound of a row's interval; the ratio itself where that was not measured."""
-    bound = row.get(name)
-    return row["ratio_to_plain"] if bound is None else bound
+def _around(what: _Figure, rows: Sequence[Mapping]) -> np.ndarray | None:
+    """How far the interval of each row reaches below and above its value, [2, rows];
+    None where no interval is shown.
+    """
+    if what.bounds is None:
+        return None
+    values, low, high = (
+        np.array([row[what.key] if row.get(key) is None else row[key] for row in rows], float)
+        for key in (what.key, *what.bounds)
+    )
+    return np.maximum(0, [values - low, high - values])
 
 
 def generate_picture(rows: Sequence[Mapping]) -> list[Picture]:
