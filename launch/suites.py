@@ -5,7 +5,7 @@ import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from absl import flags
 
@@ -125,8 +125,8 @@ def hugging_face_rows(path: Path) -> list[dict]:
 
 
 def decode_rows(path: Path) -> list[dict]:
-    numbers = {name: FLAGS[name].value for name in ("users", "repeats", "seconds") if FLAGS[name].present}
-    lists = {name: tuple(FLAGS[name].value) for name in ("beams", "batches", "prompts") if FLAGS[name].present}
+    given: dict[str, Any] = {name: FLAGS[name].value for name in ("users", "repeats", "seconds") if FLAGS[name].present}
+    given |= {name: tuple(getattr(FLAGS, name)) for name in ("beams", "batches", "prompts") if FLAGS[name].present}
     suite = DecodeSuite(
         shapes=tuple(FLAGS.shapes),
         methods=tuple(FLAGS.methods),
@@ -135,8 +135,7 @@ def decode_rows(path: Path) -> list[dict]:
         dtype=FLAGS.dtype,
         unrolled=not FLAGS.stacked,
         noise=FLAGS.noise,
-        **numbers,
-        **lists,
+        **given,
     )
     return measure_decode(trained_pair(), suite, path, lambda text: print(f"[decode] {text}", flush=True))
 

@@ -20,12 +20,12 @@ def test_operations_are_those_that_xla_counts():
     """Of a call that reads a prompt alone; norms and softmax are in XLA's count only."""
     from atspeed_jax.models.llama import LlamaStep, init_params
     from atspeed_jax.models.unroll import unroll
-    from atspeed_jax.shapes import SlotMask
+    from atspeed_jax.shapes import SlotMask, StepInput
 
     def call(params, tokens):
         step = LlamaStep(CONFIG, unrolled=True)
         mask = SlotMask(jnp.ones((2, 20, 20), bool), jnp.zeros((2, 20, 0), jnp.int32))
-        return step(params, tokens, tokens, tokens, mask, step.init_cache(2, 20), n_out=4)[0]
+        return step(params, StepInput(tokens, tokens, tokens, mask), step.init_cache(2, 20), n_out=4)[0]
 
     params = jax.eval_shape(lambda key: init_params(CONFIG, key), jax.random.key(0))
     params = jax.eval_shape(unroll, params)

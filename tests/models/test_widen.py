@@ -16,7 +16,7 @@ from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.wide_shapes import Shape, WidenError, widened_config
 from atspeed_jax.models.widen import widen
-from atspeed_jax.shapes import SlotMask
+from atspeed_jax.shapes import StepInput
 from numpy_llama import wide_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -47,10 +47,8 @@ def trained(config):
 
 def logits(config, params, unrolled):
     """Logits of the last three tokens, with a cache as the decoder reads it."""
-    step, slots = LlamaStep(config, unrolled), np.broadcast_to(np.arange(5), VALID.shape)
-    call = map(jnp.asarray, (TOKENS, np.maximum(VALID.cumsum(1) - 1, 0), slots))
-    mask = SlotMask.causal(jnp.asarray(VALID))
-    return jax.jit(step, static_argnames="n_out")(params, *call, mask, step.init_cache(2, 5), n_out=3)[0]
+    step, inputs = LlamaStep(config, unrolled), StepInput.causal(jnp.asarray(TOKENS), jnp.asarray(VALID))
+    return jax.jit(step, static_argnames="n_out")(params, inputs, step.init_cache(2, 5), n_out=3)[0]
 
 
 def widened_logits(name, unrolled=False):
