@@ -107,7 +107,7 @@ def get_config() -> ml_collections.ConfigDict:
             teacher=dict(beams=20, prompts=2, batch_size=128, buckets=(3, 5, 8, 20), log_probs=True),
             mesh=dict(data=config_dict.placeholder(int), fsdp=1, tensor=1),  # None: the devices that the others leave
             decode=dict(
-                widths=("all", 64, 96), gamma=3, score_norm="vocab", budget=config_dict.placeholder(int), unroll=False
+                widths=("all", 64, 96), gamma=3, score_norm="vocab", budget=config_dict.placeholder(int), unroll=True
             ),
             evaluate=dict(
                 list_size=20,
@@ -123,6 +123,7 @@ def get_config() -> ml_collections.ConfigDict:
                 latency_repeats=3,
                 bootstrap_samples=2000,
                 seed=0,
+                tune=(20, 5, 1),
             ),
         )
     )

@@ -15,7 +15,7 @@ from atspeed_jax.evaluation.modes import ModesConfig, ModeTable, Tolerance
 from atspeed_jax.reporting.tables import mode_table
 from atspeed_jax.runs.checks import check_grid
 from atspeed_jax.runs.serve import tuned_of
-from atspeed_jax.serving.tune import parse_widths
+from atspeed_jax.serving.settings import parse_widths
 from atspeed_jax.utils.ranges import Beams, Nodes
 from launch.command_line import define_numbers
 from launch.serving import publish

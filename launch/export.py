@@ -16,6 +16,7 @@ from absl import flags
 from atspeed_jax import export as made
 from atspeed_jax.reporting.report import read_report
 from atspeed_jax.runs.serve import decoders_of, lists_by
+from launch.serving import DRAFTER_HELP
 from launch.stage import FLAGS, open_run, say, start
 
 
@@ -26,7 +27,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("format", "hf", ["hf", "peft", "decoder", "figures", "lists"], "What is written.")
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "hf: dtype of the stored tensors.")
     flags.DEFINE_integer("k", 20, "decoder, lists: items per list.", lower_bound=1, upper_bound=10_000)
-    flags.DEFINE_enum("drafter", "draft", ["draft", "popularity", "none"], "Who drafts; none: beam search alone.")
+    flags.DEFINE_enum("drafter", None, ["draft", "popularity", "none", "tuned"], DRAFTER_HELP)
     flags.DEFINE_integer("batch", 1, "decoder: users per call.", lower_bound=1, upper_bound=65_536)
     flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"decoder: where it runs, of {', '.join(made.PLATFORMS)}.")
 
@@ -39,7 +40,7 @@ def export() -> None:
         decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
         made.export_lists(output, lists_by(run, decoders, setting, exclude_seen=False), run.dataset)
     elif FLAGS.format == "decoder":
-        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
+        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say, batch_size=FLAGS.batch)
         how = {"history": history, "batch": FLAGS.batch, "platforms": FLAGS.platforms}
         made.export_decoder(output, decoders, setting, catalog, **how)
     elif FLAGS.format == "figures":

@@ -8,5 +8,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
 say "running the whole pipeline on synthetic data into runs/quickstart (finished stages are skipped)"
-.venv/bin/python -m launch.pipeline --config=configs/tiny.py --workdir=runs/quickstart "$@"
+.venv/bin/python -m launch.pipeline --config=configs/quickstart.py --workdir=runs/quickstart "$@"
 say "the report, for a browser: $PWD/runs/quickstart/report.html"

@@ -18,7 +18,7 @@ from atspeed_jax.serving.recommend import recommend
 from atspeed_jax.serving.user_file import INPUT_HELP, UserFile
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.utils.distributed import check_same, is_writer
-from launch.serving import by_chunk
+from launch.serving import DRAFTER_HELP, by_chunk
 from launch.sigterm import lists_kept
 from launch.stage import FLAGS, open_run, say, start
 
@@ -31,7 +31,7 @@ def define_flags() -> None:
     flags.DEFINE_string("input", None, INPUT_HELP)
     flags.DEFINE_string("output", None, OUTPUT_HELP)
     flags.DEFINE_integer("k", 20, "Items per user.", lower_bound=1, upper_bound=10_000)
-    flags.DEFINE_enum("drafter", "draft", _DRAFTERS, "Who drafts; none: beam search; tuned: see launch.tune_decoder.")
+    flags.DEFINE_enum("drafter", None, _DRAFTERS, DRAFTER_HELP)
     flags.DEFINE_bool("exclude_seen", False, "Never recommend an item of the user's history.")
     flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What to do with a line that is no user.")
     flags.DEFINE_enum("on_unknown", "error", ["error", "skip"], "What to do with an unknown item of a history.")

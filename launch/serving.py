@@ -8,6 +8,11 @@ from atspeed_jax.training.preemption import stop_after_sigterm
 from atspeed_jax.utils import files
 from launch.stage import say
 
+DRAFTER_HELP = (
+    "Who drafts; none: plain beam search; tuned: the choice of launch.tune_decoder. Not given: that choice where it "
+    "holds, else draft."
+)
+
 
 def by_chunk(lists: Lists) -> Lists:
     """Returns `lists` with what happens before each chunk of users.

@@ -137,7 +137,7 @@ def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
 
 
 def resolve_widths(
-    widths: Widths, prefixes: tuple[int, ...], beams: int, *, remedy: str = "raise it, or lower K"
+    widths: Widths, prefixes: tuple[int, ...], beams: int, *, remedy: str = "raise it in widths, or lower K (beams)"
 ) -> tuple[int, ...]:
     """Turns widths into ints, none wider than its level.
 

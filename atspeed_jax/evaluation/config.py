@@ -29,6 +29,8 @@ class EvaluateConfig:
       latency_users, latency_repeats: users, and repeats per user, of the latency.
       bootstrap_samples: of the 95 % intervals.
       seed: of every choice of users, of draws and of bootstraps.
+      tune: each K for which the fastest way to decode one user at a time is searched
+        after training; () for none.
 
     Raises:
       ValueError: what cannot be measured or reported.
@@ -47,10 +49,12 @@ class EvaluateConfig:
     latency_repeats: R.Repeats
     bootstrap_samples: R.Samples
     seed: R.Seed
+    tune: tuple[R.Beams, ...] = ()
 
     def __post_init__(self):
         R.check_ranges(self)
         R.check_increasing(self, "buckets")
+        R.check_each_once(self, "tune", least=0)
         every = (*self.beams, *self.grid_beams)
         if not self.beams or len(set(every)) != len(every):
             raise ValueError(

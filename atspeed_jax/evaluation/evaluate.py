@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Evaluation:
     measured.
 
     Attributes:
+      tuned: {K: how this machine decodes it fastest}, measured at batch 1.
       everyone: the test users that are measured.
       some: those of them on whom the rest of the grid is measured.
     """
@@ -51,10 +52,11 @@ class Evaluation:
         *,
         history: int,
         target_fingerprint: str,
+        tuned: Mapping[int, Setting] | None = None,
     ):
         self.store, self.dataset, self.decoders = store, dataset, decoders
         self.decode, self.config, self.history = decode, config, history
-        self.target_fingerprint = target_fingerprint
+        self.target_fingerprint, self.tuned = target_fingerprint, tuned or {}
         everyone = held_out_users(dataset, "test")
         self.everyone = everyone.sample(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.sample(config.grid_users, config.seed + 1)
@@ -74,6 +76,8 @@ class Evaluation:
             main = beams in config.beams
             rows.append((Setting.beam_search(beams, norm), self.everyone if main else some))
             trees = [self._tree(beams, widths) for widths in (self.decode.widths, *config.grid_widths)]
+            if beams in self.tuned and self.tuned[beams].method == "speculative":
+                rows.append((self.tuned[beams], self.everyone if main else some))
             for tree in dict.fromkeys(trees):
                 for drafter in config.drafters:
                     users = self.everyone if main and tree == trees[0] else some
@@ -148,7 +152,9 @@ class Evaluation:
         return self.store.remembered(name, lambda: self._row(setting, users), {"method": str, "K": int})
 
     def _row(self, setting: Setting, users: HeldOutUsers) -> dict:
-        search, decoded = setting.search, self.decoded(setting, users)
+        search = setting.search
+        alone = setting.method == "speculative" and self.is_tuned(setting)
+        decoded = self.decoded(setting, users, batch_size=1 if alone else None)  # tuned for one user at a time
         length = self.dataset.catalog.length
         speculated = decoded.reached is not None
         return {
@@ -166,9 +172,12 @@ class Evaluation:
             "acceptance_by_level": decoded.acceptance_by_level if speculated else None,
             "coverage_by_level": decoded.coverage_by_level if speculated else None,
             "batch_rounds_mean": decoded.batch_rounds / decoded.batches,
-            "users_per_s": len(users.users) / decoded.seconds,
+            "users_per_s": None if alone else len(users.users) / decoded.seconds,
             "target_fingerprint": self.target_fingerprint,
         } | self.equality(setting, users, decoded)
+
+    def is_tuned(self, setting: Setting) -> bool:
+        return self.tuned.get(setting.search.beams) == setting
 
     def times(self, settings: Sequence[Setting]) -> dict[str, dict]:
         """Measures latency at batch 1 of several settings of one K, interleaved.
@@ -272,8 +281,7 @@ def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
     by K.
 
     Args:
-      evaluation: what is measured.
-      full: see `Evaluation.settings`.
+      evaluation, full: what is measured, see `Evaluation.settings`.
 
     Returns:
       (quality, decoding rows) of the report.
@@ -288,4 +296,5 @@ def evaluate(evaluation: Evaluation, *, full: bool) -> tuple[dict, list[dict]]:
         if beams in evaluation.config.beams and breakdown.can_break_down(evaluation.decoders):
             for setting in breakdown.chosen_settings(alike):  # now: these decoders are compiled
                 times[setting.label]["breakdown_ms"] = breakdown.breakdown_of(evaluation, setting)
-    return measured, [row | times[setting.label] for row, (setting, _) in zip(rows, pairs, strict=True)]
+    described = zip(rows, (setting for setting, _ in pairs), strict=True)
+    return measured, [row | times[one.label] | {"tuned": evaluation.is_tuned(one)} for row, one in described]

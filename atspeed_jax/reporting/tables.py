@@ -236,34 +236,23 @@ def mode_table(rows: Sequence[dict]) -> Table:
 
 def tune_table(rows: Sequence[dict]) -> Table:
     """The measurements of `serving.tune`: every setting, the chosen ones marked."""
-    header = [
-        "method",
-        "K",
-        "batch",
-        "widths",
-        "row share",
-        "target calls",
-        "in one call",
-        "ms per batch",
-        "ratio",
-        "at least",
-        "to the fastest",
-        "",
-    ]
+    header = ["method", "K", "batch", "widths", "gamma", "target calls", "in one call", "ms per batch", "expected"]
+    header += ["ratio", "at least", "to the fastest", ""]
     cells = []
     for row in rows:
         for entry in sorted(row["settings"], key=lambda entry: entry["time_ms"]):
-            setting = entry["setting"]
+            setting, expected = entry["setting"], entry["expected_ms"]
             cells.append([
                 method_label(setting),
                 str(row["K"]),
                 str(row["batch"]),
                 widths_label(setting["widths"], setting["budget"]),
-                f"1/{setting['row_share']}" if setting["method"] == "speculative" else ABSENT,
+                str(setting["gamma"]) if setting["method"] == "speculative" else ABSENT,
                 f"{entry['target_calls']:.3f}",
                 f"{entry['one_call_share']:.3f}",
                 f"{entry['time_ms']:.2f}",
-                *("–" if entry[name] is None else f"{entry[name]:.3f}" for name in ("ratio", "ratio_low")),
+                ABSENT if expected is None else f"{expected:.2f}",
+                *(f"{entry[name]:.3f}" for name in ("ratio", "ratio_low")),
                 *((f"{1 + row['slower_than_best']:.3f}", "chosen") if entry["label"] == row["choice"] else ("", "")),
             ])  # fmt: skip
     return Table("Tuned decoding", header, cells)

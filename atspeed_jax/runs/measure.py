@@ -11,8 +11,9 @@ from atspeed_jax.reporting.curves import loss_curves
 from atspeed_jax.reporting.report import environment, format_table, what_was_run, write_report
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.fingerprints import fingerprint
+from atspeed_jax.runs.serve import tuned_settings
 from atspeed_jax.runs.titles import TITLES_FILE, read_titles, with_titles
-from atspeed_jax.runs.trained import TrainedModels
+from atspeed_jax.runs.trained import RunView, TrainedModels
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.metrics_log import read_metrics
 from atspeed_jax.training.preemption import stop_after_sigterm
@@ -22,7 +23,9 @@ def measurements(assets: Assets, models: TrainedModels) -> Evaluation:
     """What is measured of a trained pair, on whom, and where the results are kept."""
     serve, target = assets.serve, fingerprint_of(models.target_params)[:16]
     draft = fingerprint_of(models.draft_params)
-    measured = dataclasses.replace(serve.evaluate, grid_beams=(), grid_widths=())  # a wider grid only adds rows
+    measured = dataclasses.replace(
+        serve.evaluate, grid_beams=(), grid_widths=(), tune=()
+    )  # a wider grid only adds rows
     devices = (tuple(assets.mesh.shape.items()),) if assets.mesh.size > 1 else ()  # times depend on them
     name = fingerprint(target, draft, measured, serve.decode, models.fingerprints.prompt, *devices)
     return Evaluation(
@@ -33,6 +36,7 @@ def measurements(assets: Assets, models: TrainedModels) -> Evaluation:
         serve.evaluate,
         history=assets.config.data.history,
         target_fingerprint=target,
+        tuned=tuned_settings(RunView(assets), _print_or_stop),
     )
 
 

@@ -27,7 +27,7 @@ class TrainedRun(RunView):
         self,
         k: int = 20,
         *,
-        drafter: DrafterChoice = "draft",
+        drafter: DrafterChoice | None = None,
         exclude_seen: bool = False,
         batch_size: int | None = None,
     ) -> Recommender:
@@ -39,7 +39,9 @@ class TrainedRun(RunView):
           drafter: who proposes beams. "draft": the aligned draft model. "popularity": how
             often items occur in training, without a model. "none": nobody, which is plain
             beam search. "tuned": what launch.tune_decoder, a command of the checkout,
-            found fastest. The lists are the same with each of them.
+            found fastest. None: "tuned" where that holds for this device and k, else
+            "draft"; the logger of this module says which. The lists are the same with
+            each of them.
           exclude_seen: whether the items of a history are left out of its list.
           batch_size: users decoded at once; None for `serve.evaluate.batch_size`. Fewer
             users take as long as a full batch.

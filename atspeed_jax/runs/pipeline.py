@@ -5,6 +5,7 @@ WORKDIR/target       the trained target
 WORKDIR/teacher      the target's beams on training users
 WORKDIR/draft_sft    the draft after next-item training
 WORKDIR/draft        the draft after alignment
+WORKDIR/tuned.json   the fastest way to decode on this machine
 WORKDIR/evaluation   measurements; report.html, .json, .md and plots lie in WORKDIR
 """
 
@@ -23,8 +24,9 @@ from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.runs.measure import measurements, write_evaluation
 from atspeed_jax.runs.stages import StageOptions, Stages
 from atspeed_jax.runs.trained import RunView
+from atspeed_jax.runs.tuning import tune_stage
 
-STAGES = ("data", "target", "teacher", "draft", "evaluation")
+STAGES = ("data", "target", "teacher", "draft", "tune", "evaluation")
 
 
 class Run(RunView):
@@ -108,6 +110,10 @@ class Run(RunView):
         """Trains the draft: see `Stages.draft`."""
         self._stages.draft()
 
+    def tune(self) -> None:
+        """Finds the fastest way to decode: see `tuning.tune_stage`."""
+        tune_stage(self)
+
     def alignment_batches(self, buckets: tuple[int, ...]):
         """Batches of the teacher data: see `Stages.alignment_batches`."""
         return self._stages.alignment_batches(buckets)
@@ -135,13 +141,22 @@ class Run(RunView):
             "teacher": self.teacher,
             "draft_sft": self.draft_sft,
             "draft": self.draft,
+            "tune": self.tune,
             "evaluation": self.evaluation,
         }
         return stages[stage]()
 
-    def all(self) -> dict:
-        """Runs every stage in order; returns the report."""
+    def all(self, *, tune: bool = True) -> dict:
+        """Runs every stage in order.
+
+        Args:
+          tune: whether stage "tune" is among them.
+
+        Returns:
+          the report.
+        """
         for stage in STAGES[:-1]:
-            print(f"[{stage}]", flush=True)
-            self.make(stage)
+            if stage != "tune" or (tune and self.serve.evaluate.tune):
+                print(f"[{stage}]", flush=True)
+                self.make(stage)
         return self.evaluation()

@@ -7,17 +7,18 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from atspeed_jax.runs.trained import RunView
+from atspeed_jax.runs.tuning import tuned_for
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.tune import tuned_setting
+from atspeed_jax.serving.tuned_file import TUNED_FILE, Tuning, tuned_setting
 
 DrafterChoice = Literal["draft", "popularity", "none", "tuned"]
 
 
 def decoders_of(
     run: RunView,
-    drafter: DrafterChoice,
+    drafter: DrafterChoice | None,
     beams: int,
     say: Callable[[str], None],
     *,
@@ -26,39 +27,97 @@ def decoders_of(
     """The decoders of a run, and the setting that a drafter and K = `beams` describe.
 
     Args:
-      drafter: "none" for plain beam search; "tuned" for the choice of
-        launch.tune_decoder, a command of the checkout.
-      say: called with one line where widths or a budget too small for K are raised.
-      batch_size: users decoded at once, by which "tuned" is looked up; None for
+      drafter: "none" for plain beam search; "tuned" for the choice of the tuner; None
+        for that choice if it holds here, and else for the draft model: see
+        `setting_of`.
+      say: gets a line where the choice of the tuner is used or not used, and where
+        widths or a budget too small for K are raised.
+      batch_size: users decoded at once, by which a choice is looked up; None for
         `serve.evaluate.batch_size`.
 
     Raises:
       ValueError: the drafter is unknown.
-      TuneError: nothing was tuned for K.
+      TuneError: "tuned", and no choice for K holds here.
       CheckpointError: a model is not trained or is damaged.
     """
-    if drafter not in get_args(DrafterChoice):
+    if drafter is not None and drafter not in get_args(DrafterChoice):
         raise ValueError(f"drafter={drafter!r}: expected one of {', '.join(map(repr, get_args(DrafterChoice)))}")
-    if drafter == "tuned":
-        setting = tuned_of(run, beams, batch_size=batch_size)
+    if drafter is None:
+        setting = setting_of(run, beams, say, batch_size=batch_size)
+    elif drafter == "tuned":
+        setting = tuned_of(run, beams, batch_size=batch_size, say=say)
     else:
         setting = Setting.strict(drafter, beams, run.serve.decode)
+        if (run.workdir / TUNED_FILE).is_file():
+            say(f"{run.workdir / TUNED_FILE} is not used: drafter={drafter!r} is asked for")
     decoders = run.decoders(run.draft_params if setting.drafter == "draft" else None)
     return decoders, decoders.fitted(setting, say)
 
 
-def tuned_of(run: RunView, beams: int, *, batch_size: int | None = None) -> Setting:
+def setting_of(run: RunView, beams: int, say: Callable[[str], None], *, batch_size: int | None = None) -> Setting:
+    """How a run decodes unless somebody asks for a drafter.
+
+    The choice of the tuner is used if WORKDIR/tuned.json holds for this device, pair,
+    norm and K. Decode settings that differ from the recorded ones come before it.
+
+    Args: see `decoders_of`.
+
+    Returns:
+      The choice; or strict speculation by the draft model with the run's decode
+      settings, and then `say` gets the reason.
+    """
+    own, tuning = Setting.strict("draft", beams, run.serve.decode), _that_holds(run, say)
+    if tuning is None:
+        return own
+    if beams not in tuning.beams:
+        known = ", ".join(map(str, tuning.beams))
+        say(f"{tuning.path} has no K={beams}, only {known}: the draft model drafts, by the settings of the run")
+        return own
+    setting = tuning.setting(beams, _batch_size(run, batch_size), say)
+    say(f"{tuning.path}: {setting.label}")
+    return setting
+
+
+def tuned_settings(run: RunView, say: Callable[[str], None]) -> dict[int, Setting]:
+    """The choices of the tuner for one user at a time, by K; empty where none holds.
+
+    Args:
+      say: gets the reason why WORKDIR/tuned.json is not used.
+    """
+    tuning = _that_holds(run, say)
+    return {} if tuning is None else {beams: tuning.setting(beams, 1) for beams in tuning.beams}
+
+
+def _that_holds(run: RunView, say: Callable[[str], None]) -> Tuning | None:
+    """The choices of the tuner; None if no file has any, or if they do not hold here."""
+    tuning = Tuning.read(run.workdir)
+    if tuning is None:
+        return None
+    recorded = dataclasses.replace(run.config.decode, unroll=run.serve.decode.unroll)
+    why = "decode settings are given" if run.serve.decode != recorded else tuning.unfit(tuned_for(run))
+    if why is not None:
+        say(f"{tuning.path} is not used: {why}")
+    return tuning if why is None else None
+
+
+def tuned_of(
+    run: RunView, beams: int, *, batch_size: int | None = None, say: Callable[[str], None] = lambda text: None
+) -> Setting:
     """The choice of launch.tune_decoder, a command of the checkout, for K = `beams`.
 
     Args:
       batch_size: users decoded at once; None for `serve.evaluate.batch_size`. The
         nearest batch size of the table counts.
+      say: gets a line if that batch size was not tuned.
 
     Raises:
-      TuneError: nothing was tuned for K.
+      TuneError: nothing was tuned for K, or only for another device, pair or norm.
     """
-    size = run.serve.evaluate.batch_size if batch_size is None else batch_size
-    return tuned_setting(run.workdir, beams, size, run.serve.decode.score_norm)
+    return tuned_setting(run.workdir, beams, _batch_size(run, batch_size), tuned_for(run), say)
+
+
+def _batch_size(run: RunView, batch_size: int | None) -> int:
+    return run.serve.evaluate.batch_size if batch_size is None else batch_size
 
 
 def lists_by(

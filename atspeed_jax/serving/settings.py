@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
-from atspeed_jax.decoding.config import SearchConfig, TreeConfig
+from atspeed_jax.decoding.config import SearchConfig, TreeConfig, Widths
 from atspeed_jax.decoding.selection import selection_of
 
 Method = Literal["beam_search", "speculative"]
@@ -128,3 +128,15 @@ class Setting:
     def searching(self, **changes: Any) -> Setting:
         """The setting with other fields of `search`."""
         return dataclasses.replace(self, search=dataclasses.replace(self.search, **changes))
+
+
+def parse_widths(text: str) -> Widths:
+    """Reads widths: "all,64,96" -> ("all", 64, 96).
+
+    Raises:
+      DecodeError: any other text.
+    """
+    try:
+        return tuple("all" if part == "all" else int(part) for part in text.split(","))
+    except ValueError:
+        raise DecodeError(f"widths {text!r}: expected ints or 'all' with commas between, such as all,64,96") from None

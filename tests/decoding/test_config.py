@@ -27,7 +27,7 @@ def test_widths_become_ints(widths, beams, expected):
         (
             (19, 64, 96),
             20,
-            r"width 19 of level 1 is below min\(K=20, 91 prefixes of that level\) = 20.*raise it, or lower K",
+            r"width 19 of level 1 is below min\(K=20, 91 prefixes .* raise it in widths, or lower K \(beams\)",
         ),
         (("all", 64, 96), 100, r"width 64 of level 2 is below min\(K=100, 6539 prefixes"),
         ((90, 100, 100), 100, r"width 90 of level 1 is below min\(K=100, 91 prefixes of that level\) = 91"),

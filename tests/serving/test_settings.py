@@ -7,7 +7,7 @@ import pytest
 
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.serving.settings import DecodeConfig, Setting
+from atspeed_jax.serving.settings import DecodeConfig, Setting, parse_widths
 
 DECODE = DecodeConfig(widths=("all",), gamma=1, score_norm="vocab", budget=30)
 
@@ -73,3 +73,10 @@ def test_a_row_that_is_no_setting_is_refused(change, names):
         Setting.from_row(FLAT | change)
     with pytest.raises(DecodeError, match=r"no setting of a decoder: KeyError\('drafter'\)"):
         Setting.from_row({name: value for name, value in FLAT.items() if name != "drafter"})
+
+
+def test_parse_widths():
+    assert parse_widths("all,64,96") == ("all", 64, 96)
+    assert parse_widths("20") == (20,)
+    with pytest.raises(DecodeError, match="widths 'all;64'"):
+        parse_widths("all;64")

@@ -1,0 +1,82 @@
+"""Stage "tune": the fastest way to decode on this machine, in WORKDIR/tuned.json.
+
+The choice holds for the pair, the norm and the device that it was made with. It is used
+wherever the run decodes, unless other settings are asked for (`runs.serve`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import jax
+
+from atspeed_jax.reporting.report import environment
+from atspeed_jax.reporting.tables import as_markdown, tune_table
+from atspeed_jax.runs.fingerprints import recorded_fingerprint
+from atspeed_jax.runs.trained import RunView
+from atspeed_jax.serving.tune import TuneConfig, tune
+from atspeed_jax.serving.tuned_file import TUNED_FILE, TunedFor, Tuning
+from atspeed_jax.training.preemption import stop_after_sigterm
+from atspeed_jax.utils.files import write_json, write_text
+
+
+def tuned_for(run: RunView) -> TunedFor:
+    """What a choice that is made now, or used now, must hold for."""
+    here = environment()
+    return TunedFor(
+        **{name: here[name] for name in ("device", "device_count", "cpu_count")},
+        score_norm=run.serve.decode.score_norm,
+        **{name: recorded_fingerprint(run.workdir / name) for name in ("target", "draft")},
+    )
+
+
+def tune_run(run: RunView, config: TuneConfig, say: Callable[[str], None], *, again: bool) -> Tuning:
+    """Tunes a trained run, and writes tuned.json and tuned.md after every choice.
+
+    Args:
+      run: a trained run.
+      config: what is tuned.
+      say: gets lines about what is done.
+      again: whether a choice that the file has already is made anew. Choices of other
+        K and batch sizes are kept if they hold for the same pair, norm and device.
+
+    Returns:
+      What the file holds then.
+    """
+    wanted, path = tuned_for(run), run.workdir / TUNED_FILE
+    old = Tuning.read(run.workdir)
+    if old is not None and (why := old.unfit(wanted)):
+        say(f"{why}: it is made anew")
+        old = None
+    rows = {(row["K"], row["batch"]): row for row in (old.rows if old else ())}
+    asked = set(itertools.product(config.beams, config.batch_sizes))
+    known = () if again else rows.keys() & asked
+    if len(known) < len(asked):
+        decoders = run.decoders(run.draft_params if "draft" in config.drafters else None)
+        shape = run.serve.evaluate.batch_shape(run.config.data.history)
+        how = {"known": known, "say": say}
+        for row in tune(decoders, run.dataset, wanted.score_norm, config, shape, **how):
+            say(f"K={row['K']}, batch {row['batch']}: {row['reason']}")
+            rows[row["K"], row["batch"]] = row
+            table = dataclasses.asdict(wanted) | {"environment": environment(), "rows": list(rows.values())}
+            write_json(path, table)
+            write_text(path.with_suffix(".md"), as_markdown(tune_table(table["rows"])))
+    return Tuning(path, dataclasses.asdict(wanted), list(rows.values()))
+
+
+def tune_stage(run: RunView) -> None:
+    """Tunes each K of `evaluate.tune` for one user at a time, unless that is done.
+
+    SIGTERM ends the stage; choices that were made before are kept.
+    """
+
+    def say(text: str) -> None:
+        stop_after_sigterm("tune")
+        print(f"[tune] {text}", flush=True)
+
+    if jax.process_count() > 1:
+        say("left out: it times one process, and this run has several")
+    else:
+        tune_run(run, TuneConfig(beams=run.serve.evaluate.tune, batch_sizes=(1,)), say, again=False)

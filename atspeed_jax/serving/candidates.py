@@ -1,0 +1,202 @@
+"""Thousands of settings of a search, and the few that are expected to be fastest."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.decoding.base import Prompt, ScoreNorm
+from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.row_compaction import rows_at_a_time
+from atspeed_jax.serving.acceptance import Acceptance
+from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.serving.decoders import Decoders, SpeculativeSearch
+from atspeed_jax.serving.round_times import RoundTimes, later_passes, measure, read_nodes, search_seconds
+from atspeed_jax.serving.settings import DrafterName, Setting
+
+MOST = 1200  # combinations of widths, about; long ids get fewer widths per level
+BUDGETS = (0.35, 0.5, 0.65, 0.8)  # shares of the drafted nodes that a target call may read
+SIZES = 4  # widths that the parts of a search are timed with
+ASKED = 1 << 26  # most scores that a drafter gives at once
+NEAR, ALIKE = 1.25, 0.1  # a setting this much slower than the best is not looked at; nodes of settings called alike
+
+
+class Expected(NamedTuple):
+    """A setting, the seconds that it is expected to take for a batch, and its calls."""
+
+    setting: Setting
+    seconds: float
+    target_calls: float
+
+
+def widest(beams: int, score_norm: ScoreNorm, prefixes: Sequence[int]) -> SearchConfig:
+    """The widest tree that is looked at.
+
+    Args:
+      beams: K.
+      score_norm: of the search.
+      prefixes: of depth 1..L (`prefixes_by_norm`).
+    """
+    most = 6 * beams + 32
+    # Level 1 is often small enough to be drafted whole, which never misses.
+    widths = [have if level == 0 and have <= max(128, most) else min(have, most) for level, have in enumerate(prefixes)]
+    gamma = max(1, len(prefixes) - 1)
+    return SearchConfig(tuple(max(1, width) for width in widths[:-1]), gamma, score_norm, beams=beams)
+
+
+def level_widths(beams: int, most: int, count: int) -> list[int]:
+    """Up to `count` widths of a level between the K beams and `most`, evenly spaced on
+    a log scale.
+    """
+    least = min(beams, most)
+    return sorted({round(width) for width in np.geomspace(least, most, count)})
+
+
+def searches(wide: SearchConfig) -> Iterator[SearchConfig]:
+    """Lists widths, gamma and budget.
+
+    Args:
+      wide: the widest tree.
+    """
+    levels = len(wide.widths)
+    count = max(2, min(24, int(MOST ** (1 / max(1, levels)))))
+    grid = [level_widths(wide.beams, most, count) for most in wide.widths]
+    for widths, gamma in itertools.product(itertools.product(*grid), range(1, max(1, levels) + 1)):
+        search = dataclasses.replace(wide, widths=widths, gamma=gamma)
+        yield search
+        nodes = read_nodes(search)[0]
+        budgets = {max(wide.beams, round(share * nodes)) for share in BUDGETS}
+        for budget in sorted(budget for budget in budgets if budget < nodes):
+            yield dataclasses.replace(search, budget=budget)
+
+
+def measured(
+    decoders: Decoders, batches: Sequence[dict], wide: Sequence[SearchConfig], drafters: Sequence[DrafterName]
+) -> dict[DrafterName, RoundTimes]:
+    """Times the parts of a search on this device, per drafter.
+
+    Args:
+      decoders: the models and the catalog.
+      batches: see `shortlist`; the first of the most frequent shape is read.
+      wide: the widest tree of each K (`widest`), of one norm.
+      drafters: who may draft.
+    """
+    shapes = [batch["tokens"].shape for batch in batches]
+    prompt = prompt_of(batches[shapes.index(max(set(shapes), key=shapes.count))])
+    least = min(wide, key=lambda search: search.beams)
+    sizes = level_widths(least.beams, max(width for search in wide for width in (1, *search.widths)), SIZES)
+    return {name: measure(decoders, name, least, prompt, sizes) for name in drafters}
+
+
+def shortlist(
+    decoders: Decoders,
+    batches: Sequence[dict],
+    wide: SearchConfig,
+    times: Mapping[DrafterName, RoundTimes],
+    count: int,
+) -> tuple[list[Expected], int]:
+    """Searches for the settings that are expected to be fastest; compiles none of them.
+
+    Args:
+      decoders: the models and the catalog.
+      batches: prompts (`data.batches.prompt_batches`) of one batch size.
+      wide: K, norm and the widest tree (`widest`).
+      times: seconds of the parts of a search, per drafter.
+      count: settings wanted.
+
+    Returns:
+      (settings, how many were compared).
+    """
+    programs = {name: decoders.program(Setting(name, wide)) for name in times}
+    acceptance = {name: _acceptance(*programs[name], decoders, wide, batches) for name in times}
+    return fastest(acceptance, times, wide, len(batches[0]["row"]), count)
+
+
+def _acceptance(decode: SpeculativeSearch, params, decoders: Decoders, wide, batches: Sequence[dict]) -> Acceptance:
+    target_params, draft_params = params
+    largest = max(wide.widths, default=1)
+    rows = ASKED // (largest * max(decoders.target.vocab_size, *decoders.trie.row_width))
+    target, drafter = (decode.step, target_params), (decode.drafter, draft_params)
+    return Acceptance(target, drafter, decoders.trie, joined(batches, max(1, rows)), wide)
+
+
+def joined(batches: Sequence[dict], rows: int) -> list[Prompt]:
+    """Puts the rows of batches together, `rows` at a time and padded to one length."""
+    longest = max(batch["tokens"].shape[1] for batch in batches)
+
+    def together(name: str) -> np.ndarray:
+        return np.concatenate([np.pad(b[name], ((0, 0), (longest - b[name].shape[1], 0))) for b in batches])
+
+    tokens, valid = together("tokens"), together("valid")
+    parts = range(0, len(tokens), rows)
+    return [Prompt(jnp.asarray(tokens[n : n + rows]), jnp.asarray(valid[n : n + rows])) for n in parts]
+
+
+def fastest(
+    acceptance: Mapping[DrafterName, Acceptance],
+    times: Mapping[DrafterName, RoundTimes],
+    wide: SearchConfig,
+    batch: int,
+    count: int,
+) -> tuple[list[Expected], int]:
+    """Searches for the settings that are expected to be fastest.
+
+    A setting is looked at in the order of its first round, which it can never undercut.
+    So the search ends once that alone is slower than what was found.
+
+    Args:
+      acceptance: per drafter, of users whose number is a multiple of `batch`.
+      times: per drafter.
+      wide: the widest tree (`widest`).
+      batch: users decoded at once.
+      count: settings wanted.
+
+    Returns:
+      (at most `count` settings, the fastest first, each unlike those before; how many
+      settings were compared).
+    """
+    every = list(searches(wide))
+    bounds = sorted(
+        (float(search_seconds(times[name], search, np.array(0))), name, number)
+        for name in acceptance
+        for number, search in enumerate(every)
+    )
+    found: list[Expected] = []
+    best = np.inf
+    for bound, name, number in bounds:
+        if bound > NEAR * best:
+            break
+        search = every[number]
+        calls = acceptance[name].calls(search)
+        passes = later_passes(calls.reshape(-1, batch), rows_at_a_time(batch, search.row_share))
+        seconds = float(search_seconds(times[name], search, passes).mean())
+        best = min(best, seconds)
+        found.append(Expected(Setting(name, search), seconds, float(calls.mean())))
+    return unlike(sorted(found, key=lambda one: one.seconds), count), len(bounds)
+
+
+def unlike(ranked: Sequence[Expected], count: int) -> list[Expected]:
+    """The first `count` settings that differ from all before them.
+
+    Settings are alike if drafter and gamma are the same and a target call reads nearly
+    as many nodes: such settings take nearly the same time.
+    """
+    kept: list[Expected] = []
+    for one in ranked:
+        if not any(_alike(one.setting, other.setting) for other in kept):
+            kept.append(one)
+        if len(kept) == count:
+            break
+    return kept
+
+
+def _alike(one: Setting, other: Setting) -> bool:
+    if (one.drafter, one.search.gamma) != (other.drafter, other.search.gamma):
+        return False
+    pairs = zip(read_nodes(one.search), read_nodes(other.search), strict=True)
+    return all(abs(a - b) <= ALIKE * max(a, b) for a, b in pairs)

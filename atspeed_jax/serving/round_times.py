@@ -1,0 +1,297 @@
+"""How long the parts of a search take, by the nodes that a call reads.
+
+`measure` times target and draft on this device at a few sizes. For a device that is not
+here, `RoundTimes` can be filled with predictions instead. `search_seconds` adds the
+parts of a setting up.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from atspeed_jax.decoding.base import Prompt, StepModel
+from atspeed_jax.decoding.beams import Frontier, root_beams
+from atspeed_jax.decoding.budget import node_capacity, within_budget
+from atspeed_jax.decoding.children import Children, best_children
+from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.draft import Drafter, DraftTree, draft_tree
+from atspeed_jax.decoding.row_compaction import rows_at_a_time
+from atspeed_jax.decoding.search import Search
+from atspeed_jax.decoding.verify import accept, verify_tree
+from atspeed_jax.items.trie import ItemTrie
+from atspeed_jax.serving.decoders import Decoders, SpeculativeSearch
+from atspeed_jax.serving.settings import DrafterName, Setting
+
+TIMED = 0.15  # seconds that a part is timed for, at least five times
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Seconds of a call by the nodes that it reads, linear between the sizes given.
+
+    Attributes:
+      nodes: increasing sizes.
+      seconds: of a call at each size.
+    """
+
+    nodes: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def __call__(self, nodes: float) -> float:
+        """Seconds at any size; outside the sizes given the nearest slope goes on."""
+        x, y = self.nodes, self.seconds
+        if len(x) == 1:
+            return y[0]
+        right = min(max(bisect.bisect(x, nodes), 1), len(x) - 1)
+        slope = max(0.0, (y[right] - y[right - 1]) / (x[right] - x[right - 1]))
+        return max(0.0, y[right - 1] + slope * (nodes - x[right - 1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundTimes:
+    """Seconds of the parts of a search, for one pair, batch size and device.
+
+    A later round reads `rows_at_a_time` rows, all other parts the whole batch.
+
+    Attributes:
+      target_first: by the nodes of a row that the call of round 1 reads behind the
+        prompt. Verification is included.
+      target_later: by the nodes of a row that a call of a later round reads.
+      target_level: by K, a call of plain beam search behind the prompt.
+      draft_prompt: the draft's reading of the prompt, and the choice of level 1.
+      draft_level: by the nodes of one level, the draft's reading of them, and the
+        choice of the next level.
+      draft_later: the same in a later round.
+    """
+
+    target_first: Curve
+    target_later: Curve
+    target_level: Curve
+    draft_prompt: float
+    draft_level: Curve
+    draft_later: Curve
+
+
+def plain_seconds(times: RoundTimes, beams: int, length: int) -> float:
+    """Expected seconds of plain beam search for a batch.
+
+    Args:
+      times: of the target.
+      beams: K.
+      length: L, codes of an id.
+    """
+    return times.target_first(0) + (length - 1) * times.target_level(beams)
+
+
+def search_seconds(times: RoundTimes, search: SearchConfig, passes: np.ndarray) -> np.ndarray:
+    """Expected seconds of a speculative search for a batch.
+
+    Args:
+      times: of target and draft.
+      search: resolved.
+      passes: any shape, later rounds that are run (`later_passes`), or their mean.
+    """
+    length, (first, later) = len(search.widths) + 1, read_nodes(search)
+    slots = [max(search.beams, width) for width in search.widths]
+    fed = slots[: min(search.gamma, length - 2)]
+    once = times.target_first(first) + times.draft_prompt + sum(map(times.draft_level, fed))
+    fed = [search.beams, *slots[1 : length - 2]] if length > 2 else []
+    again = times.target_later(later) + sum(map(times.draft_later, fed))
+    return once + again * passes
+
+
+def read_nodes(search: SearchConfig) -> tuple[int, int]:
+    """Nodes of a row that a target call reads in round 1 and in a later round.
+
+    Args:
+      search: resolved.
+    """
+    slots = [max(search.beams, width) for width in search.widths]
+    first, later = sum(slots[: search.gamma]), search.beams + sum(slots[1:])
+    return tuple(
+        nodes if (most := node_capacity(search, with_prompt=prompt)) is None else min(nodes, most)
+        for nodes, prompt in ((first, True), (later, False))
+    )
+
+
+def later_passes(calls: np.ndarray, size: int) -> np.ndarray:
+    """How many later rounds a batch runs, given what its rows need.
+
+    Args:
+      calls: [..., B] target calls of each row.
+      size: rows that a later round reads (`rows_at_a_time`).
+
+    Returns:
+      [...] rounds; the slowest row rules a batch that is read whole.
+    """
+    left = calls - 1
+    passes = np.zeros(calls.shape[:-1], int)
+    while (left > 0).any():
+        unfinished = left > 0
+        passes += unfinished.any(-1)
+        left = left - (unfinished & (np.cumsum(unfinished, -1) <= size))
+    return passes
+
+
+def measure(
+    decoders: Decoders, drafter: DrafterName, search: SearchConfig, prompt: Prompt, sizes: Sequence[int]
+) -> RoundTimes:
+    """Times the parts of a search on this device.
+
+    Args:
+      decoders: the models and the catalog.
+      drafter: who drafts.
+      search: K, norm and row share; every level is timed as wide as each of `sizes`, at
+        least as wide as K.
+      prompt: a batch.
+      sizes: increasing widths, at least two.
+    """
+    rows = rows_at_a_time(len(prompt.tokens), search.row_share)
+    some, length = jax.tree.map(lambda x: x[:rows], prompt), decoders.trie.length
+    first, later, level, level_later = {}, {}, {}, {}
+    for size in sizes:
+        wide = dataclasses.replace(search, widths=(size,) * (length - 1), gamma=max(1, length - 1), budget=None)
+        setting = Setting(drafter, dataclasses.replace(wide, widths=_at_least(wide, decoders)))
+        parts = _Parts.of(decoders, setting)
+        once, again = read_nodes(parts.search)
+        begun = parts.begin(prompt, decoders.trie)
+        if not level:
+            draft_prompt = parts.seconds(_draft, begun, levels=range(2))
+        drafted, first[once] = parts.round(begun, levels=range(length))
+        fed = [max(search.beams, width) for width in parts.search.widths[: length - 2]]
+        level[np.mean(fed or [1])] = max(0.0, drafted - draft_prompt) / max(1, len(fed))
+        if length > 1:
+            drafted, later[again] = parts.round(parts.settle(some, decoders.trie), levels=range(1, length))
+            level_later[np.mean([search.beams, *fed[1:]])] = drafted / max(1, len(fed))
+    plain = decoders.build(Setting.beam_search(search.beams, search.score_norm))
+    behind = max(0.0, _timed(lambda: plain(prompt)) - _curve(first)(0)) / max(1, length - 1)
+    return RoundTimes(
+        target_first=_curve(first),
+        target_later=_curve(later),
+        target_level=Curve((search.beams,), (behind,)),
+        draft_prompt=draft_prompt,
+        draft_level=_curve(level),
+        draft_later=_curve(level_later),
+    )
+
+
+def _at_least(search: SearchConfig, decoders: Decoders) -> tuple[int, ...]:
+    """The widths, raised where a level could not hold the K beams."""
+    prefixes = decoders.prefixes[search.score_norm]
+    return tuple(max(width, min(search.beams, have)) for width, have in zip(search.widths, prefixes, strict=False))
+
+
+def _curve(seconds: dict[float, float]) -> Curve:
+    return Curve(*zip(*sorted(seconds.items()), strict=True)) if seconds else Curve((0,), (0.0,))
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    """Least seconds of a function that returns arrays, after a warm-up.
+
+    The least, since what disturbs a machine only makes a call longer.
+    """
+    jax.block_until_ready(run())
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < TIMED:
+        begin = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+class _Begun(NamedTuple):
+    """A batch before a round: its search, its settled beams and the two caches."""
+
+    search: Search
+    frontier: Frontier
+    target_cache: Any
+    draft_cache: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """Drafting and verification of one setting, each a program.
+
+    Attributes:
+      search: resolved.
+      target, drafter: the models.
+      params: of the target, of the drafter.
+    """
+
+    search: SearchConfig
+    target: StepModel
+    drafter: Drafter
+    params: tuple[Any, Any]
+
+    @classmethod
+    def of(cls, decoders: Decoders, setting: Setting) -> _Parts:
+        decode, params = decoders.program(setting)
+        assert isinstance(decode, SpeculativeSearch), "a setting that speculates"
+        return cls(decode.search, decode.step, decode.drafter, params)
+
+    def begin(self, prompt: Prompt, trie: ItemTrie) -> _Begun:
+        """A batch before round 1."""
+        search = Search.of(trie, prompt, self.search)
+        caches = (model.init_cache(search.batch, search.layout.slots) for model in (self.target, self.drafter))
+        nobody = jnp.zeros((search.batch,), jnp.int32)
+        return _Begun(search, Frontier(root_beams(prompt, trie.length), nobody), *caches)
+
+    def settle(self, prompt: Prompt, trie: ItemTrie) -> _Begun:
+        """A batch whose level 1 is settled: K prefixes of one code."""
+        begun = self.begin(prompt, trie)
+        edge, exists = trie.edges(0, begun.frontier.beams.node)
+        children = Children(
+            begun.frontier.beams,
+            edge,
+            jnp.where(exists, trie.child_token(0, edge), 0),
+            jnp.zeros(edge.shape),
+            exists,
+            level=0,
+        )
+        beams = best_children(trie, children, self.search.beams)
+        return begun._replace(frontier=Frontier(beams, jnp.ones_like(begun.frontier.level)))
+
+    def round(self, begun: _Begun, levels: range) -> tuple[float, float]:
+        """Seconds of drafting, and of verification, in one round."""
+        tree = _draft(self.drafter, self.params[1], begun, levels=levels)[0]
+        verify = functools.partial(_verify, self.target, self.params[0], begun, tree)
+        return self.seconds(_draft, begun, levels=levels), _timed(verify) - _idle(self.params[0])
+
+    def seconds(self, draft: Callable, begun: _Begun, levels: range) -> float:
+        """Seconds of drafting."""
+        run = functools.partial(draft, self.drafter, self.params[1], begun, levels=levels)
+        return _timed(run) - _idle(self.params[1])
+
+
+@functools.partial(jax.jit, static_argnames=("drafter", "levels"))
+def _draft(drafter: Drafter, params, begun: _Begun, *, levels: range):
+    search, frontier = begun.search, begun.frontier
+    return draft_tree(drafter, params, search, frontier, begun.draft_cache, levels=levels)
+
+
+@functools.partial(jax.jit, static_argnames=("target",))
+def _verify(target: StepModel, params, begun: _Begun, tree: DraftTree):
+    search, frontier = begun.search, begun.frontier
+    tree = tree.replace(nodes=within_budget(tree.nodes, frontier.level, search.layout, search.config))
+    how = {"row_level": frontier.level, "cache": begun.target_cache}
+    logits, cache = verify_tree(target, params, search, tree.nodes, **how)
+    return accept(search, tree, logits, frontier), cache
+
+
+def _idle(params) -> float:
+    """Seconds of starting a program that is given these parameters."""
+    return _timed(lambda: _nothing(params))
+
+
+@jax.jit
+def _nothing(params):
+    return jax.tree.leaves(params)[0].ravel()[0]

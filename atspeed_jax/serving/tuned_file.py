@@ -1,0 +1,136 @@
+"""tuned.json of a run: what was chosen per K and batch size, and for what it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atspeed_jax.decoding.base import DecodeError, ScoreNorm
+from atspeed_jax.serving.settings import Setting
+from atspeed_jax.serving.tune import TuneError
+from atspeed_jax.utils.files import read_json
+
+TUNED_FILE = "tuned.json"
+AGAIN = "tune again with python -m launch.tune_decoder"
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedFor:
+    """What a choice holds for.
+
+    Attributes:
+      device: kind of the devices.
+      device_count, cpu_count: how many there are.
+      score_norm: of the search.
+      target, draft: fingerprints of the trained models; None for a model that is not
+        trained.
+    """
+
+    device: str
+    device_count: int
+    cpu_count: int | None
+    score_norm: ScoreNorm
+    target: str | None
+    draft: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """The content of a tuned.json.
+
+    Attributes:
+      path: of the file.
+      made_for: the fields of a `TunedFor`, as far as the file has them.
+      rows: see `tune.tune`.
+    """
+
+    path: Path
+    made_for: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, directory: Path) -> Tuning | None:
+        """Reads the file of a run; None if it has none.
+
+        Raises:
+          ValueError: the file is damaged.
+        """
+        path = Path(directory) / TUNED_FILE
+        if not path.is_file():
+            return None
+        table = read_json(path, "delete it and tune again", {"score_norm": str, "rows": list})
+        known = {**table.get("environment", {}), **table}
+        names = [field.name for field in dataclasses.fields(TunedFor)]
+        return cls(path, {name: known[name] for name in names if name in known}, table["rows"])
+
+    def unfit(self, wanted: TunedFor) -> str | None:
+        """Says why the choices do not hold for something else; None if they do."""
+        differ = [
+            f"{name}={self.made_for.get(name, 'unknown')!r}, not {value!r}"
+            for name, value in dataclasses.asdict(wanted).items()
+            if self.made_for.get(name, "unknown") != value
+        ]
+        return f"{self.path} was made for {'; '.join(differ)}" if differ else None
+
+    @property
+    def beams(self) -> list[int]:
+        """Each K that was tuned."""
+        return sorted({row["K"] for row in self.rows})
+
+    def row(self, beams: int, batch: int, say: Callable[[str], None] = lambda text: None) -> Mapping[str, Any]:
+        """The row of one K at the nearest batch size.
+
+        Args:
+          beams: K.
+          batch: users decoded at once.
+          say: gets a line if that batch size was not tuned.
+
+        Raises:
+          TuneError: nothing was tuned for K.
+        """
+        rows = [row for row in self.rows if row["K"] == beams]
+        if not rows:
+            raise TuneError(f"{self.path} has no K={beams}, only {self.beams}; {AGAIN} --beams={beams}")
+        found = min(rows, key=lambda row: (abs(row["batch"] - batch), row["batch"]))
+        if found["batch"] != batch:
+            say(f"tuned for batches of {found['batch']}, the nearest to {batch} in {self.path}")
+        return found
+
+    def setting(self, beams: int, batch: int, say: Callable[[str], None] = lambda text: None) -> Setting:
+        """The choice for one K; see `row`.
+
+        Raises:
+          TuneError: nothing was tuned for K, or the choice cannot be read.
+        """
+        row = self.row(beams, batch, say)
+        try:
+            return Setting.from_row(next(e["setting"] for e in row["settings"] if e["label"] == row["choice"]))
+        except (DecodeError, StopIteration) as error:
+            raise TuneError(f"{self.path} holds {error!r} for K={beams}; delete it and tune again") from error
+
+
+def tuned_setting(
+    directory: Path, beams: int, batch: int, wanted: TunedFor, say: Callable[[str], None] = lambda text: None
+) -> Setting:
+    """Reads the choice for one K from the tuned.json of a run.
+
+    Args:
+      directory: of the run.
+      beams: K.
+      batch: batch size; the choice of the nearest measured one counts.
+      wanted: what the choice must hold for.
+      say: see `Tuning.row`.
+
+    Raises:
+      TuneError: no such file, K, device, norm or pair (the message says what the file
+        has), or a setting that cannot be read.
+    """
+    tuning = Tuning.read(directory)
+    if tuning is None:
+        path = Path(directory) / TUNED_FILE
+        raise TuneError(f"there is no {path}; make it in the checkout with python -m launch.tune_decoder")
+    if why := tuning.unfit(wanted):
+        raise TuneError(f"{why}; {AGAIN}")
+    return tuning.setting(beams, batch, say)
