@@ -10,7 +10,7 @@ import pytest
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.serving.acceptance import Acceptance
-from cases import SHAPES, STEP, Shape, batches
+from cases import SHAPES, STEP, Shape, batches, make_batch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -54,7 +54,7 @@ def test_one_look_answers_for_any_widths_gamma_and_budget(norm):
 
 
 def test_several_batches_and_budgets_at_once():
-    batch = next(iter(batches(SHAPES[0], 1, seed=3)))
+    batch = make_batch(SHAPES[0], np.random.default_rng(3), trie="full", table="smooth", draft="near")
     halves = [jax.tree.map(lambda x, part=part: x[part], batch.prompt) for part in (slice(0, 3), slice(3, 8))]
     whole, parts = acceptance_of(batch), acceptance_of(batch, halves)
     search = SearchConfig((4, 6, 8), 3, "vocab", beams=4)

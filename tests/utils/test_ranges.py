@@ -30,6 +30,7 @@ from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, ModelConfig, ServeConfig, TrainConfig
+from atspeed_jax.serving.decide import Bootstrap
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.serving.tune import TuneConfig
 from atspeed_jax.sweeps.trials import SweepConfig
@@ -70,7 +71,8 @@ EXAMPLES = {
     TreeConfig: TreeConfig((5, 5), 2, "vocab", budget=9),
     SearchConfig: SearchConfig((5, 5), 2, "vocab", budget=9, beams=5),
     Setting: Setting("draft", SearchConfig((5, 5), 2, "vocab", budget=9, beams=5)),
-    TuneConfig: TuneConfig((5,), (1,), ((5, 5),), ("draft",), (None,)),
+    Bootstrap: Bootstrap(),
+    TuneConfig: TuneConfig(beams=(1,), batch_sizes=(1,), check=(("all", 2),)),
     ModesConfig: MODES,
     CovisitationConfig: CovisitationConfig(5, 20, 0.9),
     SweepConfig: SweepConfig("configs/tiny.py", (0,), ("train_draft",), "sft", (MODES,)),
