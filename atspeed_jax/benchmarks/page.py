@@ -14,7 +14,9 @@ from atspeed_jax.reporting.report import environment, what_was_run
 from atspeed_jax.reporting.tables import ABSENT, Table, key_values
 from atspeed_jax.utils import files
 
-FIRST = ("method", "mode", "shape", "model", "batch", "K", "prompt")  # columns that say what a row is of
+# Columns that stand first: what a row is of, then the main figures.
+FIRST = ("method", "mode", "shape", "model", "batch", "K", "prompt", "ms", "ms_p50", "ms_p95", "ratio_to_plain")
+FIRST += ("ratio_low", "ratio_high", "target_calls_mean", "equal", "floor_ratio")
 HIDDEN = ("cell", "finished", "settings", "note", "agreement")
 # Methods of suite decode, as the decoding rows of a report name them: method, drafter.
 _METHODS = {
@@ -120,7 +122,7 @@ def _same_everywhere(alike: Mapping) -> list[Table]:
 
 
 def rows_table(rows: Sequence[Mapping], without: Mapping) -> Table | Sentences:
-    """All rows, but for the columns `without`; the columns that name a row stand first."""
+    """All rows, but for the columns `without`; those of FIRST stand first."""
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in HIDDEN]
     shown = [name for name in names if name not in without]
     if not shown:
@@ -142,4 +144,4 @@ def _cell(value) -> str:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_cell, value)) or ABSENT
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    return json.dumps(value) if isinstance(value, dict) else f"{value:,}" if isinstance(value, int) else str(value)

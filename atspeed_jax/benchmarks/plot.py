@@ -64,12 +64,13 @@ def _picture(what: _Figure, rows: Sequence[Mapping]) -> Picture:
     def draw(layout: Layout) -> Figure:
         figure, axes = panels(len(cells), layout)
         for axis, ((batch, prompt), lines) in zip(axes, cells.items(), strict=True):
-            for (shape, method), line in lines.items():
+            for number, ((shape, method), line) in enumerate(lines.items()):
                 style, marker = STYLES[_METHODS.index(method)]
                 color = _SHAPE_COLORS[shapes.index(shape) % len(_SHAPE_COLORS)]
                 look = {"color": color, "linestyle": style, "marker": marker, "capsize": 3}
                 ordered = sorted(line, key=lambda row: row["K"])
-                places = [ks.index(row["K"]) for row in ordered]
+                # Side by side: intervals of two methods would hide each other.
+                places = [ks.index(row["K"]) + 0.05 * (number - (len(lines) - 1) / 2) for row in ordered]
                 values = [row[what.key] for row in ordered]
                 axis.errorbar(places, values, _around(what, ordered), label=f"{shape}, {method}", **look)
             axis.axhline(1.0, color="#333333", linewidth=1)

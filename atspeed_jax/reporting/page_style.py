@@ -50,7 +50,7 @@ figcaption { margin-top: .35rem; font-size: .9rem; text-align: center; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .65rem; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th { background: var(--card); font-weight: 600; white-space: normal; vertical-align: bottom; }
-th:first-child, td:first-child, .words td { text-align: left; }
+th:first-child, td:first-child, .words td, .words th { text-align: left; }
 .words td { white-space: normal; overflow-wrap: anywhere; }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 tbody th { font-weight: 400; position: sticky; left: 0; background: var(--page); white-space: normal;
