@@ -26,8 +26,9 @@ def test_a_pair_comes_back_as_it_was(tmp_path):
     )
     write_pair(tmp_path / "x.pack", pair)
     back = read_pair(tmp_path / "x.pack")
-    for name in ("target", "draft", "decode", "tuned", "fingerprint"):
+    for name in ("target", "draft", "decode", "fingerprint"):
         assert getattr(back, name) == getattr(pair, name)
+    assert back.tuned_for(9, 4) == pair.tuned_for(9, 4) == Setting.beam_search(9, "vocab")
     for name in ("target_params", "draft_params", "id_tokens", "id_counts", "users", "tokens"):
         jax.tree.map(np.testing.assert_array_equal, getattr(back, name), getattr(pair, name))
 
