@@ -58,12 +58,13 @@ def define_decode_flags() -> None:
     flags.DEFINE_string("pack", None, "decode: write the run of --workdir into this file, and measure nothing.")
     flags.DEFINE_string("pair", None, "decode: a file that --pack wrote; --workdir is not read then.")
     flags.DEFINE_list("shapes", ["pair"], "decode: sizes of the target; pair is the trained one.")
-    flags.DEFINE_list("methods", list(DecodeSuite().methods), "decode: plain, speculative, popularity, hf.")
+    flags.DEFINE_list("methods", list(DecodeSuite().methods), "decode: plain, speculative, popularity.")
     flags.DEFINE_list("modes", [], "decode: drawing modes, relaxed and coupled.")
-    settings = "decode: widths for those of the run, as 1:8,8,8;128,64,64/192 (K=1; any K, a budget of 192 nodes)."
+    settings = "decode: widths, as 1:8,8,8;128,64,64/192 (K=1; any K, a budget of 192); else the tuner chooses."
     flags.DEFINE_string("settings", "", settings)
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "decode: of both models.")
     flags.DEFINE_bool("stacked", False, "decode: stacked layers, else side by side.")
+    flags.DEFINE_bool("parts", False, "decode: time the model calls alone as well.")
     flags.DEFINE_bool("noise", False, "decode: compare plain beam search with itself, below float32.")
 
 
@@ -134,6 +135,8 @@ def decode_rows(path: Path) -> list[dict]:
         trees=tuple(Tree.parse(text) for text in FLAGS.settings.split(";") if text),
         dtype=FLAGS.dtype,
         unrolled=not FLAGS.stacked,
+        tune=not FLAGS.settings,
+        parts=FLAGS.parts,
         noise=FLAGS.noise,
         **given,
     )

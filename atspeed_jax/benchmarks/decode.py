@@ -35,7 +35,7 @@ from atspeed_jax.benchmarks.decode_cells import (
     ways_of,
 )
 from atspeed_jax.benchmarks.decode_floor import Ceilings, floor_seconds, measure_ceilings
-from atspeed_jax.benchmarks.decode_measure import Bench, Clock, OutOfTime, measure_cell
+from atspeed_jax.benchmarks.decode_measure import Bench, Clock, OutOfTime, measure_cell, tuned_setting
 from atspeed_jax.benchmarks.pair import Pair, read_pair
 from atspeed_jax.models.widen import COST_NOTE
 from atspeed_jax.reporting.tables import Table, as_text
@@ -106,7 +106,9 @@ def _measured(bench: Bench, cell: Cell, rows: list[dict], path: Path) -> list[di
         bench.say(f"{cell.title}: measured before")
         return rows
     bench.clock.check()
-    found, whole = measure_cell(bench, cell, [way for way in ways if way.setting is not None])
+    if bench.suite.tune and not bench.suite.trees:
+        ways = ways_of(bench.pair, bench.suite, cell, bench.decoders, tuned_setting(bench, cell))
+    found, whole = measure_cell(bench, cell, ways)
     for row in found:
         bench.say(line_of(row))
     rows = [row for row in rows if row["cell"] != name]
@@ -198,12 +200,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--prompts", default="80")
     command.add_argument("--methods", default="plain,speculative,popularity")
     command.add_argument("--modes", default="", help="drawing modes: relaxed,coupled")
-    command.add_argument("--settings", default="", help="widths, as 1:8,8,8;128,64,64/192")
+    command.add_argument("--settings", default="", help="widths, as 1:8,8,8;128,64,64/192; else the tuner chooses")
     command.add_argument("--dtype", default="float32")
     command.add_argument("--stacked", action="store_true", help="stacked layers")
     command.add_argument("--users", default=20, type=int)
     command.add_argument("--repeats", default=3, type=int)
     command.add_argument("--seconds", default=None, type=float, help="budget of the suite")
+    command.add_argument("--parts", action="store_true", help="time the model calls alone as well")
     command.add_argument("--noise", action="store_true", help="compare plain beam search with itself")
     return command
 
@@ -226,9 +229,10 @@ def suite_of(given: Mapping[str, Any]) -> DecodeSuite:
 
     lists = {name: _parts(given[name]) for name in ("shapes", "methods", "modes")}
     counts = {name: numbers(name) for name in ("beams", "batches", "prompts")}
-    plain = {name: given[name] for name in ("dtype", "users", "repeats", "seconds", "noise")}
+    plain = {name: given[name] for name in ("dtype", "users", "repeats", "seconds", "noise", "parts")}
     trees = tuple(Tree.parse(text) for text in given["settings"].split(";") if text)
-    return DecodeSuite(**lists, **counts, **plain, trees=trees, unrolled=not given["stacked"])  # pyright: ignore[reportArgumentType]
+    layout = {"unrolled": not given["stacked"], "tune": not trees}
+    return DecodeSuite(**lists, **counts, **plain, **layout, trees=trees)  # pyright: ignore[reportArgumentType]
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, Range, Repeats, Sa
 
 PromptTokens = Annotated[int, Range(1, 100_000)]
 PAIR = "pair"  # the shape of the trained pair itself
-Method = Literal["plain", "speculative", "popularity", "hf"]
+Method = Literal["plain", "speculative", "popularity"]
 DrawingMode = Literal["relaxed", "coupled"]
 # Modules whose code decides what is timed: another code makes another cell.
 _TIMED = ("models", "decoding", "items", "serving/decoders.py", "benchmarks")
@@ -77,16 +77,17 @@ class DecodeSuite:
       beams, batches, prompts: K, users at once, and tokens per prompt, BOS apart.
       methods: "plain" is always measured.
       modes: drawing modes that are measured beside strict mode.
-      trees: what speculation drafts; none for what was tuned, else for what the run
-        decodes with.
+      trees: what speculation drafts; none for what the run decodes with.
       dtype: that both models compute in.
+      tune: whether the tuner chooses what speculation drafts, cell by cell, where no
+        trees are given.
       unrolled: whether layers lie side by side.
       users: timed users per cell, in three batches at least.
       repeats: timings of a batch.
       seconds: budget of the whole suite; None for no limit.
       noise: whether, below float32, plain beam search is compared with itself in other
         batches.
-      parts: whether model calls and the decoder alone are timed apart.
+      parts: whether the model calls of strict mode are timed alone as well.
       samples: of the bootstrap over batches.
       seed: of draws and bootstrap.
     """
@@ -99,6 +100,7 @@ class DecodeSuite:
     modes: tuple[DrawingMode, ...] = ()
     trees: tuple[Tree, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
+    tune: bool = False
     unrolled: bool = True
     users: Users = 20
     repeats: Repeats = 3
@@ -143,12 +145,12 @@ class Way:
 
     Attributes:
       method, mode: names of the row.
-      setting: how lists are decoded; None for Hugging Face.
+      setting: how lists are decoded.
     """
 
     method: Method
     mode: str
-    setting: Setting | None
+    setting: Setting
 
 
 def cells_of(suite: DecodeSuite) -> list[Cell]:
@@ -166,17 +168,23 @@ def config_of(pair: Pair, suite: DecodeSuite, shape: str) -> LlamaConfig:
     return narrow if shape == PAIR else widened_config(narrow, shape, shape_named(shape))
 
 
-def ways_of(pair: Pair, suite: DecodeSuite, cell: Cell, decoders: Decoders) -> list[Way]:
-    """Lists what is timed in a cell, a baseline before what is compared with it."""
+def ways_of(pair: Pair, suite: DecodeSuite, cell: Cell, decoders: Decoders, tuned: Setting | None = None) -> list[Way]:
+    """Lists what is timed in a cell, a baseline before what is compared with it.
+
+    Args:
+      pair, suite, cell: what is measured.
+      decoders: of the cell's shape.
+      tuned: the tuner's choice for this cell; None for the trees of the suite, else the
+        tree of the run. Where it is plain beam search, nothing speculates.
+    """
     plain = Setting.beam_search(cell.beams, pair.decode.score_norm)
-    tuned = None if suite.trees else pair.tuned_for(cell.beams, cell.batch)
     trees = [tree for tree in suite.trees if tree.beams in (None, cell.beams)] or [
         Tree(pair.decode.widths, pair.decode.budget)
     ]
     drafted = [dataclasses.replace(pair.decode, widths=tree.widths, budget=tree.budget) for tree in trees]
     strict = [decoders.fitted(Setting.strict("draft", cell.beams, tree), lambda _: None) for tree in drafted]
-    if tuned is not None and tuned.method == "speculative":
-        strict = [tuned]
+    if tuned is not None:
+        strict = [tuned] if tuned.method == "speculative" else []
     strict = list(dict.fromkeys(strict))
     ways = [Way("plain", "strict", plain)]
     if "speculative" in suite.methods:
@@ -189,17 +197,18 @@ def ways_of(pair: Pair, suite: DecodeSuite, cell: Cell, decoders: Decoders) -> l
         drawn = [setting.searching(mode=mode, budget=None) for setting in strict[:1]]
         ways += [Way("plain", setting.baseline.search.mode, setting.baseline) for setting in drawn]
         ways += [Way("speculative", mode, setting) for setting in drawn]
-    if "hf" in suite.methods:
-        ways.append(Way("hf", "strict", None))
     return list(dict.fromkeys(ways))
 
 
 def identity(pair: Pair, suite: DecodeSuite, cell: Cell, ways: Sequence[Way]) -> str:
     """Names a cell by everything that its times depend on, in 16 hexadecimal digits."""
-    timed = {name: getattr(suite, name) for name in ("dtype", "unrolled", "users", "repeats", "noise", "parts", "seed")}
+    timed = {
+        name: getattr(suite, name)
+        for name in ("dtype", "unrolled", "users", "repeats", "noise", "parts", "seed", "tune")
+    }
     about = {
         "cell": dataclasses.asdict(cell),
-        "ways": [[way.method, way.mode, way.setting and way.setting.label] for way in ways],
+        "ways": [[way.method, way.mode, way.setting.label] for way in ways],
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "code": code_state(),

@@ -16,11 +16,15 @@ from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation import precision
+from atspeed_jax.evaluation.breakdown import breakdown, can_break_down
 from atspeed_jax.models.widen import COST_NOTE
+from atspeed_jax.serving.decide import Bootstrap, ratio_bounds
 from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import agreement
+from atspeed_jax.serving.settings import DrafterName, Setting
 from atspeed_jax.serving.timing import run_once
+from atspeed_jax.serving.tune import TuneConfig, choose
 from atspeed_jax.utils.program_memory import peak_device_memory
 
 LEAST_SHARED = 0.9  # below float32: lists of one model share at least so many items
@@ -96,6 +100,20 @@ class Timed:
     seconds: np.ndarray
 
 
+def tuned_setting(bench: Bench, cell: Cell) -> Setting:
+    """Has the tuner choose for a cell, on users from the other end of the pair's.
+
+    Its search times parts of the target alone and compiles few settings, so a large
+    target takes minutes.
+    """
+    batches = bench.pair.batches(cell.prompt, cell.batch, bench.suite.users, others=True)
+    drafters: tuple[DrafterName, ...] = ("draft",)
+    config = TuneConfig((cell.beams,), (cell.batch,), drafters, repeats=bench.suite.repeats, seed=bench.suite.seed)
+    found = choose(bench.decoders, batches, cell.beams, bench.pair.decode.score_norm, config, say=bench.say)
+    bench.say(f"{cell.title}: tuned to {found.setting.label}; {found.row['reason']}")
+    return found.setting
+
+
 def measure_cell(bench: Bench, cell: Cell, ways: Sequence[Way]) -> tuple[list[dict], bool]:
     """Measures one cell.
 
@@ -123,7 +141,6 @@ def measure_cell(bench: Bench, cell: Cell, ways: Sequence[Way]) -> tuple[list[di
 
 def _compiled(bench: Bench, way: Way, batches: Sequence[dict]) -> Timed:
     setting = way.setting
-    assert setting is not None, "Hugging Face is measured apart"
     draws = selection_of(setting.search.mode).draws
     users = np.concatenate([batch["user"] for batch in batches])
     keys = user_keys(bench.suite.seed, users) if draws else None
@@ -148,26 +165,8 @@ def _time(bench: Bench, timed: Sequence[Timed], batches: Sequence[dict]) -> bool
     return True
 
 
-def ratio_interval(alone: np.ndarray, own: np.ndarray, *, samples: int, seed: int) -> tuple[float, float, float]:
-    """Compares two decoders' times over the same batches.
-
-    Args:
-      alone: [batches] seconds of plain beam search.
-      own: [batches] seconds of the other one.
-      samples, seed: of the bootstrap over batches.
-
-    Returns:
-      The median ratio, above 1 where the other one is faster, and its 95 % interval.
-    """
-    ratios = alone / own
-    drawn = np.random.default_rng(seed).integers(len(ratios), size=(samples, len(ratios)))
-    low, high = np.percentile(np.median(ratios[drawn], 1), (2.5, 97.5))
-    return float(np.median(ratios)), float(low), float(high)
-
-
 def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: Sequence[dict]) -> dict:
     suite, setting, config = bench.suite, one.way.setting, bench.decoders.target
-    assert setting is not None, "Hugging Face is measured apart"
     plain = next(other for other in timed if other.way.setting == setting.baseline)
     middle = np.nanmedian(one.seconds, 0)
     slots = cell.prompt + 1
@@ -204,11 +203,24 @@ def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: 
     }
     del row["beams"]
     row |= _equality(bench, one, plain, batches)
-    names = ("ratio_to_plain", "ratio_low", "ratio_high")
-    refused = row["equal"] is False
-    how = {"samples": suite.samples, "seed": suite.seed}
-    ratio = (None,) * 3 if refused else ratio_interval(np.nanmedian(plain.seconds, 0), middle, **how)
-    return row | dict(zip(names, ratio, strict=True))
+    ratio = low = high = None
+    if row["equal"] is not False:
+        alone = np.nanmedian(plain.seconds, 0)
+        low, high = ratio_bounds(alone, middle, Bootstrap(suite.samples, suite.seed))
+        ratio = float(np.median(alone / middle))
+    return row | {"ratio_to_plain": ratio, "ratio_low": low, "ratio_high": high} | _parts(bench, one, batches)
+
+
+def _parts(bench: Bench, one: Timed, batches: Sequence[dict]) -> dict[str, float | None]:
+    """Where the time of strict mode goes, in ms: target calls and draft calls, each
+    timed alone; and the rest, which is top-K, trie, selection and gaps.
+    """
+    names = ("target_part_ms", "draft_part_ms", "rest_part_ms")
+    wanted = bench.suite.parts and one.way.mode == "strict" and can_break_down(bench.decoders)
+    if not wanted or bench.clock.left < 3 * bench.clock.compile_s:
+        return dict.fromkeys(names)
+    found = breakdown(bench.decoders, one.way.setting, batches[:3], repeats=bench.suite.repeats)
+    return dict(zip(names, (found["target"], found["draft"], found["rest"]), strict=True))
 
 
 def _equality(bench: Bench, one: Timed, plain: Timed, batches: Sequence[dict]) -> dict:
@@ -218,7 +230,6 @@ def _equality(bench: Bench, one: Timed, plain: Timed, batches: Sequence[dict]) -
     has.
     """
     setting, suite = one.way.setting, bench.suite
-    assert setting is not None, "Hugging Face is measured apart"
     figures = agreement(one.decoded, plain.decoded).figures
     row: dict[str, Any] = {
         "same_list": figures["same_list"],

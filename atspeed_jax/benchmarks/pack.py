@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -19,7 +18,7 @@ def pair_of_run(run: RunView, users: int) -> Pair:
     """Takes models, ids and the prompts of validation users out of a trained run.
 
     Args:
-      run: with trained models. What launch.tune_decoder found is taken along.
+      run: with trained models.
       users: validation users at most, drawn by the seed of the evaluation.
     """
     catalog, evaluate = run.dataset.catalog, run.serve.evaluate
@@ -27,7 +26,6 @@ def pair_of_run(run: RunView, users: int) -> Pair:
     shape = BatchShape(run.config.data.history, (max(evaluate.buckets),), 1)
     batches = chosen.batches(run.dataset, shape)
     order = np.argsort(np.concatenate([batch["row"] for batch in batches]))
-    tuned = run.workdir / "tuned.json"
     decode = run.serve.decode
     return Pair(
         target=_to_decode(run.target_model),
@@ -39,16 +37,7 @@ def pair_of_run(run: RunView, users: int) -> Pair:
         users=np.asarray(chosen.users),
         tokens=np.concatenate([batch["tokens"] for batch in batches])[order],
         decode=DecodeConfig(**{field.name: getattr(decode, field.name) for field in dataclasses.fields(DecodeConfig)}),
-        tuned=_tuned_rows(json.loads(tuned.read_text(encoding="utf-8"))) if tuned.is_file() else (),
     )
-
-
-def _tuned_rows(table: dict) -> tuple[dict, ...]:
-    found = []
-    for row in table["rows"]:
-        setting = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
-        found.append({"K": row["K"], "batch": row["batch"], "setting": setting})
-    return tuple(found)
 
 
 def _to_decode(config):

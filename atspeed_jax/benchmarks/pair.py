@@ -28,7 +28,7 @@ from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.widen import widen
 from atspeed_jax.serving.decoders import Decoders
-from atspeed_jax.serving.settings import DecodeConfig, Setting
+from atspeed_jax.serving.settings import DecodeConfig
 from atspeed_jax.utils import files
 
 FORMAT = "atspeed_jax pair 1"
@@ -50,7 +50,6 @@ class Pair:
       users: [N] numbers of validation users.
       tokens: [N, P] their prompts, left-padded with PAD.
       decode: how the run decodes.
-      tuned: what was found fastest, as rows {"K", "batch", "setting"}; may be empty.
     """
 
     target: LlamaConfig
@@ -62,7 +61,6 @@ class Pair:
     users: np.ndarray
     tokens: np.ndarray
     decode: DecodeConfig
-    tuned: tuple[dict, ...] = ()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -99,7 +97,7 @@ class Pair:
             step=functools.partial(LlamaStep, unrolled=unrolled),
         )
 
-    def batches(self, prompt: int, batch: int, users: int, least: int = 3) -> list[dict]:
+    def batches(self, prompt: int, batch: int, users: int, *, least: int = 3, others: bool = False) -> list[dict]:
         """Makes batches of the first users whose prompts are short enough.
 
         Args:
@@ -107,6 +105,8 @@ class Pair:
           batch: users per batch.
           users: number of users in all.
           least: number of batches that are made even if they hold more users.
+          others: whether the users come from the end, as far as possible others than
+            those of the same call without it.
 
         Returns:
           Dicts of "tokens" and "valid" [batch, prompt + 1], and "row" [batch].
@@ -123,6 +123,7 @@ class Pair:
                 "smaller batch, or pack more users"
             )
         count = min(len(fits) // batch, max(least, -(-users // batch)))
+        fits = fits[::-1] if others else fits
         chosen = self.tokens[fits[: count * batch]][:, -(prompt + 1) :]
         rows = np.pad(chosen, ((0, 0), (prompt + 1 - chosen.shape[1], 0)), constant_values=PAD)
         order = np.arange(count * batch)
@@ -130,12 +131,6 @@ class Pair:
             {"tokens": rows[own], "valid": rows[own] != PAD, "row": order[own], "user": self.users[fits[order[own]]]}
             for own in order.reshape(count, batch)
         ]
-
-    def tuned_for(self, beams: int, batch: int) -> Setting | None:
-        """Returns the tuned setting of the nearest batch size; None if K was not tuned."""
-        rows = [row for row in self.tuned if row["K"] == beams]
-        nearest = min(rows, key=lambda row: (abs(row["batch"] - batch), row["batch"]), default=None)
-        return None if nearest is None else Setting.from_row(nearest["setting"])
 
 
 def in_dtype(params, dtype: str):
@@ -174,7 +169,6 @@ def read_pair(path: Path) -> Pair:
             draft=_config(fields["draft"]),
             draft_params=_nested(arrays, "draft/"),
             decode=DecodeConfig(**fields["decode"] | {"widths": tuple(fields["decode"]["widths"])}),
-            tuned=tuple(fields["tuned"]),
             **{name: arrays[name] for name in ("id_tokens", "id_counts", "users", "tokens")},
         )
     except (SafetensorError, KeyError, TypeError) as error:
@@ -182,8 +176,7 @@ def read_pair(path: Path) -> Pair:
 
 
 def _described(pair: Pair) -> dict:
-    configs = {name: dataclasses.asdict(getattr(pair, name)) for name in ("target", "draft", "decode")}
-    return configs | {"tuned": list(pair.tuned)}
+    return {name: dataclasses.asdict(getattr(pair, name)) for name in ("target", "draft", "decode")}
 
 
 def _arrays(pair: Pair) -> dict[str, np.ndarray]:

@@ -12,13 +12,10 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 
-from atspeed_jax.data.batches import BatchShape
-from atspeed_jax.data.dataset import Dataset
-from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
 from atspeed_jax.decoding.config import Widths, resolve_widths
 from atspeed_jax.serving import timing
@@ -39,6 +36,10 @@ from atspeed_jax.utils.ranges import (
     check_each_once,
     check_ranges,
 )
+
+if TYPE_CHECKING:  # a machine that tunes a packed pair lacks the data libraries
+    from atspeed_jax.data.batches import BatchShape
+    from atspeed_jax.data.dataset import Dataset
 
 
 class TuneError(ValueError):
@@ -128,6 +129,8 @@ def tune(
         choice's mean time divided by that of the fastest, less 1}}; none of them is
         chosen, and their expected_ms is None.
     """
+    from atspeed_jax.data.users import held_out_users
+
     everyone = held_out_users(dataset, "valid")
     for batch_size in config.batch_sizes:
         users = everyone.sample(max(config.users, config.batches * batch_size), config.seed)

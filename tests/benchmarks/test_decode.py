@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from atspeed_jax.benchmarks import decode, decode_measure
 from atspeed_jax.benchmarks.decode import line_of, main, measure_decode, suite_of, table
 from atspeed_jax.benchmarks.decode_cells import DecodeSuite, SuiteError, Tree
 from atspeed_jax.benchmarks.decode_floor import Ceilings
-from atspeed_jax.benchmarks.decode_measure import Clock, ratio_interval
+from atspeed_jax.benchmarks.decode_measure import Clock
 from atspeed_jax.benchmarks.pair import write_pair
 from atspeed_jax.models.wide_shapes import SHAPES, Shape
+from atspeed_jax.serving.settings import DecodeConfig, Setting
 from tiny_pair import tiny_pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,13 +135,30 @@ def test_below_float32_lists_are_compared_with_plain_itself(tmp_path):
     assert rows[1]["mismatched_users"] == 0
 
 
-def test_the_ratio_is_a_median_with_an_interval():
-    own = np.linspace(1, 2, 20)
-    ratio, low, high = ratio_interval(3 * own, own, samples=100, seed=0)
-    assert (ratio, low, high) == pytest.approx((3, 3, 3))
-    spread = own * np.linspace(1, 3, 20)
-    ratio, low, high = ratio_interval(spread, own, samples=100, seed=0)
-    assert 1 < low < ratio < high < 3
+def test_the_tuner_chooses_for_users_that_are_not_measured(monkeypatch, tmp_path):
+    asked = []
+
+    def choose(decoders, batches, beams, score_norm, config, say):
+        asked.extend(batch["user"][0] for batch in batches)
+        setting = Setting.strict("draft", beams, DecodeConfig((4, 4), 2, score_norm))
+        return SimpleNamespace(setting=setting, row={"reason": "it is fast"})
+
+    monkeypatch.setattr(decode_measure, "choose", choose)
+    lines, suite = [], suite_with(shapes=("pair",), methods=("plain", "speculative"), tune=True)
+    rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lines.append)
+    assert rows[1]["widths"] == [4, 4]
+    assert asked == [111, 110, 109]
+    assert any("tuned to speculative_draft_K2_w4-4_g2_vocab; it is fast" in line for line in lines)
+    monkeypatch.setattr(decode_measure, "choose", None)  # what is measured is not tuned again
+    assert measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lines.append) == rows
+
+
+def test_parts_are_model_calls_and_the_rest(measured, tmp_path):
+    assert all(row["target_part_ms"] is None for row in measured.rows)
+    suite = suite_with(shapes=("pair",), methods=("plain",), parts=True)
+    row = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)[0]
+    assert row["target_part_ms"] > 0
+    assert row["draft_part_ms"] == 0
 
 
 def flags(**given):
@@ -155,7 +172,8 @@ def test_flags_make_the_suite():
     assert suite.shapes == ("110m", "1b")
     assert suite.beams == (1, 5)
     assert suite.trees == (Tree((8, 8, 8), None, 1), Tree((9, 9, 9), 20))
-    assert (suite.dtype, suite.unrolled, suite.seconds) == ("bfloat16", False, 60.0)
+    assert (suite.dtype, suite.unrolled, suite.seconds, suite.tune) == ("bfloat16", False, 60.0, False)
+    assert flags().tune
 
 
 @pytest.mark.parametrize(
@@ -167,7 +185,7 @@ def test_flags_make_the_suite():
         (["--prompts=2"], "error: nothing to measure: .*prompt=2, batch=1: 0 of the pair's 12 prompts"),
         (["--json=no/x.json"], "error: --json=no/x.json: there is no directory no"),
         (["--pair=none"], "error: there is no file none"),
-        (["--shapes=llama-7b", "--batches=100000"], "error: nothing to measure: .*batch=100000"),
+        (["--shapes=llama-7b", "--batches=60000"], "error: nothing to measure: .*batch=60000"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, message):

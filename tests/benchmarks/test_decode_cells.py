@@ -30,7 +30,7 @@ DECODERS = PAIR.decoders(PAIR.target, unrolled=True)
 CELL = Cell("pair", 2, 1, 9)
 
 
-TUNED = Setting.strict("popularity", 9, DecodeConfig((9, 12), 1, "vocab"))
+TUNED = Setting.strict("draft", 2, DecodeConfig((2, 3), 1, "vocab"))
 
 
 def ways(**fields):
@@ -73,11 +73,10 @@ def test_a_mode_that_draws_stands_beside_plain_drawing():
 
 
 def test_what_was_tuned_is_taken():
-    cell = dataclasses.replace(CELL, beams=9)
-    pair = dataclasses.replace(PAIR, tuned=({"K": 9, "batch": 1, "setting": TUNED.row},))
-    assert [way.setting for way in ways_of(pair, DecodeSuite(methods=("plain", "speculative")), cell, DECODERS)][
-        1
-    ] == TUNED
+    suite = DecodeSuite(methods=("plain", "speculative", "popularity"))
+    found = ways_of(PAIR, suite, CELL, DECODERS, TUNED)
+    assert [(way.method, way.setting) for way in found[1:2]] == [("speculative", TUNED)]
+    assert [way.method for way in ways_of(PAIR, suite, CELL, DECODERS, Setting.beam_search(2, "vocab"))] == ["plain"]
 
 
 def test_a_cell_is_known_by_all_that_its_times_depend_on(monkeypatch):

@@ -1,7 +1,5 @@
 """What is packed of a run decodes as the run does."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -21,21 +19,9 @@ def test_a_packed_pair_decodes_as_the_run(small_run):
     assert pair.users.tolist() == users.users.tolist()
     last = [run.dataset.catalog.tokens(items[-1:]).reshape(-1).tolist() for items in users.histories]
     assert pair.tokens[:, -3:].tolist() == last
-    assert pair.tuned == ()
     setting = Setting.strict("popularity", 10, run.serve.decode)
     batch = pair.batches(pair.tokens.shape[1] - 1, 4, 4, least=1)[0]
     ours = pair.decoders(pair.target, unrolled=False).build(setting)(prompt_of(batch))
     theirs = run.decoders(run.draft_params).build(setting)(prompt_of(batch))
     assert not differing(ours, theirs).any()
     np.testing.assert_array_equal(ours.target_calls, theirs.target_calls)
-
-
-def test_what_was_tuned_is_packed(small_run, monkeypatch, tmp_path):
-    run = small_run.run
-    setting = Setting.beam_search(10, "vocab")
-    row = {"K": 10, "batch": 4, "choice": "b", "settings": [{"label": "a"}, {"label": "b", "setting": setting.row}]}
-    (tmp_path / "tuned.json").write_text(json.dumps({"score_norm": "vocab", "rows": [row]}))
-    monkeypatch.setattr(run.assets, "workdir", tmp_path)
-    pair = pair_of_run(run, 2)
-    assert pair.tuned_for(10, 1) == setting
-    assert pair.tuned_for(9, 1) is None

@@ -28,7 +28,6 @@ def test_a_pair_comes_back_as_it_was(tmp_path):
     back = read_pair(tmp_path / "x.pack")
     for name in ("target", "draft", "decode", "fingerprint"):
         assert getattr(back, name) == getattr(pair, name)
-    assert back.tuned_for(9, 4) == pair.tuned_for(9, 4) == Setting.beam_search(9, "vocab")
     for name in ("target_params", "draft_params", "id_tokens", "id_counts", "users", "tokens"):
         jax.tree.map(np.testing.assert_array_equal, getattr(back, name), getattr(pair, name))
 
@@ -39,9 +38,8 @@ def test_the_fingerprint_is_of_all_that_decodes():
         dataclasses.replace(pair, target_params=jax.tree.map(lambda x: x * 2, pair.target_params)),
         dataclasses.replace(pair, draft=dataclasses.replace(pair.draft, norm_eps=1e-5)),
         dataclasses.replace(pair, tokens=pair.tokens[:, 1:]),
-        dataclasses.replace(pair, tuned=()),
     ]
-    assert len({pair.fingerprint, *(other.fingerprint for other in others)}) == 5
+    assert len({pair.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
 @pytest.mark.parametrize("unrolled", [False, True], ids=["stacked", "side by side"])
@@ -64,6 +62,8 @@ def test_batches_hold_the_users_whose_prompts_fit():
     assert np.concatenate([batch["row"] for batch in batches]).tolist() == list(range(6))
     for batch in batches:
         assert ((batch["tokens"] != PAD) == batch["valid"]).all()
+    others = pair.batches(6, 2, 4, least=1, others=True)
+    assert np.concatenate([batch["user"] for batch in others]).tolist() == [110, 109, 107, 106]
     longer = pair.batches(15, 1, 1)
     assert len(longer) == 3
     assert longer[0]["tokens"].shape == (1, 16)

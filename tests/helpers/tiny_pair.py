@@ -7,7 +7,7 @@ import numpy as np
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.items.catalog import BOS, PAD, Catalog
 from atspeed_jax.models.llama_config import LlamaConfig
-from atspeed_jax.serving.settings import DecodeConfig, Setting
+from atspeed_jax.serving.settings import DecodeConfig
 from numpy_llama import wide_params
 
 USERS, HISTORY = 12, 3
@@ -33,5 +33,4 @@ def tiny_pair() -> Pair:
         users=100 + np.arange(USERS),
         tokens=tokens,
         decode=DecodeConfig(widths=(3, 4), gamma=2, score_norm="vocab"),
-        tuned=({"K": 9, "batch": 1, "setting": Setting.beam_search(9, "vocab").row},),
     )
