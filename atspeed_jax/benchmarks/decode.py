@@ -29,13 +29,12 @@ from atspeed_jax.benchmarks.decode_cells import (
     Tree,
     config_of,
     finished,
-    fitting,
     identity,
-    parameters,
     ways_of,
 )
 from atspeed_jax.benchmarks.decode_floor import Ceilings, floor_seconds, measure_ceilings
 from atspeed_jax.benchmarks.decode_measure import Bench, Clock, OutOfTime, measure_cell, tuned_setting
+from atspeed_jax.benchmarks.decode_memory import fitting, parameters
 from atspeed_jax.benchmarks.pair import Pair, read_pair
 from atspeed_jax.models.widen import COST_NOTE
 from atspeed_jax.reporting.tables import Table, as_text

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import jax
-import jax.numpy as jnp
 
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.config import Widths
@@ -19,7 +18,6 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.wide_shapes import SHAPES, shape_named, widened_config
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.utils.program_memory import available_memory
 from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, Range, Repeats, Samples, Seed, Users, check_ranges
 
 PromptTokens = Annotated[int, Range(1, 100_000)]
@@ -226,73 +224,6 @@ def code_state() -> str:
             digest.update(f"{path.relative_to(root)}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def parameters(config: LlamaConfig) -> int:
-    """Counts the parameters of a model."""
-    c = config
-    layer = 2 * c.hidden_size * c.head_dim * (c.heads + c.kv_heads) + 3 * c.hidden_size * c.intermediate_size
-    tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.hidden_size
-    return c.layers * (layer + 2 * c.hidden_size) + tables + c.hidden_size
-
-
-def bytes_needed(pair: Pair, config: LlamaConfig, cell: Cell, widths: Sequence[int]) -> float:
-    """Estimates the bytes that a cell needs on the device.
-
-    Counted are both models, the target's cache, and for the call that reads prompt and
-    tree the activations of one layer and the logits, with a quarter more for what
-    compilation adds.
-
-    Args:
-      pair, config: the draft and the target.
-      cell: batch and prompt.
-      widths: drafted nodes per level.
-    """
-    size = jnp.dtype(config.dtype).itemsize
-    models = size * (parameters(config) + parameters(pair.draft))
-    slots = cell.prompt + 1 + sum(widths)
-    rows = cell.batch * slots
-    cache = 2 * size * config.layers * rows * config.kv_heads * config.head_dim
-    logits = 4 * cell.batch * (sum(widths) + 1) * config.vocab_size
-    wide = 2 * config.intermediate_size + 2 * config.head_dim * (config.heads + config.kv_heads)
-    activations = rows * (size * wide + (4 + size) * config.heads * (cell.prompt + len(widths) + 2))
-    return 1.25 * (models + cache + logits + activations)
-
-
-def fitting(pair: Pair, suite: DecodeSuite, memory: float | None = None) -> tuple[list[Cell], list[str]]:
-    """Splits the cells into those that fit and those that do not.
-
-    Args:
-      pair, suite: what is measured.
-      memory: bytes of the device; None for what the device says.
-
-    Returns:
-      (cells, a line for each cell that is left out).
-
-    Raises:
-      WidenError: the pair's target does not fit into a shape.
-      SuiteError: no cell fits; the message has all reasons.
-    """
-    have = available_memory() if memory is None else memory
-    cells, left_out = [], []
-    widths = [width for width in pair.decode.widths if width != "all"]
-    for cell in cells_of(suite):
-        config = config_of(pair, suite, cell.shape)
-        need = bytes_needed(pair, config, cell, [max(width, cell.beams) for width in widths] or [cell.beams])
-        try:
-            pair.batches(cell.prompt, cell.batch, 1)
-        except ValueError as error:
-            left_out.append(f"{cell.title}: {error}")
-            continue
-        if need > have:
-            left_out.append(
-                f"{cell.title} does not fit: it needs about {need / 2**30:.1f} GiB, the device has {have / 2**30:.1f}"
-            )
-        else:
-            cells.append(cell)
-    if not cells:
-        raise SuiteError("nothing to measure: " + "; ".join(left_out))
-    return cells, left_out
 
 
 def finished(rows: Sequence[Mapping]) -> set[str]:

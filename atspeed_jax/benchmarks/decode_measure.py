@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from atspeed_jax.benchmarks.decode_cells import Cell, DecodeSuite, Way, parameters
+from atspeed_jax.benchmarks.decode_cells import Cell, DecodeSuite, Way
 from atspeed_jax.benchmarks.decode_floor import Ceilings, floor_seconds
+from atspeed_jax.benchmarks.decode_memory import parameters
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
