@@ -7,16 +7,17 @@ wherever the run decodes, unless other settings are asked for (`runs.serve`).
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 
 import jax
 
+from atspeed_jax.data.users import held_out_users
 from atspeed_jax.reporting.report import environment
 from atspeed_jax.reporting.tables import as_markdown, tune_table
 from atspeed_jax.runs.fingerprints import recorded_fingerprint
 from atspeed_jax.runs.trained import RunView
-from atspeed_jax.serving.tune import TuneConfig, tune
+from atspeed_jax.serving.candidates import measured, widest
+from atspeed_jax.serving.tune import TuneConfig, choose
 from atspeed_jax.serving.tuned_file import TUNED_FILE, TunedFor, Tuning
 from atspeed_jax.training.preemption import stop_after_sigterm
 from atspeed_jax.utils.files import write_json, write_text
@@ -51,19 +52,34 @@ def tune_run(run: RunView, config: TuneConfig, say: Callable[[str], None], *, ag
         say(f"{why}: it is made anew")
         old = None
     rows = {(row["K"], row["batch"]): row for row in (old.rows if old else ())}
-    asked = set(itertools.product(config.beams, config.batch_sizes))
-    known = () if again else rows.keys() & asked
-    if len(known) < len(asked):
-        decoders = run.decoders(run.draft_params if "draft" in config.drafters else None)
-        shape = run.serve.evaluate.batch_shape(run.config.data.history)
-        how = {"known": known, "say": say}
-        for row in tune(decoders, run.dataset, wanted.score_norm, config, shape, **how):
-            say(f"K={row['K']}, batch {row['batch']}: {row['reason']}")
-            rows[row["K"], row["batch"]] = row
-            table = dataclasses.asdict(wanted) | {"environment": environment(), "rows": list(rows.values())}
-            write_json(path, table)
-            write_text(path.with_suffix(".md"), as_markdown(tune_table(table["rows"])))
+    for row in _rows(run, config, {} if again else rows, say):
+        rows[row["K"], row["batch"]] = row
+        table = dataclasses.asdict(wanted) | {"environment": environment(), "rows": list(rows.values())}
+        write_json(path, table)
+        write_text(path.with_suffix(".md"), as_markdown(tune_table(table["rows"])))
+        say(f"K={row['K']}, batch {row['batch']}: {row['reason']}")  # last: it may stop the stage
     return Tuning(path, dataclasses.asdict(wanted), list(rows.values()))
+
+
+def _rows(
+    run: RunView, config: TuneConfig, known: Collection[tuple[int, int]], say: Callable[[str], None]
+) -> Iterator[dict]:
+    """Yields `Tuned.row` of each K and batch size but those that are known."""
+    asked = {size: [k for k in config.beams if (k, size) not in known] for size in config.batch_sizes}
+    if not any(asked.values()):
+        return
+    everyone, norm = held_out_users(run.dataset, "valid"), run.serve.decode.score_norm
+    decoders = run.decoders(run.draft_params if "draft" in config.drafters else None)
+    shape = run.serve.evaluate.batch_shape(run.config.data.history)
+    for size, beams in asked.items():
+        users = everyone.sample(max(config.users, config.batches * size), config.seed)
+        batches = users.batches(run.dataset, dataclasses.replace(shape, batch_size=size))
+        if beams:
+            say(f"batch {size}: {len(users.users)} users in {len(batches)} batches; timing the parts of a search")
+            wide = [widest(k, norm, decoders.prefixes[norm]) for k in beams]
+            times = measured(decoders, batches, wide, config.drafters)
+            for k in beams:
+                yield choose(decoders, batches, k, norm, config, times=times, say=say).row
 
 
 def tune_stage(run: RunView) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -36,10 +36,6 @@ from atspeed_jax.utils.ranges import (
     check_each_once,
     check_ranges,
 )
-
-if TYPE_CHECKING:  # a machine that tunes a packed pair lacks the data libraries
-    from atspeed_jax.data.batches import BatchShape
-    from atspeed_jax.data.dataset import Dataset
 
 
 class TuneError(ValueError):
@@ -89,59 +85,19 @@ class Tuned(NamedTuple):
 
     Attributes:
       setting: the fastest that is surely not slower than plain beam search.
-      row: what was measured, see `tune`.
+      row: {"K", "batch", "choice": label, "reason": text, "searched": settings compared,
+        "slower_than_best", "seconds": that it took, "settings": [{"label", "setting",
+        "target_calls", "one_call_share", "expected_ms", "time_ms", "ratio",
+        "ratio_low", "ratio_high"}]}. time_ms is the mean over batches of the median
+        time of a batch. ratio is plain beam search's time divided by that, the median
+        over batches, with its 95 % interval. slower_than_best: see `confirmed_choice`.
+        With settings to check ("check", "grid") also {"checked": {"settings": how many,
+        "fastest": label, "slower": the choice's mean time divided by that of the
+        fastest, less 1}}; none of them is chosen, and their expected_ms is None.
     """
 
     setting: Setting
     row: dict
-
-
-def tune(
-    decoders: Decoders,
-    dataset: Dataset,
-    score_norm: ScoreNorm,
-    config: TuneConfig,
-    shape: BatchShape,
-    *,
-    known: Collection[tuple[int, int]] = (),
-    say: Callable[[str], None] = lambda text: None,
-) -> Iterator[dict]:
-    """Chooses a setting per K and batch size.
-
-    Args:
-      decoders: the models and the catalog.
-      dataset: whose validation users are decoded.
-      score_norm: of the search.
-      config: what is tuned.
-      shape: of the batches, but for their size.
-      known: (K, batch size) that are left out.
-      say: gets lines about what is done.
-
-    Yields:
-      A row per K and batch size: {"K", "batch", "choice": label, "reason": text,
-        "searched": settings compared, "slower_than_best", "seconds": that it took,
-        "settings": [{"label", "setting", "target_calls", "one_call_share",
-        "expected_ms", "time_ms", "ratio", "ratio_low", "ratio_high"}]}. time_ms is the
-        mean over batches of the median time of a batch. ratio is plain beam search's
-        time divided by that, the median over batches, with its 95 % interval.
-        slower_than_best: see `confirmed_choice`. With settings to check ("check",
-        "grid") also {"checked": {"settings": how many, "fastest": label, "slower": the
-        choice's mean time divided by that of the fastest, less 1}}; none of them is
-        chosen, and their expected_ms is None.
-    """
-    from atspeed_jax.data.users import held_out_users
-
-    everyone = held_out_users(dataset, "valid")
-    for batch_size in config.batch_sizes:
-        users = everyone.sample(max(config.users, config.batches * batch_size), config.seed)
-        batches = users.batches(dataset, dataclasses.replace(shape, batch_size=batch_size))
-        asked = [beams for beams in config.beams if (beams, batch_size) not in known]
-        if asked:
-            say(f"batch {batch_size}: {len(users.users)} users in {len(batches)} batches; timing the parts of a search")
-            wide = [widest(beams, score_norm, decoders.prefixes[score_norm]) for beams in asked]
-            times = measured(decoders, batches, wide, config.drafters)
-            for beams in asked:
-                yield choose(decoders, batches, beams, score_norm, config, times=times, say=say).row
 
 
 def choose(

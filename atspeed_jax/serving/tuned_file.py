@@ -43,7 +43,7 @@ class Tuning:
     Attributes:
       path: of the file.
       made_for: the fields of a `TunedFor`, as far as the file has them.
-      rows: see `tune.tune`.
+      rows: see `tune.Tuned`.
     """
 
     path: Path

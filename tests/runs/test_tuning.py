@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,14 +36,13 @@ def made(monkeypatch):
     """What is tuned, (K, batch) by (K, batch), without the work."""
     made = []
 
-    def tune(decoders, dataset, score_norm, config, shape, *, known, say):
-        for beams in config.beams:
-            for batch in config.batch_sizes:
-                if (beams, batch) not in known:
-                    made.append((beams, batch))
-                    yield made_row(beams, batch)
+    def choose(decoders, batches, beams, score_norm, config, *, times, say):
+        assert times == "measured once"
+        made.append((beams, len(batches[0]["row"])))
+        return SimpleNamespace(row=made_row(*made[-1]))
 
-    monkeypatch.setattr(T, "tune", tune)
+    monkeypatch.setattr(T, "measured", lambda *given: "measured once")
+    monkeypatch.setattr(T, "choose", choose)
     return made
 
 
@@ -68,22 +68,22 @@ def test_every_choice_is_written_and_made_once(run, made, capsys):
 
 
 def test_an_interrupted_stage_keeps_its_choices(run, made, monkeypatch):
-    stops = iter([None, None, Preempted("tune")])
+    stops = iter([None] * 3)  # a line before all and one per choice
 
     def stop(stage):
         if reason := next(stops):
             raise reason
 
     monkeypatch.setattr(T, "stop_after_sigterm", stop)
-    run.tune()  # a line per choice
+    run.tune()
     (run.workdir / "tuned.json").unlink()
     stops = iter([None, Preempted("tune")])
     with pytest.raises(Preempted):
         run.tune()
     assert Tuning.read(run.workdir).beams == [5]
-    stops = iter([None])
+    stops = iter([None] * 2)
     run.tune()
-    assert made == [(5, 1), (1, 1), (5, 1), (1, 1), (1, 1)]
+    assert made == [(5, 1), (1, 1), (5, 1), (1, 1)]
 
 
 def test_choices_for_another_pair_are_made_anew(run, made):

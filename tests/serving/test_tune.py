@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.config import resolve_widths
 from atspeed_jax.reporting.tables import tune_table
 from atspeed_jax.serving import tune as T
@@ -25,9 +26,13 @@ CONFIG = T.TuneConfig(
 @pytest.fixture(scope="module")
 def tuned(small_run, quick_compilation):
     run, said = small_run.run, []
-    shape = run.config.evaluate.batch_shape(run.config.data.history)
-    rows = list(T.tune(run.decoders(run.draft_params), run.dataset, "vocab", CONFIG, shape, say=said.append))
-    return rows, said, run
+    shape = dataclasses.replace(run.config.evaluate.batch_shape(run.config.data.history), batch_size=2)
+    batches = held_out_users(run.dataset, "valid").sample(4, 0).batches(run.dataset, shape)
+    decoders = run.decoders(run.draft_params)
+    found = [T.choose(decoders, batches, beams, "vocab", CONFIG, say=said.append) for beams in CONFIG.beams]
+    for one in found:
+        assert one.setting.label == one.row["choice"]
+    return [one.row for one in found], said, run
 
 
 def test_the_few_best_are_timed_beside_plain_beam_search_and_what_is_to_be_checked(tuned):
@@ -53,12 +58,6 @@ def test_the_few_best_are_timed_beside_plain_beam_search_and_what_is_to_be_check
     table = tune_table(rows)
     assert len(table.rows) == 8
     assert [cells[-1] for cells in table.rows].count("chosen") == 2
-
-
-def test_what_is_known_is_left_out(tuned):
-    run = tuned[2]
-    shape = run.config.evaluate.batch_shape(run.config.data.history)
-    assert not list(T.tune(run.decoders(None), run.dataset, "vocab", CONFIG, shape, known=[(4, 2), (12, 2)]))
 
 
 def test_the_grid_to_check_is_every_combination_that_can_work(small_run):
