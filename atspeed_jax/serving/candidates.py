@@ -21,7 +21,7 @@ from atspeed_jax.serving.settings import DrafterName, Setting
 
 MOST = 1200  # combinations of widths, about; long ids get fewer widths per level
 BUDGETS = (0.35, 0.5, 0.65, 0.8)  # shares of the drafted nodes that a target call may read
-SIZES = 4  # widths that the parts of a search are timed with
+SIZES = 3  # widths that the parts of a search are timed with
 ASKED = 1 << 26  # most scores that a drafter gives at once
 NEAR, ALIKE = 1.25, 0.1  # a setting this much slower than the best is not looked at; nodes of settings called alike
 

@@ -155,32 +155,37 @@ def measure(
       prompt: a batch.
       sizes: increasing widths, at least two.
     """
-    rows = rows_at_a_time(len(prompt.tokens), search.row_share)
-    some, length = jax.tree.map(lambda x: x[:rows], prompt), decoders.trie.length
-    first, later, level, level_later = {}, {}, {}, {}
+    batch, length = len(prompt.tokens), decoders.trie.length
+    rows = rows_at_a_time(batch, search.row_share)
+    first, level, again = {}, {}, (0, 0.0)
     for size in sizes:
         wide = dataclasses.replace(search, widths=(size,) * (length - 1), gamma=max(1, length - 1), budget=None)
         setting = Setting(drafter, dataclasses.replace(wide, widths=_at_least(wide, decoders)))
         parts = _Parts.of(decoders, setting)
-        once, again = read_nodes(parts.search)
+        once, later = read_nodes(parts.search)
         begun = parts.begin(prompt, decoders.trie)
         if not level:
             draft_prompt = parts.seconds(_draft, begun, levels=range(2))
+            if length > 1:
+                some = parts.settle(jax.tree.map(lambda x: x[:rows], prompt), decoders.trie)
+                again = later, parts.round(some, levels=range(1, length))[1]
         drafted, first[once] = parts.round(begun, levels=range(length))
         fed = [max(search.beams, width) for width in parts.search.widths[: length - 2]]
-        level[np.mean(fed or [1])] = max(0.0, drafted - draft_prompt) / max(1, len(fed))
-        if length > 1:
-            drafted, later[again] = parts.round(parts.settle(some, decoders.trie), levels=range(1, length))
-            level_later[np.mean([search.beams, *fed[1:]])] = drafted / max(1, len(fed))
+        level[float(np.mean(fed or [1]))] = max(0.0, drafted - draft_prompt) / max(1, len(fed))
+    target = _curve(first)
+    # A further node costs a row the same in a later round, which reads fewer rows.
+    behind = {
+        nodes: max(0.0, again[1] + (target(nodes) - target(again[0])) * rows / batch) for nodes in (again[0], *first)
+    }
     plain = decoders.build(Setting.beam_search(search.beams, search.score_norm))
-    behind = max(0.0, _timed(lambda: plain(prompt)) - _curve(first)(0)) / max(1, length - 1)
+    each = max(0.0, _timed(lambda: plain(prompt)) - target(0)) / max(1, length - 1)
     return RoundTimes(
-        target_first=_curve(first),
-        target_later=_curve(later),
-        target_level=Curve((search.beams,), (behind,)),
+        target_first=target,
+        target_later=_curve(behind),
+        target_level=Curve((search.beams,), (each,)),
         draft_prompt=draft_prompt,
         draft_level=_curve(level),
-        draft_later=_curve(level_later),
+        draft_later=Curve(_curve(level).nodes, tuple(seconds * rows / batch for seconds in _curve(level).seconds)),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
 from atspeed_jax.decoding.config import Widths, resolve_widths
 from atspeed_jax.serving import timing
-from atspeed_jax.serving.candidates import level_widths, widest
+from atspeed_jax.serving.candidates import level_widths, measured, shortlist, widest
 from atspeed_jax.serving.decide import Bootstrap, confirmed_choice, ratio_bounds, reason
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.decoders import Decoders
