@@ -101,6 +101,7 @@ def get_config() -> ml_collections.ConfigDict:
                 latency_repeats=3,
                 bootstrap_samples=1000,
                 seed=0,
+                tune=(),
             ),
         )
     )

@@ -214,7 +214,7 @@ def _timed(run: Callable[[], Any]) -> float:
 
 
 class _Begun(NamedTuple):
-    """A batch before a round: its search, its settled beams and the two caches."""
+    """A batch before a round."""
 
     search: Search
     frontier: Frontier
@@ -254,14 +254,8 @@ class _Parts:
         """A batch whose level 1 is settled: K prefixes of one code."""
         begun = self.begin(prompt, trie)
         edge, exists = trie.edges(0, begun.frontier.beams.node)
-        children = Children(
-            begun.frontier.beams,
-            edge,
-            jnp.where(exists, trie.child_token(0, edge), 0),
-            jnp.zeros(edge.shape),
-            exists,
-            level=0,
-        )
+        token = jnp.where(exists, trie.child_token(0, edge), 0)
+        children = Children(begun.frontier.beams, edge, token, jnp.zeros(edge.shape), exists, level=0)
         beams = best_children(trie, children, self.search.beams)
         return begun._replace(frontier=Frontier(beams, jnp.ones_like(begun.frontier.level)))
 

@@ -108,6 +108,7 @@ def get_config() -> ml_collections.ConfigDict:
                 latency_repeats=1,
                 bootstrap_samples=20,
                 seed=0,
+                tune=(),
             ),
         )
     )
