@@ -104,7 +104,8 @@ def _headline(row: Mapping, plain: Mapping | None, alike: Sequence[Mapping]) -> 
         return Headline(label, figure, text, "slower")
     least = "at least as" if ratio <= SLOWER else "as"
     text = f"{label}: plain beam search is {least} fast here: speculation{who} gives {same}, {ratio:.2f}x as fast"
-    return Headline(label, figure, f"{text} (95 % interval {low:.2f} to {high:.2f}).", "alike")
+    sure = f" (95 % interval {low:.2f} to {high:.2f})" if row.get("ws_interval") else ""
+    return Headline(label, figure, f"{text}{sure}.", "alike")
 
 
 def _saving(alike: Sequence[Mapping]) -> str:

@@ -40,6 +40,8 @@ def test_one_headline_per_k_smallest_first():
          "instead of 4, 1.20x as fast (95 % interval 0.90 to 1.60)."),
         (1.01, (1.005, 1.02), "alike", "plain beam search is as fast here: speculation gives the same lists in 1.1 "
          "calls instead of 4, 1.01x as fast (95 % interval 1.00 to 1.02)."),
+        (1.01, None, "alike", "plain beam search is as fast here: speculation gives the same lists in 1.1 calls "
+         "instead of 4, 1.01x as fast."),
         (None, None, "untimed", "the same lists in 1.1 calls instead of 4; no time was measured."),
     ],
 )  # fmt: skip
