@@ -119,7 +119,7 @@ FIGURES = {"train_target": metrics, "evaluate": quality}
 def kept(monkeypatch, tmp_path):
     """keep() with a home of its own; returns what it has set in jax.config."""
     settings = {}
-    config = SimpleNamespace(jax_enable_compilation_cache=True, update=settings.__setitem__)
+    config = SimpleNamespace(values={"jax_enable_compilation_cache": True}, update=settings.__setitem__)
     stub = SimpleNamespace(config=config, process_count=lambda: 1)
     monkeypatch.setattr(compilation_cache, "jax", stub)
     monkeypatch.setattr(compilation_cache.warnings, "showwarning", warnings.showwarning)
@@ -149,7 +149,7 @@ def test_where_programs_are_kept(kept, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "own"))
     assert kept.keep() == str(tmp_path / "own")
     assert (tmp_path / "own").is_dir()
-    kept.jax.config.jax_enable_compilation_cache = False
+    kept.jax.config.values["jax_enable_compilation_cache"] = False
     assert kept.keep() is None
     assert not capsys.readouterr().err
 
