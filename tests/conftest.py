@@ -1,5 +1,7 @@
 """One run of the whole small pipeline, shared by the tests of everything that needs trained models."""
 
+import fcntl
+import json
 import os
 import time
 from pathlib import Path
@@ -29,10 +31,9 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config, items):
-    """Tests of one file run in one process, and all those that read the small run in one, which makes it once."""
+    """Tests of one file run in one process, so that a module's fixtures are made once."""
     for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        group = "small_run" if "small_run" in item.fixturenames else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,14 +59,24 @@ def small_config() -> ExperimentConfig:
 def small_run(small_config, tmp_path_factory):
     """(run, workdir, report, files) of the small pipeline from nothing to its report. Read it, never write into it.
 
-    files: what was there when it ended, see `small.snapshot`.
+    The first process of the suite that asks makes it, the others wait and open it.
+    report: what the pipeline returned, as JSON gives it back. files: what was there when it ended, see
+    `small.snapshot`.
     """
-    workdir = Path(tmp_path_factory.mktemp("small")) / "run"
-    record_config(workdir, small_config)
-    run = Run(small_config, workdir, None)
-    with compile_quickly():
-        report = run.all()
-    return SimpleNamespace(run=run, workdir=workdir, report=report, files=small.snapshot(workdir))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    workdir, ended = shared / "small" / "run", shared / "small" / "ended.json"
+    ended.parent.mkdir(exist_ok=True)
+    with (shared / "small.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ended.exists():
+            record_config(workdir, small_config)
+            with compile_quickly():
+                report = Run(small_config, workdir, None).all()
+            ended.write_text(json.dumps([report, small.snapshot(workdir)]))
+    report, files = json.loads(ended.read_text())
+    files = {name: tuple(status) for name, status in files.items()}
+    return SimpleNamespace(run=Run(small_config, workdir, None), workdir=workdir, report=report, files=files)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ def whole_mesh():
 
 def environment(devices: int) -> dict[str, str]:
     """For a process that sees so many CPU devices, and compiles quickly."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    few = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {few}"  # see `compilation.emit_plainly`
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers")))
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
 

@@ -1,9 +1,10 @@
 """Runs mains as a user does, as forked children of one process, since importing is most of their time.
 
-`python mains.py CASES`, CASES a JSON list of [module, arguments, pattern]: a child runs `python -m module arguments`,
-until it kills itself with SIGKILL as soon as something matches the glob pattern ("" never kills). Prints a JSON list of
-{"code": exit code or minus the signal, "out": standard output, "err": standard error, "compiled": programs that were
-asked for, and how many of them came from the persistent cache; None of one that was killed}.
+`python mains.py` reads lines of JSON: a directory for compiled programs, and a list of [module, arguments, pattern].
+For each of the list a child runs `python -m module arguments`, until it kills itself with SIGKILL as soon as something
+matches the glob pattern ("" never kills). The answer to a line is a JSON list of {"code": exit code or minus the
+signal, "out": standard output, "err": standard error, "compiled": programs that were asked for, and how many of them
+came from the persistent cache; None of one that was killed}.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import glob
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +23,13 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = "tests/helpers/small.py"
 IS_MAIN = 'if __name__ == "__main__":'
 ALL = sorted(path.stem for path in (ROOT / "launch").glob("*.py") if f"\n{IS_MAIN}" in path.read_text(encoding="utf-8"))
+PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
 COUNTED = {
     "/jax/compilation_cache/compile_requests_use_cache": "asked",
     "/jax/compilation_cache/cache_hits": "loaded",
@@ -36,20 +40,57 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # see `compilation.compile_quic
 def run_mains(cases, environment: dict[str, str]) -> list[SimpleNamespace]:
     """(code, out, err, compiled) of each case (module below launch/, workdir, config, further arguments, pattern).
 
-    A workdir or config of None is not given. The cases keep their compiled programs in one temporary directory.
+    A workdir or config of None is not given. Cases of the same environment keep their compiled programs in one
+    directory; those of a call in which something is killed, in another one.
     """
     rows = []
     for name, workdir, config, more, pattern in cases:
         given = {"workdir": workdir, "config": config}
         flags = [f"--{flag}={value}" for flag, value in given.items() if value is not None]
         rows.append([f"launch.{name}", [*flags, *more], pattern])
-    own = {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
-    command = [sys.executable, __file__, json.dumps(rows)]
-    with tempfile.TemporaryDirectory() as cache:
-        own |= {"JAX_ENABLE_COMPILATION_CACHE": "1", "JAX_COMPILATION_CACHE_DIR": cache}
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | own | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [SimpleNamespace(**result) for result in json.loads(done.stdout.splitlines()[-1])]
+    settings = {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
+    settings |= {"JAX_ENABLE_COMPILATION_CACHE": "1"}
+    ambient = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    with tempfile.TemporaryDirectory() as torn:
+        # One that is killed may leave half a program, which those of later calls would complain of.
+        programs = torn if any(pattern for *_, pattern in rows) else None
+        results = _ask(rows, ambient | settings | environment, environment.get(PROGRAMS, programs))
+    return [SimpleNamespace(**result) for result in results]
+
+
+class _Server(NamedTuple):
+    """A process that runs mains, and where its mains keep compiled programs."""
+
+    environment: dict[str, str]
+    process: subprocess.Popen
+    programs: str
+
+
+_serving: list[_Server] = []  # none or one: most calls have the same environment
+
+
+def _ask(rows: list, environment: dict[str, str], programs: str | None) -> list[dict]:
+    if not _serving or _serving[0].environment != environment:
+        _end()
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([sys.executable, __file__], cwd=ROOT, env=environment, **pipes)
+        _serving.append(_Server(environment, process, tempfile.mkdtemp()))
+    server = _serving[0]
+    server.process.stdin.write(json.dumps([programs or server.programs, rows]) + "\n")
+    server.process.stdin.flush()
+    line = server.process.stdout.readline()
+    if not line:
+        _end()
+    assert line, "the process that runs mains has ended: see its standard error"
+    return json.loads(line)
+
+
+@atexit.register
+def _end():
+    while _serving:
+        server = _serving.pop()
+        server.process.communicate()  # closes its standard input, and waits
+        shutil.rmtree(server.programs)
 
 
 def _watch(pattern):
@@ -73,36 +114,54 @@ def _count(file):
 
 
 def _become(module, arguments, pattern, out, err):
-    """The rest of this process's life is that of the main; how it ends is left to the interpreter."""
+    """The rest of this process's life is that of the main; how it ends is left to the interpreter.
+
+    A main that ends before JAX has looked for devices ends at once: what it was forked with takes longest to free.
+    """
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
     if pattern:
         threading.Thread(target=_watch, args=(pattern,), daemon=True).start()
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-    sys.exit()
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit()
+    except SystemExit as stop:
+        import jax
+
+        if jax._src.xla_bridge.backends_are_initialized():
+            raise
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if isinstance(stop.code, str) else stop.code or 0)
+
+
+def _ended(module, arguments, pattern) -> dict:
+    with contextlib.ExitStack() as stack:
+        out, err, compiled = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
+        child = os.fork()  # before JAX starts any thread
+        if child == 0:
+            _count(compiled)
+            _become(module, arguments, pattern, out, err)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = []
+        for file in (out, err, compiled):
+            file.seek(0)
+            texts.append(file.read())
+    return {"code": code, "out": texts[0], "err": texts[1], "compiled": json.loads(texts[2] or "null")}
 
 
 def main():
     import launch.stage  # noqa: F401 (what all mains import; none of it starts a thread)
 
     gc.freeze()  # or each child would spend a second, as it ends, on collecting what it was forked with
-    results = []
-    for module, arguments, pattern in json.loads(sys.argv[1]):
-        with contextlib.ExitStack() as stack:
-            out, err, compiled = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
-            sys.stdout.flush()
-            child = os.fork()  # before JAX starts any thread
-            if child == 0:
-                _count(compiled)
-                _become(module, arguments, pattern, out, err)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            texts = []
-            for file in (out, err, compiled):
-                file.seek(0)
-                texts.append(file.read())
-        results.append({"code": code, "out": texts[0], "err": texts[1], "compiled": json.loads(texts[2] or "null")})
-    print(json.dumps(results))
+    for line in sys.stdin:  # no block with something to leave at its end: each child would leave it too
+        os.environ[PROGRAMS], cases = json.loads(line)
+        print(json.dumps([_ended(*case) for case in cases]), flush=True)
 
 
 if __name__ == "__main__":
