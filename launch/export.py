@@ -50,7 +50,9 @@ def export() -> None:
             raise ValueError(f"--format=peft: the {name} of this run has no adapter; use --format=hf")
         note = made.export_adapter(output, began, run.trained(name), catalog)
     else:
-        config, params = getattr(run, f"{name}_model"), getattr(run, f"{name}_params")
+        is_target = name == "target"
+        config = run.target_model if is_target else run.draft_model
+        params = run.target_params if is_target else run.draft_params
         how = {"history": history, "dtype": FLAGS.dtype, "base": run.base_of(name)}
         note = made.export_hf(output, config, params, catalog, **how)
     print(f"{FLAGS.format}: {output}{note}")

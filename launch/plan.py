@@ -14,7 +14,7 @@ from absl import flags
 
 from atspeed_jax.data.sources import read_atspeed
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.planning.plan import NOTE, STEPS, plan, random_catalog, table
+from atspeed_jax.planning.plan import NOTE, STEPS, plan, table
 from atspeed_jax.reporting.tables import as_text
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import CHIPS, chip_of
@@ -40,7 +40,7 @@ def main() -> None:
     if path:
         files.check_writable("--json", path)
     config, chip, data = load(FLAGS.config, ExperimentConfig), chip_of(FLAGS.chip), FLAGS.data_dir
-    catalog = Catalog.from_codes(read_atspeed(data).codes) if data else random_catalog(FLAGS.items)
+    catalog = Catalog.from_codes(read_atspeed(data).codes) if data else Catalog.random(FLAGS.items, (256,) * 4)
     print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))
     rows = plan(config, catalog, chip, steps=tuple(FLAGS.steps), per_device=FLAGS.batch_per_device)
     peak, limit = max(row["peak_gib_per_device"] for row in rows), FLAGS.hbm_gib or chip.hbm_gib

@@ -11,8 +11,9 @@ from typing import Annotated
 import numpy as np
 
 from atspeed_jax.benchmarks.hugging_face import HuggingFace, SharedModel, same_lists, shared_model
-from atspeed_jax.benchmarks.random_models import CODES, random_catalog, random_decoders, random_prompts
+from atspeed_jax.benchmarks.random_models import CODES, ITEMS, random_decoders, random_prompts
 from atspeed_jax.decoding.config import Widths
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import DecodeConfig, Setting
@@ -59,7 +60,7 @@ def measure_generate(config: GenerateConfig, say: Callable[[str], None]) -> list
       config: the cells.
       say: called with a line per cell.
     """
-    catalog, rows = random_catalog(config.seed), []
+    catalog, rows = Catalog.random(ITEMS, CODES, config.seed), []
     decode = DecodeConfig(config.widths, len(CODES) - 1, "vocab")
     for name in config.models:
         decoders = random_decoders(name, catalog, config.seed)

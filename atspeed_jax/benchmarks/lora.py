@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.benchmarks.generate import interleaved
-from atspeed_jax.benchmarks.random_models import random_catalog, random_config, random_params, random_prompts
+from atspeed_jax.benchmarks.random_models import CODES, ITEMS, random_config, random_params, random_prompts
 from atspeed_jax.export import export_hf
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig, init_adapter
 from atspeed_jax.training import sharding
@@ -117,7 +118,7 @@ def measure_lora(config: LoraBenchmark, say: Callable[[str], None]) -> list[dict
       A row per dtype and side. ms_p50: median of a step, the first one apart.
       temporaries_mib: of our compiled step, None for PEFT.
     """
-    catalog, found = random_catalog(0), []
+    catalog, found = Catalog.random(ITEMS, CODES), []
     tokens = random_prompts(catalog, config.rows, 84, 0)["tokens"]
     for dtype in config.dtypes:
         model = dataclasses.replace(random_config(config.model, catalog.vocab_size), dtype=dtype)

@@ -61,12 +61,6 @@ def first_layers(config: LlamaConfig, params: Mapping, layers: int) -> tuple[Lla
     return dataclasses.replace(config, layers=layers), dict(params) | {"layers": fewer}
 
 
-def random_catalog(seed: int) -> Catalog:
-    """Returns a catalog of ITEMS items with random codes."""
-    codes = np.random.default_rng(seed).integers(0, CODES, (ITEMS, len(CODES)))
-    return Catalog(codes, CODES)
-
-
 def random_prompts(catalog: Catalog, batch: int, tokens: int, seed: int) -> dict[str, np.ndarray]:
     """Returns the prompts of users with random histories.
 

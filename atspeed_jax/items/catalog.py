@@ -8,6 +8,7 @@ and a list of ids is turned into items afterwards (`expand_ids`).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,6 +97,21 @@ class Catalog:
         codes = np.asarray(codes)
         _check_codes(codes)
         return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)))
+
+    @classmethod
+    def random(cls, items: int, level_sizes: Sequence[int], seed: int = 0) -> Catalog:
+        """Makes a catalog of random ids, for a benchmark or a plan without data.
+
+        Args:
+          items: number of items. Some may share an id.
+          level_sizes: number of codes at each level.
+          seed: of the codes.
+
+        Raises:
+          CatalogError: as the constructor.
+        """
+        codes = np.random.default_rng(seed).integers(0, level_sizes, (items, len(level_sizes)))
+        return cls(codes, tuple(level_sizes))
 
     def behind(self, vocabulary: int, bos: int) -> Catalog:
         """Moves the code tokens behind `vocabulary` tokens, one of them BOS `bos`."""

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from atspeed_jax.data.instructions import PLACEHOLDER, read_instruction
 from atspeed_jax.items.catalog import Catalog, Instruction
@@ -36,11 +35,6 @@ and estimated bytes over links overlap, each at its peak rate.
 
 class PlanError(ValueError):
     """A plan that cannot be made."""
-
-
-def random_catalog(items: int, levels: int = 4, codes: int = 256) -> Catalog:
-    """Makes a catalog of items with random ids, for a plan without data."""
-    return Catalog(np.random.default_rng(0).integers(0, codes, (items, levels)), (codes,) * levels)
 
 
 def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:

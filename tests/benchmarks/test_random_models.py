@@ -3,6 +3,7 @@
 import numpy as np
 
 from atspeed_jax.benchmarks import random_models
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 
 
@@ -18,7 +19,7 @@ def test_a_shorter_model_is_the_first_layers():
 
 
 def test_prompts_fill_the_tokens():
-    catalog = random_models.random_catalog(0)
+    catalog = Catalog.random(random_models.ITEMS, random_models.CODES)
     batch = random_models.random_prompts(catalog, 3, 80, 0)
     assert batch["tokens"].shape == (3, 81)
     assert batch["valid"].all()

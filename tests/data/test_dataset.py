@@ -68,7 +68,7 @@ def test_other_id_lengths_and_users_without_anything(tmp_path, length):
     assert_holds(load_dataset(tmp_path / "it"), source)
 
 
-def test_catalogue_keeps_levels_with_unused_codes(tmp_path):
+def test_catalog_keeps_levels_with_unused_codes(tmp_path):
     source = dataclasses.replace(make_source(), codes=np.array([[9, 0, 3]] * 30))
     build_dataset(source, tmp_path / "it")
     catalog = load_dataset(tmp_path / "it").catalog
@@ -238,7 +238,7 @@ def test_incomplete_dataset(copy, name):
         load_dataset(copy)
 
 
-def test_damaged_catalogue(copy):
+def test_damaged_catalog(copy):
     file = copy / "catalog.json"
     entries = json.loads(file.read_text())
     for text in ("{", "[]", json.dumps({**entries, "level_sizes": [1, 2]}), json.dumps({**entries, "codes": [[1], 2]})):

@@ -34,7 +34,7 @@ def test_nothing_is_said_of_histories_that_tell_nothing(dataset):
     assert not count_from_one(dataset, [dataset.train[0][:6] + 1])  # four runs
 
 
-def test_a_catalogue_in_which_neighbors_follow_each_other():
+def test_a_catalog_in_which_neighbors_follow_each_other():
     """Where most runs are found both ways, nothing is said."""
     walk = tuple(np.arange(start, start + 9, dtype=np.int32) for start in range(50))
     dataset = Dataset.of(Source("shop", np.arange(60)[:, None], walk, walk[1:] + walk[:1], walk))

@@ -1,4 +1,4 @@
-"""Plain beam search against the oracle; test_speculative.py compares both decoders over many more catalogues."""
+"""Plain beam search against the oracle; test_speculative.py compares both decoders over many more catalogs."""
 
 import functools
 
@@ -35,7 +35,7 @@ def test_equals_oracle():
 
 
 def test_global_top_k_where_nothing_is_pruned():
-    """K covers every level, and the catalogue may be smaller than K: every item comes, best first."""
+    """K covers every level, and the catalog may be smaller than K: every item comes, best first."""
     for batch in random_batches(EVERYTHING, 2):
         result = batch.plain()
         for row, prompt in enumerate(batch.sequences()):

@@ -60,7 +60,7 @@ def test_settings_that_cannot_work(settings, message):
         SearchConfig(*settings, beams=1).resolved_widths(2)
 
 
-def test_a_search_is_resolved_for_a_catalogue():
+def test_a_search_is_resolved_for_a_catalog():
     search = SearchConfig.of(TreeConfig(("all", 64, 96), 3, "vocab", 40), 20)
     assert search == SearchConfig(("all", 64, 96), 3, "vocab", 40, beams=20)
     assert search.resolve((91, 6539, 11172, 12023)) == dataclasses.replace(search, widths=(91, 64, 96))

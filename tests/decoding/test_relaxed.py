@@ -69,7 +69,7 @@ def test_the_rule_of_the_reference_has_another_law(draft):
 
 
 def test_fewer_items_than_beams_are_all_found():
-    """K beyond the catalogue: every item, every time, whatever the draft."""
+    """K beyond the catalog: every item, every time, whatever the draft."""
     batch = a_batch(Shape((3, 2, 2), 12, (3, 6), 2, "trie", batch=4), "random", trie="some")
     keys = user_keys(0, np.arange(4))
     result = batch.speculative(STEP, batch.prompt.replace(keys=keys), mode="relaxed")

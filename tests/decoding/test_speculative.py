@@ -40,7 +40,7 @@ def check(shape, count, seed):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_plain_and_oracle(shape):
-    """Items, order and scores of both decoders, calls and round 1: random catalogues, tables, drafts and prompts."""
+    """Items, order and scores of both decoders, calls and round 1: random catalogs, tables, drafts and prompts."""
     check(shape, BATCHES, seed=1)
 
 
@@ -165,8 +165,8 @@ def test_no_host_callback():
     assert "outfeed" not in text
 
 
-def test_another_catalogue_and_other_parameters_do_not_recompile():
-    """The default capacities are powers of two: catalogues of like size share them."""
+def test_another_catalog_and_other_parameters_do_not_recompile():
+    """The default capacities are powers of two: catalogs of like size share them."""
     shape = Shape((4, 4), 3, (4,), 1, "vocab")
     rng = np.random.default_rng(9)
     before = speculative_beam_search._cache_size()

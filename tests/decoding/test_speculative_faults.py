@@ -23,7 +23,7 @@ from table_model import BigramStep, table_logits
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-# K beyond the catalogue: the target reads every prefix that is not finished, whatever is drawn.
+# K beyond the catalog: the target reads every prefix that is not finished, whatever is drawn.
 EVERY = next(shape for shape in SHAPES if shape.beams == 40)
 CASES = [
     (SHAPES[0], "strict"),
@@ -120,7 +120,7 @@ def test_logits_of_finished_prefixes_are_never_looked_at():
         np.testing.assert_allclose(np.exp(result.score[0]), [0.5, 0.25, 0.25], atol=1e-6)
 
 
-def test_a_catalogue_of_one_item_needs_no_logits():
+def test_a_catalog_of_one_item_needs_no_logits():
     for value in VALUES:
         for result in both([(2, 4, 6)], np.full((9, 9), value, np.float32), 3, (2, 2)):
             assert result.faulty.tolist() == [0]

@@ -42,7 +42,7 @@ def config(dtype):
     )
 
 
-def catalogue(length, share, rng):
+def catalog(length, share, rng):
     """Sorted ids of `length` codes."""
     offsets = 2 + np.cumsum((0, *SIZES[: length - 1]))
     everything = np.array(list(itertools.product(*map(range, SIZES[:length])))) + offsets
@@ -62,7 +62,7 @@ def decode(dtype, length, widths, beams, norm, drafter, rng, row_share=1):
     """-> (plain, speculative, the oracle's lists)."""
     model = config(dtype)
     target, draft = wide_params(model, 1), wide_params(model, 2)
-    ids, prompt = catalogue(length, 0.5, rng), prompts(rng)
+    ids, prompt = catalog(length, 0.5, rng), prompts(rng)
     trie = build_trie(ids)
     if drafter == "popularity":
         drafter, draft = PopularityDrafter(), popularity_prior(trie, ids, rng.integers(0, 9, len(ids)))

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 LEAST = np.finfo(np.float32).min
 BIGRAM = BigramStep()
-# K beyond the catalogue.
+# K beyond the catalog.
 EVERY = next(shape for shape in SHAPES if shape.beams == 40)
 MODES = (("strict", 1.0), ("stochastic", 0.5), ("relaxed", 1.0), ("coupled", 0.5), ("relaxed_reference", 1.0))
 

@@ -28,7 +28,7 @@ BASE = LlamaConfig(
     dtype="float32",
     remat=False,
 )
-# What is exported: a catalogue and a model of its codes.
+# What is exported: a catalog and a model of its codes.
 CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
 CONFIG = dataclasses.replace(
     BASE,

@@ -1,4 +1,4 @@
-"""Random catalogues, tables and prompts of fixed shapes: values vary, nothing recompiles."""
+"""Random catalogs, tables and prompts of fixed shapes: values vary, nothing recompiles."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Shape:
         return TABLES if self.norm == "vocab" else ("ladder", "smooth")
 
 
-# Widths of K, all prefixes, in between, below K; K of 1, beyond the catalogue; ids of 1 to 4 codes.
+# Widths of K, all prefixes, in between, below K; K of 1, beyond the catalog; ids of 1 to 4 codes.
 SHAPES = (
     Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, "vocab", row_share=2),
     Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, "trie"),

@@ -13,8 +13,9 @@ import sys
 import jax
 import numpy as np
 
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import init_params
-from atspeed_jax.planning.plan import GIB, plan, random_catalog
+from atspeed_jax.planning.plan import GIB, plan
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training import sharding
 from atspeed_jax.training.chips import CHIPS
@@ -25,7 +26,7 @@ from configs import lcrec_small
 from launch.config import load
 from resident_memory import now
 
-CATALOG = random_catalog(3000)
+CATALOG = Catalog.random(3000, (256,) * 4)
 
 
 def config_of(layers: int, hidden: int, rows: int) -> ExperimentConfig:

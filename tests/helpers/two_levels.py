@@ -1,4 +1,4 @@
-"""A small catalogue, two prompts, and beams of depth 2 over it."""
+"""A small catalog, two prompts, and beams of depth 2 over it."""
 
 import itertools
 

@@ -76,7 +76,16 @@ def test_many_roots_and_long_ids():
     assert catalog.id_tokens.max() == catalog.vocab_size - 1
 
 
-def test_the_callers_array_is_left_alone_and_the_catalogue_cannot_change():
+def test_random_codes_are_those_of_their_level_and_seed():
+    catalog = Catalog.random(500, (3, 90), seed=1)
+    assert catalog.codes.shape == (500, 2)
+    assert catalog.codes.max(axis=0).tolist() == [2, 89]
+    assert catalog.level_sizes == (3, 90)
+    np.testing.assert_array_equal(Catalog.random(500, (3, 90), seed=1).codes, catalog.codes)
+    assert (Catalog.random(500, (3, 90)).codes != catalog.codes).any()
+
+
+def test_the_callers_array_is_left_alone_and_the_catalog_cannot_change():
     codes = CODES.copy()
     catalog = Catalog.from_codes(codes)
     codes[0] = 9

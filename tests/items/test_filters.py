@@ -52,7 +52,7 @@ def random_lists(ids: int, users: int, rng) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("allow", "number"), FILTERED)
-def test_filtered_lists_are_those_of_a_catalogue_without_the_other_ids(allow, number):
+def test_filtered_lists_are_those_of_a_catalog_without_the_other_ids(allow, number):
     rng, shape = np.random.default_rng(3), SHAPES[number]
     before = beam_search._cache_size(), speculative_beam_search._cache_size()
     compared = 0

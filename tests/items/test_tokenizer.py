@@ -25,7 +25,7 @@ def test_text_and_tokens():
         tokenizer.encode("<a_7>")
 
 
-def test_codes_alone_of_a_catalogue_behind_a_vocabulary():
+def test_codes_alone_of_a_catalog_behind_a_vocabulary():
     catalog = CATALOG.behind(len(WORDS), 2)
     tokenizer = item_tokenizer(catalog)
     assert tokenizer.encode(TEXT).ids == prompt_tokens(catalog, [0, 2], 5).tolist()

@@ -86,7 +86,7 @@ def test_capacities_default_to_powers_of_two_and_change_no_child():
     assert wide.length == 3
 
 
-def test_another_catalogue_of_the_same_capacity_does_not_recompile():
+def test_another_catalog_of_the_same_capacity_does_not_recompile():
     rng = np.random.default_rng(2)
     children = jax.jit(lambda trie, node: trie.edges(1, node))
     for count in (33, 40, 64):

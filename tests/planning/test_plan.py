@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from atspeed_jax.decoding.base import DecodeError
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning import plan as planning
-from atspeed_jax.planning.plan import PlanError, plan, random_catalog, with_batch, with_prompt
+from atspeed_jax.planning.plan import PlanError, plan, with_batch, with_prompt
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.sharding import ShardingError, sharding
@@ -17,7 +18,7 @@ from devices import ROOT, environment, whole_mesh
 from launch.config import load
 from small import changed
 
-CATALOG = random_catalog(40, 3, 4)
+CATALOG = Catalog.random(40, (4,) * 3)
 SEVEN_B = load(beauty_llama7b.get_config(), ExperimentConfig)
 
 
@@ -67,7 +68,7 @@ def test_batches_by_the_device(small_config):
 
 
 def test_an_instruction_without_a_tokenizer_is_measured_by_its_letters():
-    catalog = with_prompt(SEVEN_B, random_catalog(30).behind(32_000, 1))
+    catalog = with_prompt(SEVEN_B, Catalog.random(30, (256,) * 4).behind(32_000, 1))
     prompt = SEVEN_B.data.prompt
     longest = len(prompt.template) / 3 + 20 * 4 + 19
     assert len(catalog.instruction.head) + len(catalog.instruction.tail) + 20 * 4 + 19 == pytest.approx(longest, abs=4)

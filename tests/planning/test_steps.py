@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.weights import WeightsError
-from atspeed_jax.planning.plan import bytes_on_device, random_catalog
+from atspeed_jax.planning.plan import bytes_on_device
 from atspeed_jax.planning.steps import Steps, describe_models
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
@@ -19,7 +20,7 @@ from launch.config import load
 from small import changed
 
 SEVEN_B = load(beauty_llama7b.get_config(), ExperimentConfig)
-CATALOG = random_catalog(40, 3, 4)
+CATALOG = Catalog.random(40, (4,) * 3)
 TARGET = 14 * 16 + 2 * 16 * 8 * 3 + 3 * 16 * 16 + 3 * 16  # parameters: embedding, attention, MLP, norms
 DRAFT = 14 * 8 + 8 * 8 * 6 + 3 * 8 * 16 + 3 * 8
 

@@ -38,7 +38,7 @@ def test_the_report_is_whole(small_run):
         "distinct_ids": len({tuple(row) for row in dataset.catalog.codes.tolist()}),
         "collisions": len(dataset.catalog.collisions),
     }
-    assert stored["dataset"]["collisions"] > 0  # the small catalogue does have some
+    assert stored["dataset"]["collisions"] > 0  # the small catalog does have some
 
 
 def test_every_method_gives_the_lists_of_plain_beam_search(small_run):
