@@ -16,7 +16,7 @@ from atspeed_jax.data.sources import synthesize
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.record import record_config
-from atspeed_jax.utils.program_memory import forget_programs
+from atspeed_jax.utils.program_memory import MOST_MAPS, forget_programs
 from compilation import compile_quickly, emit_plainly
 from launch.config import load
 
@@ -31,15 +31,19 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config, items):
-    """Tests of one file run in one process, so that a module's fixtures are made once."""
+    """Tests that share compiled programs run in one process, and those of one file, which share its fixtures."""
     for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        file = item.location[0]
+        # tests/launch: one process that runs mains (`mains.run_mains`). tests/decoding: the same shapes in many files.
+        room = next((room for room in ("tests/launch", "tests/decoding") if file.startswith(f"{room}/")), None)
+        group = room or ("small_run" if "small_run" in item.fixturenames else file)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
     yield
-    forget_programs()
+    forget_programs(2 * MOST_MAPS)
 
 
 @pytest.fixture(scope="module")

@@ -71,13 +71,18 @@ class Assets:
     def dataset(self) -> Dataset:
         """The stored dataset, as this run's models read it.
 
+        A run that may still be trained makes synthetic data again and compares them with
+        the stored data. A trained run is served from the stored data alone, unless a
+        data directory is given, which is compared.
+
         Raises:
           DatasetError: the stored data are not what config and data directory give.
           ValueError: see `checked`.
         """
         directory = self.workdir / "data"
         dataset = load_dataset(directory)
-        if self.source is not None:
+        stored_alone = self.is_trained and self.data_dir is None
+        if not stored_alone and self.source is not None:
             check_same_data(dataset, directory, self.source, str(self.data_dir or "config.data.synthetic"))
         return self.checked(dataset)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from atspeed_jax.runs.config import ConfigError, load
-from atspeed_jax.runs.experiment import SERVED, ExperimentConfig, ServeConfig, made_with
+from atspeed_jax.runs.experiment import SERVED, ExperimentConfig, PretrainedConfig, ServeConfig, made_with
 from atspeed_jax.training.checkpoint import is_finished
 from atspeed_jax.utils.distributed import is_writer
 from atspeed_jax.utils.files import write_json
@@ -159,9 +159,23 @@ def record_config(workdir: Path, given: ExperimentConfig, stage: str | None = No
         return
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
-        write_json(Path(workdir) / MARKER_FILE, dataclasses.asdict(given))
+        write_json(Path(workdir) / MARKER_FILE, dataclasses.asdict(_with_absolute_bases(given)))
     except OSError as error:
         raise WorkdirError(f"workdir {workdir} cannot be made or written ({error.strerror}); choose another") from error
+
+
+def _with_absolute_bases(config: ExperimentConfig) -> ExperimentConfig:
+    """The config with absolute paths of Hugging Face directories.
+
+    A run whose record holds a relative path could be opened from one directory alone.
+    """
+    models = {"target": config.target, "draft": config.draft}
+    bases = {
+        name: dataclasses.replace(model, directory=str(Path(model.directory).absolute()))
+        for name, model in models.items()
+        if isinstance(model, PretrainedConfig)
+    }
+    return dataclasses.replace(config, **bases)
 
 
 def _any_begun(workdir: Path, stages: Iterable[str]) -> bool:
@@ -210,7 +224,8 @@ def _refuse(differences: Sequence[Difference], workdir: Path) -> None:
 
 
 def _differences(old: ExperimentConfig, new: ExperimentConfig) -> list[Difference]:
-    as_read, given = (json.loads(json.dumps(dataclasses.asdict(one))) for one in (old, new))
+    both = (_with_absolute_bases(one) for one in (old, new))
+    as_read, given = (json.loads(json.dumps(dataclasses.asdict(one))) for one in both)
     return list(_walk(as_read, given, ""))
 
 

@@ -42,6 +42,7 @@ def world():
 
 
 compiled_loss = jax.jit(align_loss, static_argnums=0)
+compiled_forward = jax.jit(forward, static_argnums=0)
 
 
 def alignment(config, widths=()):
@@ -98,7 +99,7 @@ def test_alpha_rises_during_its_warm_up(world, step, alpha):
 def test_no_gradient_reaches_the_teacher(world, on_policy):
     context, target, batch = world
     draft, config = init_params(MODEL, jax.random.key(2)), dataclasses.replace(CONFIG, on_policy=on_policy)
-    grads = jax.grad(lambda t: align_loss(alignment(config), draft, t, context, batch, None)[0])(target)
+    grads = jax.grad(lambda t: compiled_loss(alignment(config), draft, t, context, batch, None)[0])(target)
     assert all(not bool(g.any()) for g in jax.tree.leaves(grads))
 
 
@@ -122,7 +123,7 @@ def test_seq_kd_reads_the_lists_code_by_code(world):
     for row, listed in enumerate(np.asarray(batch["list"])):
         for item in listed[listed >= 0]:
             whole = jnp.concatenate([batch["tokens"][row], jnp.asarray(IDS[item][:-1])])[None]
-            log_probs = jax.nn.log_softmax(forward(MODEL, draft, whole, whole > 0)[0], -1)
+            log_probs = jax.nn.log_softmax(compiled_forward(MODEL, draft, whole, whole > 0)[0], -1)
             ends = [log_probs[batch["tokens"].shape[1] - 1 + level, IDS[item][level]] for level in range(3)]
             values.append(-sum(map(float, ends)))
     np.testing.assert_allclose(parts["align_loss"], np.mean(values), rtol=1e-4)

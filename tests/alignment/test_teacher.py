@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,21 @@ def run(directory, world, fingerprint="a", progress=lambda parts: parts, setting
     make_teacher(directory, task, fingerprint=fingerprint, about=about, **how)
 
 
+@pytest.fixture(scope="module")
+def made(world, tmp_path_factory):
+    """Two finished directories, "with" and "without" log-probabilities. Read them, never write into them."""
+    place = tmp_path_factory.mktemp("teacher")
+    run(place / "with", world)
+    run(place / "without", world, settings=dataclasses.replace(SETTINGS, log_probs=False))
+    return place
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """A finished directory that may be changed."""
+    return shutil.copytree(made / "with", tmp_path / "t")
+
+
 def test_masked_codes_are_stored_as_finite_numbers():
     """-inf times the probability 0 would be NaN in a divergence."""
     values = np.array([0.0, np.finfo(np.float32).min, -3.5], np.float32)
@@ -67,10 +83,9 @@ def test_masked_codes_are_stored_as_finite_numbers():
     np.testing.assert_allclose(losses.tree_kd(p, q, jnp.ones(p.shape, bool)), [[1 + np.exp(-3.5) * -1.5]], rtol=1e-3)
 
 
-def test_stored_beams_are_those_of_beam_search(tmp_path, world):
+def test_stored_beams_are_those_of_beam_search(made, world):
     dataset, model, params, context = world
-    run(tmp_path / "t", world)
-    beams = load(tmp_path / "t").beams
+    beams = load(made / "with").beams
     histories = teacher_prompts(dataset, 2)[0]
     assert beams.shape == (len(histories), 3, 3)
     for example, items in enumerate(histories):
@@ -109,10 +124,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, world, monkeypatc
 
 @pytest.mark.parametrize("score_norm", ["vocab", "trie"])
 @pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "coverage"])
-def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_path, world, objective, score_norm):
+def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(made, world, objective, score_norm):
     dataset, model, target, context = world
-    run(tmp_path / "with", world)
-    run(tmp_path / "without", world, settings=dataclasses.replace(SETTINGS, log_probs=False))
     config = AlignConfig(
         objective, alpha=0.8, temperature=1.0, top_k=2, density_weight=1.0, coverage_weight=1.0, score_norm=score_norm
     )
@@ -121,7 +134,7 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
     alignment = Alignment(config, model, model, (3, 4))
     found = []
     for name in ("with", "without"):
-        teacher = load(tmp_path / name)
+        teacher = load(made / name)
         batch = alignment_batches(
             dataset, context.trie, teacher, BatchShape(HISTORY, (HISTORY,), 8), prompts=2, seed=0
         )[0]
@@ -135,16 +148,15 @@ def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(tmp_pa
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=5e-3, rtol=1e-3), stored[1], online[1])
 
 
-def test_beams_of_another_target_are_refused(tmp_path, world):
-    run(tmp_path / "t", world)
+def test_beams_of_another_target_are_refused(copy, world):
     another = ABOUT | {"target": "t2", "beams": "4"}
     for refused in (functools.partial(run, world=world), load):
         with pytest.raises(TeacherError, match=r"another target.*\(target: t1 -> t2, beams: 3 -> 4\): delete it"):
-            refused(tmp_path / "t", fingerprint="b", about=another)
-    (tmp_path / "t" / "made_from.json").unlink()  # as older code left it
-    load(tmp_path / "t")
+            refused(copy, fingerprint="b", about=another)
+    (copy / "made_from.json").unlink()  # as older code left it
+    load(copy)
     with pytest.raises(TeacherError, match=r"another target.*\(a, now b\): delete it"):
-        load(tmp_path / "t", fingerprint="b", about=another)
+        load(copy, fingerprint="b", about=another)
 
 
 def test_beams_that_are_not_all_there_are_refused(tmp_path, world, monkeypatch):
@@ -162,26 +174,22 @@ def test_beams_that_are_not_all_there_are_refused(tmp_path, world, monkeypatch):
 
 @pytest.mark.parametrize("keep", [0, 0.5])
 @pytest.mark.parametrize("name", ["part-00000.parquet", "complete.json"])
-def test_a_damaged_file_is_named(tmp_path, world, name, keep):
-    run(tmp_path / "t", world)
-    path = tmp_path / "t" / name
+def test_a_damaged_file_is_named(copy, name, keep):
+    path = copy / name
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    with pytest.raises(TeacherError, match=f"{path} is damaged .*[;:] delete {tmp_path}/t and run launch.make_teacher"):
-        load(tmp_path / "t")
+    with pytest.raises(TeacherError, match=f"{path} is damaged .*[;:] delete {copy} and run launch.make_teacher"):
+        load(copy)
 
 
 @pytest.mark.parametrize(
     "content",
     ["[]", "{}", '{"fingerprint": "a", "prompts": 4, "parts": 0}', '{"prompts": 0, "parts": 1}', '{"parts": "a"}'],
 )
-def test_a_record_of_other_content_is_named_by_whoever_relies_on_it(tmp_path, world, content):
-    run(tmp_path / "t", world)
-    (tmp_path / "t" / "complete.json").write_text(content)
+def test_a_record_of_other_content_is_named_by_whoever_relies_on_it(copy, world, content):
+    (copy / "complete.json").write_text(content)
     for refused in (functools.partial(run, world=world), load):
-        with pytest.raises(
-            TeacherError, match=f"{tmp_path}/t/complete.json is damaged .*; delete {tmp_path}/t and run"
-        ):
-            refused(tmp_path / "t")
+        with pytest.raises(TeacherError, match=f"{copy}/complete.json is damaged .*; delete {copy} and run"):
+            refused(copy)
 
 
 def test_prompts_out_of_range_are_refused():

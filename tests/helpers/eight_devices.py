@@ -60,7 +60,8 @@ def train(mesh):
     for batch in batches():
         placed = sharding.shard_batch(batch, mesh)
         if text is None:
-            text = step.lower(state, placed).compile().as_text()
+            step = step.lower(state, placed).compile()
+            text = step.as_text()
         state, metrics = step(state, placed)
         losses.append(float(metrics["loss"]))
     return losses, state["params"], text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.decoding.base import DecodeError
+from atspeed_jax.runs import assets
 from atspeed_jax.runs.experiment import ServeConfig
 from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.runs.record import WorkdirError
@@ -41,6 +42,11 @@ def test_a_run_is_opened_as_recorded(run, small_run):
     assert run.catalog.items == 40
     assert run.target_model == small_run.run.target_model
     assert run.draft_model == small_run.run.draft_model
+
+
+def test_synthetic_data_are_not_made_again(small_run, monkeypatch):
+    monkeypatch.setattr(assets, "synthesize", lambda config: pytest.fail("data are made again"))
+    assert open_run(small_run.workdir).catalog.items == 40
 
 
 def test_every_history_gets_a_list_without_what_was_seen(found):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from atspeed_jax.runs.experiment import ServeConfig
+from atspeed_jax.runs.experiment import PretrainedConfig, ServeConfig
 from atspeed_jax.runs.record import (
     MARKER_FILE,
     Difference,
@@ -49,6 +49,21 @@ def test_a_new_workdir_is_made_and_recorded(small_config, tmp_path):
     assert fields["decode"]["widths"] == ["all", 10]
     assert fields["mesh"] == {"data": None, "fsdp": 1, "tensor": 1}
     assert recorded(workdir) == small_config
+
+
+def test_the_directory_of_a_base_is_recorded_as_an_absolute_path(small_config, tmp_path, monkeypatch):
+    given = dataclasses.replace(small_config, target=PretrainedConfig("bases/llama", None))
+    workdir = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    record_config(workdir, given)
+    (workdir / "target").mkdir()
+    assert open_made(workdir, given).config == given
+    assert open_trained(workdir, given).config.target.directory == str(tmp_path / "bases" / "llama")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert recorded(workdir).target.directory == str(tmp_path / "bases" / "llama")
+    with pytest.raises(WorkdirError, match=r"config\.target\.directory: /"):
+        open_made(workdir, given)
 
 
 def test_what_no_stage_was_made_with_may_change(small_config, run):
