@@ -21,7 +21,10 @@ from bases import BASE, write_base  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
 from text_tokenizers import BOS, SPECIAL, TOKENIZERS  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # of transformers and torch
+    pytest.mark.usefixtures("quick_compilation"),
+]
 CODES = np.random.default_rng(0).integers(0, 12, (40, 3))
 ITEMS = [3, 17, 17, 0]
 # As of Llama 1 and 2, TinyLlama and llama-68m, older and newer.

@@ -20,7 +20,10 @@ from atspeed_jax.serving.settings import DecodeConfig, Setting
 from bases import BASE
 from numpy_llama import wide_params
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # of transformers and torch
+    pytest.mark.usefixtures("quick_compilation"),
+]
 CATALOG = Catalog(np.random.default_rng(0).integers(0, 9, (150, 4)), (9,) * 4)
 CONFIG = dataclasses.replace(
     BASE,
@@ -34,6 +37,22 @@ CONFIG = dataclasses.replace(
 USERS = 24
 
 
+class Remembered:
+    """`generate`, which runs once for what several tests ask for."""
+
+    def __init__(self, generate):
+        self.generate, self.found = generate, {}
+
+    def __call__(self, batch, beams, *, trie):
+        asked = np.asarray(batch["tokens"]).tobytes(), beams, trie, self.generate.model.dtype
+        if asked not in self.found:
+            self.found[asked] = self.generate(batch, beams, trie=trie)
+        return self.found[asked]
+
+    def in_float64(self):
+        return self.generate.in_float64()
+
+
 @pytest.fixture(scope="module")
 def model():
     trie = build_trie(CATALOG.id_tokens)
@@ -41,7 +60,7 @@ def model():
     prefixes = prefixes_by_norm(CATALOG.id_tokens)
     decoders = Decoders(CONFIG, wide_params(CONFIG, seed=0), None, None, trie, prior, prefixes)
     with shared_model("random", decoders, CATALOG, DecodeConfig(("all", 20, 20), 3, "vocab")) as shared:
-        yield shared
+        yield dataclasses.replace(shared, hugging_face=Remembered(shared.hugging_face))
 
 
 @pytest.fixture(scope="module")
