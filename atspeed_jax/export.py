@@ -220,7 +220,7 @@ def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
             "user": users.users,
             "history": users.histories,
             "items": [row[row >= 0] for row in items],
-            "scores": [own[row >= 0] for row, own in zip(items, scores, strict=True)],
+            "scores": [of_list[row >= 0] for row, of_list in zip(items, scores, strict=True)],
             "next": users.truths,
         }
         pq.write_table(pa.table(found), partial / "lists.parquet")
@@ -235,9 +235,9 @@ def export_figures(directory: Path, report: Mapping) -> None:
     rows = []
     for method in QUALITY_METHODS:
         for kind in HABITS:
-            own = report["quality"][method][kind]
-            for figure, (low, high) in own.get("intervals", {}).items():
-                row = {"method": method, "kind": kind, "figure": figure, "value": own[figure]}
+            entry = report["quality"][method][kind]
+            for figure, (low, high) in entry.get("intervals", {}).items():
+                row = {"method": method, "kind": kind, "figure": figure, "value": entry[figure]}
                 rows.append(row | {"low": low, "high": high})
     decoding = [row | {"widths": [str(width) for width in row["widths"] or []]} for row in report["decoding"]]
     with _appearing(Path(directory)) as partial:
@@ -269,8 +269,8 @@ def _appearing(directory: Path) -> Iterator[Path]:
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        with files.locked(directory.with_name(f".{directory.name}.lock")) as own:
-            if not own:
+        with files.locked(directory.with_name(f".{directory.name}.lock")) as locked:
+            if not locked:
                 raise ExportError(
                     f"{directory} is being written by another process; wait for it, or give another directory"
                 )

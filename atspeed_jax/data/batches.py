@@ -59,8 +59,8 @@ def train_batches(dataset: Dataset, shape: BatchShape, *, seed: int, rows: np.nd
     tables = _tables(training_rows, dataset.catalog, windows, lengths, buckets)
     codes = dataset.catalog.length * (lengths if dataset.catalog.instruction is None else np.ones_like(lengths))
     row_in_table = np.zeros(len(windows), np.int64)
-    for own in rows_by_bucket(lengths, buckets):
-        row_in_table[own] = np.arange(len(own))
+    for alike in rows_by_bucket(lengths, buckets):
+        row_in_table[alike] = np.arange(len(alike))
 
     def collate(chosen: list[int], bucket: int) -> dict:
         tokens = tables[bucket][row_in_table[chosen]]

@@ -98,7 +98,7 @@ def _hits(lists: np.ndarray, truths: Sequence[np.ndarray], k: int, items: int) -
         raise MetricError(f"user {int(np.argmin(sizes))} of {len(sizes)} has no true items; measure only users who do")
     filled = lists != -1
     _check_known(truths, items, "true item")
-    _check_known([row[own] for row, own in zip(lists, filled, strict=True)], items, "listed item")
+    _check_known([row[places] for row, places in zip(lists, filled, strict=True)], items, "listed item")
     lists, filled = lists[:, :k].astype(np.int64), filled[:, :k]
     truth_items = np.concatenate(truths).astype(np.int64) if len(truths) else np.empty(0, np.int64)
 

@@ -101,17 +101,17 @@ def settings(config: ModesConfig, gamma: int) -> list[Setting]:
         modes = [mode for mode in config.modes if norm == "trie" or not selection_of(mode).needs_trie_norm]
         heat = {mode: config.temperature if selection_of(mode).draws else 1.0 for mode in modes}
         alone = [Setting.beam_search(beams, norm).searching(mode=mode, temperature=heat[mode]) for mode in modes]
-        own = [setting for setting in alone if setting.baseline == setting]
+        combined = [setting for setting in alone if setting.baseline == setting]
         trees = [Setting.strict(config.drafter, beams, TreeConfig(widths, gamma, norm)) for widths in config.widths]
         if config.tuned and config.tuned[beams].method == "speculative":
             trees.append(config.tuned[beams].searching(score_norm=norm))
         for strict in dict.fromkeys(trees):
             if STRICT.mode in modes:
-                own += [strict, *(strict.searching(tolerance=share) for share in config.tolerances)]
-                own += [strict.searching(budget=count) for count in config.budgets]
+                combined += [strict, *(strict.searching(tolerance=share) for share in config.tolerances)]
+                combined += [strict.searching(budget=count) for count in config.budgets]
             drawn = [mode for mode in modes if selection_of(mode).draws]
-            own += [strict.searching(mode=mode, temperature=heat[mode]) for mode in drawn]
-        rows += [dataclasses.replace(setting, constraint=constraint) for setting in own]
+            combined += [strict.searching(mode=mode, temperature=heat[mode]) for mode in drawn]
+        rows += [dataclasses.replace(setting, constraint=constraint) for setting in combined]
     return rows
 
 
@@ -145,7 +145,7 @@ class ModeTable:
         intervals over users.
         """
         config, decoded = self.evaluation.config, self.evaluation.decoded
-        own = [decoded(setting, users, seed) for seed in range(self.seeds(setting))]
+        draws = [decoded(setting, users, seed) for seed in range(self.seeds(setting))]
         alone = [decoded(setting.baseline, users, seed) for seed in range(self.seeds(setting))]
         search = setting.search
         exact = Setting.beam_search(search.beams, search.score_norm)
@@ -162,21 +162,21 @@ class ModeTable:
             "widths": list(search.widths),
             "budget": search.budget,
             "users": len(users.users),
-            "seeds": len(own),
-            "target_calls_mean": float(np.mean([one.calls for one in own])),
-            "calls_by_user": np.mean([one.calls for one in own], axis=0).tolist(),
-            "coverage_by_level": None if own[0].coverage is None else own[0].coverage_by_level,
-            "given_up_mean": float(np.mean([one.given_up for one in own])),
-            "overlap_with_exact": float(np.mean([overlap(one, exact) for one in own])),
-            "short_lists": float(np.mean([(one.ids == -1).any(1) for one in own])),
-            "places_without_item": float(np.mean([(one.ids == NO_ITEM).mean(1) for one in own])),
+            "seeds": len(draws),
+            "target_calls_mean": float(np.mean([one.calls for one in draws])),
+            "calls_by_user": np.mean([one.calls for one in draws], axis=0).tolist(),
+            "coverage_by_level": None if draws[0].coverage is None else draws[0].coverage_by_level,
+            "given_up_mean": float(np.mean([one.given_up for one in draws])),
+            "overlap_with_exact": float(np.mean([overlap(one, exact) for one in draws])),
+            "short_lists": float(np.mean([(one.ids == -1).any(1) for one in draws])),
+            "places_without_item": float(np.mean([(one.ids == NO_ITEM).mean(1) for one in draws])),
             "mismatched_users": None,
             "near_tie_users": None,
         }
         if not selection_of(search.mode).tests_draws and not search.tolerance:  # else equal in law alone
-            row |= self.evaluation.equality(setting, users, own[0])
+            row |= self.evaluation.equality(setting, users, draws[0])
         sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
-        mine, theirs = self._quality(own, users, search.beams), self._quality(alone, users, search.beams)
+        mine, theirs = self._quality(draws, users, search.beams), self._quality(alone, users, search.beams)
         row["quality"] = metrics.summarize(mine, **sampling)
         row["difference_to_baseline"] = metrics.compare(mine, theirs, **sampling)
         return row
@@ -185,5 +185,5 @@ class ModeTable:
         """Recall and NDCG at K per user, each [N], means over seeds."""
         lists = [expand_ids(one.ids, self.items_sorted, self.offsets, cut) for one in decoded]
         items = self.evaluation.dataset.catalog.items
-        measured = [metrics.measure_lists(own, users.truths, (cut,), items=items) for own in lists]
+        measured = [metrics.measure_lists(found, users.truths, (cut,), items=items) for found in lists]
         return {name: np.mean([one[name] for one in measured], axis=0) for name in measured[0]}

@@ -26,11 +26,13 @@ def other_batch_size(batch_size: int) -> int:
     return batch_size // 4 or 4
 
 
-def compare(own: Agreement, itself: Agreement, *, arithmetic: str, batch_size: int, samples: int, seed: int) -> dict:
+def compare(
+    speculative: Agreement, itself: Agreement, *, arithmetic: str, batch_size: int, samples: int, seed: int
+) -> dict:
     """Makes the "agreement" of a row.
 
     Args:
-      own: of speculation with plain beam search, over N users.
+      speculative: of speculation with plain beam search, over N users.
       itself: of plain beam search with itself at another batch size, over the same
         users.
       arithmetic: of the target, in words.
@@ -38,14 +40,14 @@ def compare(own: Agreement, itself: Agreement, *, arithmetic: str, batch_size: i
       samples, seed: of the bootstrap.
 
     Returns:
-      The figures of `own`; "itself", those of `itself`; "itself_batch_size",
-      "arithmetic"; and "loses_more", the figures that are surely worse in `own`: beyond
-      the 95 % interval of the paired difference over the users.
+      The figures of `speculative`; "itself", those of `itself`; "itself_batch_size",
+      "arithmetic"; and "loses_more", the figures that are surely worse in
+      `speculative`: beyond the 95 % interval of the paired difference over the users.
     """
     lost = {
-        "same_list": itself.same_list - own.same_list,
-        "items_shared": itself.items_shared - own.items_shared,
-        "score_gap": own.score_gap - itself.score_gap,
+        "same_list": itself.same_list - speculative.same_list,
+        "items_shared": itself.items_shared - speculative.items_shared,
+        "score_gap": speculative.score_gap - itself.score_gap,
     }
     low = {name: paired_difference(each, 0 * each, samples=samples, seed=seed).low for name, each in lost.items()}
     loses_more = [name for name, bound in low.items() if bound > 0]
@@ -55,4 +57,4 @@ def compare(own: Agreement, itself: Agreement, *, arithmetic: str, batch_size: i
         "itself_batch_size": batch_size,
         "loses_more": loses_more,
     }
-    return own.figures | about
+    return speculative.figures | about

@@ -42,8 +42,8 @@ class Found(NamedTuple):
         share is listed once.
         """
         ids = np.full(items.shape, -1, np.int64)
-        for row, own in zip(ids, items, strict=True):
-            carried = catalog.id_of_item[own[own >= 0]]
+        for row, listed in zip(ids, items, strict=True):
+            carried = catalog.id_of_item[listed[listed >= 0]]
             first = np.sort(np.unique(carried, return_index=True)[1])
             row[: len(first)] = carried[first]
         return cls(items, ids)
@@ -99,12 +99,12 @@ def _impossible(catalog: Catalog, truths: Sequence[np.ndarray], seen: Sequence[n
     """
     shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
     counts: dict[str, int] = dict.fromkeys(("truths", "impossible", "id_truths", "id_impossible"), 0)
-    for truth, own in zip(truths, seen, strict=True):
+    for truth, history in zip(truths, seen, strict=True):
         items = np.unique(truth)
-        ids, listed = np.unique(catalog.id_of_item[np.unique(own).astype(np.int64)], return_counts=True)
+        ids, listed = np.unique(catalog.id_of_item[np.unique(history).astype(np.int64)], return_counts=True)
         true_ids, gone = np.unique(catalog.id_of_item[items]), ids[listed == shared[ids]]
         counts["truths"] += len(items)
-        counts["impossible"] += int(np.isin(items, own).sum())
+        counts["impossible"] += int(np.isin(items, history).sum())
         counts["id_truths"] += len(true_ids)
         counts["id_impossible"] += int(np.isin(true_ids, gone).sum())
     return counts
@@ -124,4 +124,4 @@ def by_method(habits: Mapping[Habit, Mapping]) -> dict:
         names = next(iter(entries.values()))
         return {name: {habit: entries[habit][name] for habit in habits} for name in names if name != "differences"}
 
-    return turned(habits) | {"differences": turned({habit: own["differences"] for habit, own in habits.items()})}
+    return turned(habits) | {"differences": turned({habit: one["differences"] for habit, one in habits.items()})}

@@ -122,8 +122,8 @@ def unseen_items(
       [N, K] items, closed up; -1 in places that are left empty.
     """
     items = expand_ids(ids, items_sorted, offsets, int(np.diff(offsets).max()) * ids.shape[1])
-    for row, own in zip(items, seen, strict=True):
-        row[np.isin(row, own)] = -1
+    for row, history in zip(items, seen, strict=True):
+        row[np.isin(row, history)] = -1
     order = np.argsort(items < 0, axis=1, kind="stable")[:, : ids.shape[1]]
     return np.take_along_axis(items, order, 1)
 

@@ -118,10 +118,10 @@ def extended_settings(directory: Path) -> dict:
     settings = dict(FAST)
     for path in (directory / SPECIAL_FILE, directory / SETTINGS_FILE):
         try:
-            own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         except (OSError, ValueError) as error:
             raise TokenizerError(f"{path} cannot be read ({error}); expected JSON as transformers writes it") from error
-        if not isinstance(own, dict):
-            raise TokenizerError(f"{path} holds a {type(own).__name__}, expected a JSON object")
-        settings |= {name: value for name, value in own.items() if name in KEPT and value is not None}
+        if not isinstance(given, dict):
+            raise TokenizerError(f"{path} holds a {type(given).__name__}, expected a JSON object")
+        settings |= {name: value for name, value in given.items() if name in KEPT and value is not None}
     return settings

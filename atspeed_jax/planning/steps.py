@@ -176,7 +176,7 @@ class Steps:
         search = setting.search
         widths = self._widths(search.beams)
         layout = Layout(width, (1, *(max(search.beams, size) for size in widths)))
-        own = -(-rows // self.mesh.shape["data"])
+        users = -(-rows // self.mesh.shape["data"])
         caches = [step(one.config) for one in (target, draft)]
         return Step(
             "decode",
@@ -184,25 +184,25 @@ class Steps:
             lambda: lower_on_mesh(decode, params, trie, prompt, self.mesh),
             {"parameters": served, "optimizer": (), "other": (trie, *there)},
             (),
-            jax.eval_shape(lambda: [one.init_cache(own, layout.slots) for one in caches]),
-            self._calls(search, layout, own),
+            jax.eval_shape(lambda: [one.init_cache(users, layout.slots) for one in caches]),
+            self._calls(search, layout, users),
         )
 
-    def _calls(self, search: SearchConfig, layout: Layout, own: int) -> tuple[Pass, ...]:
-        """Lists the model calls for `own` users if no user finishes early."""
+    def _calls(self, search: SearchConfig, layout: Layout, users: int) -> tuple[Pass, ...]:
+        """Lists the model calls for a device's users if no user finishes early."""
         length, capacity, width = self.catalog.length, layout.capacity, layout.prompt
         target, draft = self.models["target"].config, self.models["draft"].config
         budget = search.budget or sum(capacity)
         first = min(budget, sum(capacity[1 : search.gamma + 1]))
         later = min(budget + search.beams, search.beams + sum(capacity[2:]))
-        size = rows_at_a_time(own, search.row_share)
-        passes = most_passes(own, size, length - 1) if length > 1 else 0
+        size = rows_at_a_time(users, search.row_share)
+        passes = most_passes(users, size, length - 1) if length > 1 else 0
 
         def call(model, rows, tokens, n_out, times=1):
             return Pass(model, rows, tokens, width, n_out, "nothing", False, times)
 
-        calls = [call(target, own, width + first, 1 + first), call(draft, own, width, 1)]
-        calls += [call(draft, own, count, count) for count in capacity[1:-1]]
+        calls = [call(target, users, width + first, 1 + first), call(draft, users, width, 1)]
+        calls += [call(draft, users, count, count) for count in capacity[1:-1]]
         if passes:
             calls.append(call(target, size, later, later, passes))
             calls += [
@@ -230,9 +230,9 @@ class Steps:
 
     def _pass(self, model: LlamaConfig, train: TrainConfig, tokens: int, n_out: int, trains) -> Pass:
         """Describes the pass over one part of an accumulated batch."""
-        own = train.batch_size / train.accumulate / (self.mesh.shape["data"] * self.mesh.shape["fsdp"])
+        rows = train.batch_size / train.accumulate / (self.mesh.shape["data"] * self.mesh.shape["fsdp"])
         seen = min(tokens, self._prompt + self.catalog.length)
-        return Pass(model, own, tokens, seen, n_out, trains, times=train.accumulate)
+        return Pass(model, rows, tokens, seen, n_out, trains, times=train.accumulate)
 
     def _windows(self) -> dict:
         """Lists shape of a row and dtype of the arrays of a next-item batch."""

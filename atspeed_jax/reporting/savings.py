@@ -24,12 +24,12 @@ def in_words(rows: Sequence[Mapping]) -> list[str]:
     speculative = [row for row in rows if row["method"] == "speculative" and row["accept_steps_mean"] is not None]
     sentences = []
     for drafter in dict.fromkeys(row["drafter"] for row in speculative):
-        own = {row["K"]: row for row in reversed(speculative) if row["drafter"] == drafter}
-        own = [own[k] for k in dict.fromkeys(row["K"] for row in speculative) if k in own]
-        ways = [_way(row) for row in own]
+        drafted = {row["K"]: row for row in reversed(speculative) if row["drafter"] == drafter}
+        drafted = [drafted[k] for k in dict.fromkeys(row["K"] for row in speculative) if k in drafted]
+        ways = [_way(row) for row in drafted]
         alike = [row for row in speculative if drafter == "draft" and row["drafter"] == "popularity"]
         prior = {row["K"]: row["accept_steps_mean"] for row in alike if _way(row) in ways}
-        sentences.append(_sentence(drafter, own, prior))
+        sentences.append(_sentence(drafter, drafted, prior))
     return sentences
 
 
@@ -38,27 +38,27 @@ def _way(row: Mapping) -> tuple:
     return row["K"], tuple(row["widths"] or ()), row.get("budget"), row["mode"], row["score_norm"]
 
 
-def _sentence(drafter: str, own: Sequence[Mapping], prior: Mapping[int, float]) -> str:
+def _sentence(drafter: str, drafted: Sequence[Mapping], prior: Mapping[int, float]) -> str:
     """The sentence of one drafter.
 
     Args:
       drafter: its name.
-      own: the drafter's rows, one per K.
+      drafted: the drafter's rows, one per K.
       prior: calls that the popularity prior saves, by K.
     """
-    whole = own[0]["target_calls_mean"] + own[0]["accept_steps_mean"]
-    widths = list(dict.fromkeys(widths_label(row["widths"], row.get("budget")) for row in own))
+    whole = drafted[0]["target_calls_mean"] + drafted[0]["accept_steps_mean"]
+    widths = list(dict.fromkeys(widths_label(row["widths"], row.get("budget")) for row in drafted))
     text = f"{NAMES.get(drafter, drafter)} (widths {'; '.join(widths)}) saves "
-    text += f"{_figures(row['accept_steps_mean'] for row in own)} of {whole:g} target calls per user"
-    text += f" at K = {_enumerated(row['K'] for row in own)}"
+    text += f"{_figures(row['accept_steps_mean'] for row in drafted)} of {whole:g} target calls per user"
+    text += f" at K = {_enumerated(row['K'] for row in drafted)}"
     if prior:
-        text += f" (the popularity prior, which needs no model, {_figures(prior.get(row['K']) for row in own)})"
-    timed = [row["ws_vs_beam_search"] for row in own]
+        text += f" (the popularity prior, which needs no model, {_figures(prior.get(row['K']) for row in drafted)})"
+    timed = [row["ws_vs_beam_search"] for row in drafted]
     if any(timed):
         text += f"; a list at batch 1 comes {_figures(timed)} times as fast as by plain beam search"
-    fewer = [row["accept_steps_mean"] > max(0.0, prior.get(row["K"], 0.0)) + NOTICED for row in own]
+    fewer = [row["accept_steps_mean"] > max(0.0, prior.get(row["K"], 0.0)) + NOTICED for row in drafted]
     sooner = [ratio is not None and ratio > 1 + NOTICED for ratio in timed]
-    return text + _verdict(drafter, [row["K"] for row in own], fewer, sooner if any(timed) else None) + "."
+    return text + _verdict(drafter, [row["K"] for row in drafted], fewer, sooner if any(timed) else None) + "."
 
 
 def _verdict(drafter: str, ks: Sequence[int], fewer: Sequence[bool], sooner: Sequence[bool] | None) -> str:

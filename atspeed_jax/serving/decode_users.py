@@ -90,8 +90,8 @@ def prompt_of(batch: Mapping[str, Any], keys: Keys | None = None) -> Prompt:
       keys: one per user (`noise.user_keys`), for the modes that draw; None for strict
         mode.
     """
-    own = None if keys is None else keys[jnp.asarray(np.maximum(batch["row"], 0))]
-    return Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]), own)
+    row_keys = None if keys is None else keys[jnp.asarray(np.maximum(batch["row"], 0))]
+    return Prompt(jnp.asarray(batch["tokens"]), jnp.asarray(batch["valid"]), row_keys)
 
 
 def decode_users(
@@ -194,8 +194,8 @@ def without_seen(
     nothing = np.empty(0, np.int64)
 
     def decoder_of(batch: dict) -> Callable[[Prompt], Result]:
-        own = [seen[row] if row >= 0 else nothing for row in batch["row"]]
-        trie = FilteredTrie(decoders.trie, id_lists(catalog, own, capacity, allow=False), allow=False)
+        histories = [seen[row] if row >= 0 else nothing for row in batch["row"]]
+        trie = FilteredTrie(decoders.trie, id_lists(catalog, histories, capacity, allow=False), allow=False)
         return dataclasses.replace(decoders, trie=trie).build(setting)
 
     return decoder_of
@@ -237,8 +237,8 @@ def count_differences(
             for row in np.flatnonzero((batch["row"] >= 0) & different[batch["row"]]):
                 user = batch["row"][row]
                 one = [{"row": np.zeros(1, np.int32)} | {k: batch[k][row : row + 1] for k in ("tokens", "valid")}]
-                own = None if keys is None else keys[user : user + 1]
-                near += not differing(decode_users(first, one, 1, own), decode_users(second, one, 1, own)).any()
+                key = None if keys is None else keys[user : user + 1]
+                near += not differing(decode_users(first, one, 1, key), decode_users(second, one, 1, key)).any()
     return int(different.sum()) - near, near
 
 

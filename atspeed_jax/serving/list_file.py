@@ -83,10 +83,10 @@ def claimed_output(path: Path) -> Iterator[Output]:
     check_shared(path.parent)
     with contextlib.ExitStack() as stack:
         try:
-            own = agreed(lambda: stack.enter_context(files.locked(path.with_name(f".{path.name}.lock"))))
+            locked = agreed(lambda: stack.enter_context(files.locked(path.with_name(f".{path.name}.lock"))))
         except OSError as error:
             raise RecommendError(f"{path} cannot be written ({error}); choose another --output") from error
-        if not own:
+        if not locked:
             raise RecommendError(f"{path} is being written by another process; wait for it, or choose another --output")
         if agreed(path.exists):
             raise RecommendError(f"{path} exists; choose another --output, or delete it")

@@ -112,8 +112,8 @@ def _position_in(a: HasLists, b: HasLists) -> np.ndarray:
     count = int(names.max(initial=0)) + 1
 
     def keys(numbers, of):  # one number per user and code sequence, so that one sorted search finds all
-        own = numbers.reshape(of.valid.shape) + count * np.arange(users, dtype=np.int64)[:, None]
-        return np.where(np.asarray(of.valid), own, -1)
+        numbered = numbers.reshape(of.valid.shape) + count * np.arange(users, dtype=np.int64)[:, None]
+        return np.where(np.asarray(of.valid), numbered, -1)
 
     mine, theirs = keys(names[: first[..., 0].size], a), keys(names[first[..., 0].size :], b).reshape(-1)
     order = np.argsort(theirs, kind="stable")

@@ -159,8 +159,8 @@ def check_same(value: str, what: str) -> None:
     """
     if jax.process_count() == 1:
         return
-    own = np.frombuffer(value.encode()[:64].ljust(64), np.uint8)
-    every = multihost_utils.process_allgather(own)
+    given = np.frombuffer(value.encode()[:64].ljust(64), np.uint8)
+    every = multihost_utils.process_allgather(given)
     if strangers := [number for number, other in enumerate(every) if (other != every[0]).any()]:
         raise ProcessError(
             f"{what} of process {strangers[0]} is not that of process 0: start every process with the same files, "
