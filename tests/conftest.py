@@ -16,7 +16,7 @@ from atspeed_jax.data.sources import synthesize
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.record import record_config
-from atspeed_jax.utils.program_memory import MOST_MAPS, forget_programs
+from atspeed_jax.utils.program_memory import forget_programs
 from compilation import compile_quickly, emit_plainly
 from launch.config import load
 
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
     yield
-    forget_programs(2 * MOST_MAPS)
+    forget_programs()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ came from the persistent cache; None of one that was killed}.
 
 import atexit
 import contextlib
+import functools
 import gc
 import glob
 import json
@@ -40,8 +41,8 @@ QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # see `compilation.compile_quic
 def run_mains(cases, environment: dict[str, str]) -> list[SimpleNamespace]:
     """(code, out, err, compiled) of each case (module below launch/, workdir, config, further arguments, pattern).
 
-    A workdir or config of None is not given. Cases of the same environment keep their compiled programs in one
-    directory; those of a call in which something is killed, in another one.
+    A workdir or config of None is not given. All keep their compiled programs in one directory; those of a call in
+    which something is killed, in another one.
     """
     rows = []
     for name, workdir, config, more, pattern in cases:
@@ -53,30 +54,36 @@ def run_mains(cases, environment: dict[str, str]) -> list[SimpleNamespace]:
     ambient = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     with tempfile.TemporaryDirectory() as torn:
         # One that is killed may leave half a program, which those of later calls would complain of.
-        programs = torn if any(pattern for *_, pattern in rows) else None
+        programs = torn if any(pattern for *_, pattern in rows) else _programs()
         results = _ask(rows, ambient | settings | environment, environment.get(PROGRAMS, programs))
     return [SimpleNamespace(**result) for result in results]
 
 
+@functools.cache
+def _programs() -> str:
+    directory = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
 class _Server(NamedTuple):
-    """A process that runs mains, and where its mains keep compiled programs."""
+    """A process that runs mains."""
 
     environment: dict[str, str]
     process: subprocess.Popen
-    programs: str
 
 
 _serving: list[_Server] = []  # none or one: most calls have the same environment
 
 
-def _ask(rows: list, environment: dict[str, str], programs: str | None) -> list[dict]:
+def _ask(rows: list, environment: dict[str, str], programs: str) -> list[dict]:
     if not _serving or _serving[0].environment != environment:
         _end()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         process = subprocess.Popen([sys.executable, __file__], cwd=ROOT, env=environment, **pipes)
-        _serving.append(_Server(environment, process, tempfile.mkdtemp()))
+        _serving.append(_Server(environment, process))
     server = _serving[0]
-    server.process.stdin.write(json.dumps([programs or server.programs, rows]) + "\n")
+    server.process.stdin.write(json.dumps([programs, rows]) + "\n")
     server.process.stdin.flush()
     line = server.process.stdout.readline()
     if not line:
@@ -88,9 +95,7 @@ def _ask(rows: list, environment: dict[str, str], programs: str | None) -> list[
 @atexit.register
 def _end():
     while _serving:
-        server = _serving.pop()
-        server.process.communicate()  # closes its standard input, and waits
-        shutil.rmtree(server.programs)
+        _serving.pop().process.communicate()  # closes its standard input, and waits
 
 
 def _watch(pattern):

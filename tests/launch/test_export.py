@@ -17,7 +17,7 @@ def test_both_models_and_a_directory_in_use(small_run, tmp_path):
         ("export", small_run.workdir, SMALL, [f"--output={output}", f"--model={name.replace('again', 'draft')}"], "")
         for name, output in outputs.items()
     ]
-    target, draft, again = run_mains(cases, {})
+    target, draft, again = run_mains(cases, QUICK)
     assert (target.code, draft.code, again.code) == (0, 0, 1), target.err + draft.err
     assert "exists and is not empty" in again.err.splitlines()[-1]
     for name in ("target", "draft"):
@@ -28,7 +28,7 @@ def test_both_models_and_a_directory_in_use(small_run, tmp_path):
 
 def test_a_platform_that_does_not_exist_is_refused_before_the_run_is_opened(tmp_path):
     more = [f"--output={tmp_path / 'out'}", "--format=decoder", "--platforms=cpu,rocket"]
-    (done,) = run_mains([("export", tmp_path / "nowhere", SMALL, more, "")], {})
+    (done,) = run_mains([("export", tmp_path / "nowhere", SMALL, more, "")], QUICK)
     assert done.code == 1
     assert "Traceback" not in done.err
     assert done.err.splitlines()[-1].startswith(
