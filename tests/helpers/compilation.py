@@ -8,22 +8,25 @@ import sys
 import jax
 
 FLAG = "jax_disable_most_optimizations"
-# The first: with it ./launch/test.sh took 549 s, without it 878 s (pytest's figures, 2-core AMD EPYC, jax 0.10.2,
-# 2026-11-24). The second: one decoder compiled in 2.6 instead of 3.2 s of CPU time (the same machine, 2026-11-27).
-PLAIN_EMITTERS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+FLAGS_OF_XLA = (
+    # With it ./launch/test.sh took 549 s, without it 878 s (pytest's figures, 2-core AMD EPYC, jax 0.10.2, 2026-11-24).
+    "--xla_cpu_use_fusion_emitters=false",
+    # One decoder took 2.6 instead of 3.2 s of CPU time to compile (jax 0.10.2, 2026-11-27).
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 
 
 def emit_plainly() -> None:
-    """Has XLA emit fusions on the CPU as it used to, and a program in one part, if it knows how to. Holds for this
-    process and those it starts.
+    """Has XLA emit fusions on the CPU as it used to, and a program in one part, in this process and those it starts.
 
     To be called before JAX is first used. XLA aborts the process over a flag that it does not know, and such flags come
-    and go, so another process tries it first.
+    and go, so another process tries each first.
     """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {PLAIN_EMITTERS}".strip()
-    tried = [sys.executable, "-c", "import jax; jax.devices()"]
-    if subprocess.run(tried, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True).returncode == 0:
-        os.environ["XLA_FLAGS"] = flags
+    for flag in FLAGS_OF_XLA:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+        tried = [sys.executable, "-c", "import jax; jax.devices()"]
+        if subprocess.run(tried, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True).returncode == 0:
+            os.environ["XLA_FLAGS"] = flags
 
 
 @contextlib.contextmanager
