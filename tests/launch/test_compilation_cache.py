@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from devices import environment
 from launch import compilation_cache
 from mains import QUICK, run_mains
 
-TWO_DEVICES = QUICK | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"}
+TWO_DEVICES = QUICK | {"XLA_FLAGS": environment(2)["XLA_FLAGS"]}
 
 
 @pytest.fixture(scope="module")
