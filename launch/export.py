@@ -50,11 +50,9 @@ def export() -> None:
             raise ValueError(f"--format=peft: the {name} of this run has no adapter; use --format=hf")
         note = made.export_adapter(output, began, run.trained(name), catalog)
     else:
-        config = run.target_model if name == "target" else run.draft_model
-        params = run.target_params if name == "target" else run.draft_params
-        note = made.export_hf(
-            output, config, params, catalog, history=history, dtype=FLAGS.dtype, base=run.base_of(name)
-        )
+        size, params = (run.draft_model, run.draft_params) if name == "draft" else (run.target_model, run.target_params)
+        how = {"history": history, "dtype": FLAGS.dtype, "base": run.base_of(name)}
+        note = made.export_hf(output, size, params, catalog, **how)
     print(f"{FLAGS.format}: {output}{note}")
 
 
