@@ -70,7 +70,9 @@ def test_a_row_by_hand(toy, three_levels, tmp_path, monkeypatch):
     setting = Setting.strict("draft", 2, DECODE)
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
     monkeypatch.setattr(
-        evaluation, "decoded", lambda setting, users: decoded_lists() if setting.drafter == "draft" else plain_lists
+        evaluation,
+        "decoded",
+        lambda setting, users, **_: decoded_lists() if setting.drafter == "draft" else plain_lists,
     )
     compared = []
     monkeypatch.setattr(module, "count_differences", lambda *arguments: compared.append(arguments) or (1, 2))
@@ -109,7 +111,7 @@ def test_a_level_nobody_reached_has_no_share(toy, three_levels, tmp_path, monkey
     evaluation.dataset = three_levels
     nobody = decoded_lists(reached=np.array([[1, 0]] * 4, bool), accepted=np.zeros((4, 2), bool))
     monkeypatch.setattr(evaluation, "batches", lambda users: "batches")
-    monkeypatch.setattr(evaluation, "decoded", lambda setting, users: nobody)
+    monkeypatch.setattr(evaluation, "decoded", lambda setting, users, **_: nobody)
     monkeypatch.setattr(module, "count_differences", lambda *arguments: (0, 0))
     row = evaluation.row(Setting.strict("draft", 2, DECODE), SimpleNamespace(users=np.arange(4)))
     assert row["acceptance_by_level"] == [0, None]
