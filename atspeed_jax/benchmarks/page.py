@@ -9,8 +9,8 @@ from pathlib import Path
 from atspeed_jax.benchmarks.plot import generate_picture, ratio_pictures
 from atspeed_jax.reporting import html_page
 from atspeed_jax.reporting.document import Document, Headline, Section, Sentences
+from atspeed_jax.reporting.environment import environment, what_was_run
 from atspeed_jax.reporting.headlines import headline_of
-from atspeed_jax.reporting.report import environment, what_was_run
 from atspeed_jax.reporting.tables import ABSENT, Table, key_values
 from atspeed_jax.utils import files
 

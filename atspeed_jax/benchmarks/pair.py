@@ -153,7 +153,7 @@ def read_pair(path: Path) -> Pair:
     Raises:
       PairError: no such file, or no pair in it.
     """
-    remedy = "write it with python -m launch.benchmark --suite=decode --workdir=RUN --pack=FILE"
+    remedy = "write it in the checkout with python -m launch.benchmark --suite=decode --workdir=RUN --pack=FILE"
     if not path.is_file():
         raise PairError(f"there is no file {path}; {remedy}")
     try:

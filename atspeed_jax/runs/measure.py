@@ -8,7 +8,8 @@ from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.examples import examples_of
 from atspeed_jax.evaluation.store import MeasurementStore
 from atspeed_jax.reporting.curves import loss_curves
-from atspeed_jax.reporting.report import environment, format_table, what_was_run, write_report
+from atspeed_jax.reporting.environment import environment, what_was_run
+from atspeed_jax.reporting.report import format_table, write_report
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.fingerprints import fingerprint
 from atspeed_jax.runs.serve import tuned_settings

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 import jax
 
 from atspeed_jax.data.users import held_out_users
-from atspeed_jax.reporting.report import environment
+from atspeed_jax.reporting.environment import environment
 from atspeed_jax.reporting.tables import as_markdown, tune_table
 from atspeed_jax.runs.fingerprints import recorded_fingerprint
 from atspeed_jax.runs.trained import RunView

@@ -13,7 +13,7 @@ from atspeed_jax.serving.tune import TuneError
 from atspeed_jax.utils.files import read_json
 
 TUNED_FILE = "tuned.json"
-AGAIN = "tune again with python -m launch.tune_decoder"
+AGAIN = "tune again in the checkout with python -m launch.tune_decoder"
 
 
 @dataclasses.dataclass(frozen=True)
