@@ -85,7 +85,8 @@ def _rows(
 def tune_stage(run: RunView) -> None:
     """Tunes each K of `evaluate.tune` for one user at a time, unless that is done.
 
-    SIGTERM ends the stage; choices that were made before are kept.
+    Few users, few finalists and the draft model alone: launch.tune_decoder takes the
+    time for more. SIGTERM ends the stage; choices that were made before are kept.
     """
 
     def say(text: str) -> None:
@@ -95,4 +96,5 @@ def tune_stage(run: RunView) -> None:
     if jax.process_count() > 1:
         say("left out: it times one process, and this run has several")
     else:
-        tune_run(run, TuneConfig(beams=run.serve.evaluate.tune, batch_sizes=(1,)), say, again=False)
+        config = TuneConfig(run.serve.evaluate.tune, (1,), ("draft",), finalists=3, users=60)
+        tune_run(run, config, say, again=False)
