@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float, Int
 
 Tokens = Int[Array, "B T"]
 Logits = Float[Array, "B N V"]
+LevelLogits = Float[Array, "B _ V"]  # in a list of levels, which differ in N
 NodeInt = Int[Array, "B N"]
 NodeFloat = Float[Array, "B N"]
 NodeBool = Bool[Array, "B N"]

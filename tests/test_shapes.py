@@ -8,6 +8,7 @@ import pytest
 
 from atspeed_jax import shapes
 from atspeed_jax.shapes import SlotMask
+from devices import report_of
 
 PACKAGE = Path(shapes.__file__).parent
 GAP = re.compile(r"\S {2,}(?=\S)")  # between the columns of a table in a docstring
@@ -148,3 +149,12 @@ def test_whole_sequences_see_the_real_tokens_up_to_themselves():
     assert mask.prompt[0].astype(int).tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
     assert mask.prompt[1].astype(int).tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     assert mask.path.shape == (2, 3, 0)
+
+
+def test_annotations_are_true_of_what_decoders_alignment_and_models_do():
+    """In a process of its own: annotations are checked in modules that are imported after `check_annotations`."""
+    report = report_of("annotated.py", 1)
+    assert report["traced"] == 20
+    assert report["raised"] == [
+        "a mask of ints", "fewer users", "one axis more", "a length that is no int", "floats as nodes"
+    ]  # fmt: skip

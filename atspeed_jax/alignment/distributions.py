@@ -42,7 +42,9 @@ def child_log_probs(
     return constrained(children.log_prob, children.exists, beams.valid, norm)
 
 
-def path_scores(context: TreeContext, levels: Sequence[Beams], log_probs: Sequence[Array]) -> list[ChildFloat]:
+def path_scores(
+    context: TreeContext, levels: Sequence[Beams], log_probs: Sequence[Array]
+) -> list[Float[Array, "B _ _"]]:
     """Sums log-probabilities along the path of every child of every node.
 
     Args:
@@ -53,7 +55,7 @@ def path_scores(context: TreeContext, levels: Sequence[Beams], log_probs: Sequen
     Returns:
       Per level, cumulative scores [B, N, R]; entries that do not exist mean nothing.
     """
-    scores: list[ChildFloat] = []
+    scores: list[Float[Array, "B _ _"]] = []
     for level, beams in enumerate(levels):
         edge, _ = context.trie.edges(level, beams.node)
         # Without the bucket: it is no child, so no path goes through it.
@@ -136,7 +138,7 @@ def to_float16(log_probs: np.ndarray) -> np.ndarray:
 
 def stored_log_probs(
     context: TreeContext, levels: Sequence[Beams], stored: Float[Array, "B M R"], norm: ScoreNorm
-) -> list[tuple[Float[Array, "B N M"], Bool[Array, "B N M"]]]:
+) -> list[tuple[Float[Array, "B _ _"], Bool[Array, "B _ _"]]]:
     """Computes `child_log_probs` of every level from what the teacher stored.
 
     Args:

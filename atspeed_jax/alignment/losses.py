@@ -235,7 +235,7 @@ def next_item_cross_entropy(logits: Logits, target, at: NodeBool) -> tuple[Array
     return -jnp.where(at, chosen, 0.0).sum(), at.sum()
 
 
-def mean_over_tree(values: Sequence[NodeFloat], counted: Sequence[NodeBool]) -> Array:
+def mean_over_tree(values: Sequence[Float[Array, "B _"]], counted: Sequence[Bool[Array, "B _"]]) -> Array:
     """Averages over the nodes of each level, then over the levels.
 
     Levels have very different numbers of nodes (1 at the root, K elsewhere); a plain

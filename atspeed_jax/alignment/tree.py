@@ -18,7 +18,7 @@ from atspeed_jax.decoding.beams import Beams, assign_slots, gather_nodes, root_b
 from atspeed_jax.decoding.inputs import concatenate_inputs, level_input, prompt_input
 from atspeed_jax.items.trie import Trie, prefix_rows
 from atspeed_jax.models.llama import LlamaConfig, apply_masked
-from atspeed_jax.shapes import Logits, StepInput
+from atspeed_jax.shapes import LevelLogits, Logits, StepInput
 
 
 class TreeContext(struct.PyTreeNode):
@@ -51,8 +51,9 @@ class TeacherTree(struct.PyTreeNode):
 
     levels: tuple[Beams, ...]
     inputs: StepInput
-    is_beam: tuple[Bool[Array, "B N"], ...]
-    is_next: tuple[Bool[Array, "B N"], ...]
+    # "_", since N_l differs between levels.
+    is_beam: tuple[Bool[Array, "B _"], ...]
+    is_next: tuple[Bool[Array, "B _"], ...]
     next_token: Int[Array, "B L"]
 
     @property
@@ -60,7 +61,7 @@ class TeacherTree(struct.PyTreeNode):
         """Number of nodes, whose logits the pass returns."""
         return sum(level.count for level in self.levels)
 
-    def split(self, logits: Logits) -> list[Logits]:
+    def split(self, logits: Logits) -> list[LevelLogits]:
         """Splits the logits [B, n_out, V] of the pass into levels, [B, N_l, V] each."""
         ends = np.cumsum([level.count for level in self.levels])
         return jnp.split(logits, ends[:-1].tolist(), axis=1)
@@ -173,7 +174,7 @@ def is_parent(context: TreeContext, parents: Beams, node, level: int) -> Bool[Ar
     return (context.parent[level - 1][node][:, :, None] == parents.node[:, None]) & parents.valid[:, None]
 
 
-def tree_logits(model: LlamaConfig, params, tree: TeacherTree, dropout_key: Array | None) -> list[Logits]:
+def tree_logits(model: LlamaConfig, params, tree: TeacherTree, dropout_key: Array | None) -> list[LevelLogits]:
     """Computes a model's logits at every node in one forward pass.
 
     Args:

@@ -29,12 +29,12 @@ from atspeed_jax.decoding.inputs import concatenate_inputs, level_input, prompt_
 from atspeed_jax.decoding.search import Search
 from atspeed_jax.decoding.tolerance import give_up, join_shares
 from atspeed_jax.items.trie import ItemTrie
-from atspeed_jax.shapes import Logits, RowBool, RowInt
+from atspeed_jax.shapes import LevelLogits, Logits, RowBool, RowInt
 
 
 def verify_tree(
     target: StepModel, params, search: Search, nodes: dict[int, Beams], *, row_level: RowInt, cache
-) -> tuple[dict[int, Logits], Any]:
+) -> tuple[dict[int, LevelLogits], Any]:
     """Scores a whole tree by ONE call of the target.
 
     Args:
@@ -92,7 +92,7 @@ class Walk(struct.PyTreeNode):
     record: RoundOne
 
 
-def accept(search: Search, tree: DraftTree, logits: dict[int, Logits], frontier: Frontier) -> Walk:
+def accept(search: Search, tree: DraftTree, logits: dict[int, LevelLogits], frontier: Frontier) -> Walk:
     """Walks down the levels and accepts each whose K beams were all drafted.
 
     At each level the K children that the *target* selects are settled. If each of them

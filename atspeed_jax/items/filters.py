@@ -105,7 +105,7 @@ def first_unknown(lists: Sequence[Sequence[int] | np.ndarray], items: int) -> tu
 
 
 def unseen_items(
-    ids: np.ndarray, seen: Sequence[np.ndarray], items_sorted: np.ndarray, offsets: np.ndarray
+    ids: np.ndarray, seen: Sequence[Sequence[int] | np.ndarray], items_sorted: np.ndarray, offsets: np.ndarray
 ) -> np.ndarray:
     """Turns lists of ids into lists of items without those that a user has seen.
 
@@ -128,7 +128,9 @@ def unseen_items(
     return np.take_along_axis(items, order, 1)
 
 
-def id_lists(catalog: Catalog, items: Sequence[np.ndarray], capacity: int, *, allow: bool) -> np.ndarray:
+def id_lists(
+    catalog: Catalog, items: Sequence[Sequence[int] | np.ndarray] | np.ndarray, capacity: int, *, allow: bool
+) -> np.ndarray:
     """Makes the id lists of a `FilteredTrie` from lists of items.
 
     An id shared by several items is excluded only if all of them are listed, and

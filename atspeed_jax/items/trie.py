@@ -105,8 +105,8 @@ class Trie(struct.PyTreeNode):
       row_width: most children of a node of each depth 0..L-1.
     """
 
-    row_start: tuple[Array, ...]
-    token: tuple[Array, ...]
+    row_start: tuple[Array | np.ndarray, ...]
+    token: tuple[Array | np.ndarray, ...]
     row_width: tuple[int, ...] = struct.field(pytree_node=False)
 
     @property

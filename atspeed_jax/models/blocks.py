@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 PRECISIONS = {name: jax.lax.Precision[name.upper()] for name in ("highest", "high", "default")}
 
@@ -27,7 +28,7 @@ class RMSNorm(nn.Module):
         return (normed * scale).astype(x.dtype)
 
 
-def _project(x: Array, kernel: Array, precision: jax.lax.Precision | None, dtype: jnp.dtype) -> Array:
+def _project(x: Array, kernel: Array, precision: jax.lax.Precision | None, dtype: DTypeLike) -> Array:
     """Computes x @ kernel, with the kernel's gradient written as x^T g.
 
     JAX's rule writes g^T x. XLA on CPU then recomputes g with strides inside the

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jax.typing import ArrayLike
 
 PREFIX = "layers_"  # of the name of an unrolled layer; its number follows
 
@@ -36,5 +37,5 @@ def unroll(params) -> dict[str, Any]:
 
 
 @jax.jit  # one program for all layers; a layer is split over a mesh as its stack is
-def _layer(stack, number: int):
+def _layer(stack, number: ArrayLike):
     return jax.tree.map(lambda leaf: leaf[number], stack)
