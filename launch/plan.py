@@ -1,11 +1,12 @@
 """Will it fit? Compiles the steps of a run for a mesh of devices that need not exist.
 
 python -m launch.plan --config=configs/beauty_llama7b.py --devices=256 [--chip=v5e] [--hbm_gib=16] [--json=F]
-    [--batch_per_device=N] [--steps=train,align,decode] [--data_dir=DIR] [--items=12000] [--config.x.y=...]
+    [--compiler=tpu] [--batch_per_device=N] [--steps=train,align,decode] [--data_dir=DIR] [--items=12000]
 
 Prints memory, FLOPs and received bytes per device, as compiled and as estimated. The
 exit code is 1 if the largest peak is over --hbm_gib. Of pretrained models only
-config.json is read. Without --data_dir the items have random ids.
+config.json is read. Without --data_dir the items have random ids. --compiler=tpu
+compiles with libtpu for a slice of the chip, which needs no TPU.
 """
 
 from pathlib import Path
@@ -14,7 +15,8 @@ from absl import flags
 
 from atspeed_jax.data.sources import read_atspeed
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.planning.plan import NOTE, STEPS, plan, table
+from atspeed_jax.planning.plan import NOTES, STEPS, plan, table
+from atspeed_jax.planning.tpu import tpu_devices
 from atspeed_jax.reporting.tables import as_text
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import CHIPS, chip_of
@@ -28,6 +30,7 @@ def define_flags() -> None:
     """Defines the flags of this main."""
     flags.DEFINE_integer("devices", None, "Devices to plan for.", lower_bound=1, upper_bound=100_000)
     flags.DEFINE_string("chip", "v5e", f"Chip of the roofline: {', '.join(CHIPS)}.")
+    flags.DEFINE_enum("compiler", "cpu", ["cpu", "tpu"], "Whose compiler compiles.")
     flags.DEFINE_float("hbm_gib", None, "Memory of a device; without it, that of the chip.", 1e-3, 1e6)
     flags.DEFINE_string("json", None, "File to write the figures to.")
     flags.DEFINE_integer("batch_per_device", None, "Rows per device, instead of the config's batch sizes.", 1, 65_536)
@@ -42,9 +45,10 @@ def main() -> None:
     config, chip, data = load(FLAGS.config, ExperimentConfig), chip_of(FLAGS.chip), FLAGS.data_dir
     catalog = Catalog.from_codes(read_atspeed(data).codes) if data else Catalog.random(FLAGS.items, (256,) * 4)
     print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))
-    rows = plan(config, catalog, chip, steps=tuple(FLAGS.steps), per_device=FLAGS.batch_per_device)
+    tpus = tpu_devices(FLAGS.chip, FLAGS.devices) if FLAGS.compiler == "tpu" else None
+    rows = plan(config, catalog, chip, steps=tuple(FLAGS.steps), per_device=FLAGS.batch_per_device, tpus=tpus)
     peak, limit = max(row["peak_gib_per_device"] for row in rows), FLAGS.hbm_gib or chip.hbm_gib
-    print(as_text(table(rows)), NOTE, sep="\n")
+    print(as_text(table(rows)), NOTES[FLAGS.compiler], sep="\n")
     if path:
         files.write_json(path, {"peak_gib_per_device": peak, "hbm_gib": limit, "steps": rows})
     print(f"Largest peak of a device: {peak:.2f} GiB of {limit:g} GiB, {'too much' if peak > limit else 'which fits'}")

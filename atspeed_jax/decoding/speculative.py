@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from atspeed_jax.decoding.base import Prompt, Result, RoundOne, StepModel
 from atspeed_jax.decoding.beams import Frontier, root_beams, to_result
@@ -98,7 +98,7 @@ def speculative_beam_search(
     search = Search.of(trie, prompt, config)
     check_keys(config.mode, prompt)
     models = Models(target, target_params, drafter, draft_params)
-    state, axes = _begin(models, search)
+    state, axes = begin(models, search)
     # Round 1 alone reads the prompt, so its shapes differ and it stands before the
     # scan.
     state, round_one = one_round(models, search, state, range(min(config.gamma + 1, search.length)))
@@ -140,12 +140,8 @@ def later_rounds(models: Models, search: Search, state: State, axes: State) -> t
     if search.length == 1:  # ids of one code are settled by round 1: no level is left to read
         return state, jnp.int32(0)
 
-    def on_rows(state: State, search: Search) -> State:
-        return one_round(models, search, state, range(1, search.length))[0]
-
     def next_round(state: State, _):
-        unfinished = state.frontier.level < search.length
-        return run_on_unfinished(on_rows, unfinished, state, search, axes=axes, size=size), unfinished.any()
+        return later_round(models, search, state, axes)
 
     # A scan of fixed length: a pass without an unfinished row costs nothing.
     size = rows_at_a_time(search.batch, search.config.row_share)
@@ -154,7 +150,22 @@ def later_rounds(models: Models, search: Search, state: State, axes: State) -> t
     return state, ran.sum(dtype=jnp.int32)
 
 
-def _begin(models: Models, search: Search) -> tuple[State, State]:
+def later_round(models: Models, search: Search, state: State, axes: State) -> tuple[State, Bool[Array, ""]]:
+    """Runs a round on the first unfinished rows.
+
+    Returns:
+      The state afterwards, and whether a row was unfinished.
+    """
+
+    def on_rows(state: State, search: Search) -> State:
+        return one_round(models, search, state, range(1, search.length))[0]
+
+    unfinished = state.frontier.level < search.length
+    size = rows_at_a_time(search.batch, search.config.row_share)
+    return run_on_unfinished(on_rows, unfinished, state, search, axes=axes, size=size), unfinished.any()
+
+
+def begin(models: Models, search: Search) -> tuple[State, State]:
     """Returns the state before round 1, and the batch axis of each of its arrays."""
     target, drafter = models.target, models.drafter
     batch, slots = search.batch, search.layout.slots

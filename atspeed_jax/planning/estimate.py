@@ -7,12 +7,13 @@ which a CPU's compiler widens.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
 from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.training.chips import Chip
 
 # Bytes over HBM per trained number in an update: gradient, parameter and two moments in
 # float32, read or written.
@@ -169,6 +170,16 @@ class Pass:
             hbm_bytes=self.times * moved + OPTIMIZER_TRAFFIC * trained / 4 / (fsdp * tensor) * back,
             received=self.received(mesh, trained),
         )
+
+
+def product_time(passes: Iterable[Pass], chip: Chip) -> float:
+    """Returns how long products take, as a multiple of their time in bfloat16.
+
+    A float32 model takes several times as long as `Chip.flops` says. Each pass counts
+    by its operations.
+    """
+    passes = list(passes)
+    return chip.flops * sum(one.flops() / chip.rate(one.model) for one in passes) / sum(one.flops() for one in passes)
 
 
 def together(needs: list[Needs]) -> Needs:

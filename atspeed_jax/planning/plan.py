@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -13,10 +15,11 @@ from atspeed_jax.data.instructions import PLACEHOLDER, read_instruction
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import TOKENIZER_FILE
 from atspeed_jax.models.pretrained import PretrainedConfig
-from atspeed_jax.planning.estimate import together
+from atspeed_jax.planning.estimate import product_time, together
 from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
 from atspeed_jax.planning.steps import Step, Steps, describe_models
-from atspeed_jax.reporting.tables import Table
+from atspeed_jax.planning.tpu import padding
+from atspeed_jax.reporting.tables import ABSENT, Table
 from atspeed_jax.runs.checks import check_batches, check_mesh, check_positions, check_same_vocabulary
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import Chip, roofline
@@ -25,12 +28,20 @@ from atspeed_jax.training.sharding import make_mesh
 GIB = 2**30
 CHARACTERS = 3  # of an instruction per token, if no tokenizer is known; LLaMA's has 3.5 in English
 STEPS = {"train": "train_target", "align": "align_draft", "decode": "decode"}
-NOTE = """Compiled for CPU devices. The program is partitioned as on TPUs or GPUs; its temporaries differ, because XLA
-widens bfloat16 to float32 on a CPU and schedules otherwise. The estimate counts in the dtypes of the models.
-FLOPs: of matrix products. Received: bytes that collectives bring to a device, in ring algorithms. Decoding counts all
-possible rounds; "at least" counts round 1 only. Roofline: the least time if FLOPs as compiled, estimated bytes over HBM
-and estimated bytes over links overlap, each at its peak rate.
+NOTE = """FLOPs: of matrix products. Received: bytes that collectives bring to a device, in ring algorithms. Decoding
+counts all possible rounds; "at least" counts round 1 only. Roofline: the least time if FLOPs, estimated bytes over HBM
+and estimated bytes over links overlap, each at its peak rate; that of float32 products depends on their precision.
 """
+NOTES = {
+    "cpu": """Compiled for CPU devices. The program is partitioned as on TPUs or GPUs; its temporaries differ, because
+XLA widens bfloat16 to float32 on a CPU and schedules otherwise. The estimate counts in the dtypes of the models.
+"""
+    + NOTE,
+    "tpu": """Compiled by the TPU's compiler: temporaries, padding and peak are those of the program that would run.
+FLOPs and received bytes are not read off such a program; the roofline takes the estimates.
+"""
+    + NOTE,
+}
 
 
 class PlanError(ValueError):
@@ -73,7 +84,13 @@ def with_batch(config: ExperimentConfig, per_device: int, parts: int) -> Experim
 
 
 def plan(
-    config: ExperimentConfig, catalog: Catalog, chip: Chip, *, steps: tuple[str, ...], per_device: int | None = None
+    config: ExperimentConfig,
+    catalog: Catalog,
+    chip: Chip,
+    *,
+    steps: tuple[str, ...],
+    per_device: int | None = None,
+    tpus: Sequence[Any] | None = None,
 ) -> list[dict]:
     """Compiles steps of a run for the devices of config.mesh and measures them.
 
@@ -84,6 +101,7 @@ def plan(
       steps: names in `STEPS`.
       per_device: rows of a batch per device along the mesh axes data and fsdp; None for
         the batches of the config.
+      tpus: TPUs to compile for (`tpu_devices`); None for JAX's devices, which are CPUs.
 
     Returns:
       Per step, the figures of `figures`.
@@ -96,7 +114,7 @@ def plan(
     """
     if stray := [name for name in steps if name not in STEPS]:
         raise PlanError(f"step {stray[0]!r} is unknown; expected some of {', '.join(STEPS)}")
-    mesh, pretrained = make_mesh(config.mesh), describe_models(config)
+    mesh, pretrained = make_mesh(config.mesh, tpus), describe_models(config)
     if per_device is not None:
         config = with_batch(config, per_device, mesh.shape["data"] * mesh.shape["fsdp"])
     check_same_vocabulary(pretrained.values())
@@ -107,7 +125,8 @@ def plan(
     made = Steps(config, catalog, pretrained, mesh)
     check_mesh({name: model.config for name, model in made.models.items()}, mesh)
     check_batches(config, mesh)
-    return [figures(getattr(made, STEPS[name])(), chip, made) for name in steps]
+    measure = figures if tpus is None else tpu_figures
+    return [measure(getattr(made, STEPS[name])(), chip, made) for name in steps]
 
 
 def figures(step: Step, chip: Chip, of: Steps) -> dict:
@@ -124,9 +143,41 @@ def figures(step: Step, chip: Chip, of: Steps) -> dict:
     """
     began = time.monotonic()
     compiled = step.lower().compile()
-    seconds, memory, mesh = time.monotonic() - began, compiled.memory_analysis(), dict(of.mesh.shape)
+    seconds = time.monotonic() - began
     program = read_program(compiled.as_text())
     most, least = program.cost(max), program.cost(min)
+    return _figures(step, chip, of, compiled, most[FLOPS]) | {
+        "flops": most[FLOPS],
+        "flops_least": least[FLOPS],
+        "received_bytes": sum(most[kind] for kind in COLLECTIVES),
+        "received_bytes_least": sum(least[kind] for kind in COLLECTIVES),
+        "collectives": {kind: most[kind] for kind in COLLECTIVES if most[kind]},
+        "compile_seconds": round(seconds, 1),
+    }
+
+
+def tpu_figures(step: Step, chip: Chip, of: Steps) -> dict:
+    """Compiles a step by the TPU's compiler and reports what it needs of one device.
+
+    Args: see `figures`.
+
+    Returns:
+      The figures of `figures` but FLOPs and received bytes, and "padding_gib", what the
+      tiles of a TPU add to the arguments. It counts in the peak.
+    """
+    began = time.monotonic()
+    lowered = step.lower()
+    compiled = lowered.compile()
+    seconds, added = time.monotonic() - began, padding(lowered, compiled) / GIB
+    found = _figures(step, chip, of, compiled, None)
+    found["peak_gib_per_device"] += added
+    return found | {"padding_gib": added, "compile_seconds": round(seconds, 1)}
+
+
+def _figures(step: Step, chip: Chip, of: Steps, compiled: jax.stages.Compiled, flops: float | None) -> dict:
+    """Reports memory, the estimate, and the roofline of `flops` or of estimated FLOPs."""
+    memory: Any = compiled.memory_analysis()
+    mesh = dict(of.mesh.shape)
     kinds = {kind: bytes_on_device(tree) for kind, tree in step.on_device.items()}
     there, temporaries = sum(kinds.values()), memory.temp_size_in_bytes
     made = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -134,7 +185,8 @@ def figures(step: Step, chip: Chip, of: Steps) -> dict:
     needs = together([one.needs(mesh, whole_bytes(step.trained)) for one in step.passes])
     cache = bytes_on_device(step.cache) / mesh["tensor"]
     estimated = there + gradients + cache + needs.activations + needs.logits + needs.gathered
-    time_ = roofline(chip, flops=most[FLOPS], hbm_bytes=needs.hbm_bytes, received=needs.received)
+    work = (needs.flops if flops is None else flops) * product_time(step.passes, chip)
+    time_ = roofline(chip, flops=work, hbm_bytes=needs.hbm_bytes, received=needs.received)
     return {
         "step": step.name,
         "devices": of.mesh.size,
@@ -145,11 +197,6 @@ def figures(step: Step, chip: Chip, of: Steps) -> dict:
         "cache_gib": cache / GIB,
         "temporaries_gib": temporaries / GIB,
         "peak_gib_per_device": (there + temporaries + made) / GIB,
-        "flops": most[FLOPS],
-        "flops_least": least[FLOPS],
-        "received_bytes": sum(most[kind] for kind in COLLECTIVES),
-        "received_bytes_least": sum(least[kind] for kind in COLLECTIVES),
-        "collectives": {kind: most[kind] for kind in COLLECTIVES if most[kind]},
         "estimate": {
             "gradients_gib": gradients / GIB,
             "activations_gib": needs.activations / GIB,
@@ -162,7 +209,6 @@ def figures(step: Step, chip: Chip, of: Steps) -> dict:
         },
         "roofline_seconds": time_.seconds,
         "roofline_bound": time_.bound,
-        "compile_seconds": round(seconds, 1),
     }
 
 
@@ -190,6 +236,9 @@ def table(rows: list[dict]) -> Table:
     def line(label, value, form="{:.2f}"):
         return [label, *(form.format(value(row)) for row in rows)]
 
+    def read(label, name, unit):
+        return [label, *(f"{row[name] / unit:.2f}" if name in row else ABSENT for row in rows)]
+
     def estimate(name):
         return lambda row: row["estimate"][name]
 
@@ -201,17 +250,18 @@ def table(rows: list[dict]) -> Table:
         line("cache, GiB", lambda row: row["cache_gib"]),
         line("others that stay, GiB", lambda row: row["other_gib"]),
         line("temporaries as compiled, GiB", lambda row: row["temporaries_gib"]),
+        read("padding of arguments as compiled, GiB", "padding_gib", 1),
         line("peak as compiled, GiB", lambda row: row["peak_gib_per_device"]),
         line("  activations, estimated, GiB", estimate("activations_gib")),
         line("  logits, estimated, GiB", estimate("logits_gib")),
         line("  gathered weights, estimated, GiB", estimate("gathered_gib")),
         line("  gradients, GiB", estimate("gradients_gib"), "{:.3f}"),
         line("peak, estimated, GiB", estimate("peak_gib_per_device")),
-        line("TFLOPs as compiled", lambda row: row["flops"] / 1e12),
-        line("  at least", lambda row: row["flops_least"] / 1e12),
+        read("TFLOPs as compiled", "flops", 1e12),
+        read("  at least", "flops_least", 1e12),
         line("TFLOPs, estimated", lambda row: row["estimate"]["flops"] / 1e12),
-        line("GB received as compiled", lambda row: row["received_bytes"] / 1e9),
-        line("  at least", lambda row: row["received_bytes_least"] / 1e9),
+        read("GB received as compiled", "received_bytes", 1e9),
+        read("  at least", "received_bytes_least", 1e9),
         line("GB received, estimated", lambda row: row["estimate"]["received_bytes"] / 1e9),
         line("GB over HBM, estimated", lambda row: row["estimate"]["hbm_bytes"] / 1e9),
         line("roofline, ms", lambda row: 1e3 * row["roofline_seconds"], "{:.1f}"),

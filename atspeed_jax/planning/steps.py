@@ -30,6 +30,7 @@ from atspeed_jax.models.lora import TARGETS
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, describe_pretrained
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.weights import param_shapes
+from atspeed_jax.planning.decode_passes import Pair, first_round, later_round
 from atspeed_jax.planning.estimate import Pass
 from atspeed_jax.runs.experiment import ExperimentConfig, TrainConfig
 from atspeed_jax.serving.decoders import Decoders
@@ -185,30 +186,16 @@ class Steps:
             {"parameters": served, "optimizer": (), "other": (trie, *there)},
             (),
             jax.eval_shape(lambda: [one.init_cache(users, layout.slots) for one in caches]),
-            self._calls(search, layout, users),
+            self._calls(dataclasses.replace(search, widths=widths), width, users),
         )
 
-    def _calls(self, search: SearchConfig, layout: Layout, users: int) -> tuple[Pass, ...]:
-        """Lists the model calls for a device's users if no user finishes early."""
-        length, capacity, width = self.catalog.length, layout.capacity, layout.prompt
-        target, draft = self.models["target"].config, self.models["draft"].config
-        budget = search.budget or sum(capacity)
-        first = min(budget, sum(capacity[1 : search.gamma + 1]))
-        later = min(budget + search.beams, search.beams + sum(capacity[2:]))
-        size = rows_at_a_time(users, search.row_share)
+    def _calls(self, search: SearchConfig, width: int, users: int) -> tuple[Pass, ...]:
+        """Lists the model calls for `users` users if no user finishes early."""
+        pair = Pair(self.models["target"].config, self.models["draft"].config)
+        length, size = self.catalog.length, rows_at_a_time(users, search.row_share)
         passes = most_passes(users, size, length - 1) if length > 1 else 0
-
-        def call(model, rows, tokens, n_out, times=1):
-            return Pass(model, rows, tokens, width, n_out, "nothing", False, times)
-
-        calls = [call(target, users, width + first, 1 + first), call(draft, users, width, 1)]
-        calls += [call(draft, users, count, count) for count in capacity[1:-1]]
-        if passes:
-            calls.append(call(target, size, later, later, passes))
-            calls += [
-                call(draft, size, count, count, passes) for count in (search.beams, *capacity[2:-1])[: length - 2]
-            ]
-        return tuple(calls)
+        later = [dataclasses.replace(one, times=passes) for one in later_round(pair, search, width, users)]
+        return (*first_round(pair, search, width, users), *(later if passes else ()))
 
     def _fit(self, name: str, train: TrainConfig, loss, init_params, frozen, batch) -> Step:
         """Describes a training step of `fit`."""

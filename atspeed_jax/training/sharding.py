@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import flax.linen as nn
@@ -65,21 +65,26 @@ class MeshConfig:
         check_ranges(self)
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Makes the mesh over the devices of all processes.
 
     A process that runs alone may leave devices out. Axis types are Auto: Explicit
     rejects sharded gathers.
 
+    Args:
+      config: devices along each axis.
+      devices: devices to take instead, such as those that can only be compiled for.
+
     Raises:
       ShardingError: the mesh does not fit the number of devices.
     """
-    shape = _shape(config)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[: math.prod(shape)])
+    devices = jax.devices() if devices is None else devices
+    shape = _shape(config, len(devices))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[: math.prod(shape)])
 
 
-def _shape(config: MeshConfig) -> tuple[int, int, int]:
-    have, inner = jax.device_count(), config.fsdp * config.tensor
+def _shape(config: MeshConfig, have: int) -> tuple[int, int, int]:
+    inner = config.fsdp * config.tensor
     data = max(1, have // inner) if config.data is None else config.data
     need = data * inner
     if need > have or (need < have and (config.data is None or jax.process_count() > 1)):
@@ -98,7 +103,7 @@ def fitting_mesh(config: MeshConfig) -> MeshConfig:
     the number of devices. No result depends on the mesh.
     """
     try:
-        _shape(config)
+        _shape(config, jax.device_count())
     except ShardingError:
         tensor = math.gcd(config.tensor, jax.device_count())
         return MeshConfig(None, math.gcd(config.fsdp, jax.device_count() // tensor), tensor)

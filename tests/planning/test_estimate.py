@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.planning.estimate import Pass, together
+from atspeed_jax.planning.estimate import Pass, product_time, together
+from atspeed_jax.training.chips import CHIPS
 
 MODEL = LlamaConfig(10, 8, 16, 3, 2, 1, 4, 1e4, 1e-6, False, 0.0, "float32", False)
 MATRICES = 2 * 8 * 8 + 2 * 8 * 4 + 3 * 8 * 16  # query and output, key and value, MLP
@@ -71,3 +72,10 @@ def test_passes_one_after_the_other():
     repeated = dataclasses.replace(passed(), times=7).needs(ONE)
     assert repeated.flops == 7 * one.flops
     assert repeated.activations == one.activations
+
+
+def test_products_of_float32_take_several_passes():
+    half, whole = passed(dtype="bfloat16"), passed()
+    assert product_time([half], CHIPS["v5e"]) == 1
+    assert product_time([whole], CHIPS["v5e"]) == pytest.approx(6)
+    assert product_time([half, whole], CHIPS["v5e"]) == pytest.approx(3.5)

@@ -28,7 +28,7 @@ def check(row):
     assert row["received_bytes"] == 0
     assert row["estimate"]["flops"] == pytest.approx(row["flops"], rel=0.15)
     assert row["peak_gib_per_device"] > row["parameters_gib"] + row["temporaries_gib"]
-    assert row["roofline_seconds"] >= row["flops"] / CHIPS["v5e"].flops
+    assert row["roofline_seconds"] >= 6 * row["flops"] / CHIPS["v5e"].flops  # float32 at precision "highest"
 
 
 def test_a_training_step_takes_six_flops_per_parameter_and_token(small_config, quick_compilation):

@@ -1,5 +1,6 @@
 import pytest
 
+from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.training.chips import CHIPS, ChipError, chip_of, chip_of_kind, roofline
 
 
@@ -17,6 +18,23 @@ from atspeed_jax.training.chips import CHIPS, ChipError, chip_of, chip_of_kind, 
 )
 def test_a_device_is_known_by_the_longest_name_that_fits(kind, name):
     assert chip_of_kind(kind) is CHIPS[name] is chip_of(name)
+
+
+@pytest.mark.parametrize(
+    ("chip", "dtype", "precision", "rate"),
+    [
+        ("v5e", "bfloat16", "highest", 197e12),
+        ("v5e", "float32", "highest", 197e12 / 6),
+        ("v5e", "float32", "high", 197e12 / 3),
+        ("v5e", "float32", "default", 197e12),
+        ("h100", "float32", "highest", 67e12),
+        ("h100", "float32", "default", 494e12),
+        ("h100", "float64", "default", 67e12),
+    ],
+)
+def test_the_rate_of_products_depends_on_dtype_and_precision(chip, dtype, precision, rate):
+    model = LlamaConfig(10, 8, 16, 3, 2, 1, 4, 1e4, 1e-6, False, 0.0, dtype, False, precision=precision)
+    assert CHIPS[chip].rate(model) == rate
 
 
 def test_what_is_in_no_table():
