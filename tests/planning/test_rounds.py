@@ -3,16 +3,16 @@ import dataclasses
 import pytest
 
 from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.planning import rounds
-from atspeed_jax.planning.plan import random_catalog
 from atspeed_jax.planning.rounds import PARTS, Programs, RoundTimes
 from atspeed_jax.planning.tpu import seconds, tpu_devices
 from atspeed_jax.training.chips import CHIPS
 from tpu_compiler import needs_tpu_compiler, no_tpu  # noqa: F401 (a fixture for all tests)
 
-CATALOG = random_catalog(60, 2, 16)
+CATALOG = Catalog.random(60, (16,) * 2)
 TARGET = LlamaConfig(CATALOG.vocab_size, 256, 512, 3, 2, 2, 128, 1e4, 1e-6, True, 0.0, "bfloat16", False)
 DRAFT = dataclasses.replace(TARGET, hidden_size=128, intermediate_size=128, layers=1)
 

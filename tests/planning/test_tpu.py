@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning import tpu
-from atspeed_jax.planning.plan import plan, random_catalog, table
+from atspeed_jax.planning.plan import plan, table
 from atspeed_jax.planning.tpu import SLICES, TpuCompilerError, padding, seconds, tpu_devices
 from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.sharding import MeshConfig, ShardingError
 from small import changed
 from tpu_compiler import needs_tpu_compiler, no_tpu  # noqa: F401 (a fixture for all tests)
 
-CATALOG = random_catalog(40, 3, 4)
+CATALOG = Catalog.random(40, (4,) * 3)
 SLICE = MeshConfig(2, 2, 2)
 
 
