@@ -50,7 +50,7 @@ def main() -> None:
         beams=tuple(FLAGS.beams),
         batches=tuple(FLAGS.batches),
         widths=widths,
-        **{name: FLAGS[name].value for name in ("prompt", "dtype", "users")},
+        **{name: getattr(FLAGS, name) for name in ("prompt", "dtype", "users")},
         compiler=FLAGS.compiler == "tpu",
     )
     print(as_text(speedup_table(predict(run, config, path, say))), NOTE, sep="\n")

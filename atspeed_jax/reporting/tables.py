@@ -5,7 +5,7 @@ Each is made once, and shown as Markdown or as text for a terminal.
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atspeed_jax.evaluation.quality import HABITS
 from atspeed_jax.reporting import agreement
@@ -234,7 +234,7 @@ def mode_table(rows: Sequence[dict]) -> Table:
     return Table("Modes of the decoder", header, cells)
 
 
-def tune_table(rows: Sequence[dict]) -> Table:
+def tune_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The measurements of `serving.tune`: every setting, the chosen ones marked."""
     header = ["method", "K", "batch", "widths", "gamma", "target calls", "in one call", "ms per batch", "expected"]
     header += ["ratio", "at least", "to the fastest", ""]

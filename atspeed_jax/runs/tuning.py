@@ -27,9 +27,12 @@ def tuned_for(run: RunView) -> TunedFor:
     """What a choice that is made now, or used now, must hold for."""
     here = environment()
     return TunedFor(
-        **{name: here[name] for name in ("device", "device_count", "cpu_count")},
+        device=here["device"],
+        device_count=here["device_count"],
+        cpu_count=here["cpu_count"],
         score_norm=run.serve.decode.score_norm,
-        **{name: recorded_fingerprint(run.workdir / name) for name in ("target", "draft")},
+        target=recorded_fingerprint(run.workdir / "target"),
+        draft=recorded_fingerprint(run.workdir / "draft"),
     )
 
 

@@ -127,20 +127,18 @@ class Acceptance:
 
     def _reached(self, start: int, search: SearchConfig, budgets: Sequence[int | None]) -> np.ndarray:
         """The level that a round from level `start` settles last, [budgets, N]."""
-        deepest = min(start + search.gamma, self._length - 1)
-        better = {
-            level: self._better(start, search.widths[start : level - 1]) for level in range(start + 1, deepest + 1)
-        }
+        widths, deepest = search.resolved_widths(self._length), min(start + search.gamma, self._length - 1)
+        better = {level: self._better(start, widths[start : level - 1]) for level in range(start + 1, deepest + 1)}
         # A budget ranks the drafted nodes of all levels together.
-        place = sum(np.minimum(own, search.widths[level - 1]) for level, own in better.items())
+        place = np.sum([np.minimum(own, widths[level - 1]) for level, own in better.items()], 0)
         most = np.array([NEVER if budget is None else budget for budget in budgets])[:, None]
         reached = np.full((len(most), len(self._waits)), self._length)
         for level in range(self._length - 1, start, -1):
             waits = self._waits[:, level - 1]
             if level > deepest:
-                missing = waits.any(1)[None]
+                missing = waits.any(1, keepdims=True).T
             else:
-                narrow = (waits & (better[level][:, level - 1] >= search.widths[level - 1])).any(1)
+                narrow = (waits & (better[level][:, level - 1] >= widths[level - 1])).any(1)
                 missing = narrow | (np.where(waits, place[:, level - 1], -1).max(1) >= most)
             reached = np.where(missing, level, reached)
         return reached
@@ -160,11 +158,12 @@ class _Part:
         self._drafter, self._search = drafter, search
         self.target = _target_beams(*target, search)
         root = root_beams(search.prompt, search.length)
-        fed = Fed(None, drafter[0].init_cache(search.batch, search.layout.slots))
+        cache = drafter[0].init_cache(search.batch, search.layout.slots)
         self._settled: list[Fed] = []  # per level 0..L-2, the draft's reading of the target's beams
         for level, beams in enumerate((root, *self.target.levels[:-1])):
-            fed = _feed(*drafter, search, beams, fed.cache, level=level)
+            fed = _feed(*drafter, search, beams, cache, level=level)
             self._settled.append(fed)
+            cache = fed.cache
         self._scores = [
             _draft_scores(search, self.target, tuple(fed.children for fed in self._settled), start=start)
             for start in range(search.length - 1)
@@ -262,7 +261,7 @@ def _propose(
       rank: [B, N] of these nodes.
       level: of the children.
     """
-    trie, count = search.trie, search.config.widths[level - 1]
+    trie, count = search.trie, search.widths[level - 1]
     children = open_children(trie, children, search.config.score_norm)
     exists = children.exists & (rank < width)[..., None]
     batch = exists.shape[0]

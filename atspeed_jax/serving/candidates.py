@@ -63,9 +63,10 @@ def searches(wide: SearchConfig) -> Iterator[SearchConfig]:
     Args:
       wide: the widest tree.
     """
-    levels = len(wide.widths)
+    most_wide = wide.resolved_widths(len(wide.widths) + 1)
+    levels = len(most_wide)
     count = max(2, min(24, int(MOST ** (1 / max(1, levels)))))
-    grid = [level_widths(wide.beams, most, count) for most in wide.widths]
+    grid = [level_widths(wide.beams, most, count) for most in most_wide]
     for widths, gamma in itertools.product(itertools.product(*grid), range(1, max(1, levels) + 1)):
         search = dataclasses.replace(wide, widths=widths, gamma=gamma)
         yield search
@@ -89,7 +90,8 @@ def measured(
     shapes = [batch["tokens"].shape for batch in batches]
     prompt = prompt_of(batches[shapes.index(max(set(shapes), key=shapes.count))])
     least = min(wide, key=lambda search: search.beams)
-    sizes = level_widths(least.beams, max(width for search in wide for width in (1, *search.widths)), SIZES)
+    most = max(max((1, *search.resolved_widths(decoders.trie.length))) for search in wide)
+    sizes = level_widths(least.beams, most, SIZES)
     return {name: measure(decoders, name, least, prompt, sizes) for name in drafters}
 
 
@@ -112,14 +114,14 @@ def shortlist(
     Returns:
       (settings, how many were compared).
     """
-    programs = {name: decoders.program(Setting(name, wide)) for name in times}
-    acceptance = {name: _acceptance(*programs[name], decoders, wide, batches) for name in times}
+    acceptance: dict[DrafterName, Acceptance] = {name: _acceptance(decoders, name, wide, batches) for name in times}
     return fastest(acceptance, times, wide, len(batches[0]["row"]), count)
 
 
-def _acceptance(decode: SpeculativeSearch, params, decoders: Decoders, wide, batches: Sequence[dict]) -> Acceptance:
-    target_params, draft_params = params
-    largest = max(wide.widths, default=1)
+def _acceptance(decoders: Decoders, name: DrafterName, wide: SearchConfig, batches: Sequence[dict]) -> Acceptance:
+    decode, (target_params, draft_params) = decoders.program(Setting(name, wide))
+    assert isinstance(decode, SpeculativeSearch), "a setting that speculates"
+    largest = max(wide.resolved_widths(decoders.trie.length), default=1)
     rows = ASKED // (largest * max(decoders.target.vocab_size, *decoders.trie.row_width))
     target, drafter = (decode.step, target_params), (decode.drafter, draft_params)
     return Acceptance(target, drafter, decoders.trie, joined(batches, max(1, rows)), wide)
@@ -161,7 +163,7 @@ def fastest(
       settings were compared).
     """
     every = list(searches(wide))
-    bounds = sorted(
+    bounds: list[tuple[float, DrafterName, int]] = sorted(
         (float(search_seconds(times[name], search, np.array(0))), name, number)
         for name in acceptance
         for number, search in enumerate(every)

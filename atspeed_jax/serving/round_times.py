@@ -100,8 +100,7 @@ def search_seconds(times: RoundTimes, search: SearchConfig, passes: np.ndarray) 
       search: resolved.
       passes: any shape, later rounds that are run (`later_passes`), or their mean.
     """
-    length, (first, later) = len(search.widths) + 1, read_nodes(search)
-    slots = [max(search.beams, width) for width in search.widths]
+    length, slots, (first, later) = len(search.widths) + 1, level_slots(search), read_nodes(search)
     fed = slots[: min(search.gamma, length - 2)]
     once = times.target_first(first) + times.draft_prompt + sum(map(times.draft_level, fed))
     fed = [search.beams, *slots[1 : length - 2]] if length > 2 else []
@@ -115,12 +114,15 @@ def read_nodes(search: SearchConfig) -> tuple[int, int]:
     Args:
       search: resolved.
     """
-    slots = [max(search.beams, width) for width in search.widths]
+    slots = level_slots(search)
     first, later = sum(slots[: search.gamma]), search.beams + sum(slots[1:])
-    return tuple(
-        nodes if (most := node_capacity(search, with_prompt=prompt)) is None else min(nodes, most)
-        for nodes, prompt in ((first, True), (later, False))
-    )
+    most_first, most_later = (node_capacity(search, with_prompt=prompt) for prompt in (True, False))
+    return min(first, most_first or first), min(later, most_later or later)
+
+
+def level_slots(search: SearchConfig) -> list[int]:
+    """Slots of levels 1..L-1 of a resolved search: for its beams or its drafted nodes."""
+    return [max(search.beams, width) for width in search.resolved_widths(len(search.widths) + 1)]
 
 
 def later_passes(calls: np.ndarray, size: int) -> np.ndarray:
@@ -157,7 +159,7 @@ def measure(
     """
     batch, length = len(prompt.tokens), decoders.trie.length
     rows = rows_at_a_time(batch, search.row_share)
-    first, level, again = {}, {}, (0, 0.0)
+    first, level, again = dict[float, float](), dict[float, float](), (0, 0.0)
     for size in sizes:
         wide = dataclasses.replace(search, widths=(size,) * (length - 1), gamma=max(1, length - 1), budget=None)
         setting = Setting(drafter, dataclasses.replace(wide, widths=_at_least(wide, decoders)))
@@ -170,7 +172,7 @@ def measure(
                 some = parts.settle(jax.tree.map(lambda x: x[:rows], prompt), decoders.trie)
                 again = later, parts.round(some, levels=range(1, length))[1]
         drafted, first[once] = parts.round(begun, levels=range(length))
-        fed = [max(search.beams, width) for width in parts.search.widths[: length - 2]]
+        fed = level_slots(parts.search)[: length - 2]
         level[float(np.mean(fed or [1]))] = max(0.0, drafted - draft_prompt) / max(1, len(fed))
     target = _curve(first)
     # A further node costs a row the same in a later round, which reads fewer rows.
@@ -192,7 +194,8 @@ def measure(
 def _at_least(search: SearchConfig, decoders: Decoders) -> tuple[int, ...]:
     """The widths, raised where a level could not hold the K beams."""
     prefixes = decoders.prefixes[search.score_norm]
-    return tuple(max(width, min(search.beams, have)) for width, have in zip(search.widths, prefixes, strict=False))
+    widths = search.resolved_widths(len(prefixes))
+    return tuple(max(width, min(search.beams, have)) for width, have in zip(widths, prefixes, strict=False))
 
 
 def _curve(seconds: dict[float, float]) -> Curve:

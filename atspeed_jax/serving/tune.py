@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def choose(
     alone = Setting.beam_search(beams, score_norm)
     settings = {alone: plain} | {one.setting: one.seconds for one in expected}
     extra = [setting for setting in checked(decoders, beams, score_norm, config, say) if setting not in settings]
-    row = {"K": beams, "batch": len(batches[0]["row"]), "searched": searched}
+    row: dict[str, Any] = {"K": beams, "batch": len(batches[0]["row"]), "searched": searched}
     row |= _measure(decoders, settings, extra, batches, config) | {"seconds": time.perf_counter() - begin}
     if extra:
         how = "{settings} checked settings, {fastest}, {slower:+.1%}".format(**row["checked"])
@@ -148,7 +148,8 @@ def checked(
 ) -> list[Setting]:
     """The settings to check that can hold K, with int widths; `say` gets the others."""
     prefixes = decoders.prefixes[score_norm]
-    levels = [level_widths(beams, most, config.grid) for most in widest(beams, score_norm, prefixes).widths]
+    wide = widest(beams, score_norm, prefixes).resolved_widths(len(prefixes))
+    levels = [level_widths(beams, most, config.grid) for most in wide]
     grid = itertools.product(*levels) if config.grid else ()
     settings: dict[Setting, None] = {}
     remedy = f"raise it in --widths, or leave {beams} out of --beams"
