@@ -15,7 +15,7 @@ from atspeed_jax.reporting.tables import as_text, tune_table
 from atspeed_jax.runs.checks import check_grid
 from atspeed_jax.runs.tuning import tune_run
 from atspeed_jax.serving.settings import parse_widths
-from atspeed_jax.serving.tune import TuneConfig
+from atspeed_jax.tuning.tune import TuneConfig
 from atspeed_jax.utils.ranges import BatchSize, Beams
 from launch.command_line import define_numbers
 from launch.sigterm import nothing_kept

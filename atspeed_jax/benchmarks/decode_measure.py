@@ -19,13 +19,13 @@ from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation import precision
 from atspeed_jax.evaluation.breakdown import breakdown, can_break_down
 from atspeed_jax.models.widen import COST_NOTE
-from atspeed_jax.serving.decide import Bootstrap, ratio_bounds
 from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.lists import agreement
 from atspeed_jax.serving.settings import DrafterName, Setting
 from atspeed_jax.serving.timing import run_once
-from atspeed_jax.serving.tune import TuneConfig, choose
+from atspeed_jax.tuning.decide import Bootstrap, ratio_bounds
+from atspeed_jax.tuning.tune import TuneConfig, choose
 from atspeed_jax.utils.program_memory import peak_device_memory
 
 LEAST_SHARED = 0.9  # below float32: lists of one model share at least so many items

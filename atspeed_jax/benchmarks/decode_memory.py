@@ -10,7 +10,7 @@ from atspeed_jax.benchmarks.decode_cells import Cell, DecodeSuite, SuiteError, c
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.serving.candidates import widest
+from atspeed_jax.tuning.candidates import widest
 from atspeed_jax.utils.program_memory import available_memory
 
 

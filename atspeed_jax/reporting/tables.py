@@ -235,7 +235,7 @@ def mode_table(rows: Sequence[dict]) -> Table:
 
 
 def tune_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The measurements of `serving.tune`: every setting, the chosen ones marked."""
+    """The measurements of `tuning.tune`: every setting, the chosen ones marked."""
     header = ["method", "K", "batch", "widths", "gamma", "target calls", "in one call", "ms per batch", "expected"]
     header += ["ratio", "at least", "to the fastest", ""]
     cells = []

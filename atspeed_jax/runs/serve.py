@@ -11,7 +11,7 @@ from atspeed_jax.runs.tuning import tuned_for
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.tuned_file import TUNED_FILE, Tuning, tuned_setting
+from atspeed_jax.tuning.tuned_file import TUNED_FILE, Tuning, tuned_setting
 
 DrafterChoice = Literal["draft", "popularity", "none", "tuned"]
 

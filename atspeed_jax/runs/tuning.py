@@ -16,10 +16,10 @@ from atspeed_jax.reporting.environment import environment
 from atspeed_jax.reporting.tables import as_markdown, tune_table
 from atspeed_jax.runs.fingerprints import recorded_fingerprint
 from atspeed_jax.runs.trained import RunView
-from atspeed_jax.serving.candidates import measured, widest
-from atspeed_jax.serving.tune import TuneConfig, choose
-from atspeed_jax.serving.tuned_file import TUNED_FILE, TunedFor, Tuning
 from atspeed_jax.training.preemption import stop_after_sigterm
+from atspeed_jax.tuning.candidates import measured, widest
+from atspeed_jax.tuning.tune import TuneConfig, choose
+from atspeed_jax.tuning.tuned_file import TUNED_FILE, TunedFor, Tuning
 from atspeed_jax.utils.files import write_json, write_text
 
 

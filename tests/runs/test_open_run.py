@@ -14,9 +14,9 @@ from atspeed_jax.runs.experiment import ServeConfig
 from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.runs.record import WorkdirError
 from atspeed_jax.serving.recommender import HistoryError
-from atspeed_jax.serving.tune import TuneError
 from atspeed_jax.training.checkpoint import CheckpointError
 from atspeed_jax.training.sharding import MeshConfig
+from atspeed_jax.tuning.tune import TuneError
 from small import snapshot
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -8,7 +8,7 @@ import pytest
 from atspeed_jax.runs.serve import decoders_of, setting_of, tuned_of, tuned_settings
 from atspeed_jax.runs.tuning import tuned_for
 from atspeed_jax.serving.settings import DecodeConfig, Setting
-from atspeed_jax.serving.tune import TuneError
+from atspeed_jax.tuning.tune import TuneError
 from atspeed_jax.utils.files import write_json
 
 DECODE = DecodeConfig(widths=("all", 10), gamma=2, score_norm="vocab")

@@ -10,9 +10,9 @@ import small
 from atspeed_jax.runs import tuning as T
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.tune import TuneConfig
-from atspeed_jax.serving.tuned_file import Tuning
 from atspeed_jax.training.preemption import Preempted
+from atspeed_jax.tuning.tune import TuneConfig
+from atspeed_jax.tuning.tuned_file import Tuning
 
 CONFIG = TuneConfig(beams=(5, 1), batch_sizes=(1,), drafters=("popularity",))
 

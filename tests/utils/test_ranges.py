@@ -30,13 +30,13 @@ from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, ModelConfig, ServeConfig, TrainConfig
-from atspeed_jax.serving.decide import Bootstrap
 from atspeed_jax.serving.settings import DecodeConfig, Setting
-from atspeed_jax.serving.tune import TuneConfig
 from atspeed_jax.sweeps.trials import SweepConfig
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.optim import OptimConfig
 from atspeed_jax.training.sharding import MeshConfig
+from atspeed_jax.tuning.decide import Bootstrap
+from atspeed_jax.tuning.tune import TuneConfig
 from atspeed_jax.utils import ranges as R
 from config_classes import config_classes
 from launch.config import load

@@ -9,7 +9,7 @@ from typing import Any
 
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.tune import TuneError
+from atspeed_jax.tuning.tune import TuneError
 from atspeed_jax.utils.files import read_json
 
 TUNED_FILE = "tuned.json"

@@ -9,7 +9,7 @@ import pytest
 
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
-from atspeed_jax.serving.acceptance import Acceptance
+from atspeed_jax.tuning.acceptance import Acceptance
 from cases import SHAPES, STEP, Shape, batches, make_batch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -6,9 +6,10 @@ import pytest
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.config import resolve_widths
 from atspeed_jax.reporting.tables import tune_table
-from atspeed_jax.serving import tune as T
-from atspeed_jax.serving.decide import Bootstrap
 from atspeed_jax.serving.settings import Setting
+from atspeed_jax.tuning import tune as T
+from atspeed_jax.tuning.candidates import searches, widest
+from atspeed_jax.tuning.decide import Bootstrap
 
 CONFIG = T.TuneConfig(
     beams=(4, 12),
@@ -36,7 +37,7 @@ def tuned(small_run, quick_compilation):
 
 
 def test_the_few_best_are_timed_beside_plain_beam_search_and_what_is_to_be_checked(tuned):
-    rows, said, _ = tuned
+    rows, said, run = tuned
     assert [(row["K"], row["batch"]) for row in rows] == [(4, 2), (12, 2)]
     assert [len(row["settings"]) for row in rows] == [1 + 2 + 2, 1 + 2 + 0]
     assert sum("left out: width 3" in text for text in said) == 2 * 2  # K=4 and 12, with both drafters
@@ -49,7 +50,8 @@ def test_the_few_best_are_timed_beside_plain_beam_search_and_what_is_to_be_check
         assert all(1 <= other["target_calls"] <= 3 and other["time_ms"] > 0 for other in others)
         assert [other["expected_ms"] is None for other in others] == [False] * 2 + [True] * (len(others) - 2)
         assert row["choice"] in [entry["label"] for entry in row["settings"][:3]]
-        assert row["searched"] > 50
+        wide = widest(row["K"], "vocab", run.decoders(None).prefixes["vocab"])
+        assert row["searched"] == 2 * len(list(searches(wide))) > 2  # with both drafters
         assert row["reason"]
         assert row["slower_than_best"] >= 0
     assert rows[0]["checked"]["settings"] == 2

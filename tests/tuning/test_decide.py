@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from atspeed_jax.serving import decide as D
+from atspeed_jax.tuning import decide as D
 
 BOOTSTRAP = D.Bootstrap(samples=50)
 

@@ -5,8 +5,8 @@ import pytest
 
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.tune import TuneError
-from atspeed_jax.serving.tuned_file import TunedFor, Tuning, tuned_setting
+from atspeed_jax.tuning.tune import TuneError
+from atspeed_jax.tuning.tuned_file import TunedFor, Tuning, tuned_setting
 
 HERE = TunedFor("cpu", 1, 2, "vocab", "a target", "a draft")
 

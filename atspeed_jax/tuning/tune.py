@@ -19,12 +19,12 @@ import numpy as np
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
 from atspeed_jax.decoding.config import Widths, resolve_widths
 from atspeed_jax.serving import timing
-from atspeed_jax.serving.candidates import level_widths, measured, shortlist, widest
-from atspeed_jax.serving.decide import Bootstrap, confirmed_choice, ratio_bounds, reason
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.decoders import Decoders
-from atspeed_jax.serving.round_times import RoundTimes, plain_seconds
 from atspeed_jax.serving.settings import DecodeConfig, DrafterName, Setting
+from atspeed_jax.tuning.candidates import level_widths, measured, shortlist, widest
+from atspeed_jax.tuning.decide import Bootstrap, confirmed_choice, ratio_bounds, reason
+from atspeed_jax.tuning.round_times import RoundTimes, plain_seconds
 from atspeed_jax.utils.program_memory import forget_programs
 from atspeed_jax.utils.ranges import (
     BatchSize,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.serving import round_times as R
 from atspeed_jax.serving.decode_users import prompt_of
+from atspeed_jax.tuning import round_times as R
 
 SEARCH = SearchConfig((5, 8, 12), 3, "vocab", beams=4)
 

@@ -5,10 +5,10 @@ import pytest
 
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.serving import candidates as C
 from atspeed_jax.serving.decode_users import decode_users
-from atspeed_jax.serving.round_times import Curve, RoundTimes, search_seconds
 from atspeed_jax.serving.settings import Setting
+from atspeed_jax.tuning import candidates as C
+from atspeed_jax.tuning.round_times import Curve, RoundTimes, search_seconds
 
 FLAT = Curve((1,), (0.0,))
 
