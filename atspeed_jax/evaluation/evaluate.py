@@ -32,32 +32,37 @@ from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.utils.program_memory import forget_programs
 
 
+@dataclasses.dataclass(eq=False)
 class Evaluation:
     """One evaluation: fixed users, decoders, settings, and the store of what is
     measured.
 
     Attributes:
+      store: of the measurements.
+      dataset: whose test users are decoded.
+      decoders: the trained pair and its catalog.
+      decode: settings that every K is measured with.
+      config: users, K, batches and the rest of the grid.
+      history: newest items of a user that a prompt holds.
+      target_fingerprint: of the target's parameters.
       tuned: {K: how this machine decodes it fastest}, measured at batch 1.
       everyone: the test users that are measured.
       some: those of them on whom the rest of the grid is measured.
     """
 
-    def __init__(
-        self,
-        store: MeasurementStore,
-        dataset: Dataset,
-        decoders: Decoders,
-        decode: DecodeConfig,
-        config: EvaluateConfig,
-        *,
-        history: int,
-        target_fingerprint: str,
-        tuned: Mapping[int, Setting] | None = None,
-    ):
-        self.store, self.dataset, self.decoders = store, dataset, decoders
-        self.decode, self.config, self.history = decode, config, history
-        self.target_fingerprint, self.tuned = target_fingerprint, tuned or {}
-        everyone = held_out_users(dataset, "test")
+    store: MeasurementStore
+    dataset: Dataset
+    decoders: Decoders
+    decode: DecodeConfig
+    config: EvaluateConfig
+    _: dataclasses.KW_ONLY
+    history: int
+    target_fingerprint: str
+    tuned: Mapping[int, Setting] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        config = self.config
+        everyone = held_out_users(self.dataset, "test")
         self.everyone = everyone.sample(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.sample(config.grid_users, config.seed + 1)
         self._decoded: dict[tuple[str, int, int, int | None], Decoded] = {}
