@@ -151,7 +151,11 @@ def pack_pair(path: Path) -> None:
     """Writes the run of --workdir into one file for a machine without the data
     libraries.
     """
+    if extra := [f"--{name}" for name in ("json", "pair") if FLAGS[name].value is not None]:
+        raise ValueError(f"--pack writes the run of --workdir and measures nothing: leave out {' and '.join(extra)}")
     files.check_writable("--pack", path)
+    if path.exists():
+        raise ValueError(f"--pack={path} is a file already: remove it, or name another file")
     write_pair(path, trained_pair())
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.decoding.base import DecodeError
@@ -28,6 +28,7 @@ from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training.chips import Chip, chip_of, roofline
 from atspeed_jax.utils.files import read_json, write_json
+from atspeed_jax.utils.ranges import BatchSize, Beams, Range, Seed, Users, check_ranges
 
 NOTE = """Target calls and rounds are measured: the run's pair decodes validation users here.
 "roofline": each model call takes the larger of its operations and its bytes, at the chip's peak rates. "compiler": the
@@ -59,14 +60,17 @@ class SpeedupConfig:
 
     chips: tuple[str, ...]
     shapes: tuple[str, ...]
-    beams: tuple[int, ...]
-    batches: tuple[int, ...]
+    beams: tuple[Beams, ...]
+    batches: tuple[BatchSize, ...]
     widths: tuple[Widths, ...]
-    prompt: int
+    prompt: Annotated[int, Range(1, 65_536)]
     dtype: Literal["float32", "bfloat16"]
-    users: int
+    users: Users
     compiler: bool
-    seed: int = 0
+    seed: Seed = 0
+
+    def __post_init__(self):
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,14 @@ def tpu_devices(chip: str, count: int) -> list[Any]:
             "the TPU compiler is not installed: pip install --no-deps --target=DIR libtpu (the version that "
             "pip install 'jax[tpu]' would take), then set TPU_LIBRARY_PATH=DIR/libtpu/libtpu.so"
         )
-    return list(topologies.get_topology_desc(f"{chip}:{SLICES[chip][count]}", "tpu").devices)[:count]
+    try:
+        found = topologies.get_topology_desc(f"{chip}:{SLICES[chip][count]}", "tpu").devices
+    except jax.errors.JaxRuntimeError as error:
+        raise TpuCompilerError(
+            f"TPU_LIBRARY_PATH={os.environ.get('TPU_LIBRARY_PATH')}: the TPU compiler cannot be loaded "
+            f"({str(error).splitlines()[0]}); expected the path of a libtpu.so"
+        ) from error
+    return list(found)[:count]
 
 
 def has_compiler() -> bool:

@@ -67,6 +67,12 @@ def check_settings(config: ExperimentConfig, dataset: Dataset) -> None:
     budget, most = config.decode.budget, max(k for counts in decoded.values() for k in counts)
     if budget is not None and budget < most:
         raise DecodeError(f"config.decode.budget={budget}: expected at least the largest K decoded, {most}, or None")
+    for beams in evaluate.tune:
+        if beams > len(dataset.catalog.id_tokens):
+            raise DecodeError(
+                f"config.evaluate.tune holds K={beams}: expected at most {len(dataset.catalog.id_tokens)}, the ids of "
+                "the catalog"
+            )
     for number, widths in enumerate(config.evaluate.grid_widths):
         _check_widths(f"config.evaluate.grid_widths[{number}]", widths, prefixes, measured)
 

@@ -39,11 +39,14 @@ def read_titles(path: Path, items: int) -> dict[int, str]:
     titles = {}
     for key, value in found.items():
         title = value.get("title") if isinstance(value, dict) else value
-        if not (key.isascii() and key.isdigit() and int(key) < items):
+        number = int(key) if key.isascii() and key.isdigit() and len(key) <= len(str(items)) else items
+        if number >= items or str(number) != key:  # "01" would be item 1 again
             raise TitlesError(f"{path}: key {key!r} is no item 0..{items - 1}; {_EXPECTED}")
         if not isinstance(title, str):
             raise TitlesError(f"{path}: the title of item {key} is {title!r}; {_EXPECTED}")
-        titles[int(key)] = title
+        if any("\ud800" <= letter <= "\udfff" for letter in title):  # half a letter, which no file can hold
+            raise TitlesError(f"{path}: the title of item {key}, {title!r}, is no Unicode text; {_EXPECTED}")
+        titles[number] = title
     return titles
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
 from atspeed_jax.decoding.config import SearchConfig, TreeConfig, Widths
@@ -72,6 +72,8 @@ class Setting:
           DecodeError: `row` is not what `row` gives.
         """
         try:
+            if row["drafter"] not in get_args(DrafterName):
+                raise ValueError(f"drafter={row['drafter']!r}: expected {', '.join(get_args(DrafterName))}")
             names = [field.name for field in dataclasses.fields(SearchConfig)]
             fields: dict[str, Any] = {name: row[name] for name in names if name in row} | {
                 "widths": tuple(row["widths"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,22 @@ class Tuning:
         """Reads the file of a run; None if it has none.
 
         Raises:
-          ValueError: the file is damaged.
+          ValueError: the file is damaged. A row of an older form, which does not say
+            for which target it was made, is not looked at: it is never used.
         """
         path = Path(directory) / TUNED_FILE
         if not path.is_file():
             return None
         table = read_json(path, "delete it and tune again", {"score_norm": str, "rows": list})
-        known = {**table.get("environment", {}), **table}
-        names = [field.name for field in dataclasses.fields(TunedFor)]
-        return cls(path, {name: known[name] for name in names if name in known}, table["rows"])
+        environment = table.get("environment", {})
+        if not isinstance(environment, dict):
+            raise TuneError(f"{path} is damaged: environment={environment!r}; delete it and tune again")
+        known = {**environment, **table}
+        made_for = {field.name: known[field.name] for field in dataclasses.fields(TunedFor) if field.name in known}
+        for number, row in enumerate(table["rows"] if "target" in made_for else ()):
+            if why := _fault(row):
+                raise TuneError(f"{path} is damaged: row {number} {why}; delete it and tune again")
+        return cls(path, made_for, table["rows"])
 
     def unfit(self, wanted: TunedFor) -> str | None:
         """Says why the choices do not hold for something else; None if they do."""
@@ -102,13 +110,47 @@ class Tuning:
         """The choice for one K; see `row`.
 
         Raises:
-          TuneError: nothing was tuned for K, or the choice cannot be read.
+          TuneError: nothing was tuned for K.
         """
-        row = self.row(beams, batch, say)
-        try:
-            return Setting.from_row(next(e["setting"] for e in row["settings"] if e["label"] == row["choice"]))
-        except (DecodeError, StopIteration) as error:
-            raise TuneError(f"{self.path} holds {error!r} for K={beams}; delete it and tune again") from error
+        return _chosen(self.row(beams, batch, say))
+
+
+def _chosen(row: Mapping[str, Any]) -> Setting:
+    return Setting.from_row(next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"]))
+
+
+def _fault(row: Any) -> str | None:
+    """Says what is wrong with a row; None if it is one that `tune.choose` gives.
+
+    A setting is read back and compared with what the file holds, so that no field of
+    the file is passed over.
+    """
+    fields = {"K": int, "batch": int, "choice": str, "settings": list}
+    if not isinstance(row, Mapping):
+        return f"is {row!r}, not an object with {', '.join(fields)}"
+    for name, kind in fields.items():
+        if type(row.get(name)) is not kind:
+            return f"has {name}={row.get(name)!r}, expected {kind.__name__}"
+    labels = [entry.get("label") for entry in row["settings"] if isinstance(entry, Mapping)]
+    if row["choice"] not in labels:
+        return f"chose {row['choice']!r}, which is none of its settings"
+    try:
+        setting = _chosen(row)
+    except (DecodeError, KeyError) as error:
+        return f"holds for {row['choice']!r} {error}"
+    stored = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
+    if _as_json(setting.row) != stored or setting.label != row["choice"]:
+        return f"holds for {row['choice']!r} another setting, {setting.label!r}"
+    if setting.search.beams != row["K"]:
+        return f"of K={row['K']} holds a setting of K={setting.search.beams}"
+    if setting.search.mode != "strict" or setting.search.tolerance or setting.constraint != "trie":
+        return f"holds {setting.label!r}, expected strict mode, no tolerance and constraint='trie'"
+    return None
+
+
+def _as_json(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting's row as JSON gives it back."""
+    return json.loads(json.dumps(setting))
 
 
 def tuned_setting(

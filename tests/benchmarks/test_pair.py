@@ -76,7 +76,7 @@ def test_bad_prompts_are_named():
 
 
 def test_bad_files_are_named(tmp_path):
-    with pytest.raises(PairError, match=r"there is no file .*none\.pack; write it with .*--pack=FILE"):
+    with pytest.raises(PairError, match=r"there is no file .*none\.pack; write it in the checkout with .*--pack=FILE"):
         read_pair(tmp_path / "none.pack")
     (tmp_path / "other.pack").write_bytes(save({"x": np.ones(2)}))
     with pytest.raises(PairError, match=r"other\.pack is of format None, expected 'atspeed_jax pair 1'"):

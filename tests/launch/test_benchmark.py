@@ -13,10 +13,13 @@ from mains import QUICK, run_mains
 def ended(tmp_path_factory):
     """(directory, what each case says)."""
     place = tmp_path_factory.mktemp("benchmark")
+    (place / "there.txt").write_text("users\n")
     cases = {
         "trie": ["--suite=trie", f"--json={place / 'trie.json'}", "--sizes=50,100", "--codes=8"],
         "nowhere": ["--suite=trie", "--json=no/t.json"],
         "model": ["--suite=hugging_face", f"--json={place / 'h.json'}", "--models=5M"],
+        "pack_json": ["--suite=decode", f"--pack={place / 'a.pack'}", f"--json={place / 'p.json'}"],
+        "pack_over": ["--suite=decode", f"--pack={place / 'there.txt'}", "--workdir=nowhere"],
         "renamed": ["--suite=peers", f"--json={place / 'h.json'}"],
     }
     results = run_mains([("benchmark", None, None, case, "") for case in cases.values()], QUICK)
@@ -38,6 +41,8 @@ def test_rows_are_printed_and_written(ended):
     [
         ("nowhere", "there is no directory no"),
         ("model", "--models=5M: expected some of 4M, 25M, 110M"),
+        ("pack_json", "--pack writes the run of --workdir and measures nothing: leave out --json"),
+        ("pack_over", "there.txt is a file already: remove it, or name another file"),
         ("renamed", "flag --suite=peers: its name is hugging_face now"),
     ],
 )

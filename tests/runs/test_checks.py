@@ -31,6 +31,11 @@ MODES = ModesConfig(
             ((4, 10), (4, 9)),
             r"width 9 .*; raise it in config.evaluate.grid_widths\[1\], or lower",
         ),
+        (
+            "evaluate.tune",
+            (5, 5000),
+            r"config.evaluate.tune holds K=5000: expected at most \d+, the ids",
+        ),
         ("decode.budget", 9, r"config.decode.budget=9: expected at least the largest K decoded, 10, or None"),
     ],
 )

@@ -89,7 +89,55 @@ def test_a_damaged_table_is_named(tmp_path):
     (tmp_path / "tuned.json").write_text('{"rows": ')
     with pytest.raises(ValueError, match=f"{tmp_path}/tuned.json is damaged .*; delete it and tune again"):
         tuned_setting(tmp_path, 20, 1, HERE)
-    for entry in ({"choice": "lost"}, {"settings": [{"label": Setting.beam_search(4, "vocab").label, "setting": {}}]}):
-        write(tmp_path, [row(4, 1, Setting.beam_search(4, "vocab")) | entry])
-        with pytest.raises(TuneError, match="for K=4; delete it and tune again"):
+
+
+GOOD = row(4, 1, Setting("draft", SearchConfig((9, 12), 2, "vocab", beams=4)))
+
+
+def changed(**fields):
+    """GOOD with other fields in the setting that was chosen."""
+    entries = [
+        entry | {"setting": entry["setting"] | fields} if entry["label"] == GOOD["choice"] else entry
+        for entry in GOOD["settings"]
+    ]
+    return GOOD | {"settings": entries}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "why"),
+    [
+        ("a row", "is 'a row', not an object with K, batch, choice, settings"),
+        ({name: GOOD[name] for name in ("batch", "choice", "settings")}, "has K=None, expected int"),
+        (GOOD | {"K": "4"}, "has K='4', expected int"),
+        (GOOD | {"batch": None}, "has batch=None, expected int"),
+        (GOOD | {"settings": None}, "has settings=None, expected list"),
+        (GOOD | {"settings": ["a"]}, "which is none of its settings"),
+        (GOOD | {"choice": "lost"}, "chose 'lost', which is none of its settings"),
+        (GOOD | {"settings": [{"label": GOOD["choice"]}]}, "holds for .* 'setting'"),
+        (GOOD | {"settings": [{"label": GOOD["choice"], "setting": {}}]}, "no setting of a decoder"),
+        (GOOD | {"settings": [{"label": GOOD["choice"], "setting": []}]}, "no setting of a decoder"),
+        (GOOD | {"K": 5}, "of K=5 holds a setting of K=4"),
+        (changed(drafter="x"), "drafter='x': expected none, draft, popularity"),
+        (changed(method="x"), "holds for .* another setting"),
+        (changed(foo=1), "holds for .* another setting"),
+        (changed(beams=7), "holds for .* another setting"),
+        (changed(widths=[9, 11]), "holds for .* another setting"),
+    ],
+)
+def test_a_damaged_row_is_named(damaged, why, tmp_path):
+    write(tmp_path, [GOOD, damaged])
+    with pytest.raises(TuneError, match=f"{tmp_path}/tuned.json is damaged: row 1 .*{why}.*; delete it and tune again"):
+        tuned_setting(tmp_path, 4, 1, HERE)
+
+
+def test_a_choice_that_may_give_up_beams_is_refused(tmp_path):
+    for change in ({"tolerance": 0.5}, {"mode": "coupled"}):
+        write(tmp_path, [row(4, 1, Setting("draft", SearchConfig((9, 12), 2, "vocab", beams=4, **change)))])
+        with pytest.raises(TuneError, match=r"row 0 holds .*, expected strict mode, no tolerance"):
             tuned_setting(tmp_path, 4, 1, HERE)
+
+
+def test_a_damaged_environment_is_named(tmp_path):
+    write(tmp_path, [GOOD], environment=[])
+    with pytest.raises(TuneError, match=r"tuned.json is damaged: environment=\[\]; delete it"):
+        Tuning.read(tmp_path)

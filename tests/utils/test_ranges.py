@@ -28,6 +28,7 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
+from atspeed_jax.planning.speedup import SpeedupConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, ModelConfig, ServeConfig, TrainConfig
 from atspeed_jax.serving.settings import DecodeConfig, Setting
@@ -76,6 +77,7 @@ EXAMPLES = {
     ModesConfig: MODES,
     CovisitationConfig: CovisitationConfig(5, 20, 0.9),
     SweepConfig: SweepConfig("configs/tiny.py", (0,), ("train_draft",), "sft", (MODES,)),
+    SpeedupConfig: SpeedupConfig(("v5e",), ("pair",), (5,), (1,), (("all", 64, 96),), 100, "bfloat16", 9, False),
     GenerateConfig: GenerateConfig(("4M",), (1,), (5,), (80,), ("all", 64, 96), 3, 1.0),
 }
 WRONG = (-1, math.nan, math.inf, 10**12, "many")  # in every numeric field
