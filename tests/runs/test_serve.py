@@ -41,7 +41,8 @@ def tuned(run):
     rows = []
     for batch, drafter in ((1, "none"), (64, "popularity")):
         setting = Setting.strict(drafter, 5, DECODE)
-        rows.append({"K": 5, "batch": batch, "choice": "best", "settings": [{"label": "best", "setting": setting.row}]})
+        entry = {"label": setting.label, "setting": setting.row}
+        rows.append({"K": 5, "batch": batch, "choice": setting.label, "settings": [entry]})
     write_json(run.workdir / "tuned.json", dataclasses.asdict(tuned_for(run)) | {"rows": rows})
     return run
 

@@ -22,7 +22,7 @@ def test_titles_as_texts_or_in_objects(tmp_path):
         ('{"lip": "a"}', "key 'lip' is no item"),
         ('{"01": "a"}', "key '01' is no item"),
         ('{"' + 5000 * "1" + '": "a"}', "key '1+' is no item"),
-        (r'{"1": "\ud800"}', r"the title of item 1, '\\\\ud800', is no Unicode text"),
+        (r'{"1": "\ud800"}', r"the title of item 1, '\\ud800', is no Unicode text"),
         ('{"1": 5}', "the title of item 1 is 5; expected"),
         ('{"1": {"name": "a"}}', "the title of item 1 is None; expected"),
     ],

@@ -94,6 +94,7 @@ ZERO = {  # fields that take 0, and what it means there; of one config alone, or
     "density_weight": "the first term alone",
     "drift": "interests stay",
     "dropout": "none",
+    "grid": "no exhaustive grid is timed",
     "min_rating": "all ratings count",
     "noise": "none",
     "on_policy": "none",
