@@ -38,13 +38,9 @@ class Evaluation:
     measured.
 
     Attributes:
-      store: of the measurements.
-      dataset: whose test users are decoded.
-      decoders: the trained pair and its catalog.
       decode: settings that every K is measured with.
       config: users, K, batches and the rest of the grid.
       history: newest items of a user that a prompt holds.
-      target_fingerprint: of the target's parameters.
       tuned: {K: how this machine decodes it fastest}, measured at batch 1.
       everyone: the test users that are measured.
       some: those of them on whom the rest of the grid is measured.
@@ -61,8 +57,7 @@ class Evaluation:
     tuned: Mapping[int, Setting] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        config = self.config
-        everyone = held_out_users(self.dataset, "test")
+        config, everyone = self.config, held_out_users(self.dataset, "test")
         self.everyone = everyone.sample(len(everyone.users) if config.users is None else config.users, config.seed)
         self.some = self.everyone.sample(config.grid_users, config.seed + 1)
         self._decoded: dict[tuple[str, int, int, int | None], Decoded] = {}
