@@ -15,16 +15,15 @@ from pathlib import Path
 import jax
 
 
+def machine() -> dict:
+    """The devices and the processors of this process."""
+    devices = jax.devices()
+    return {"device": devices[0].device_kind, "device_count": len(devices), "cpu_count": os.cpu_count()}
+
+
 def environment() -> dict:
     """Where the figures come from: versions, device, and git revision."""
-    devices = jax.devices()
-    return {
-        "jax": jax.__version__,
-        "device": devices[0].device_kind,
-        "device_count": len(devices),
-        "cpu_count": os.cpu_count(),
-        "git": git_revision(Path(__file__).parent),
-    }
+    return {"jax": jax.__version__, **machine(), "git": git_revision(Path(__file__).parent)}
 
 
 def what_was_run() -> dict:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 import jax
 
 from atspeed_jax.data.users import held_out_users
-from atspeed_jax.reporting.environment import environment
+from atspeed_jax.reporting.environment import environment, machine
 from atspeed_jax.reporting.tables import as_markdown, tune_table
 from atspeed_jax.runs.fingerprints import recorded_fingerprint
 from atspeed_jax.runs.trained import RunView
@@ -25,11 +25,8 @@ from atspeed_jax.utils.files import write_json, write_text
 
 def tuned_for(run: RunView) -> TunedFor:
     """What a choice that is made now, or used now, must hold for."""
-    here = environment()
     return TunedFor(
-        device=here["device"],
-        device_count=here["device_count"],
-        cpu_count=here["cpu_count"],
+        **machine(),
         score_norm=run.serve.decode.score_norm,
         target=recorded_fingerprint(run.workdir / "target"),
         draft=recorded_fingerprint(run.workdir / "draft"),
@@ -49,7 +46,7 @@ def tune_run(run: RunView, config: TuneConfig, say: Callable[[str], None], *, ag
     Returns:
       What the file holds then.
     """
-    wanted, path = tuned_for(run), run.workdir / TUNED_FILE
+    wanted, place, path = tuned_for(run), environment(), run.workdir / TUNED_FILE
     old = Tuning.read(run.workdir)
     if old is not None and (why := old.unfit(wanted)):
         say(f"{why}: it is made anew")
@@ -57,7 +54,7 @@ def tune_run(run: RunView, config: TuneConfig, say: Callable[[str], None], *, ag
     rows = {(row["K"], row["batch"]): row for row in (old.rows if old else ())}
     for row in _rows(run, config, {} if again else rows, say):
         rows[row["K"], row["batch"]] = row
-        table = dataclasses.asdict(wanted) | {"environment": environment(), "rows": list(rows.values())}
+        table = dataclasses.asdict(wanted) | {"environment": place, "rows": list(rows.values())}
         write_json(path, table)
         write_text(path.with_suffix(".md"), as_markdown(tune_table(table["rows"])))
         say(f"K={row['K']}, batch {row['batch']}: {row['reason']}")  # last: it may stop the stage
