@@ -12,7 +12,7 @@ from absl import flags
 from atspeed_jax.benchmarks.alignment import alignment_steps
 from atspeed_jax.benchmarks.decode import measure_decode
 from atspeed_jax.benchmarks.decode import table as decode_table
-from atspeed_jax.benchmarks.decode_cells import DecodeSuite, Tree
+from atspeed_jax.benchmarks.decode_cells import DecodeSuite
 from atspeed_jax.benchmarks.generate import GenerateConfig, PromptTokens, measure_generate
 from atspeed_jax.benchmarks.input import input_speed
 from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora
@@ -128,18 +128,9 @@ def hugging_face_rows(path: Path) -> list[dict]:
 def decode_rows(path: Path) -> list[dict]:
     given: dict[str, Any] = {name: FLAGS[name].value for name in ("users", "repeats", "seconds") if FLAGS[name].present}
     given |= {name: tuple(getattr(FLAGS, name)) for name in ("beams", "batches", "prompts") if FLAGS[name].present}
-    suite = DecodeSuite(
-        shapes=tuple(FLAGS.shapes),
-        methods=tuple(FLAGS.methods),
-        modes=tuple(FLAGS.modes),
-        trees=tuple(Tree.parse(text) for text in FLAGS.settings.split(";") if text),
-        dtype=FLAGS.dtype,
-        unrolled=not FLAGS.stacked,
-        tune=not FLAGS.settings,
-        parts=FLAGS.parts,
-        noise=FLAGS.noise,
-        **given,
-    )
+    given |= {name: tuple(getattr(FLAGS, name)) for name in ("shapes", "methods", "modes")}
+    given |= {name: getattr(FLAGS, name) for name in ("settings", "stacked", "dtype", "parts", "noise")}
+    suite = DecodeSuite.of(**given)
     return measure_decode(trained_pair(), suite, path, lambda text: print(f"[decode] {text}", flush=True))
 
 

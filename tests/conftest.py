@@ -1,5 +1,6 @@
 """One run of the whole small pipeline, shared by the tests of everything that needs trained models."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -8,10 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 import reports
 import small
+from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.sources import synthesize
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
@@ -122,6 +125,20 @@ def report() -> dict:
 def toy() -> SimpleNamespace:
     """See `reports.toy_decoders`."""
     return reports.toy_decoders()
+
+
+@pytest.fixture
+def two_models(toy) -> SimpleNamespace:
+    """The toy with a draft whose config is not that of the target."""
+    draft = dataclasses.replace(toy.decoders.draft, rope_theta=999.0)
+    return SimpleNamespace(catalog=toy.catalog, decoders=dataclasses.replace(toy.decoders, draft=draft))
+
+
+@pytest.fixture
+def toy_batches(toy) -> list[dict]:
+    """Prompts of three users of the toy, one a batch."""
+    histories = [np.array(items, np.int32) for items in ([], [3], [6, 0])]
+    return prompt_batches(toy.catalog, histories, BatchShape(2, (2,), 1))
 
 
 @pytest.fixture

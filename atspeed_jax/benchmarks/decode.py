@@ -26,7 +26,6 @@ from atspeed_jax.benchmarks.decode_cells import (
     Cell,
     DecodeSuite,
     SuiteError,
-    Tree,
     config_of,
     finished,
     identity,
@@ -228,10 +227,8 @@ def suite_of(given: Mapping[str, Any]) -> DecodeSuite:
 
     lists = {name: _parts(given[name]) for name in ("shapes", "methods", "modes")}
     counts = {name: numbers(name) for name in ("beams", "batches", "prompts")}
-    plain = {name: given[name] for name in ("dtype", "users", "repeats", "seconds", "noise", "parts")}
-    trees = tuple(Tree.parse(text) for text in given["settings"].split(";") if text)
-    layout = {"unrolled": not given["stacked"], "tune": not trees}
-    return DecodeSuite(**lists, **counts, **plain, **layout, trees=trees)  # pyright: ignore[reportArgumentType]
+    names = ("settings", "stacked", "dtype", "users", "repeats", "seconds", "noise", "parts")
+    return DecodeSuite.of(**lists, **counts, **{name: given[name] for name in names})
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 
@@ -18,9 +18,19 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.wide_shapes import SHAPES, shape_named, widened_config
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.utils.ranges import BatchSize, Beams, Nodes, Range, Repeats, Samples, Seed, Users, check_ranges
+from atspeed_jax.utils.ranges import (
+    BatchSize,
+    Beams,
+    Nodes,
+    PromptTokens,
+    Range,
+    Repeats,
+    Samples,
+    Seed,
+    Users,
+    check_ranges,
+)
 
-PromptTokens = Annotated[int, Range(1, 100_000)]
 PAIR = "pair"  # the shape of the trained pair itself
 Method = Literal["plain", "speculative", "popularity"]
 DrawingMode = Literal["relaxed", "coupled"]
@@ -107,6 +117,22 @@ class DecodeSuite:
     parts: bool = False
     samples: Samples = 2000
     seed: Seed = 0
+
+    @classmethod
+    def of(cls, *, settings: str, stacked: bool, **fields: Any) -> DecodeSuite:
+        """Makes the suite that flags describe.
+
+        Args:
+          settings: trees with semicolons between (`Tree.parse`); without any, the tuner
+            chooses.
+          stacked: whether layers are stacked.
+          fields: the other fields by name.
+
+        Raises:
+          SuiteError, ValueError: a value that cannot be used.
+        """
+        trees = tuple(Tree.parse(text) for text in settings.split(";") if text)
+        return cls(**fields, trees=trees, tune=not trees, unrolled=not stacked)
 
     def __post_init__(self):
         check_ranges(self)

@@ -8,14 +8,13 @@ bytes at the other.
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.serving.settings import Setting
+from atspeed_jax.serving.timing import fastest
 
 # Bytes of the copied array, and side of the multiplied matrices: far above caches.
 _COPIED = {"cpu": 256 << 20, "gpu": 2 << 30, "tpu": 1 << 30}
@@ -75,8 +74,8 @@ def measure_ceilings(config: LlamaConfig, *, repeats: int = 3) -> Ceilings:
         return words[1]
 
     return Ceilings(
-        flops=2 * side**3 / _best(lambda: product(matrix, matrix), repeats),
-        bandwidth=2 * size / _best(copied, repeats),
+        flops=2 * side**3 / fastest(lambda: product(matrix, matrix), repeats=repeats),
+        bandwidth=2 * size / fastest(copied, repeats=repeats),
     )
 
 
@@ -132,14 +131,3 @@ def floor_seconds(
         calls = [work_of_call(config, batch, prompt, levels, prompt + nodes, nodes + 1)]
     seconds = sum(ceilings.seconds(call.flops, call.moved) for call in calls)
     return seconds, Work(sum(call.flops for call in calls), sum(call.moved for call in calls))
-
-
-def _best(call: Callable[[], jax.Array], repeats: int) -> float:
-    """Seconds of the fastest of some calls, after one that compiles."""
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - start)
-    return min(times)

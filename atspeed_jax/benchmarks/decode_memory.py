@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from atspeed_jax.benchmarks.decode_cells import Cell, DecodeSuite, SuiteError, cells_of, config_of
 from atspeed_jax.benchmarks.pair import Pair
-from atspeed_jax.decoding.config import prefixes_by_norm
+from atspeed_jax.decoding.config import prefixes_by_norm, raised_widths, resolve_widths
 from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.tuning.candidates import widest
 from atspeed_jax.utils.program_memory import available_memory
 
 
 def parameters(config: LlamaConfig) -> int:
     """Counts the parameters of a model."""
-    c = config
-    layer = 2 * c.hidden_size * c.head_dim * (c.heads + c.kv_heads) + 3 * c.hidden_size * c.intermediate_size
-    tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.hidden_size
-    return c.layers * (layer + 2 * c.hidden_size) + tables + c.hidden_size
+    return sum(leaf.size for leaf in jax.tree.leaves(param_shapes(config)))
 
 
 def bytes_needed(pair: Pair, config: LlamaConfig, cell: Cell, widths: Sequence[int]) -> float:
@@ -91,8 +90,4 @@ def widest_tree(pair: Pair, suite: DecodeSuite, beams: int) -> tuple[int, ...]:
         return tuple(int(width) for width in widest(beams, pair.decode.score_norm, prefixes).widths)
     trees = [tree.widths for tree in suite.trees if tree.beams in (None, beams)] or [pair.decode.widths]
 
-    def resolved(tree):
-        levels = zip(tree, prefixes, strict=False)
-        return tuple(have if width == "all" else min(max(width, beams), have) for width, have in levels)
-
-    return max((resolved(tree) for tree in trees), key=sum)
+    return max((resolve_widths(raised_widths(tree, prefixes, beams), prefixes, beams) for tree in trees), key=sum)

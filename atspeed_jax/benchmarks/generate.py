@@ -18,9 +18,7 @@ from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.serving.timing import run_once
-from atspeed_jax.utils.ranges import BatchSize, Beams, Range, Seed, check_ranges
-
-PromptTokens = Annotated[int, Range(1, 100_000)]
+from atspeed_jax.utils.ranges import BatchSize, Beams, PromptTokens, Range, Seed, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)

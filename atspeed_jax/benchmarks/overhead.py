@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +14,10 @@ from atspeed_jax.decoding.config import Mode, ScoreNorm
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation.config import EvaluateConfig
-from atspeed_jax.serving.decode_users import Keys, prompt_of
+from atspeed_jax.serving.decode_users import Keys
 from atspeed_jax.serving.decoders import Decoders
-from atspeed_jax.serving.model_calls import calls_of, timed_call, traced_calls
+from atspeed_jax.serving.model_calls import timed_lists
 from atspeed_jax.serving.settings import DecodeConfig, Setting
-from atspeed_jax.serving.timing import medians, run_once
 
 
 def every_mode(beams: int, decode: DecodeConfig) -> list[Setting]:
@@ -80,18 +78,10 @@ def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys:
       lists on the host. calls_ms: the same of the sum of its model calls. overhead: ms
       by calls_ms.
     """
-    search, built = setting.search, decoders.build(setting)
+    search = setting.search
     drawn = keys if selection_of(search.mode).draws else None
-    first, later = traced_calls(decoders, setting, prompt_of(batches[0], drawn))
-    params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
-    alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
-    medians(alone, repeats=1)  # compiles
-    rounds = [int(built(prompt_of(batch, drawn)).rounds) for batch in batches]
-    whole, calls = [], []
-    for batch, count in zip(batches, rounds, strict=True):
-        times = medians({"whole": functools.partial(run_once, built, batch, drawn), **alone}, repeats=repeats)
-        whole.append(times["whole"])
-        calls.append(sum(times[call] for call in calls_of(setting, count, first, later)))
+    timed = list(timed_lists(decoders, setting, batches, drawn, repeats=repeats))
+    whole, calls = [one.seconds for one in timed], [sum(seconds for _, seconds in one.calls) for one in timed]
     return {
         "method": setting.method,
         "mode": search.mode,
@@ -99,7 +89,7 @@ def measure(decoders: Decoders, setting: Setting, batches: Sequence[dict], keys:
         "K": search.beams,
         "widths": list(search.widths),
         "users": len(batches),
-        "rounds": float(np.mean(rounds)),
+        "rounds": float(np.mean([one.rounds for one in timed])),
         "ms": 1e3 * float(np.mean(whole)),
         "calls_ms": 1e3 * float(np.mean(calls)),
         "overhead": float(np.sum(whole) / np.sum(calls)),

@@ -11,7 +11,6 @@ from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.runs.trained import RunView
-from atspeed_jax.serving.settings import DecodeConfig
 
 
 def pair_of_run(run: RunView, users: int) -> Pair:
@@ -26,7 +25,6 @@ def pair_of_run(run: RunView, users: int) -> Pair:
     shape = BatchShape(run.config.data.history, (max(evaluate.buckets),), 1)
     batches = chosen.batches(run.dataset, shape)
     order = np.argsort(np.concatenate([batch["row"] for batch in batches]))
-    decode = run.serve.decode
     return Pair(
         target=_to_decode(run.target_model),
         target_params=jax.device_get(run.target_params),
@@ -36,7 +34,7 @@ def pair_of_run(run: RunView, users: int) -> Pair:
         id_counts=np.bincount(catalog.id_of_item, weights=run.dataset.popularity, minlength=len(catalog.ids)),
         users=np.asarray(chosen.users),
         tokens=np.concatenate([batch["tokens"] for batch in batches])[order],
-        decode=DecodeConfig(**{field.name: getattr(decode, field.name) for field in dataclasses.fields(DecodeConfig)}),
+        decode=run.serve.decode,
     )
 
 

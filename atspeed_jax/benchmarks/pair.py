@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -182,28 +183,14 @@ def _described(pair: Pair) -> dict:
 def _arrays(pair: Pair) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(getattr(pair, name)) for name in ("id_tokens", "id_counts", "users", "tokens")}
     for name in ("target", "draft"):
-        arrays |= dict(_leaves(getattr(pair, f"{name}_params"), f"{name}/"))
+        flat = flatten_dict(dict(getattr(pair, f"{name}_params")), sep="/")
+        arrays |= {f"{name}/{path}": np.asarray(leaf) for path, leaf in flat.items()}
     return arrays
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, np.ndarray]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, np.asarray(value)
-
-
 def _nested(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        if name.startswith(prefix):
-            *path, last = name.removeprefix(prefix).split("/")
-            node = tree
-            for part in path:
-                node = node.setdefault(part, {})
-            node[last] = array
-    return tree
+    found = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return unflatten_dict(found, sep="/")
 
 
 def _config(fields: Mapping[str, Any]) -> LlamaConfig:

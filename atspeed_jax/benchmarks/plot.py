@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from atspeed_jax.reporting.pictures import WIDE, Layout, Picture, png
-from atspeed_jax.reporting.plots import OTHER_COLOR, STYLES, legend_below, panels
+from atspeed_jax.reporting.plots import OTHER_COLOR, STYLES, legend_below, panels, reach
 
 _SHAPE_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#666666")
 _METHODS = ("speculative", "popularity", "hf", "plain")  # of suite decode, each with its line
@@ -98,7 +98,7 @@ def _around(what: _Figure, rows: Sequence[Mapping]) -> np.ndarray | None:
         np.array([row[what.key] if row.get(key) is None else row[key] for row in rows], float)
         for key in (what.key, *what.bounds)
     )
-    return np.maximum(0, [values - low, high - values])
+    return reach(values, low, high)
 
 
 def generate_picture(rows: Sequence[Mapping]) -> list[Picture]:

@@ -68,6 +68,23 @@ def node_capacity(config: SearchConfig, *, with_prompt: bool) -> int | None:
     return config.budget + (0 if with_prompt else config.beams)
 
 
+def level_slots(search: SearchConfig) -> list[int]:
+    """Slots of levels 1..L-1 of a resolved search: for its beams or its drafted nodes."""
+    return [max(search.beams, width) for width in search.resolved_widths(len(search.widths) + 1)]
+
+
+def read_nodes(search: SearchConfig) -> tuple[int, int]:
+    """Nodes of a row that a target call reads in round 1 and in a later round.
+
+    Args:
+      search: resolved.
+    """
+    slots = level_slots(search)
+    first, later = sum(slots[: search.gamma]), search.beams + sum(slots[1:])
+    most_first, most_later = (node_capacity(search, with_prompt=prompt) for prompt in (True, False))
+    return min(first, most_first or first), min(later, most_later or later)
+
+
 def compact(read: StepInput, valid: NodeBool, capacity: int) -> tuple[StepInput, NodeInt]:
     """Moves the valid nodes to the front of an input and cuts it.
 

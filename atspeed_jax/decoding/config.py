@@ -136,6 +136,20 @@ def prefixes_by_norm(id_tokens: np.ndarray) -> dict[ScoreNorm, tuple[int, ...]]:
     return {"vocab": prefix_counts(id_tokens), "trie": prefix_counts(id_tokens, open_only=True)}
 
 
+def raised_widths(widths: Widths, prefixes: tuple[int, ...], beams: int) -> Widths:
+    """Raises each width to min(K, prefixes of its level), which can hold the K beams.
+
+    `resolve_widths` refuses a wrong number of widths.
+
+    Args:
+      widths: L - 1 ints or "all".
+      prefixes: prefixes of depth 1..L (`prefixes_by_norm`).
+      beams: K.
+    """
+    least = [min(beams, have) for have in prefixes[:-1]]
+    return tuple(width if width == "all" else max(width, need) for width, need in zip(widths, least, strict=False))
+
+
 def resolve_widths(
     widths: Widths, prefixes: tuple[int, ...], beams: int, *, remedy: str = "raise it in widths, or lower K (beams)"
 ) -> tuple[int, ...]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.decoders import Decoders
-from atspeed_jax.serving.model_calls import calls_of, timed_call, traced_calls
+from atspeed_jax.serving.model_calls import TimedList, timed_lists
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.timing import medians, run_once
 
 if TYPE_CHECKING:
     from atspeed_jax.evaluation.evaluate import Evaluation
@@ -65,28 +62,12 @@ def breakdown(decoders: Decoders, setting: Setting, batches: Sequence[dict], *, 
       the sums of the model calls, each timed alone. "rest" is the time of the whole
       list less these two; where calls are faster inside a program it is below 0.
     """
-    built = decoders.build(setting)
-    first, later = traced_calls(decoders, setting, prompt_of(batches[0]))
-    params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
-    alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
-    medians(alone, repeats=1)  # compiles
-    run_once(built, batches[0])
-    parts = []
-    for batch in batches:
-        rounds = int(built(prompt_of(batch)).rounds)
-        times = medians({"whole": functools.partial(run_once, built, batch), **alone}, repeats=repeats)
-        parts.append(_parts(decoders, times, calls_of(setting, rounds, first, later)))
+    parts = [_parts(decoders, one) for one in timed_lists(decoders, setting, batches, repeats=repeats)]
     return {name: 1e3 * float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
 
-def _parts(decoders: Decoders, times: Mapping, calls: Sequence) -> dict[str, float]:
-    """Seconds of one list by part.
-
-    Args:
-      decoders: of the list.
-      times: seconds of "whole", and of each call.
-      calls: those that the list made.
-    """
-    target = sum(times[call] for call in calls if call.config == decoders.target)
-    draft = sum(times[call] for call in calls if call.config != decoders.target)
-    return {"target": target, "draft": draft, "rest": times["whole"] - target - draft}
+def _parts(decoders: Decoders, one: TimedList) -> dict[str, float]:
+    """Seconds of one list by part."""
+    target = sum(seconds for call, seconds in one.calls if call.config == decoders.target)
+    draft = sum(seconds for call, seconds in one.calls if call.config != decoders.target)
+    return {"target": target, "draft": draft, "rest": one.seconds - target - draft}

@@ -25,10 +25,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax import Array
 
-from atspeed_jax.models.llama import LlamaConfig, init_params
+from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.unroll import PREFIX
+from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.models.wide_shapes import WidenError
 
 COST_NOTE = "cost of N parameters, acceptance of the trained pair"
@@ -214,8 +216,7 @@ def _check_params(config: LlamaConfig, params: Mapping[str, Any], stack: Mapping
     has.
     """
     apart = {name: value for name, value in params.items() if name != "layers" and not name.startswith(PREFIX)}
-    expected = jax.eval_shape(lambda key: init_params(config, key), jax.random.key(0))
-    known, found = (_shapes(tree) for tree in (expected, apart | {"layers": stack}))
+    known, found = (_shapes(tree) for tree in (param_shapes(config), apart | {"layers": stack}))
     for name in sorted(known.keys() | found.keys()):
         if known.get(name) != found.get(name):
             raise WidenError(
@@ -225,5 +226,5 @@ def _check_params(config: LlamaConfig, params: Mapping[str, Any], stack: Mapping
 
 
 def _shapes(tree) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(key.key) for key in path): np.shape(leaf) for path, leaf in leaves}
+    flat: dict[str, Any] = dict(flatten_dict(tree, sep="/"))
+    return {name: np.shape(leaf) for name, leaf in flat.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from atspeed_jax.decoding.budget import level_slots, read_nodes
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.row_compaction import rows_at_a_time
 from atspeed_jax.models.llama import LlamaConfig
@@ -40,8 +41,7 @@ def first_round(pair: Pair, search: SearchConfig, prompt: int, rows: int) -> lis
       prompt: tokens of the prompt.
       rows: users.
     """
-    sizes = _sizes(search)
-    read = min(search.budget or sum(sizes), sum(sizes[: search.gamma]))
+    sizes, (read, _) = level_slots(search), read_nodes(search)
     calls = [_call(pair.target, rows, prompt + read, prompt, 1 + read)]
     if pair.draft is None:
         return calls
@@ -54,17 +54,12 @@ def later_round(pair: Pair, search: SearchConfig, prompt: int, rows: int) -> lis
 
     Args: see `first_round`.
     """
-    sizes, rows = (search.beams, *_sizes(search)[1:]), rows_at_a_time(rows, search.row_share)
-    read = min((search.budget or sum(sizes)) + search.beams, sum(sizes))
+    sizes, (_, read) = (search.beams, *level_slots(search)[1:]), read_nodes(search)
+    rows = rows_at_a_time(rows, search.row_share)
     calls = [_call(pair.target, rows, read, prompt, read)]
     if pair.draft is None:
         return calls
     return calls + [_call(pair.draft, rows, size, prompt, size) for size in sizes[:-1]]
-
-
-def _sizes(search: SearchConfig) -> tuple[int, ...]:
-    """Lists the slots of levels 1..L-1."""
-    return tuple(max(search.beams, int(width)) for width in search.widths)
 
 
 def _call(model: LlamaConfig, rows: int, tokens: int, prompt: int, n_out: int) -> Pass:

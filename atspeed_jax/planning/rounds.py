@@ -30,7 +30,7 @@ from atspeed_jax.planning.tpu import seconds
 from atspeed_jax.training.chips import Chip
 
 
-class RoundTimes(NamedTuple):
+class DecodeTimes(NamedTuple):
     """Seconds of the parts of a decode.
 
     Attributes:
@@ -71,11 +71,11 @@ class Programs:
     device: Any
     chip: Chip
 
-    def times(self) -> RoundTimes:
+    def times(self) -> DecodeTimes:
         """Compiles all programs and returns what the compiler estimates for them."""
         few = [self._with_layers(count) for count in (1, 2)]
         parts = {name: [seconds(lower(one), self.chip) for one in few] for name, lower in PARTS.items()}
-        return RoundTimes(**{name: one + (self.target.layers - 1) * (two - one) for name, (one, two) in parts.items()})
+        return DecodeTimes(**{name: one + (self.target.layers - 1) * (two - one) for name, (one, two) in parts.items()})
 
     def plain(self) -> jax.stages.Lowered:
         """Lowers plain beam search."""

@@ -20,7 +20,7 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.wide_shapes import widened_config
 from atspeed_jax.planning.decode_passes import Pair, first_round, later_round, plain_search
 from atspeed_jax.planning.estimate import Pass, product_time
-from atspeed_jax.planning.rounds import Programs, RoundTimes
+from atspeed_jax.planning.rounds import DecodeTimes, Programs
 from atspeed_jax.planning.tpu import SLICES, tpu_devices
 from atspeed_jax.reporting.tables import ABSENT, Table, widths_label
 from atspeed_jax.runs.trained import RunView
@@ -169,8 +169,8 @@ def _by_roofline(
     """Chooses the setting that the roofline finds fastest, and gives its figures."""
     length = len(settings[0].search.widths) + 1
 
-    def times(search: SearchConfig) -> RoundTimes:
-        return RoundTimes(
+    def times(search: SearchConfig) -> DecodeTimes:
+        return DecodeTimes(
             least_seconds(plain_search(pair.target, search.beams, length, prompt, batch), chip),
             least_seconds(first_round(pair, search, prompt, batch), chip),
             least_seconds(later_round(pair, search, prompt, batch), chip),
@@ -194,11 +194,11 @@ KEY = ("chip", "shape", "K", "batch", "prompt", "dtype", "widths")  # fields tha
 TIMES = ("plain_ms", "first_ms", "later_ms")
 
 
-def _known_times(known: Sequence[dict], row: dict) -> RoundTimes | None:
+def _known_times(known: Sequence[dict], row: dict) -> DecodeTimes | None:
     """Finds what the compiler said of a row in an earlier call; None if it did not."""
     for one in known:
         if _same(one, row) and one["compiler_ms"] is not None:
-            return RoundTimes(*(one[f"compiler_{name}"] / 1e3 for name in TIMES))
+            return DecodeTimes(*(one[f"compiler_{name}"] / 1e3 for name in TIMES))
     return None
 
 
@@ -206,7 +206,7 @@ def _same(one: dict, other: dict) -> bool:
     return all(one[name] == other[name] for name in KEY)
 
 
-def _figures(by: str, times: RoundTimes | None, rounds: float) -> dict[str, Any]:
+def _figures(by: str, times: DecodeTimes | None, rounds: float) -> dict[str, Any]:
     """Returns milliseconds and the speed-up by one of the two predictions."""
     if times is None:
         return dict.fromkeys(f"{by}_{name}" for name in (*TIMES, "ms", "speedup"))

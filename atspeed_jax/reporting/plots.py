@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from atspeed_jax.reporting.pictures import WIDE, Layout, Picture
@@ -109,27 +110,50 @@ def legend_below(figure: Figure, axes: Iterable, layout: Layout = WIDE) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", **look)
 
 
+def over_k(series: Series, paint: Callable[[Axes], None], label: str) -> Callable[[Layout], Figure]:
+    """Draws one axis whose ticks are the series' K, with a legend below.
+
+    Args:
+      series: what is drawn.
+      paint: draws the series on the axis.
+      label: of the vertical axis.
+    """
+
+    def draw(layout: Layout) -> Figure:
+        figure, axis = single(layout)
+        paint(axis)
+        axis.set(xlabel="list length K", ylabel=label)
+        axis.set_xticks(range(len(series.ks)), series.ks)
+        legend_below(figure, [axis], layout)
+        return figure
+
+    return draw
+
+
+def reach(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How far intervals reach below and above their values, [2, values], as
+    `Axes.errorbar` takes it.
+    """
+    return np.maximum(0, [values - low, high - values])
+
+
 def target_calls(rows: Sequence[Mapping]) -> Picture | None:
     """Mean target calls over list length; None without data."""
     series = Series(rows, "target_calls_mean")
     if not series.rows:
         return None
 
-    def draw(layout: Layout) -> Figure:
-        figure, axis = single(layout)
+    def paint(axis: Axes) -> None:
         for name, by_k in series.rows.items():
             ks = sorted(by_k)
             positions = [series.ks.index(k) for k in ks]
             axis.plot(positions, [by_k[k]["target_calls_mean"] for k in ks], label=name, **series.style[name])
-        axis.set(xlabel="list length K", ylabel="mean target calls per user", ylim=(0.9, None))
-        axis.set_xticks(range(len(series.ks)), series.ks)
+        axis.set_ylim(0.9, None)
         axis.axhline(1.0, color="#bbbbbb", linewidth=1, zorder=0)  # the floor: one call for everything
-        legend_below(figure, [axis], layout)
-        return figure
 
     caption = "Mean target calls by list length and method"
     spoken = f"{caption}. {series.in_words(lambda row: format(row['target_calls_mean'], '.2f'))}"
-    return Picture("target_calls", caption, spoken, draw)
+    return Picture("target_calls", caption, spoken, over_k(series, paint, "mean target calls per user"))
 
 
 def acceptance(rows: Sequence[Mapping]) -> Picture | None:

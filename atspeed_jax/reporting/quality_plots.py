@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
 from atspeed_jax.reporting.pictures import Layout, Picture
-from atspeed_jax.reporting.plots import legend_below, panels
+from atspeed_jax.reporting.plots import legend_below, panels, reach
 
 _MEASURES = {"recall@10": "Recall@10", "ndcg@10": "NDCG@10"}
 _LOOKS = {"seen_kept": ("#0072B2", "o"), "seen_removed": ("#E69F00", "s")}
@@ -26,8 +26,8 @@ def quality_picture(quality: Mapping) -> Picture | None:
             for shift, habit in zip((-0.1, 0.1), HABITS, strict=True):
                 color, marker = _LOOKS[habit]
                 values = np.array([_value(quality, method, habit, key) or np.nan for method in QUALITY_METHODS])
-                bounds = np.array([_bounds(quality[method][habit], key) for method in QUALITY_METHODS]).T
-                around = np.maximum(0, [values - bounds[0], bounds[1] - values])
+                low, high = np.array([_bounds(quality[method][habit], key) for method in QUALITY_METHODS]).T
+                around = reach(values, low, high)
                 look = {"color": color, "marker": marker, "linestyle": "", "capsize": 3}
                 axis.errorbar(np.arange(len(values)) + shift, values, around, label=habit.replace("_", " "), **look)
             axis.set_xticks(range(len(QUALITY_METHODS)), QUALITY_METHODS)

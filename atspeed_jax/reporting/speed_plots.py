@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from atspeed_jax.reporting.headlines import interval, way_in_words
 from atspeed_jax.reporting.pictures import Layout, Picture
-from atspeed_jax.reporting.plots import STYLES, Series, axes_grid, legend_below, single
+from atspeed_jax.reporting.plots import STYLES, Series, axes_grid, legend_below, over_k, reach
 
 BASELINE = "plain beam search"
 _PARTS = {"target": "#0072B2", "draft": "#E69F00", "rest": "#999999"}
@@ -22,31 +23,27 @@ def speed_up(rows: Sequence[Mapping]) -> Picture | None:
     if not series.rows:
         return None
 
-    def draw(layout: Layout) -> Figure:
-        figure, axis = single(layout)
+    def paint(axis: Axes) -> None:
         for number, (name, by_k) in enumerate(series.rows.items()):
             ks = sorted(by_k)
             # Side by side: intervals of two methods would hide each other.
             positions = np.array([series.ks.index(k) for k in ks]) + 0.06 * (number - (len(series.rows) - 1) / 2)
             ratios = np.array([by_k[k]["ws_vs_beam_search"] for k in ks])
             low, high = np.array([interval(by_k[k]) for k in ks]).T
-            bounds = np.maximum(0, [ratios - low, high - ratios])
-            axis.errorbar(positions, ratios, bounds, label=name, capsize=3, **series.style[name])
+            axis.errorbar(positions, ratios, reach(ratios, low, high), label=name, capsize=3, **series.style[name])
         axis.axhline(1.0, color="#333333", linewidth=1)
         note = {"textcoords": "offset points", "xytext": (-2, 3), "fontsize": 8, "color": "#333333"}
         axis.annotate(BASELINE, (1, 1), xycoords=("axes fraction", "data"), ha="right", **note)
-        axis.set(xlabel="list length K", ylabel=f"times as fast as {BASELINE}", xlim=(-0.5, len(series.ks) - 0.5))
+        axis.set_xlim(-0.5, len(series.ks) - 0.5)
         axis.set_ylim(0, 1.1 * max(1.0, *(interval(row)[1] for by_k in series.rows.values() for row in by_k.values())))
-        axis.set_xticks(range(len(series.ks)), series.ks)
-        legend_below(figure, [axis], layout)
-        return figure
 
     def text(row: Mapping) -> str:
         low, high = interval(row)
         return f"{row['ws_vs_beam_search']:.2f} [{low:.2f}, {high:.2f}]"
 
     caption = f"Speed-up over {BASELINE} by list length, one user at a time, with 95 % intervals over users"
-    return Picture("speed_up", caption, f"{caption}. {series.in_words(text)}", draw)
+    spoken = f"{caption}. {series.in_words(text)}"
+    return Picture("speed_up", caption, spoken, over_k(series, paint, f"times as fast as {BASELINE}"))
 
 
 def latency(rows: Sequence[Mapping]) -> Picture | None:
@@ -55,8 +52,7 @@ def latency(rows: Sequence[Mapping]) -> Picture | None:
     if not series.rows:
         return None
 
-    def draw(layout: Layout) -> Figure:
-        figure, axis = single(layout)
+    def paint(axis: Axes) -> None:
         bar_width = 0.8 / len(series.rows)
         hatches = dict(zip([line for line, _ in STYLES], ["", "///", "...", "xxx"], strict=True))
         for number, (name, by_k) in enumerate(series.rows.items()):
@@ -68,14 +64,10 @@ def latency(rows: Sequence[Mapping]) -> Picture | None:
             look = {"color": style["color"], "hatch": hatches[style["linestyle"]], "edgecolor": "white"}
             axis.bar(positions, median, 0.92 * bar_width, label=name, linewidth=0.6, **look)
             axis.errorbar(positions, median, [0 * median, high - median], fmt="none", ecolor="#333333", capsize=2)
-        axis.set(xlabel="list length K", ylabel="milliseconds per user: median, 95th percentile")
-        axis.set_xticks(range(len(series.ks)), series.ks)
-        legend_below(figure, [axis], layout)
-        return figure
 
     caption = "Latency of one user at a time: median, and 95th percentile as a whisker"
     spoken = f"{caption}. {series.in_words(lambda row: format(row['latency_ms_p50'], '.1f') + ' ms')}"
-    return Picture("latency", caption, spoken, draw)
+    return Picture("latency", caption, spoken, over_k(series, paint, "milliseconds per user: median, 95th percentile"))
 
 
 def breakdown(rows: Sequence[Mapping]) -> Picture | None:

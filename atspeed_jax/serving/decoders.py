@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from atspeed_jax.decoding.base import DecodeError, Prompt, Result, ScoreNorm, StepModel
 from atspeed_jax.decoding.beam_search import beam_search
-from atspeed_jax.decoding.config import SearchConfig, resolve_widths
+from atspeed_jax.decoding.config import SearchConfig, raised_widths, resolve_widths
 from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.levels import level_trie
@@ -133,8 +133,7 @@ class Decoders:
             return setting
         search, prefixes = setting.search, self._prefixes(setting)
         resolve_widths(search.widths, prefixes, 1)
-        least = [min(search.beams, have) for have in prefixes]
-        widths = tuple(w if w == "all" else max(w, need) for w, need in zip(search.widths, least, strict=False))
+        widths = raised_widths(search.widths, prefixes, search.beams)
         budget = None if search.budget is None else max(search.budget, search.beams)
         raised = setting.searching(widths=widths, budget=budget)
         if raised != setting:

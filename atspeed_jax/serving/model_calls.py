@@ -6,16 +6,18 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
 from atspeed_jax.decoding.base import Prompt, StepModel
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
+from atspeed_jax.serving.decode_users import Keys, prompt_of
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
+from atspeed_jax.serving.timing import medians, run_once
 from atspeed_jax.shapes import SlotMask, StepInput
 
 
@@ -42,6 +44,20 @@ class ModelCall:
     slots: int
     n_out: int
     unrolled: bool
+
+
+class TimedList(NamedTuple):
+    """The time of a decode, and of its model calls.
+
+    Attributes:
+      rounds: of the decode.
+      seconds: from tokens to lists on the host.
+      calls: those that the decode makes, each with its seconds alone.
+    """
+
+    rounds: int
+    seconds: float
+    calls: list[tuple[ModelCall, float]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,6 +113,33 @@ def calls_of(setting: Setting, rounds: int, first: Sequence[ModelCall], later: S
     if setting.method == "beam_search":
         return list(first[:rounds])
     return [*first, *itertools.chain(*itertools.repeat(later, rounds - 1))]
+
+
+def timed_lists(
+    decoders: Decoders, setting: Setting, batches: Sequence[dict], keys: Keys | None = None, *, repeats: int
+) -> Iterator[TimedList]:
+    """Times whole decodes, and the model calls of each alone, interleaved.
+
+    Args:
+      decoders: of the setting.
+      setting: how to decode.
+      batches: prompts of one shape (`data.batches.prompt_batches`).
+      keys: random keys of the users, for modes that draw.
+      repeats: timings of each batch; their median counts.
+
+    Yields:
+      The times of each batch.
+    """
+    built = decoders.build(setting)
+    first, later = traced_calls(decoders, setting, prompt_of(batches[0], keys))
+    params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
+    alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
+    medians(alone, repeats=1)  # compiles
+    rounds = [int(built(prompt_of(batch, keys)).rounds) for batch in batches]
+    for batch, count in zip(batches, rounds, strict=True):
+        times = medians({"whole": functools.partial(run_once, built, batch, keys), **alone}, repeats=repeats)
+        calls = [(call, times[call]) for call in calls_of(setting, count, first, later)]
+        yield TimedList(count, times["whole"], calls)
 
 
 def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from atspeed_jax.decoding.base import Prompt, Result
@@ -62,6 +63,25 @@ def medians(runs: Mapping[Any, Callable[[], float]], *, repeats: int) -> dict[An
     """
     rounds = [{name: run() for name, run in runs.items()} for _ in range(repeats)]
     return {name: statistics.median(one[name] for one in rounds) for name in runs}
+
+
+def fastest(run: Callable[[], Any], *, repeats: int, seconds: float = 0.0) -> float:
+    """Least seconds of a function that returns arrays of JAX, after a warm-up.
+
+    The least, since what disturbs a machine only makes a call longer.
+
+    Args:
+      run: what is timed.
+      repeats: least number of calls.
+      seconds: calls go on until they took so long together.
+    """
+    jax.block_until_ready(run())
+    times: list[float] = []
+    while len(times) < repeats or sum(times) < seconds:
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def _warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:

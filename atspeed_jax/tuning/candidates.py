@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
+from atspeed_jax.decoding.budget import read_nodes
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.row_compaction import rows_at_a_time
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.decoders import Decoders, SpeculativeSearch
 from atspeed_jax.serving.settings import DrafterName, Setting
 from atspeed_jax.tuning.acceptance import Acceptance
-from atspeed_jax.tuning.round_times import RoundTimes, later_passes, measure, read_nodes, search_seconds
+from atspeed_jax.tuning.round_times import RoundTimes, later_passes, measure, search_seconds
 
 MOST = 1200  # combinations of widths, about; long ids get fewer widths per level
 BUDGETS = (0.35, 0.5, 0.65, 0.8)  # shares of the drafted nodes that a target call may read

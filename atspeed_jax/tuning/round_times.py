@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,9 +19,9 @@ import numpy as np
 
 from atspeed_jax.decoding.base import Prompt, StepModel
 from atspeed_jax.decoding.beams import Frontier, root_beams
-from atspeed_jax.decoding.budget import node_capacity, within_budget
+from atspeed_jax.decoding.budget import level_slots, read_nodes, within_budget
 from atspeed_jax.decoding.children import Children, best_children
-from atspeed_jax.decoding.config import SearchConfig
+from atspeed_jax.decoding.config import SearchConfig, raised_widths
 from atspeed_jax.decoding.draft import Drafter, DraftTree, draft_tree
 from atspeed_jax.decoding.row_compaction import rows_at_a_time
 from atspeed_jax.decoding.search import Search
@@ -30,6 +29,7 @@ from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.serving.decoders import Decoders, SpeculativeSearch
 from atspeed_jax.serving.settings import DrafterName, Setting
+from atspeed_jax.serving.timing import fastest
 
 TIMED = 0.15  # seconds that a part is timed for, at least five times
 
@@ -108,23 +108,6 @@ def search_seconds(times: RoundTimes, search: SearchConfig, passes: np.ndarray) 
     return once + again * passes
 
 
-def read_nodes(search: SearchConfig) -> tuple[int, int]:
-    """Nodes of a row that a target call reads in round 1 and in a later round.
-
-    Args:
-      search: resolved.
-    """
-    slots = level_slots(search)
-    first, later = sum(slots[: search.gamma]), search.beams + sum(slots[1:])
-    most_first, most_later = (node_capacity(search, with_prompt=prompt) for prompt in (True, False))
-    return min(first, most_first or first), min(later, most_later or later)
-
-
-def level_slots(search: SearchConfig) -> list[int]:
-    """Slots of levels 1..L-1 of a resolved search: for its beams or its drafted nodes."""
-    return [max(search.beams, width) for width in search.resolved_widths(len(search.widths) + 1)]
-
-
 def later_passes(calls: np.ndarray, size: int) -> np.ndarray:
     """How many later rounds a batch runs, given what its rows need.
 
@@ -162,7 +145,8 @@ def measure(
     first, level, again = dict[float, float](), dict[float, float](), (0, 0.0)
     for size in sizes:
         wide = dataclasses.replace(search, widths=(size,) * (length - 1), gamma=max(1, length - 1), budget=None)
-        setting = Setting(drafter, dataclasses.replace(wide, widths=_at_least(wide, decoders)))
+        widths = raised_widths(wide.widths, decoders.prefixes[search.score_norm], search.beams)
+        setting = Setting(drafter, dataclasses.replace(wide, widths=widths))
         parts = _Parts.of(decoders, setting)
         once, later = read_nodes(parts.search)
         begun = parts.begin(prompt, decoders.trie)
@@ -174,7 +158,7 @@ def measure(
         drafted, first[once] = parts.round(begun, levels=range(length))
         fed = level_slots(parts.search)[: length - 2]
         level[float(np.mean(fed or [1]))] = max(0.0, drafted - draft_prompt) / max(1, len(fed))
-    target = _curve(first)
+    target, drafts = _curve(first), _curve(level)
     # A further node costs a row the same in a later round, which reads fewer rows.
     behind = {
         nodes: max(0.0, again[1] + (target(nodes) - target(again[0])) * rows / batch) for nodes in (again[0], *first)
@@ -186,16 +170,9 @@ def measure(
         target_later=_curve(behind),
         target_level=Curve((search.beams,), (each,)),
         draft_prompt=draft_prompt,
-        draft_level=_curve(level),
-        draft_later=Curve(_curve(level).nodes, tuple(seconds * rows / batch for seconds in _curve(level).seconds)),
+        draft_level=drafts,
+        draft_later=Curve(drafts.nodes, tuple(seconds * rows / batch for seconds in drafts.seconds)),
     )
-
-
-def _at_least(search: SearchConfig, decoders: Decoders) -> tuple[int, ...]:
-    """The widths, raised where a level could not hold the K beams."""
-    prefixes = decoders.prefixes[search.score_norm]
-    widths = search.resolved_widths(len(prefixes))
-    return tuple(max(width, min(search.beams, have)) for width, have in zip(widths, prefixes, strict=False))
 
 
 def _curve(seconds: dict[float, float]) -> Curve:
@@ -203,17 +180,7 @@ def _curve(seconds: dict[float, float]) -> Curve:
 
 
 def _timed(run: Callable[[], Any]) -> float:
-    """Least seconds of a function that returns arrays, after a warm-up.
-
-    The least, since what disturbs a machine only makes a call longer.
-    """
-    jax.block_until_ready(run())
-    times: list[float] = []
-    while len(times) < 5 or sum(times) < TIMED:
-        begin = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - begin)
-    return min(times)
+    return fastest(run, repeats=5, seconds=TIMED)
 
 
 class _Begun(NamedTuple):

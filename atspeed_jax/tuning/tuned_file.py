@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from atspeed_jax.decoding.base import DecodeError, ScoreNorm
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.tuning.tune import TuneError
-from atspeed_jax.utils.files import read_json
+from atspeed_jax.utils.files import jsonable, read_json
 
 TUNED_FILE = "tuned.json"
 AGAIN = "tune again in the checkout with python -m launch.tune_decoder"
@@ -112,11 +111,12 @@ class Tuning:
         Raises:
           TuneError: nothing was tuned for K.
         """
-        return _chosen(self.row(beams, batch, say))
+        return Setting.from_row(_chosen(self.row(beams, batch, say)))
 
 
-def _chosen(row: Mapping[str, Any]) -> Setting:
-    return Setting.from_row(next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"]))
+def _chosen(row: Mapping[str, Any]) -> Any:
+    """The setting that a row chose, as the file holds it."""
+    return next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
 
 
 def _fault(row: Any) -> str | None:
@@ -135,22 +135,17 @@ def _fault(row: Any) -> str | None:
     if row["choice"] not in labels:
         return f"chose {row['choice']!r}, which is none of its settings"
     try:
-        setting = _chosen(row)
+        stored = _chosen(row)
+        setting = Setting.from_row(stored)
     except (DecodeError, KeyError) as error:
         return f"holds for {row['choice']!r} {error}"
-    stored = next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
-    if _as_json(setting.row) != stored or setting.label != row["choice"]:
+    if jsonable(setting.row) != stored or setting.label != row["choice"]:
         return f"holds for {row['choice']!r} another setting, {setting.label!r}"
     if setting.search.beams != row["K"]:
         return f"of K={row['K']} holds a setting of K={setting.search.beams}"
     if setting.search.mode != "strict" or setting.search.tolerance or setting.constraint != "trie":
         return f"holds {setting.label!r}, expected strict mode, no tolerance and constraint='trie'"
     return None
-
-
-def _as_json(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting's row as JSON gives it back."""
-    return json.loads(json.dumps(setting))
 
 
 def tuned_setting(

@@ -77,6 +77,7 @@ Width = Annotated[int, Range(1, 10_000_000)]  # of a level; a level never has mo
 Nodes = Annotated[int, Range(1, 10_000_000)]  # of a budget
 Temperature = Annotated[float, Range(1e-3, 1e3)]
 Repeats = Annotated[int, Range(1, 10_000)]
+PromptTokens = Annotated[int, Range(1, 100_000)]
 Samples = Annotated[int, Range(1, 1_000_000)]  # of a bootstrap
 VocabSize = Annotated[int, Range(1, 2**31 - 1)]
 HiddenSize = Annotated[int, Range(1, 65_536)]

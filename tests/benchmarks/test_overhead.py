@@ -1,14 +1,11 @@
 """The figures of a row, and which modes are measured."""
 
-import dataclasses
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from atspeed_jax.benchmarks import overhead
-from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.noise import user_keys
+from atspeed_jax.serving import model_calls
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -16,27 +13,14 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 DECODE = DecodeConfig(widths=(3,), gamma=1, score_norm="vocab")
 
 
-@pytest.fixture
-def batches(toy):
-    histories = [np.array(items, np.int32) for items in ([], [3], [6, 0])]
-    return prompt_batches(toy.catalog, histories, BatchShape(2, (2,), 1))
-
-
-@pytest.fixture
-def toy(toy):
-    """Draft and target of two configs."""
-    draft = dataclasses.replace(toy.decoders.draft, rope_theta=999.0)
-    return SimpleNamespace(catalog=toy.catalog, decoders=dataclasses.replace(toy.decoders, draft=draft))
-
-
 @pytest.mark.parametrize("mode", ["strict", "relaxed"])
-def test_a_row_sums_the_calls_of_each_list(toy, batches, mode, monkeypatch):
+def test_a_row_sums_the_calls_of_each_list(two_models, toy_batches, mode, monkeypatch):
     """Every call takes 2 seconds alone, every list 7."""
-    monkeypatch.setattr(overhead, "run_once", lambda *_: 7.0)
-    monkeypatch.setattr(overhead, "timed_call", lambda call, params: lambda: 2.0)
+    monkeypatch.setattr(model_calls, "run_once", lambda *_: 7.0)
+    monkeypatch.setattr(model_calls, "timed_call", lambda call, params: lambda: 2.0)
     setting = Setting.strict("draft", 2, DECODE).searching(mode=mode)
     keys = user_keys(0, np.arange(3))
-    row = overhead.measure(toy.decoders, setting, batches, keys, repeats=1)
+    row = overhead.measure(two_models.decoders, setting, toy_batches, keys, repeats=1)
     assert row["users"] == 3
     assert row["mode"] == mode
     assert 1 <= row["rounds"] <= 2

@@ -9,7 +9,7 @@ import pytest
 import oracle
 from atspeed_jax.decoding.base import DecodeError, Layout
 from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, assign_slots
-from atspeed_jax.decoding.budget import compact, within_budget
+from atspeed_jax.decoding.budget import compact, read_nodes, within_budget
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.shapes import SlotMask, StepInput
 from cases import SHAPES, make_batch
@@ -133,3 +133,14 @@ def test_any_budget_gives_the_list_of_plain_beam_search(budget):
 def test_budgets_that_cannot_work(change, message):
     with pytest.raises(DecodeError, match=message):
         SearchConfig((4,), 1, "vocab", beams=4, **change).resolved_widths(2)
+
+
+FOUR = SearchConfig((5, 8, 12), 3, "vocab", beams=4)
+
+
+def test_nodes_that_a_call_reads():
+    assert read_nodes(FOUR) == (25, 24)
+    assert read_nodes(dataclasses.replace(FOUR, gamma=1)) == (5, 24)
+    assert read_nodes(dataclasses.replace(FOUR, budget=10)) == (10, 14)
+    assert read_nodes(dataclasses.replace(FOUR, widths=(2, 3, 12))) == (20, 20)  # a level has K slots at least
+    assert read_nodes(SearchConfig((), 1, "vocab", beams=4)) == (0, 4)

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 
-from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.evaluation import breakdown as module
+from atspeed_jax.serving import model_calls
+from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -16,9 +16,8 @@ PLAIN, DRAFT = Setting.beam_search(2, "vocab"), Setting.strict("draft", 2, DECOD
 
 
 @pytest.fixture
-def decoders(toy):
-    """Draft and target of two configs."""
-    return dataclasses.replace(toy.decoders, draft=dataclasses.replace(toy.decoders.draft, rope_theta=999.0))
+def decoders(two_models):
+    return two_models.decoders
 
 
 TARGET, ONE = {"target": 4000, "draft": 0, "rest": 3000}, {"target": 2000, "draft": 500, "rest": 4500}
@@ -26,15 +25,13 @@ TWO = {"target": 4000, "draft": 500, "rest": 2500}
 
 
 @pytest.mark.parametrize(("setting", "expected"), [(PLAIN, {2: TARGET}), (DRAFT, {1: ONE, 2: TWO})])
-def test_parts_by_hand(toy, decoders, setting, expected, monkeypatch):
+def test_parts_by_hand(decoders, toy_batches, setting, expected, monkeypatch):
     """Every list takes 7 seconds, a call of the target alone 2, one of the draft 0.5."""
-    monkeypatch.setattr(module, "run_once", lambda *_: 7.0)
+    monkeypatch.setattr(model_calls, "run_once", lambda *_: 7.0)
     seconds = {decoders.target: 2.0, decoders.draft: 0.5}
-    monkeypatch.setattr(module, "timed_call", lambda call, params: lambda: seconds[call.config])
-    histories = [np.array(items, np.int32) for items in ([], [3], [6, 0])]
-    batches = prompt_batches(toy.catalog, histories, BatchShape(2, (2,), 1))
-    for batch in batches:
-        made = int(decoders.build(setting)(module.prompt_of(batch)).rounds)
+    monkeypatch.setattr(model_calls, "timed_call", lambda call, params: lambda: seconds[call.config])
+    for batch in toy_batches:
+        made = int(decoders.build(setting)(prompt_of(batch)).rounds)
         assert module.breakdown(decoders, setting, [batch], repeats=1) == pytest.approx(expected[made])
 
 
@@ -45,6 +42,6 @@ def test_plain_beam_search_and_the_first_speculation():
     assert module.chosen_settings([PLAIN]) == [PLAIN]
 
 
-def test_a_draft_like_its_target_cannot_be_told_from_it(toy, decoders):
+def test_a_draft_like_its_target_cannot_be_told_from_it(decoders):
     assert module.can_break_down(decoders)
     assert not module.can_break_down(dataclasses.replace(decoders, draft=decoders.target))

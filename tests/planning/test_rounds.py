@@ -7,7 +7,7 @@ from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.planning import rounds
-from atspeed_jax.planning.rounds import PARTS, Programs, RoundTimes
+from atspeed_jax.planning.rounds import PARTS, DecodeTimes, Programs
 from atspeed_jax.planning.tpu import seconds, tpu_devices
 from atspeed_jax.training.chips import CHIPS
 from tpu_compiler import needs_tpu_compiler, no_tpu  # noqa: F401 (a fixture for all tests)
@@ -25,7 +25,7 @@ def programs():
 
 
 def test_seconds_of_some_rounds():
-    times = RoundTimes(8.0, 3.0, 2.0)
+    times = DecodeTimes(8.0, 3.0, 2.0)
     assert times.speculative(1) == 3
     assert times.speculative(1.5) == 4
 
@@ -36,7 +36,7 @@ def test_further_layers_cost_what_the_second_costs(monkeypatch):
     monkeypatch.setattr(rounds, "PARTS", dict.fromkeys(PARTS, lambda one: 5 + 2 * one.target.layers))
     search = SearchConfig((8,), 1, "vocab", beams=4)
     found = Programs(TARGET, DRAFT, search, build_trie(CATALOG.id_tokens), 1, 16, None, CHIPS["v5e"]).times()
-    assert found == RoundTimes(11, 11, 11)
+    assert found == DecodeTimes(11, 11, 11)
 
 
 @needs_tpu_compiler

@@ -8,7 +8,7 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.wide_shapes import WidenError
 from atspeed_jax.planning import speedup
 from atspeed_jax.planning.decode_passes import plain_search
-from atspeed_jax.planning.rounds import RoundTimes
+from atspeed_jax.planning.rounds import DecodeTimes
 from atspeed_jax.planning.speedup import SpeedupConfig, least_seconds, predict, speedup_table
 from atspeed_jax.training.chips import CHIPS, ChipError
 
@@ -51,7 +51,7 @@ def predicted(small_run, tmp_path_factory):
             compiled.append((target, search))
 
         def times(self):
-            return RoundTimes(8e-3, 3e-3, 2e-3)
+            return DecodeTimes(8e-3, 3e-3, 2e-3)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speedup, "Programs", Programs)

@@ -1,12 +1,7 @@
 """Which model calls a decoder is compared with, and that what is timed alone is what it makes."""
 
-import dataclasses
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 
-from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.serving import model_calls
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
@@ -16,37 +11,26 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 DECODE = DecodeConfig(widths=(3,), gamma=1, score_norm="vocab")
 
 
-@pytest.fixture
-def batches(toy):
-    histories = [np.array(items, np.int32) for items in ([], [3], [6, 0])]
-    return prompt_batches(toy.catalog, histories, BatchShape(2, (2,), 1))
-
-
-@pytest.fixture
-def toy(toy):
-    """Draft and target of two configs."""
-    draft = dataclasses.replace(toy.decoders.draft, rope_theta=999.0)
-    return SimpleNamespace(catalog=toy.catalog, decoders=dataclasses.replace(toy.decoders, draft=draft))
-
-
 def shapes(calls):
     return [(call.batch, call.tokens, call.prompt, call.path, call.slots, call.n_out) for call in calls]
 
 
 @pytest.mark.parametrize("norm", ["vocab", "trie"])
-def test_plain_beam_search_reads_the_prompt_then_a_level_a_call(toy, batches, norm):
-    first, later = model_calls.traced_calls(toy.decoders, Setting.beam_search(2, norm), prompt_of(batches[0]))
+def test_plain_beam_search_reads_the_prompt_then_a_level_a_call(two_models, toy_batches, norm):
+    first, later = model_calls.traced_calls(
+        two_models.decoders, Setting.beam_search(2, norm), prompt_of(toy_batches[0])
+    )
     assert shapes(first) == [(1, 5, 5, 0, 7, 1), (1, 2, 5, 1, 7, 2)]
     assert later == []
-    assert {call.config for call in first} == {toy.decoders.target}
+    assert {call.config for call in first} == {two_models.decoders.target}
     assert model_calls.calls_of(Setting.beam_search(2, norm), 1, first, later) == first[:1]
     assert model_calls.calls_of(Setting.beam_search(2, norm), 2, first, later) == first
 
 
-def test_calls_of_layers_side_by_side_are_the_same_and_can_be_timed(toy, batches):
-    own, setting = toy.decoders.unrolled(), Setting.strict("draft", 2, DECODE)
-    found = model_calls.traced_calls(own, setting, prompt_of(batches[0]))
-    stacked = model_calls.traced_calls(toy.decoders, setting, prompt_of(batches[0]))
+def test_calls_of_layers_side_by_side_are_the_same_and_can_be_timed(two_models, toy_batches):
+    own, setting = two_models.decoders.unrolled(), Setting.strict("draft", 2, DECODE)
+    found = model_calls.traced_calls(own, setting, prompt_of(toy_batches[0]))
+    stacked = model_calls.traced_calls(two_models.decoders, setting, prompt_of(toy_batches[0]))
     assert [shapes(calls) for calls in found] == [shapes(calls) for calls in stacked]
     params = {own.target: own.target_params, own.draft: own.draft_params}
     for call in (*found[0], *found[1]):
@@ -54,20 +38,20 @@ def test_calls_of_layers_side_by_side_are_the_same_and_can_be_timed(toy, batches
         assert model_calls.timed_call(call, params[call.config])() > 0
 
 
-def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(toy, batches):
+def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(two_models, toy_batches):
     setting = Setting.strict("draft", 2, DECODE)
-    first, later = model_calls.traced_calls(toy.decoders, setting, prompt_of(batches[0]))
+    first, later = model_calls.traced_calls(two_models.decoders, setting, prompt_of(toy_batches[0]))
     assert shapes(first) == [(1, 5, 5, 0, 8, 1), (1, 8, 5, 1, 8, 4)]
-    assert [call.config for call in first] == [toy.decoders.draft, toy.decoders.target]
+    assert [call.config for call in first] == [two_models.decoders.draft, two_models.decoders.target]
     assert shapes(later) == [(1, 2, 5, 1, 8, 2)]
-    assert later[0].config == toy.decoders.target
+    assert later[0].config == two_models.decoders.target
     assert model_calls.calls_of(setting, 1, first, later) == first
     assert model_calls.calls_of(setting, 3, first, later) == [*first, *later, *later]
 
 
-def test_a_call_alone_can_be_repeated(toy, batches):
-    first, _ = model_calls.traced_calls(toy.decoders, Setting.beam_search(2, "vocab"), prompt_of(batches[0]))
+def test_a_call_alone_can_be_repeated(two_models, toy_batches):
+    first, _ = model_calls.traced_calls(two_models.decoders, Setting.beam_search(2, "vocab"), prompt_of(toy_batches[0]))
     for call in first:
-        run = model_calls.timed_call(call, toy.decoders.target_params)
+        run = model_calls.timed_call(call, two_models.decoders.target_params)
         assert run() > 0
         assert run() > 0

@@ -26,14 +26,6 @@ def test_a_curve_is_linear_between_sizes_and_goes_on_outside():
     assert R.Curve((2, 4), (5.0, 4.0))(8) == 5  # noise: no call is faster for reading more
 
 
-def test_nodes_that_a_call_reads():
-    assert R.read_nodes(SEARCH) == (25, 24)
-    assert R.read_nodes(dataclasses.replace(SEARCH, gamma=1)) == (5, 24)
-    assert R.read_nodes(dataclasses.replace(SEARCH, budget=10)) == (10, 14)
-    assert R.read_nodes(dataclasses.replace(SEARCH, widths=(2, 3, 12))) == (20, 20)  # a level has K slots at least
-    assert R.read_nodes(SearchConfig((), 1, "vocab", beams=4)) == (0, 4)
-
-
 def test_seconds_of_a_search_are_the_sum_of_its_parts():
     first = (10 + 25) + 2 + (0.5 + 0.5) + (0.5 + 0.8)
     later = (5 + 24) + (0.25 + 0.4) + (0.25 + 0.8)
