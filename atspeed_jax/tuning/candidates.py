@@ -160,8 +160,8 @@ def fastest(
       count: settings wanted.
 
     Returns:
-      (at most `count` settings, the fastest first, each unlike those before; how many
-      settings were compared).
+      (at most `count` settings, the fastest first (`finalists`); how many settings were
+      compared).
     """
     every = list(searches(wide))
     bounds: list[tuple[float, DrafterName, int]] = sorted(
@@ -180,22 +180,35 @@ def fastest(
         seconds = float(search_seconds(times[name], search, passes).mean())
         best = min(best, seconds)
         found.append(Expected(Setting(name, search), seconds, float(calls.mean())))
-    return unlike(sorted(found, key=lambda one: one.seconds), count), len(bounds)
+    return finalists(sorted(found, key=lambda one: one.seconds), count), len(bounds)
 
 
-def unlike(ranked: Sequence[Expected], count: int) -> list[Expected]:
-    """The first `count` settings that differ from all before them.
+def finalists(ranked: Sequence[Expected], count: int) -> list[Expected]:
+    """Settings that are worth to be compiled and timed.
 
-    Settings are alike if drafter and gamma are the same and a target call reads nearly
-    as many nodes: such settings take nearly the same time.
+    Seconds are expected from parts that were timed one by one, so a call of the target
+    may cost more than it is thought to. So every second finalist is the fastest of those
+    that need at most half as many later calls as the finalist of fewest calls. The
+    others are the next fastest.
+
+    Args:
+      ranked: the fastest first.
+      count: finalists wanted.
+
+    Returns:
+      At most `count`, in the order of `ranked`. No two are alike: settings are alike if
+      drafter and gamma are the same and a target call reads nearly as many nodes, since
+      such settings take nearly the same time.
     """
     kept: list[Expected] = []
-    for one in ranked:
-        if not any(_alike(one.setting, other.setting) for other in kept):
-            kept.append(one)
-        if len(kept) == count:
+    while len(kept) < count:
+        unlike = [one for one in ranked if not any(_alike(one.setting, other.setting) for other in kept)]
+        if not unlike:
             break
-    return kept
+        later = min((one.target_calls - 1 for one in kept), default=0.0)
+        fewer = [one for one in unlike if one.target_calls - 1 <= later / 2] if len(kept) % 2 else []
+        kept.append((fewer or unlike)[0])
+    return sorted(kept, key=ranked.index)
 
 
 def _alike(one: Setting, other: Setting) -> bool:

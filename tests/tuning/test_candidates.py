@@ -82,19 +82,30 @@ def test_a_drafter_that_is_cheaper_wins():
     assert found[0].setting.drafter == "popularity"
 
 
-def test_settings_that_read_alike_are_named_once():
-    def one(drafter, widths, gamma=2):
-        return C.Expected(Setting(drafter, SearchConfig(widths, gamma, "vocab", beams=4)), 1.0, 1.0)
+def expected(drafter, widths, gamma=2, calls=1.0):
+    return C.Expected(Setting(drafter, SearchConfig(widths, gamma, "vocab", beams=4)), 1.0, calls)
 
+
+def test_settings_that_read_alike_are_named_once():
     ranked = [
-        one("draft", (20, 30)),
-        one("draft", (21, 30)),
-        one("popularity", (20, 30)),
-        one("draft", (20, 60)),
-        one("draft", (20, 30), 1),
+        expected("draft", (20, 30)),
+        expected("draft", (21, 30)),
+        expected("popularity", (20, 30)),
+        expected("draft", (20, 60)),
+        expected("draft", (20, 30), 1),
     ]
-    assert C.unlike(ranked, 9) == [ranked[0], *ranked[2:]]
-    assert C.unlike(ranked, 2) == [ranked[0], ranked[2]]
+    assert C.finalists(ranked, 9) == [ranked[0], *ranked[2:]]
+    assert C.finalists(ranked, 2) == [ranked[0], ranked[2]]
+
+
+def test_every_second_finalist_needs_half_as_many_later_calls():
+    """If calls cost more than thought, the fastest of all is among those."""
+    calls = (2.2, 2.1, 1.9, 1.6, 1.5, 1.3)
+    ranked = [expected("draft", (10 * (number + 1), 10), calls=each) for number, each in enumerate(calls)]
+    assert C.finalists(ranked, 2) == [ranked[0], ranked[3]]  # 1.6 <= 1 + 1.2 / 2
+    assert C.finalists(ranked, 3) == [ranked[0], ranked[1], ranked[3]]
+    assert C.finalists(ranked, 4) == [ranked[0], ranked[1], ranked[3], ranked[5]]
+    assert C.finalists(ranked[:2], 3) == ranked[:2]
 
 
 def expecting(drafter_seconds):
