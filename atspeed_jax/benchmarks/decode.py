@@ -26,6 +26,7 @@ from atspeed_jax.benchmarks.decode_cells import (
     Cell,
     DecodeSuite,
     SuiteError,
+    check_trees,
     config_of,
     finished,
     identity,
@@ -64,6 +65,7 @@ def measure_decode(pair: Pair, suite: DecodeSuite, path: Path, say: Say, *, memo
       SuiteError: nothing fits, or `path` holds something else.
       WidenError: the pair's target does not fit into a shape.
     """
+    check_trees(pair, suite)
     clock = Clock() if suite.seconds is None else Clock(time.perf_counter() + suite.seconds)
     rows = read_rows(path)
     cells, left_out = fitting(pair, suite, memory)
@@ -239,8 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures a packed pair, as the command line says."""
     given = parser().parse_args(arguments)
     try:
+        suite = suite_of(vars(given))
         files.check_writable("--json", given.json)
-        rows = measure_decode(read_pair(given.pair), suite_of(vars(given)), given.json, _say)
+        rows = measure_decode(read_pair(given.pair), suite, given.json, _say)
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     print(table(rows))

@@ -177,6 +177,18 @@ class Way:
     setting: Setting
 
 
+def check_trees(pair: Pair, suite: DecodeSuite) -> None:
+    """Raises SuiteError unless the trees of the suite fit the ids of the pair."""
+    levels = pair.id_tokens.shape[1] - 1
+    for tree in suite.trees:
+        if len(tree.widths) != levels:
+            given = ",".join(map(str, tree.widths))
+            raise SuiteError(
+                f"--settings={given}: {len(tree.widths)} widths, expected {levels}: the ids of the pair have "
+                f"{levels + 1} codes, and a width belongs to each level but the last"
+            )
+
+
 def cells_of(suite: DecodeSuite) -> list[Cell]:
     """Lists the cells, shape by shape, smaller ones first within a shape."""
     return [Cell(*one) for one in itertools.product(suite.shapes, suite.beams, suite.batches, suite.prompts)]

@@ -155,6 +155,8 @@ def read_pair(path: Path) -> Pair:
       PairError: no such file, or no pair in it.
     """
     remedy = "write it in the checkout with python -m launch.benchmark --suite=decode --workdir=RUN --pack=FILE"
+    if path.is_dir():
+        raise PairError(f"{path} is a directory, expected the file of a packed pair; {remedy}")
     if not path.is_file():
         raise PairError(f"there is no file {path}; {remedy}")
     try:

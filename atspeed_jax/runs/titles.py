@@ -23,7 +23,8 @@ def read_titles(path: Path, items: int) -> dict[int, str]:
       items: of the catalog.
 
     Returns:
-      {item: title}, empty if the file does not exist.
+      {item: title}, empty if the file does not exist. Items with a blank title are left
+      out.
 
     Raises:
       TitlesError: another content; it names the file and the entry.
@@ -46,7 +47,8 @@ def read_titles(path: Path, items: int) -> dict[int, str]:
             raise TitlesError(f"{path}: the title of item {key} is {title!r}; {_EXPECTED}")
         if any("\ud800" <= letter <= "\udfff" for letter in title):  # half a letter, which no file can hold
             raise TitlesError(f"{path}: the title of item {key}, {title!r}, is no Unicode text; {_EXPECTED}")
-        titles[number] = title
+        if title.strip():  # metadata often has blank titles
+            titles[number] = title
     return titles
 
 

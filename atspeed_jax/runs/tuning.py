@@ -28,6 +28,7 @@ def tuned_for(run: RunView) -> TunedFor:
     return TunedFor(
         **machine(),
         score_norm=run.serve.decode.score_norm,
+        id_length=run.dataset.catalog.length,
         target=recorded_fingerprint(run.workdir / "target"),
         draft=recorded_fingerprint(run.workdir / "draft"),
     )

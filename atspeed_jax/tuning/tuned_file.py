@@ -24,6 +24,7 @@ class TunedFor:
       device: kind of the devices.
       device_count, cpu_count: how many there are.
       score_norm: of the search.
+      id_length: codes of an id.
       target, draft: fingerprints of the trained models; None for a model that is not
         trained.
     """
@@ -32,6 +33,7 @@ class TunedFor:
     device_count: int
     cpu_count: int | None
     score_norm: ScoreNorm
+    id_length: int
     target: str | None
     draft: str | None
 
@@ -68,7 +70,7 @@ class Tuning:
         known = {**environment, **table}
         made_for = {field.name: known[field.name] for field in dataclasses.fields(TunedFor) if field.name in known}
         for number, row in enumerate(table["rows"] if "target" in made_for else ()):
-            if why := _fault(row):
+            if why := _fault(row, made_for.get("id_length")):
                 raise TuneError(f"{path} is damaged: row {number} {why}; delete it and tune again")
         return cls(path, made_for, table["rows"])
 
@@ -119,8 +121,9 @@ def _chosen(row: Mapping[str, Any]) -> Any:
     return next(entry["setting"] for entry in row["settings"] if entry["label"] == row["choice"])
 
 
-def _fault(row: Any) -> str | None:
-    """Says what is wrong with a row; None if it is one that `tune.choose` gives.
+def _fault(row: Any, id_length: Any) -> str | None:
+    """Says what is wrong with a row; None if it is one that `tune.choose` gives for ids
+    of `id_length` codes.
 
     A setting is read back and compared with what the file holds, so that no field of
     the file is passed over.
@@ -143,6 +146,9 @@ def _fault(row: Any) -> str | None:
         return f"holds for {row['choice']!r} another setting, {setting.label!r}"
     if setting.search.beams != row["K"]:
         return f"of K={row['K']} holds a setting of K={setting.search.beams}"
+    widths = setting.search.widths
+    if setting.method == "speculative" and len(widths) + 1 != id_length:
+        return f"holds {len(widths)} widths for {row['choice']!r}, and was made for id_length={id_length!r}"
     if setting.search.mode != "strict" or setting.search.tolerance or setting.constraint != "trie":
         return f"holds {setting.label!r}, expected strict mode, no tolerance and constraint='trie'"
     return None

@@ -78,6 +78,8 @@ def test_bad_prompts_are_named():
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(PairError, match=r"there is no file .*none\.pack; write it in the checkout with .*--pack=FILE"):
         read_pair(tmp_path / "none.pack")
+    with pytest.raises(PairError, match=f"{tmp_path} is a directory, expected the file of a packed pair; write it"):
+        read_pair(tmp_path)
     (tmp_path / "other.pack").write_bytes(save({"x": np.ones(2)}))
     with pytest.raises(PairError, match=r"other\.pack is of format None, expected 'atspeed_jax pair 1'"):
         read_pair(tmp_path / "other.pack")

@@ -31,8 +31,9 @@ def run(tmp_path):
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "metadata.json", {"fingerprint": f"that {name}"})
     serve = SimpleNamespace(decode=DECODE, evaluate=SimpleNamespace(batch_size=8))
-    config = SimpleNamespace(decode=DECODE)
-    return SimpleNamespace(workdir=tmp_path, serve=serve, config=config, draft_params="trained", decoders=Drafted)
+    config, dataset = SimpleNamespace(decode=DECODE), SimpleNamespace(catalog=SimpleNamespace(length=3))
+    models = {"draft_params": "trained", "decoders": Drafted}
+    return SimpleNamespace(workdir=tmp_path, serve=serve, config=config, dataset=dataset, **models)
 
 
 @pytest.fixture

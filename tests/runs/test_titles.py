@@ -8,7 +8,7 @@ from atspeed_jax.runs.titles import TitlesError, read_titles, with_titles
 def test_titles_as_texts_or_in_objects(tmp_path):
     path = tmp_path / "titles.json"
     assert read_titles(path, 3) == {}
-    path.write_text(json.dumps({"0": "Lipstick", "2": {"title": "Soap", "brand": "x"}}))
+    path.write_text(json.dumps({"0": "Lipstick", "1": " ", "2": {"title": "Soap", "brand": "x"}}))
     assert read_titles(path, 3) == {0: "Lipstick", 2: "Soap"}
 
 

@@ -8,7 +8,7 @@ from atspeed_jax.serving.settings import Setting
 from atspeed_jax.tuning.tune import TuneError
 from atspeed_jax.tuning.tuned_file import TunedFor, Tuning, tuned_setting
 
-HERE = TunedFor("cpu", 1, 2, "vocab", "a target", "a draft")
+HERE = TunedFor("cpu", 1, 2, "vocab", 3, "a target", "a draft")
 
 
 def row(beams, batch, setting):
@@ -37,13 +37,13 @@ def test_the_choice_is_read_back(setting, tmp_path):
 
 def test_the_nearest_batch_size_counts_and_is_said(tmp_path):
     rows = [
-        row(3, batch, Setting("draft", SearchConfig((width,), 1, "vocab", beams=3)))
+        row(3, batch, Setting("draft", SearchConfig((width, 9), 1, "vocab", beams=3)))
         for batch, width in ((1, 5), (64, 6))
     ]
     write(tmp_path, rows)
     said = []
     found = [tuned_setting(tmp_path, 3, batch, HERE, said.append).search.widths for batch in (1, 30, 40, 256)]
-    assert found == [(5,), (5,), (6,), (6,)]
+    assert found == [(5, 9), (5, 9), (6, 9), (6, 9)]
     path = tmp_path / "tuned.json"
     nearest = [(1, 30), (64, 40), (64, 256)]
     assert said == [f"tuned for batches of {had}, the nearest to {asked} in {path}" for had, asked in nearest]
@@ -56,6 +56,7 @@ def test_the_nearest_batch_size_counts_and_is_said(tmp_path):
         ("device_count", 8),
         ("cpu_count", 64),
         ("score_norm", "trie"),
+        ("id_length", 4),
         ("target", "another target"),
         ("draft", None),
     ],
@@ -71,7 +72,8 @@ def test_a_choice_for_something_else_is_named_and_not_used(field, value, tmp_pat
 def test_a_file_of_an_older_program_does_not_say_enough(tmp_path):
     old = {"score_norm": "vocab", "environment": {"device": "cpu", "cpu_count": 2, "device_count": 1}, "rows": []}
     (tmp_path / "tuned.json").write_text(json.dumps(old))
-    assert "made for target='unknown', not 'a target'; draft='unknown'" in Tuning.read(tmp_path).unfit(HERE)
+    why = Tuning.read(tmp_path).unfit(HERE)
+    assert "made for id_length='unknown', not 3; target='unknown', not 'a target'; draft='unknown'" in why
 
 
 def test_what_is_not_in_the_file_is_named(tmp_path):
@@ -122,6 +124,7 @@ def changed(**fields):
         (changed(foo=1), "holds for .* another setting"),
         (changed(beams=7), "holds for .* another setting"),
         (changed(widths=[9, 11]), "holds for .* another setting"),
+        (row(4, 1, Setting("draft", SearchConfig((9,), 1, "vocab", beams=4))), "holds 1 widths for .*id_length=3"),
     ],
 )
 def test_a_damaged_row_is_named(damaged, why, tmp_path):
