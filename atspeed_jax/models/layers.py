@@ -8,6 +8,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from atspeed_jax.models.attention import attend
@@ -15,6 +16,7 @@ from atspeed_jax.models.blocks import Dropout, RMSNorm, project
 from atspeed_jax.models.cache import Cache, write
 from atspeed_jax.models.llama_config import LlamaConfig
 from atspeed_jax.models.rotary import rotate
+from atspeed_jax.models.unroll import GATE_UP, KEY_VALUE, QUERY_KEY_VALUE, joined_name
 
 # Logical axes of the residual stream [B, T, D]. Without them a partitioner may gather
 # rows instead of weights.
@@ -55,6 +57,25 @@ class Dense(nn.Module):
         return y
 
 
+def products(module: nn.Module, x: Array, parts: tuple[str, ...], sizes: tuple[int, ...]) -> list[Array]:
+    """Multiplies by several matrices, in one product where parameters have them joined.
+
+    Args:
+      module: has the matrices (models/unroll.py) and a config.
+      x: [B, T, D].
+      parts: names of the matrices.
+      sizes: columns of each.
+
+    Returns:
+      [B, T, size] for each matrix.
+    """
+    c: LlamaConfig = module.config  # pyright: ignore[reportAttributeAccessIssue]
+    if module.has_variable("params", joined_name(parts)):
+        y = Dense(c, sum(sizes), name=joined_name(parts))(x)
+        return jnp.split(y, np.cumsum(sizes)[:-1], -1)
+    return [Dense(c, size, name=name)(x) for name, size in zip(parts, sizes, strict=True)]
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions.
 
@@ -71,12 +92,15 @@ class Attention(nn.Module):
         c = self.config
         queried, angles, mask = _last((x, rotary, mask), self.n_out)
 
-        def heads_of(name, x, heads):
-            return Dense(c, heads * c.head_dim, name=name)(x).reshape(*x.shape[:2], heads, c.head_dim)
-
-        query = rotate(heads_of("query", queried, c.heads), *angles)
-        key = rotate(heads_of("key", x, c.kv_heads), *rotary)
-        value = heads_of("value", x, c.kv_heads)
+        wide, narrow = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        if self.has_variable("params", joined_name(QUERY_KEY_VALUE)):
+            query, key, value = products(self, x, QUERY_KEY_VALUE, (wide, narrow, narrow))
+            query = _last(query, self.n_out)
+        else:
+            (query,) = products(self, queried, ("query",), (wide,))
+            key, value = products(self, x, KEY_VALUE, (narrow, narrow))
+        query, key, value = (one.reshape(*one.shape[:2], -1, c.head_dim) for one in (query, key, value))
+        query, key = rotate(query, *angles), rotate(key, *rotary)
         if cache is not None:
             cache = Cache(write(cache.keys, slots, key), write(cache.values, slots, value))
             key, value = cache.keys, cache.values
@@ -95,7 +119,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x):
         c = self.config
-        gate, up = Dense(c, c.intermediate_size, name="gate")(x), Dense(c, c.intermediate_size, name="up")(x)
+        gate, up = products(self, x, GATE_UP, (c.intermediate_size,) * 2)
         return Dense(c, c.hidden_size, name="down")(jax.nn.silu(gate) * up)
 
 

@@ -29,7 +29,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.models.unroll import PREFIX
+from atspeed_jax.models.unroll import PREFIX, join_layer, restack
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.models.wide_shapes import WidenError
 
@@ -89,8 +89,9 @@ def widen(
     if unrolled is None:
         unrolled = "layers" not in params
     if unrolled:
-        layer = jax.jit(functools.partial(_layer, place))
-        return made | {f"{PREFIX}{number}": layer(stack, key, number) for number in range(big.layers)}
+        layer = jax.jit(functools.partial(_unrolled_layer, place), static_argnames="last")
+        numbers = range(big.layers)
+        return made | {f"{PREFIX}{number}": layer(stack, key, number, last=number == numbers[-1]) for number in numbers}
 
     def all_layers(stack, key):
         return jax.lax.map(lambda number: _layer(place, stack, key, number), jnp.arange(big.layers))
@@ -158,6 +159,10 @@ def _layer(place: _Place, stack: Mapping[str, Any], key: Array, number: Array) -
     return jax.lax.cond(number < place.small.layers, with_trained, lambda layer: layer, new)
 
 
+def _unrolled_layer(place: _Place, stack: Mapping[str, Any], key: Array, number: Array, *, last: bool):
+    return join_layer(_layer(place, stack, key, number), last=last)
+
+
 def _embed(place: _Place, layer: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
     """Writes a trained layer into a larger one."""
     small, big = place.small, place.big
@@ -205,10 +210,7 @@ def _pad(array: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Array:
 
 def _stacked(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the layers of the trained model as one stack, whatever their layout."""
-    if "layers" in params:
-        return jax.tree.map(jnp.asarray, params["layers"])
-    layers = [params[f"{PREFIX}{number}"] for number in range(sum(name.startswith(PREFIX) for name in params))]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    return jax.tree.map(jnp.asarray, params if "layers" in params else restack(params))["layers"]
 
 
 def _check_params(config: LlamaConfig, params: Mapping[str, Any], stack: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ from atspeed_jax.planning.estimate import Pass
 from atspeed_jax.runs.experiment import ExperimentConfig, TrainConfig
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.sharded import lower_on_mesh
+from atspeed_jax.serving.sharded import lower_on_mesh, splits_models
 from atspeed_jax.training import sharding
 from atspeed_jax.training.initialization import Initialization, from_base, from_scratch
 from atspeed_jax.training.next_item import training_loss
@@ -168,7 +168,8 @@ class Steps:
         step, served, there = LlamaStep, (target.served, draft.served), (target.held, draft.held)
         if c.decode.unroll:  # copies, beside which a run keeps the stacks
             step, there = functools.partial(LlamaStep, unrolled=True), (*there, *served)
-            served = [sharding.abstract_on(jax.eval_shape(unroll, one), self.mesh) for one in served]
+            lay_out = functools.partial(unroll, join=not splits_models(self.mesh))
+            served = [sharding.abstract_on(jax.eval_shape(lay_out, one), self.mesh) for one in served]
         models = target.config, served[0], draft.config, served[1]
         decode, params = Decoders(*models, trie, (), self.prefixes, step, self.mesh).program(setting)
         rows, width = c.evaluate.batch_size, self._prompt

@@ -23,7 +23,7 @@ from atspeed_jax.items.trie import ItemTrie, Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.serving.settings import Constraint, Setting
-from atspeed_jax.serving.sharded import decode_on_mesh
+from atspeed_jax.serving.sharded import decode_on_mesh, splits_models
 
 NO_ITEM = -2  # id of codes that no item has
 
@@ -159,12 +159,14 @@ class Decoders:
         (`models.unroll`).
 
         Decoding is faster where calls are short; compilation takes longer, and the
-        parameters lie in memory a second time.
+        parameters lie in memory a second time. Matrices are joined where no mesh splits
+        them.
         """
+        lay_out = functools.partial(unroll, join=not splits_models(self.mesh))
         return dataclasses.replace(
             self,
-            target_params=unroll(self.target_params),
-            draft_params=None if self.draft_params is None else unroll(self.draft_params),
+            target_params=lay_out(self.target_params),
+            draft_params=None if self.draft_params is None else lay_out(self.draft_params),
             step=functools.partial(LlamaStep, unrolled=True),
         )
 

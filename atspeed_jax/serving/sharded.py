@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.items.trie import ItemTrie
@@ -19,6 +19,11 @@ from atspeed_jax.utils.distributed import place
 
 AXIS = "data"  # other axes of the mesh split the models' parameters, as those are placed
 Decode = Callable[[Any, ItemTrie, Prompt], Result]  # (parameters, trie, prompt) -> result
+
+
+def splits_models(mesh: Mesh | AbstractMesh | None) -> bool:
+    """Whether the mesh has axes beside `data`, which split the parameters of models."""
+    return mesh is not None and mesh.size > mesh.shape[AXIS]
 
 
 def decode_on_mesh(decode: Decode, params, trie: ItemTrie, prompt: Prompt, mesh: Mesh) -> Result:

@@ -86,6 +86,8 @@ def decode(mesh):
     settings = Setting.beam_search(5, "vocab"), Setting.strict("draft", 5, DecodeConfig((6, 6), 2, "vocab"))
     apart = decoders.unrolled()
     check_split(apart.target_params, mesh)
+    joined = "query_key_value" in apart.target_params["layers_0"]["attention"]
+    assert joined == (mesh.size == mesh.shape["data"]), "a matrix that a mesh splits is not joined"
     made = [*map(decoders.build, settings), *map(apart.build, settings)]
     return [jax.device_get(decode(prompt)) for decode in made]
 

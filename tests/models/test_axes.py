@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import pytest
 
@@ -27,11 +29,18 @@ def test_every_parameter_of_a_llama_has_the_sizes_its_names_say():
 
 
 def test_a_layer_of_its_own_has_the_names_of_the_stack_but_the_first():
-    shapes = list(named(jax.eval_shape(unroll, param_shapes(MODEL))))
+    shapes = list(named(jax.eval_shape(functools.partial(unroll, join=False), param_shapes(MODEL))))
     assert sum(path.startswith("layers_1/") for path, _, _ in shapes) == 9
     for path, shape, names in shapes:
         if not path.endswith("scale"):
             assert shape == tuple(SIZES[name] for name in names), path
+
+
+def test_a_joined_matrix_is_not_split():
+    shapes = list(named(jax.eval_shape(unroll, param_shapes(MODEL))))
+    joined = {path: names for path, _, names in shapes if path.endswith(("query_key_value/kernel", "gate_up/kernel"))}
+    assert len(joined) == 3
+    assert set(joined.values()) == {()}
 
 
 def test_an_adapter_of_every_matrix_has_the_sizes_its_names_say():

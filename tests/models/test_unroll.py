@@ -8,7 +8,7 @@ import pytest
 
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, forward
 from atspeed_jax.models.rotary import RopeScalingConfig
-from atspeed_jax.models.unroll import unroll
+from atspeed_jax.models.unroll import restack, unroll
 from atspeed_jax.shapes import StepInput
 from numpy_llama import wide_params
 
@@ -29,14 +29,14 @@ def call(positions=None):
     return inputs if positions is None else inputs.replace(positions=jnp.asarray(positions))
 
 
-def run(unrolled, n_out, positions=None):
+def run(unrolled, n_out, positions=None, join=True):
     step = LlamaStep(CONFIG, unrolled)
-    own = unroll(params()) if unrolled else params()
+    own = unroll(params(), join=join) if unrolled else params()
     return jax.jit(step, static_argnames="n_out")(own, call(positions), step.init_cache(2, 6), n_out=n_out)
 
 
 def test_every_layer_has_its_own_arrays():
-    apart = unroll(params())
+    apart = unroll(params(), join=False)
     assert set(apart) == {"embedding", "norm", "layers_0", "layers_1", "layers_2"}
     assert apart["embedding"] is params()["embedding"]
     for number in range(3):
@@ -47,15 +47,41 @@ def test_every_layer_has_its_own_arrays():
         )
 
 
+def test_matrices_that_read_the_same_are_one():
+    joined = unroll(params())
+    for number in range(3):
+        layer, stack = joined[f"layers_{number}"], params()["layers"]
+        last = number == 2
+        groups = {"attention": ("key", "value") if last else ("query", "key", "value"), "mlp": ("gate", "up")}
+        for group, parts in groups.items():
+            kernels = [stack[group][name]["kernel"][number] for name in parts]
+            np.testing.assert_array_equal(layer[group]["_".join(parts)]["kernel"], np.concatenate(kernels, 1))
+        assert set(layer["attention"]) == ({"query", "key_value", "output"} if last else {"query_key_value", "output"})
+        assert set(layer["mlp"]) == {"gate_up", "down"}
+
+
+@pytest.mark.parametrize("join", [False, True])
+def test_restacking_undoes_unrolling(join):
+    jax.tree.map(np.testing.assert_array_equal, restack(unroll(params(), join=join)), params())
+
+
+def test_an_adapter_is_merged_before_its_matrix_is_joined():
+    stack = jax.tree.map(lambda leaf: leaf, params()["layers"])
+    stack["mlp"]["up"]["a"] = jnp.zeros((3, 16, 2))
+    with pytest.raises(ValueError, match=r"layers/mlp/up has a beside its kernel.*merge adapters first"):
+        unroll(params() | {"layers": stack})
+    assert "a" in unroll(params() | {"layers": stack}, join=False)["layers_1"]["mlp"]["up"]
+
+
 def test_layers_apart_are_not_taken_apart_again():
     with pytest.raises(ValueError, match=r"embedding, layers_0, layers_1, layers_2, norm .* unrolled already"):
         unroll(unroll(params()))
 
 
-@pytest.mark.parametrize("n_out", [1, 3, 5])
-def test_logits_and_caches_are_those_of_the_stack(n_out):
+@pytest.mark.parametrize(("n_out", "join"), [(1, True), (3, True), (5, True), (3, False)])
+def test_logits_and_caches_are_those_of_the_stack(n_out, join):
     """The last layer computes fewer tokens, but writes the keys and values of all."""
-    (logits, caches), (want, stack) = run(True, n_out), run(False, n_out)
+    (logits, caches), (want, stack) = run(True, n_out, join=join), run(False, n_out)
     assert logits.shape == (2, n_out, 19)
     np.testing.assert_allclose(logits[1], want[1], rtol=0, atol=2e-5)
     np.testing.assert_allclose(logits[0, -3:], want[0, -3:], rtol=0, atol=2e-5)
@@ -79,8 +105,11 @@ def rows_of_products(width):
 
 
 def test_the_last_layer_computes_no_more_than_is_put_out():
-    assert rows_of_products(CONFIG.intermediate_size) == [5, 5, 5, 5, 2, 2]  # gate and up
-    assert rows_of_products(CONFIG.kv_heads * CONFIG.head_dim) == [5, 5] * 3  # key and value
+    query, key = CONFIG.heads * CONFIG.head_dim, CONFIG.kv_heads * CONFIG.head_dim
+    assert rows_of_products(2 * CONFIG.intermediate_size) == [5, 5, 2]  # gate and up
+    assert rows_of_products(query + 2 * key) == [5, 5]
+    assert query == 2 * key
+    assert rows_of_products(query) == [2, 5]  # of the last layer, which has its query apart from key and value
 
 
 def test_a_position_beyond_the_cache_is_no_number():

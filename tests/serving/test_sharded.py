@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.items.trie import build_trie
@@ -44,6 +45,12 @@ def test_one_compilation_for_decoders_that_are_equal():
     for _ in range(2):
         sharded.decode_on_mesh(Echo(7), jnp.int32(5), TRIE, prompt(3), whole_mesh())
     assert sharded._decode._cache_size() == before + 1
+
+
+@pytest.mark.parametrize(("sizes", "splits"), [((4, 1, 1), False), ((4, 2, 1), True), ((1, 1, 2), True)])
+def test_axes_beside_data_split_the_models(sizes, splits):
+    assert sharded.splits_models(AbstractMesh(sizes, ("data", "fsdp", "tensor"))) == splits
+    assert not sharded.splits_models(None)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
