@@ -1,4 +1,4 @@
-"""A node budget: of all drafted nodes of a round the target reads the best M.
+"""A node budget: of all drafted nodes of a round the target reads the M most promising.
 
 Widths say how many nodes the draft looks at, which is cheap. The budget says how many
 of them the target reads, which is not. Nodes keep the slots of their level. "Drafted"
@@ -13,17 +13,36 @@ import jax.numpy as jnp
 from atspeed_jax.decoding.base import Layout
 from atspeed_jax.decoding.beams import Beams, gather_nodes, largest
 from atspeed_jax.decoding.config import SearchConfig
-from atspeed_jax.shapes import NodeBool, NodeInt, RowInt, StepInput
+from atspeed_jax.shapes import NodeBool, NodeFloat, NodeInt, RowInt, StepInput
+
+
+def lead(score: NodeFloat, drafted: NodeBool, depth: NodeInt, parent: NodeFloat, *, beams: int) -> NodeFloat:
+    """Computes how far nodes are ahead of the threshold of their level.
+
+    A round saves most calls if every level holds its K beams. Scores fall from level to
+    level, so scores alone would leave the deep levels without nodes. The threshold is
+    the score of rank 3K/2 in the level: a target mostly finds its K beams above it.
+    The error of a draft adds up along a path, so distances count less at deep levels.
+
+    Args:
+      score: of the nodes of one level, by which nodes are ranked.
+      drafted: nodes that the draft proposed; the lead of others has no meaning.
+      depth: levels below the settled beams, [B, 1]: 1 for their children.
+      parent: lead of the parent of each node, infinite for a settled beam. A node is
+        never ahead of its parent.
+      beams: K.
+    """
+    index, found = largest(score, drafted, beams + beams // 2)
+    # A level of fewer nodes is compared with its last one.
+    best = jnp.where(found, jnp.take_along_axis(score, index, 1), jnp.inf)
+    return jnp.minimum((score - best.min(1, keepdims=True)) / depth, parent)
 
 
 def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, config: SearchConfig) -> dict[int, Beams]:
-    """Invalidates the drafted nodes that are not among the best M of a row.
+    """Invalidates the drafted nodes that are not among the most promising M of a row.
 
-    M is `config.budget`.
-
-    The best are those of the highest key; among equals the shallower, then the first in
-    trie order. A node is read only if its parent is: a draft whose scores rise along a
-    path loses the nodes whose parent is not read.
+    M is `config.budget`. The largest `lead` comes first; among equals the shallower
+    node, then the first in trie order. So a node is read only if its parent is.
 
     Args:
       nodes: nodes of each level, in their slots.
@@ -35,25 +54,25 @@ def within_budget(nodes: dict[int, Beams], row_level: RowInt, layout: Layout, co
     Returns:
       The same nodes, some of them invalid.
     """
-    if config.budget is None or config.budget >= sum(beams.count for level, beams in nodes.items() if level):
+    below = {level: beams for level, beams in nodes.items() if level}
+    if config.budget is None or config.budget >= sum(beams.count for beams in below.values()):
         return nodes
-    is_drafted = [beams.valid & (row_level < level)[:, None] for level, beams in nodes.items()]
-    scores, valid = jnp.concatenate([beams.key for beams in nodes.values()], 1), jnp.concatenate(is_drafted, 1)
-    index, found = largest(scores, valid, config.budget)
-    rows = jnp.arange(valid.shape[0])[:, None]
-    best = jnp.zeros(valid.shape, bool).at[rows, index].set(found)
-    # Whether the node of each slot is read. Settled nodes of earlier rounds are read
-    # already.
-    read = jnp.ones((valid.shape[0], layout.slots), bool)
-    kept, start = {}, 0
-    for (level, beams), drafted in zip(nodes.items(), is_drafted, strict=True):
-        chosen, start = best[:, start : start + beams.count], start + beams.count
-        if level:
-            parent = jnp.take_along_axis(read, jnp.maximum(beams.path[..., level - 1], 0), 1)
-            beams = beams.replace(valid=beams.valid & (~drafted | chosen & parent))
-            begin = layout.offset[level]
-            read = read.at[:, begin : begin + beams.count].set(beams.valid)
-        kept[level] = beams
+    drafted = {level: beams.valid & (row_level < level)[:, None] for level, beams in below.items()}
+    # The lead of the node in each slot; settled nodes hold no child back.
+    in_slots, leads = jnp.full((row_level.shape[0], layout.slots), jnp.inf), []
+    for level, beams in below.items():
+        parent = jnp.take_along_axis(in_slots, jnp.maximum(beams.path[..., level - 1], 0), 1)
+        depth = jnp.maximum(level - row_level, 1)[:, None]
+        leads.append(lead(beams.key, drafted[level], depth, parent, beams=config.beams))
+        slots = slice(layout.offset[level], layout.offset[level] + beams.count)
+        in_slots = in_slots.at[:, slots].set(jnp.where(drafted[level], leads[-1], jnp.inf))
+    valid = jnp.concatenate(list(drafted.values()), 1)
+    index, found = largest(jnp.concatenate(leads, 1), valid, config.budget)
+    chosen = jnp.zeros(valid.shape, bool).at[jnp.arange(valid.shape[0])[:, None], index].set(found)
+    kept, start = dict(nodes), 0
+    for level, beams in below.items():
+        read = ~drafted[level] | chosen[:, start : start + beams.count]
+        kept[level], start = beams.replace(valid=beams.valid & read), start + beams.count
     return kept
 
 

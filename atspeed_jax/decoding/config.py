@@ -27,8 +27,8 @@ class TreeConfig:
         allowed children. Under "trie" a prefix with one item left is finished: its
         remaining codes have probability 1, so it is neither drafted nor fed to a model,
         and widths count the open prefixes alone.
-      budget: M, drafted nodes that a target call reads, the best of all levels
-        (`decoding.budget`); None for all that the widths allow.
+      budget: M, drafted nodes that a target call reads, the most promising of all
+        levels (`decoding.budget`); None for all that the widths allow.
     """
 
     widths: Widths

@@ -18,48 +18,50 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from atspeed_jax.decoding.base import Layout, Prompt, StepModel
 from atspeed_jax.decoding.beam_search import search_levels
-from atspeed_jax.decoding.beams import LOWEST, Beams, assign_slots, is_finished, largest, root_beams
+from atspeed_jax.decoding.beams import Beams, assign_slots, is_finished, largest, root_beams
+from atspeed_jax.decoding.budget import lead
 from atspeed_jax.decoding.children import Children, open_children, select_children
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import Drafter
 from atspeed_jax.decoding.inputs import level_input, prompt_input
 from atspeed_jax.decoding.search import Search
 from atspeed_jax.items.trie import ItemTrie
-from atspeed_jax.shapes import NodeBool, NodeInt
+from atspeed_jax.shapes import NodeBool, NodeFloat, NodeInt
 
-NEVER = int(np.iinfo(np.int32).max)  # rank of a beam that is not among the best of its level
+NEVER = int(np.iinfo(np.int32).max)  # nodes that no budget allows
+NOWHERE = -1  # place of a beam that is not among the best of its level
 
 
 class TargetBeams(struct.PyTreeNode):
     """What plain beam search finds for B users.
 
     levels: settled beams [B, K] of levels 1..L-1, in trie order.
-    parents: place of each beam's parent among those of the level before, [B, K] each.
     waits [B, L-1, K]: whether a level waits for a beam: it exists and is not finished.
     """
 
     levels: tuple[Beams, ...]
-    parents: tuple[NodeInt, ...]
     waits: NodeBool
 
 
-class Proposal(struct.PyTreeNode):
-    """The best candidates of a level, as many as the level may ever be wide.
+class Proposed(struct.PyTreeNode):
+    """The best candidates of a level in trie order, as many as the level may be wide.
 
-    nodes [B, M]: in trie order, in their slots.
-    rank [B, M]: place of each node in the order of scores, M for invalid nodes.
-    better [B, L-1, K]: how many of the M come before each of the target's beams of
-      levels 1..L-1, as a budget orders nodes. At the level of the proposal this is the
-      rank of the beam itself, `NEVER` if it is not among the M.
+    score, valid [B, M]: of the candidates.
+    rank [B, M]: place of each candidate in the order of scores, M for invalid ones.
+    parent [B, M]: place of each one's parent among the candidates of the level before.
+    place [B, K]: place of each of the target's beams among the M, `NOWHERE` if it is
+      not among them.
     """
 
-    nodes: Beams
+    score: NodeFloat
+    valid: NodeBool
     rank: NodeInt
-    better: Int[Array, "B M K"]
+    parent: NodeInt
+    place: Int[Array, "B K"]
 
 
 class Fed(NamedTuple):
@@ -98,7 +100,8 @@ class Acceptance:
         self._widest, self._length = widest, trie.length
         self._parts = [_Part(target, drafter, Search.of(trie, prompt, widest)) for prompt in prompts]
         self._waits = np.concatenate([np.asarray(part.target.waits) for part in self._parts])
-        self._known: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+        self._known: dict[tuple[int, tuple[int, ...]], Proposed] = {}
+        self._needed: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
 
     def calls(self, search: SearchConfig) -> np.ndarray:
         """Target calls of each user, [N].
@@ -128,26 +131,34 @@ class Acceptance:
     def _reached(self, start: int, search: SearchConfig, budgets: Sequence[int | None]) -> np.ndarray:
         """The level that a round from level `start` settles last, [budgets, N]."""
         widths, deepest = search.resolved_widths(self._length), min(start + search.gamma, self._length - 1)
-        better = {level: self._better(start, widths[start : level - 1]) for level in range(start + 1, deepest + 1)}
-        # A budget ranks the drafted nodes of all levels together.
-        place = np.sum([np.minimum(own, widths[level - 1]) for level, own in better.items()], 0)
-        most = np.array([NEVER if budget is None else budget for budget in budgets])[:, None]
+        most = np.array([NEVER - 1 if budget is None else budget for budget in budgets])[:, None]
         reached = np.full((len(most), len(self._waits)), self._length)
         for level in range(self._length - 1, start, -1):
-            waits = self._waits[:, level - 1]
             if level > deepest:
-                missing = waits.any(1, keepdims=True).T
+                missing = self._waits[:, level - 1].any(1)
             else:
-                narrow = (waits & (better[level][:, level - 1] >= widths[level - 1])).any(1)
-                missing = narrow | (np.where(waits, place[:, level - 1], -1).max(1) >= most)
+                missing = self._budget_needed(start, widths[start:deepest])[:, level - start - 1] > most
             reached = np.where(missing, level, reached)
         return reached
 
-    def _better(self, start: int, widths: tuple[int, ...]) -> np.ndarray:
-        """`Proposal.better` of all users, at the level behind `widths`."""
+    def _budget_needed(self, start: int, widths: tuple[int, ...]) -> np.ndarray:
+        """Returns `_least_budget` of the levels start + 1, ... of these widths."""
+        if (start, widths) not in self._needed:
+            leads, places, parents = [], [], None
+            for depth, width in enumerate(widths, 1):
+                proposed = self._proposed(start, widths[: depth - 1])
+                parents = _leads(proposed, width, depth, parents, beams=self._widest.beams)
+                leads.append(np.asarray(parents))
+                places.append(np.asarray(proposed.place))
+            waits = [self._waits[:, start + depth] for depth in range(len(widths))]
+            self._needed[start, widths] = _least_budget(leads, places, waits)
+        return self._needed[start, widths]
+
+    def _proposed(self, start: int, widths: tuple[int, ...]) -> Proposed:
+        """What the draft proposes to all users, see `_Part.proposal`."""
         if (start, widths) not in self._known:
-            parts = [np.asarray(part.proposal(start, widths).better) for part in self._parts]
-            self._known[start, widths] = np.concatenate(parts)
+            parts = [part.proposal(start, widths)[0] for part in self._parts]
+            self._known[start, widths] = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
         return self._known[start, widths]
 
 
@@ -164,29 +175,28 @@ class _Part:
             fed = _feed(*drafter, search, beams, cache, level=level)
             self._settled.append(fed)
             cache = fed.cache
-        self._scores = [
-            _draft_scores(search, self.target, tuple(fed.children for fed in self._settled), start=start)
-            for start in range(search.length - 1)
-        ]
         self._known: dict[tuple[int, tuple[int, ...]], tuple[Fed, NodeInt]] = {}
 
-    def proposal(self, start: int, widths: tuple[int, ...]) -> Proposal:
-        """What the draft proposes behind the levels start + 1, ... of these widths."""
-        level, scores = start + len(widths) + 1, self._scores[start]
+    def proposal(self, start: int, widths: tuple[int, ...]) -> tuple[Proposed, Beams]:
+        """What the draft proposes behind the levels start + 1, ... of these widths.
+
+        Returns the candidates, and the same as nodes in their slots.
+        """
+        level = start + len(widths) + 1
         if not widths:
             children = self._settled[start].children
             everyone = jnp.zeros(children.edge.shape[:2], jnp.int32)
-            return _propose(self._search, self.target, scores, children, everyone, 1, level=level)
+            return _propose(self._search, self.target, children, everyone, 1, level=level)
         read, rank = self._read(start, widths[:-1])
-        return _propose(self._search, self.target, scores, read.children, rank, widths[-1], level=level)
+        return _propose(self._search, self.target, read.children, rank, widths[-1], level=level)
 
     def _read(self, start: int, widths: tuple[int, ...]) -> tuple[Fed, NodeInt]:
         """The draft's reading of `proposal(start, widths)`, and the rank of its nodes."""
         if (start, widths) not in self._known:
             before = self._read(start, widths[:-1])[0] if widths else self._settled[start]
-            nodes, level = self.proposal(start, widths), start + len(widths) + 1
-            fed = _feed(*self._drafter, self._search, nodes.nodes, before.cache, level=level)
-            self._known[start, widths] = fed, nodes.rank
+            (proposed, nodes), level = self.proposal(start, widths), start + len(widths) + 1
+            fed = _feed(*self._drafter, self._search, nodes, before.cache, level=level)
+            self._known[start, widths] = fed, proposed.rank
         return self._known[start, widths]
 
 
@@ -198,14 +208,13 @@ def _target_beams(target: StepModel, params, search: Search) -> TargetBeams:
     found = search_levels(target, params, trie, search.prompt, **how)[0][:-1]
     plain = Layout(search.layout.prompt, (1,) + (config.beams,) * (trie.length - 1))
     shift = jnp.array(search.layout.offset) - jnp.array(plain.offset)
-    levels, parents, waits = [], [], []
+    levels, waits = [], []
     for level, beams in enumerate(found, start=1):
-        parents.append(jnp.maximum(beams.path[..., level - 1] - plain.offset[level - 1], 0))
         moved = beams.path.at[..., :level].add(shift[:level])
         levels.append(assign_slots(beams.replace(path=moved), level, search.layout))
         waits.append(beams.valid & ~is_finished(trie, level, beams, config.score_norm))
     empty = jnp.zeros((search.batch, 0, config.beams), bool)
-    return TargetBeams(tuple(levels), tuple(parents), jnp.stack(waits, 1) if waits else empty)
+    return TargetBeams(tuple(levels), jnp.stack(waits, 1) if waits else empty)
 
 
 @functools.partial(jax.jit, static_argnames=("drafter", "level"))
@@ -222,41 +231,13 @@ def _feed(drafter: Drafter, params, search: Search, nodes: Beams, cache, *, leve
     return Fed(children, () if last else cache)
 
 
-@functools.partial(jax.jit, static_argnames=("start",))
-def _draft_scores(
-    search: Search, target: TargetBeams, children: tuple[Children, ...], *, start: int
-) -> Float[Array, "B M K"]:
-    """What the draft makes of the target's beams in a round from level `start`.
-
-    Args:
-      children: of the target's beams of levels 0..L-2, as the draft scores them.
-
-    Returns:
-      [B, L-1, K] scores of the beams of levels 1..L-1; no meaning up to `start`.
-    """
-    scores = children[start].parents.score
-    levels = [jnp.zeros((search.batch, search.config.beams))] * start
-    for level in range(start, search.length - 1):
-        parent, found = target.parents[level], target.levels[level]
-
-        def of_parent(values, parent=parent):
-            return jnp.take_along_axis(values, parent.reshape(parent.shape + (1,) * (values.ndim - 2)), 1)
-
-        hit = (of_parent(children[level].edge) == found.node[..., None]) & of_parent(children[level].exists)
-        log_prob = jnp.where(hit, of_parent(children[level].log_prob), LOWEST).max(-1)
-        scores = jnp.maximum(of_parent(scores) + log_prob, LOWEST)
-        levels.append(scores)
-    return jnp.stack(levels, 1)
-
-
 @functools.partial(jax.jit, static_argnames=("level",))
 def _propose(
-    search: Search, target: TargetBeams, scores: Array, children: Children, rank: NodeInt, width: int, *, level: int
-) -> Proposal:
+    search: Search, target: TargetBeams, children: Children, rank: NodeInt, width: int, *, level: int
+) -> tuple[Proposed, Beams]:
     """Selects the best children of the nodes whose rank is below `width`.
 
     Args:
-      scores: see `_draft_scores`.
       children: of the nodes of the level before.
       rank: [B, N] of these nodes.
       level: of the children.
@@ -267,19 +248,53 @@ def _propose(
     batch = exists.shape[0]
     total = children.total.reshape(batch, -1)
     index, found = largest(total, exists.reshape(batch, -1), count)
-    edge = jnp.where(found, jnp.take_along_axis(children.edge.reshape(batch, -1), index, 1), -1)
-    value = jnp.where(found, jnp.take_along_axis(total, index, 1), -jnp.inf)
-    # Of equals the shallower node comes first.
-    depth = jnp.arange(1, search.length)[:, None]
-    ahead = (value[:, None, None] > scores[..., None]) | (
-        (value[:, None, None] == scores[..., None]) & (depth > level)[..., None]
-    )
-    better = (ahead & found[:, None, None]).sum(-1, dtype=jnp.int32)
-    own = edge[:, None] == target.levels[level - 1].node[..., None]
-    better = better.at[:, level - 1].set(jnp.where(own.any(-1), own.argmax(-1), NEVER))
+    nodes = select_children(trie, children, index, found).resize(count)
     # Back into trie order, in which an index among the children sorts.
-    nodes = select_children(trie, children, index, found)
     order = jnp.argsort(jnp.where(found, index, total.shape[1]), 1)
-    nodes, order = nodes.resize(count), jnp.pad(order, ((0, 0), (0, count - order.shape[1])), constant_values=count)
+    order = jnp.pad(order, ((0, 0), (0, count - order.shape[1])), constant_values=count)
+    parent = jnp.maximum(nodes.path[..., level - 1] - search.layout.offset[level - 1], 0)
     nodes = assign_slots(nodes, level, search.layout)
-    return Proposal(nodes, jnp.where(nodes.valid, order, count), better)
+    own = (nodes.node[:, None] == target.levels[level - 1].node[..., None]) & nodes.valid[:, None]
+    place = jnp.where(own.any(-1), own.argmax(-1), NOWHERE)
+    rank = jnp.where(nodes.valid, order, count)
+    return Proposed(nodes.score, nodes.valid, rank, parent, place), nodes
+
+
+@functools.partial(jax.jit, static_argnames=("beams",))
+def _leads(proposed: Proposed, width: int, depth: int, parents: NodeFloat | None, *, beams: int) -> NodeFloat:
+    """Leads of the `width` best candidates of a level (`budget.lead`), -inf for others.
+
+    Args:
+      depth: levels below the settled beams.
+      parents: leads at the level before; None for the first level.
+    """
+    drafted = proposed.valid & (proposed.rank < width)
+    free = jnp.full(drafted.shape, jnp.inf)
+    above = free if parents is None else jnp.take_along_axis(parents, proposed.parent, 1)
+    leads = lead(proposed.score, drafted, jnp.full((1, 1), depth), above, beams=beams)
+    return jnp.where(drafted, leads, -jnp.inf)
+
+
+def _least_budget(leads: list[np.ndarray], places: list[np.ndarray], waits: list[np.ndarray]) -> np.ndarray:
+    """Counts the nodes that a budget must allow.
+
+    Args:
+      leads: per level, of the nodes [N, M], -inf for nodes that are not drafted.
+      places: per level, `Proposed.place`.
+      waits: per level, the beams that a level waits for [N, K].
+
+    Returns:
+      Least budget that drafts the beams of a level and of those before [N, levels],
+      `NEVER` if none does.
+    """
+    every = np.concatenate(leads, 1)
+    number, start, needed = np.arange(every.shape[1]), 0, []
+    for own, place, wait in zip(leads, places, waits, strict=True):
+        of_beam = np.where(place == NOWHERE, -np.inf, np.take_along_axis(own, np.maximum(place, 0), 1))
+        last = np.where(wait, of_beam, np.inf).min(1, keepdims=True)
+        # Of equals the shallower node comes first, then the first in trie order.
+        at = start + np.where(wait & (of_beam == last), place, NOWHERE).max(1, keepdims=True)
+        count = ((every > last) | ((every == last) & (number <= at))).sum(1)
+        needed.append(np.where(last[:, 0] == -np.inf, NEVER, np.where(wait.any(1), count, 0)))
+        start += own.shape[1]
+    return np.maximum.accumulate(np.stack(needed, 1), 1)

@@ -9,7 +9,7 @@ import pytest
 import oracle
 from atspeed_jax.decoding.base import DecodeError, Layout
 from atspeed_jax.decoding.beams import LOWEST, UNPLACED, Beams, assign_slots
-from atspeed_jax.decoding.budget import compact, read_nodes, within_budget
+from atspeed_jax.decoding.budget import compact, lead, read_nodes, within_budget
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.shapes import SlotMask, StepInput
 from cases import SHAPES, make_batch
@@ -50,13 +50,13 @@ def kept(nodes, budget, at=0):
     return {number: found[number].valid[0].tolist() for number in nodes}
 
 
-def test_the_best_of_all_levels_are_read_the_shallower_first():
+def test_the_largest_leads_of_all_levels_are_read_the_shallower_first():
     nodes = {
         1: level(1, [-1.0, -5.0, -2.0], [0, 0, 0]),
         2: level(2, [-2.0, -1.5, -6.0], [2, 0, 1]),
     }
     assert kept(nodes, 2) == {1: [True, False, False], 2: [False, True, False]}
-    assert kept(nodes, 3) == {1: [True, False, True], 2: [False, True, False]}  # -2 twice: level 1 first
+    assert kept(nodes, 3) == {1: [True, False, True], 2: [False, True, False]}  # a lead of -1 twice: level 1 first
     assert kept(nodes, 4) == {1: [True, False, True], 2: [True, True, False]}
     assert kept(nodes, 6) == kept(nodes, None) == {1: [True] * 3, 2: [True] * 3}
 
@@ -69,12 +69,35 @@ def test_settled_beams_are_always_read_and_do_not_count():
     assert kept(nodes, 1, at=1) == {1: [True] * 3, 2: [False, False, True]}
 
 
-def test_a_node_whose_parent_is_not_read_is_not_read():
+def test_a_node_is_never_read_before_its_parent():
     nodes = {
         1: level(1, [-1.0, -5.0, -2.0], [0, 0, 0]),
         2: level(2, [-1.1, -1.2, -9.0], [1, 0, 0]),  # the first scores above its own parent
     }
-    assert kept(nodes, 3) == {1: [True, False, False], 2: [False, True, False]}
+    assert kept(nodes, 3) == {1: [True, False, True], 2: [False, True, False]}
+    assert kept(nodes, 4) == {1: [True, False, True], 2: [False, True, True]}
+    assert kept(nodes, 5) == {1: [True, True, True], 2: [False, True, True]}
+
+
+def test_a_deep_level_gets_its_share_however_low_its_scores_are():
+    nodes = {
+        1: level(1, [-1.0, -2.0, -4.0], [0, 0, 0]),
+        2: level(2, [-50.0, -51.0, -55.0], [0, 0, 1]),
+    }
+    # Leads 0, -1, -3, and half the distances below: 0, -0.5, -2.5.
+    assert kept(nodes, 3) == {1: [True, False, False], 2: [True, True, False]}
+    assert kept(nodes, 5) == {1: [True, True, False], 2: [True, True, True]}
+    # From level 1 on, whose beams are settled, level 2 is the first level below.
+    assert kept(nodes, 2, at=1) == {1: [True, True, True], 2: [True, True, False]}
+
+
+@pytest.mark.parametrize(("beams", "expected"), [(1, [0, -2, -3, -5]), (2, [3, 1, 0, -2]), (4, [5, 3, 2, 0])])
+def test_the_threshold_is_the_score_of_rank_three_halves_k(beams, expected):
+    score, everyone = jnp.array([[0.0, -2.0, -3.0, -5.0, 9.0]]), jnp.array([[True, True, True, True, False]])
+    free = jnp.full((1, 5), jnp.inf)
+    for depth in (1, 2):
+        found = lead(score, everyone, jnp.array([[depth]]), free, beams=beams)
+        np.testing.assert_array_equal(found[0, :4], np.array(expected) / depth)
 
 
 def test_invalid_nodes_are_not_made_valid():

@@ -115,23 +115,26 @@ def plain_calls(ids, found: Found, norm: str) -> int:
     return 1 + sum(not all(finished(trie, p, norm) for p, _ in level) for level in found.levels[:-1])
 
 
-def draft(trie, prompt, settled, at: int, propose: Callable, widths, gamma: int, norm: str, budget: int | None = None):
+def draft(trie, prompt, settled, at: int, propose: Callable, beams: int, widths, gamma: int, norm: str, budget=None):
     """({level: prefixes drafted there}, margin) of a round that starts from the settled (prefix, score) of level `at`.
 
     propose(trie, prompt, prefix) -> {token: draft log-probability}. Each of the next `gamma` levels l < L gets the
     widths[l-1] best prefixes, of those not finished, among the children of those drafted at the level before; of all
-    these together only the `budget` best are in the tree.
+    these together only `budget` are in the tree: those of the largest lead. The lead of a prefix is its score less that
+    of rank 3K/2 of its level (or of the last), divided by the levels from `at`; it is at most the lead of its parent.
     """
-    tree, margin, everything = {at: {p for p, _ in settled}}, math.inf, []
+    tree, margin, leads = {at: {p for p, _ in settled}}, math.inf, {}
     drafted = [(p, s) for p, s in settled if not finished(trie, p, norm)]
     for level in range(at + 1, min(at + gamma, len(widths)) + 1):
         candidates = [((*p, t), s + d) for p, s in drafted for t, d in propose(trie, prompt, p).items()]
         candidates = [(p, s) for p, s in candidates if not finished(trie, p, norm)]
         drafted, gap = cut(candidates, widths[level - 1])
-        margin, everything = min(margin, gap), everything + drafted
-        tree[level] = {p for p, _ in drafted}
+        margin, tree[level] = min(margin, gap), {p for p, _ in drafted}
+        if drafted:
+            threshold = drafted[: beams + beams // 2][-1][1]
+            leads |= {p: min((s - threshold) / (level - at), leads.get(p[:-1], math.inf)) for p, s in drafted}
     if budget is not None:
-        ranked = sorted(everything, key=lambda c: (-c[1], len(c[0]), c[0]))
+        ranked = sorted(leads.items(), key=lambda c: (-c[1], len(c[0]), c[0]))
         margin, read = min(margin, _gaps(ranked[budget - 1 : budget + 1])), {p for p, _ in ranked[:budget]}
         tree = {level: prefixes if level == at else prefixes & read for level, prefixes in tree.items()}
     return tree, margin
@@ -151,7 +154,7 @@ def strict_walk(
     while at < length:
         calls += 1
         settled = truth.levels[at - 1] if at else [((), 0.0)]
-        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma, norm, budget)
+        tree, gap = draft(trie, prompt, settled, at, propose, beams, widths, gamma, norm, budget)
         margin, drafts = min(margin, gap), True
         at += 1
         while at < length:
@@ -191,7 +194,7 @@ def tolerant_search(
     settled, at, calls, kept, margin = [((), 0.0)], 0, 0, 1.0, math.inf
     while at < length:
         calls += 1
-        tree, gap = draft(trie, prompt, settled, at, propose, widths, gamma, norm)
+        tree, gap = draft(trie, prompt, settled, at, propose, beams, widths, gamma, norm)
         margin = min(margin, gap)
         walking = settled
         while walking:
