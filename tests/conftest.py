@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import gc
 import json
 import os
 import time
@@ -39,8 +40,19 @@ def pytest_collection_modifyitems(config, items):
         file = item.location[0]
         # tests/launch: one process that runs mains (`mains.run_mains`). tests/decoding: the same shapes in many files.
         room = next((room for room in ("tests/launch", "tests/decoding") if file.startswith(f"{room}/")), None)
+        if file == "tests/tuning/test_acceptance.py":  # it decodes with the shapes of tests/decoding
+            room = "tests/decoding"
         group = room or ("small_run" if "small_run" in item.fixturenames else file)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish():
+    """Modules and tests stay to the end, so the garbage collector need not look at them: it took a twelfth of the
+    suite's time. Tracing makes many objects, of which few are garbage with a cycle.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope="module", autouse=True)

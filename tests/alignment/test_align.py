@@ -103,7 +103,10 @@ def test_no_gradient_reaches_the_teacher(world, on_policy):
     assert all(not bool(g.any()) for g in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "atspeed_r", "seq_kd"])
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("tree_kd", "seq_kd")] + ["atspeed_s", "atspeed_r"],
+)
 def test_descent_aligns_the_draft(world, objective):
     config = dataclasses.replace(CONFIG, objective=objective, density_weight=0.0)
     values = descend(lambda params: loss_of(config, world, params)[0], init_params(MODEL, jax.random.key(3)))

@@ -122,7 +122,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, world, monkeypatc
     assert whole.log_probs.dtype == np.float16
 
 
-@pytest.mark.parametrize("score_norm", ["vocab", "trie"])
+@pytest.mark.parametrize("score_norm", ["vocab", pytest.param("trie", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("objective", ["tree_kd", "atspeed_s", "coverage"])
 def test_stored_log_probabilities_give_the_loss_of_the_target_in_the_step(made, world, objective, score_norm):
     dataset, model, target, context = world

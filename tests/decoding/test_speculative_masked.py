@@ -66,7 +66,7 @@ def test_every_item_is_found_in_every_mode(mode, temperature):
             np.testing.assert_array_equal(found.ids, plain.ids)
 
 
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[1], SHAPES[11]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], pytest.param(SHAPES[1], marks=pytest.mark.slow), SHAPES[11]], ids=str)
 def test_both_decoders_find_the_same_where_beams_are_few(shape):
     rng = np.random.default_rng(2)
     for trie, share in (("full", 0.3), ("some", 0.7), ("full", 1.0)):

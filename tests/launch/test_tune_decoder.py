@@ -3,9 +3,12 @@
 import json
 import shutil
 
+import pytest
+
 from mains import QUICK, run_mains
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_written_and_used(small_run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(small_run.workdir, workdir)

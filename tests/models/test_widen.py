@@ -58,7 +58,9 @@ def widened_logits(name, unrolled=False):
     return logits(big, widen(config, params, big), unrolled)
 
 
-@pytest.mark.parametrize("unrolled", [False, True], ids=["stacked", "side by side"])
+@pytest.mark.parametrize(
+    "unrolled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["stacked", "side by side"]
+)
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_those_of_the_trained_model(name, unrolled):
     config, shape = CASES[name]

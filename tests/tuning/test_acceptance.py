@@ -35,7 +35,7 @@ def test_calls_are_those_of_the_decoder(shape):
     assert len(seen) > 1 or len(shape.sizes) == 1 or shape.widths == shape.capacity.nodes[:-1]
 
 
-@pytest.mark.parametrize("norm", ["vocab", "trie"])
+@pytest.mark.parametrize("norm", ["vocab", pytest.param("trie", marks=pytest.mark.slow)])
 def test_one_look_answers_for_any_widths_gamma_and_budget(norm):
     shape = Shape((5, 3, 3, 3), 4, (5, 15, 45), 3, norm)
     every = list(batches(shape, 8, seed=5))

@@ -114,6 +114,7 @@ def expecting(drafter_seconds):
     return {name: RoundTimes(call, call, call, seconds, call, call) for name, seconds in drafter_seconds.items()}
 
 
+@pytest.mark.slow
 def test_times_of_another_device_rule_the_search(small_run, quick_compilation):
     """Given instead of measured: where a node costs nothing the widest trees come first."""
     run = small_run.run
