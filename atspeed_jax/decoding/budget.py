@@ -9,6 +9,8 @@ calls.
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int
 
 from atspeed_jax.decoding.base import Layout
 from atspeed_jax.decoding.beams import Beams, gather_nodes, largest
@@ -16,24 +18,31 @@ from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.shapes import NodeBool, NodeFloat, NodeInt, RowInt, StepInput
 
 
-def lead(score: NodeFloat, drafted: NodeBool, depth: NodeInt, parent: NodeFloat, *, beams: int) -> NodeFloat:
+def threshold_rank(beams: int) -> int:
+    """Returns the rank in a level, from 1, of the score that is the level's threshold.
+
+    A target mostly finds its K beams above it.
+    """
+    return beams + beams // 2
+
+
+def lead(score: NodeFloat, drafted: NodeBool, depth: Int[Array, "_ 1"], parent: NodeFloat, *, beams: int) -> NodeFloat:
     """Computes how far nodes are ahead of the threshold of their level.
 
     A round saves most calls if every level holds its K beams. Scores fall from level to
     level, so scores alone would leave the deep levels without nodes. The threshold is
-    the score of rank 3K/2 in the level: a target mostly finds its K beams above it.
-    The error of a draft adds up along a path, so distances count less at deep levels.
+    the score of rank `threshold_rank`, or the last score of a smaller level. The error
+    of a draft adds up along a path, so distances count less at deep levels.
 
     Args:
       score: of the nodes of one level, by which nodes are ranked.
       drafted: nodes that the draft proposed; the lead of others has no meaning.
-      depth: levels below the settled beams, [B, 1]: 1 for their children.
+      depth: levels below the settled beams, 1 for their children; [B, 1], or [1, 1].
       parent: lead of the parent of each node, infinite for a settled beam. A node is
         never ahead of its parent.
       beams: K.
     """
-    index, found = largest(score, drafted, beams + beams // 2)
-    # A level of fewer nodes is compared with its last one.
+    index, found = largest(score, drafted, threshold_rank(beams))
     best = jnp.where(found, jnp.take_along_axis(score, index, 1), jnp.inf)
     return jnp.minimum((score - best.min(1, keepdims=True)) / depth, parent)
 
