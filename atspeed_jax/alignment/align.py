@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from atspeed_jax.alignment import losses
+from atspeed_jax.alignment import coverage, losses
 from atspeed_jax.alignment.distributions import child_log_probs, listed_log_probs, path_scores, stored_log_probs
 from atspeed_jax.alignment.teacher import aligned_beams, beam_nodes
 from atspeed_jax.alignment.tree import TeacherTree, TreeContext, teacher_tree, tree_logits
@@ -32,14 +32,14 @@ class AlignConfig:
     Attributes:
       objective: on the teacher's beam tree (`align_loss`): "tree_kd", "atspeed_s",
         "atspeed_r", "coverage" for strict verification, "coverage_coupled" for coupled
-        verification, "seq_kd", or "reference_tv", which learns nothing and warns. On
-        the users' own items (`ground_truth.ground_truth_loss`): "sft", "word_kd" or
-        "tvd_kd".
+        verification (both within the widths and the budget of serving), "seq_kd", or
+        "reference_tv", which learns nothing and warns. On the users' own items
+        (`ground_truth.ground_truth_loss`): "sft", "word_kd" or "tvd_kd".
       alpha: weight of the objective; 1 - alpha is the weight of the next item.
       temperature: divides the logits of both models.
       top_k: size of the set S of "atspeed_s".
       density_weight: weight of the density term of "atspeed_s".
-      coverage_weight: weight of `losses.coverage` beside TreeKD in the objectives of
+      coverage_weight: weight of `coverage.shortfall` beside TreeKD in the objectives of
         `losses.COVERAGE`.
       score_norm: that of serving (`SearchConfig`).
       on_policy: share of each batch whose beams the student finds itself, with its
@@ -114,14 +114,16 @@ class Alignment:
       config: objective and weights.
       draft: the student.
       target: the teacher.
-      widths: drafted nodes per level when serving (`base.resolve_widths`), for the
+      widths: drafted nodes per level when serving (`config.resolve_widths`), for the
         objectives of `losses.COVERAGE`.
+      budget: nodes of these that a target call reads when serving; None for all.
     """
 
     config: AlignConfig
     draft: LlamaConfig
     target: LlamaConfig
     widths: tuple[int, ...] = ()
+    budget: int | None = None
 
 
 def align_loss(alignment: Alignment, draft_params, target_params, context: TreeContext, batch, dropout_key):
@@ -168,12 +170,14 @@ def align_loss(alignment: Alignment, draft_params, target_params, context: TreeC
     return jax.tree.map(lambda a, b: (on_policy * a + (rows - on_policy) * b) / rows, first, loss(rest))
 
 
-def make_align_loss(config: AlignConfig, draft: LlamaConfig, target: LlamaConfig, widths: tuple[int, ...]):
-    """Makes `align_loss` a loss for `fit`.
+def make_align_loss(
+    config: AlignConfig, draft: LlamaConfig, target: LlamaConfig, widths: tuple[int, ...], budget: int | None = None
+):
+    """Makes `align_loss` a loss for `fit`; the arguments are the fields of `Alignment`.
 
     `frozen` holds the parameters of the "target" and the tree's "context".
     """
-    alignment = Alignment(config, draft, target, widths)
+    alignment = Alignment(config, draft, target, widths, budget)
 
     def loss(params, batch, key, frozen):
         return align_loss(alignment, params, frozen["target"], frozen["context"], batch, key)
@@ -229,7 +233,7 @@ def _next_item_loss(tree: TeacherTree, logits: list):
 
 
 def _coverage_loss(alignment: Alignment, context: TreeContext, tree: TeacherTree, compared: list, beams: int, key):
-    """Sums `losses.coverage` over the drafted levels; mean over the users.
+    """Sums `coverage.shortfall` over the drafted levels; mean over the users.
 
     Args:
       compared: per level, log-probabilities of teacher and student [B, N, M], and which
@@ -242,9 +246,8 @@ def _coverage_loss(alignment: Alignment, context: TreeContext, tree: TeacherTree
         return jnp.zeros(())
     teacher = path_scores(context, tree.levels, [p for p, _, _ in compared])
     student = path_scores(context, tree.levels, [q for _, q, _ in compared])
-    total = 0.0
-    levels = zip(alignment.widths, teacher, student, compared, tree.is_beam, strict=True)
-    for level, (width, p, q, (_, _, exists), is_beam) in enumerate(levels):
+    levels = []
+    for level, (p, q, (_, _, exists), is_beam) in enumerate(zip(teacher, student, compared, tree.is_beam, strict=True)):
         # Without the bucket of other tokens, and without the node of the true next
         # item, which is no beam when serving.
         exists = exists[..., : p.shape[-1]] & is_beam[..., None]
@@ -253,8 +256,25 @@ def _coverage_loss(alignment: Alignment, context: TreeContext, tree: TeacherTree
             # Coupled verification draws with one noise for both models.
             noise = jax.random.gumbel(jax.random.fold_in(key, level), p.shape)
             p, q = p + noise, q + noise
-        total += losses.coverage(p, q, exists, top_k=beams, width=width).mean()
-    return total
+        levels.append((p, q, exists))
+    thetas = _thresholds(alignment, [(q, exists) for _, q, exists in levels], beams)
+    every = zip(levels, thetas, strict=True)
+    return sum(coverage.shortfall(*level, theta, top_k=beams).mean() for level, theta in every)
+
+
+def _thresholds(alignment: Alignment, levels: list, beams: int) -> list:
+    """Scores that a node of each level must exceed for a target call to read it.
+
+    Args:
+      levels: per level, cumulative scores of the nodes under the student, and which
+        nodes exist.
+      beams: K.
+    """
+    widths = alignment.widths
+    if alignment.budget is None:
+        return [coverage.width_threshold(*level, width) for level, width in zip(levels, widths, strict=True)]
+    scores, exists = zip(*levels, strict=True)
+    return coverage.budget_thresholds(scores, exists, top_k=beams, widths=widths, budget=alignment.budget)
 
 
 def _log_probs(config: AlignConfig, context: TreeContext, tree: TeacherTree, logits: list) -> list:

@@ -6,7 +6,7 @@ constraint of serving (`distributions.child_log_probs`). They are given as
 log-probabilities [B, N, M] with a mask of the M entries that exist.
 
 A divergence returns one value per node [B, N]; `mean_over_tree` gives every level the
-same weight. `coverage` reads a whole level at once.
+same weight. `coverage.shortfall`, which reads a whole level at once, stands apart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ Objective = Literal[
 ON_GROUND_TRUTH = ("sft", "word_kd", "tvd_kd")  # on the users' own items (`alignment.ground_truth`)
 COVERAGE = ("coverage", "coverage_coupled")
 REFERENCE_TEMPERATURE = 0.001  # of `reference_tv`
-SOFTNESS = 0.5  # nats of cumulative score: width of the soft threshold of `coverage`
 Distribution = Float[Array, "B N M"]
 Exists = Bool[Array, "B N M"]
 
@@ -131,70 +130,6 @@ def reference_tv(p: Distribution, q: Distribution, exists: Exists) -> NodeFloat:
     """
     p, q = (jax.nn.log_softmax(jnp.where(exists, x, -1e4) / REFERENCE_TEMPERATURE, -1) for x in (p, q))
     return atspeed_r(p, q, exists)
-
-
-def coverage(
-    p: Float[Array, "B M"], q: Float[Array, "B M"], exists: Bool[Array, "B M"], *, top_k: int, width: int
-) -> Float[Array, " B"]:
-    """Measures how far the teacher's K beams of a level are outside the drafted nodes.
-
-    mean over y in T of s * log(1 + exp((theta - q(y)) / s)), with s = SOFTNESS
-
-    T holds the teacher's K best nodes. theta is the student's best score outside its
-    `width` best, without a gradient. Strict verification accepts a level if every y of
-    T scores above theta. If the errors of q follow a logistic law of scale s, the value
-    is -(s / K) * log of the probability of that. A beam far above theta adds almost
-    nothing, while a divergence also asks for exactness where verification does not
-    look.
-
-    With the same Gumbel noise on p and q ("coverage_coupled") T is a draw of the
-    teacher, the one that coupled verification compares (`SearchConfig.mode`).
-    Source: ours (decoding/ALGORITHM.md section 7).
-
-    Args:
-      p: cumulative scores of the level's nodes under the teacher [B, M].
-      q: cumulative scores of the same nodes under the student [B, M].
-      exists: the nodes that exist [B, M].
-      top_k: K.
-      width: drafted nodes of the level.
-
-    Returns:
-      Nats per beam [B]; 0 if the level has at most `width` nodes.
-    """
-    wanted = exists & (p >= kth_largest(jnp.where(exists, p, -jnp.inf), top_k))
-    theta = kth_largest(jax.lax.stop_gradient(jnp.where(exists, q, -jnp.inf)), width + 1)
-    theta = jnp.maximum(theta, -1e4)  # finite, and below every score
-    below = jnp.where(wanted, theta - q, -1e4) / SOFTNESS
-    return SOFTNESS * jax.nn.softplus(below).sum(-1) / jnp.maximum(wanted.sum(-1), 1)
-
-
-def kth_largest(scores: Float[Array, "B M"], k: int) -> Float[Array, "B 1"]:
-    """Finds the k-th largest of M scores, exactly in float32, without a gradient.
-
-    `top_k` would sort thousands of scores to get one, which is slow on a CPU. This
-    function finds the 32 bits of the answer one after another: a bit is set if at least
-    k scores are as large as the number with this bit.
-
-    Args:
-      scores: [B, M].
-      k: at least 1.
-
-    Returns:
-      [B, 1]; -inf if there are fewer than k scores, or the k-th is -inf.
-    """
-    bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.uint32)
-    sign = jnp.uint32(1 << 31)
-    # Unsigned integers in the order of the floats: flip the sign bit of positive
-    # numbers, all bits of negative ones.
-    ordered = jnp.where(bits < sign, bits | sign, ~bits)
-
-    def set_bit(place, found):
-        trial = found | (sign >> place.astype(jnp.uint32))
-        return jnp.where((ordered >= trial).sum(-1, keepdims=True) >= k, trial, found)
-
-    found = jax.lax.fori_loop(0, 32, set_bit, jnp.zeros((scores.shape[0], 1), jnp.uint32))
-    score = jax.lax.bitcast_convert_type(jnp.where(found < sign, ~found, found ^ sign), jnp.float32)
-    return jnp.where(found == 0, -jnp.inf, score)
 
 
 def seq_kd(q: Sequence[Float[Array, "B K"]], counted: Bool[Array, "B K"]) -> Float[Array, ""]:

@@ -154,7 +154,7 @@ class Steps:
         else:
             n_out = 1 + (c.teacher.beams + 1) * max(self.catalog.length - 2, 0)
             tokens, batch, asked = self._prompt + n_out - 1, self._beams(), not c.teacher.log_probs
-            loss = make_align_loss(c.align, model, teacher, self._widths(c.teacher.beams))
+            loss = make_align_loss(c.align, model, teacher, self._widths(c.teacher.beams), c.decode.budget)
         step = self._fit("align draft", c.train_align, loss, lambda key, frozen: frozen["sft"], frozen, batch)
         step.on_device["other"] = (step.on_device["other"], draft.held, target.held)
         passes = [self._pass(model, c.train_align, tokens, n_out, "all")]

@@ -25,7 +25,12 @@ def document(report: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> Docume
     parts: dict[str, Sequence[Block | None]] = {
         "Speed": (speed_plots.speed_up(rows), speed_plots.latency(rows), tables.speed_table(rows)),
         "Where the time goes": (_breakdown_words(rows), speed_plots.breakdown(rows)),
-        "Target calls": (plots.target_calls(rows), plots.acceptance(rows), tables.calls_table(rows)),
+        "Target calls": (
+            plots.target_calls(rows),
+            plots.calls_by_nodes(report.get("calls_by_nodes") or ()),
+            plots.acceptance(rows),
+            tables.calls_table(rows),
+        ),
         "Quality": (quality_picture(report["quality"]), *tables.quality_tables(report["quality"])),
         "Example users": _people(report.get("examples") or ()),
         "Training": (loss_plots.losses(curves),),

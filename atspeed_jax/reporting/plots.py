@@ -17,6 +17,7 @@ _COLORS = {
     "speculative, popularity prior": "#E69F00",
     "tuned": "#D55E00",
 }
+_NAMES = {"draft": "speculative, draft model", "popularity": "speculative, popularity prior"}
 OTHER_COLOR = "#009E73"
 STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 
@@ -154,6 +155,43 @@ def target_calls(rows: Sequence[Mapping]) -> Picture | None:
     caption = "Mean target calls by list length and method"
     spoken = f"{caption}. {series.in_words(lambda row: format(row['target_calls_mean'], '.2f'))}"
     return Picture("target_calls", caption, spoken, over_k(series, paint, "mean target calls per user"))
+
+
+def calls_by_nodes(curves: Sequence[Mapping]) -> Picture | None:
+    """Mean target calls over the nodes that a call reads, a panel per drafter; None
+    without data.
+
+    Args:
+      curves: {"K", "drafter", "nodes": [int], "target_calls": [float]}, of validation
+        users.
+    """
+    drafters = list(dict.fromkeys(curve["drafter"] for curve in curves))
+    if not drafters:
+        return None
+    ks = sorted({curve["K"] for curve in curves})
+
+    def draw(layout: Layout) -> Figure:
+        figure, axes = panels(len(drafters), layout)
+        for axis, drafter in zip(axes, drafters, strict=True):
+            for curve in sorted((one for one in curves if one["drafter"] == drafter), key=lambda one: one["K"]):
+                line, marker = STYLES[ks.index(curve["K"]) % len(STYLES)]
+                look = {"color": _COLORS.get(_NAMES.get(drafter), OTHER_COLOR), "linestyle": line, "marker": marker}
+                axis.plot(curve["nodes"], curve["target_calls"], label=f"K = {curve['K']}", markersize=4, **look)
+            axis.axhline(1.0, color="#bbbbbb", linewidth=1, zorder=0)  # the floor: one call for everything
+            axis.set(
+                title=_NAMES.get(drafter, drafter), xlabel="drafted nodes read per call", ylabel="mean target calls"
+            )
+            axis.set_ylim(0.9, None)
+        legend_below(figure, axes, layout)
+        return figure
+
+    def text(curve: Mapping) -> str:
+        points = zip(curve["nodes"], curve["target_calls"], strict=True)
+        figures = ", ".join(f"{calls:.2f} with {nodes}" for nodes, calls in points)
+        return f"{curve['drafter']}, K = {curve['K']}: {figures}"
+
+    caption = "Target calls by the number of drafted nodes that a call reads, validation users"
+    return Picture("calls_by_nodes", caption, f"{caption}. {'; '.join(map(text, curves))}.", draw)
 
 
 def acceptance(rows: Sequence[Mapping]) -> Picture | None:

@@ -15,7 +15,8 @@ quality["differences"] may hold entries of metrics.compare in the same form, by 
 A value that was not measured is None. Further keys are welcome everywhere. These are
 shown where a report has them: of a row "tuned" (true for the choice of a tuner),
 "ws_interval" [low, high] and "breakdown_ms" (`evaluation.breakdown`); of the report
-"examples" (`evaluation.examples`), and "run", what `environment.what_was_run` gives and "config".
+"examples" (`evaluation.examples`), "calls_by_nodes" (`plots.calls_by_nodes`), and
+"run", what `environment.what_was_run` gives and "config".
 """
 
 import math

@@ -12,7 +12,7 @@ from atspeed_jax.reporting.environment import environment, what_was_run
 from atspeed_jax.reporting.report import format_table, write_report
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.fingerprints import fingerprint
-from atspeed_jax.runs.serve import tuned_settings
+from atspeed_jax.runs.serve import tuned_calls_by_nodes, tuned_settings
 from atspeed_jax.runs.titles import TITLES_FILE, read_titles, with_titles
 from atspeed_jax.runs.trained import RunView, TrainedModels
 from atspeed_jax.training.checkpoint import fingerprint_of
@@ -73,6 +73,7 @@ def write_evaluation(assets: Assets, models: TrainedModels, *, full: bool = Fals
         },
         "quality": quality,
         "decoding": rows,
+        "calls_by_nodes": tuned_calls_by_nodes(RunView(assets)),
         "examples": with_titles(examples_of(evaluation), titles),
         "run": what_was_run() | {"workdir": str(assets.workdir), "config": dataclasses.asdict(config)},
         "environment": environment() | arithmetic,

@@ -88,6 +88,13 @@ def tuned_settings(run: RunView, say: Callable[[str], None]) -> dict[int, Settin
     return {} if tuning is None else {beams: tuning.setting(beams, 1) for beams in tuning.beams}
 
 
+def tuned_calls_by_nodes(run: RunView) -> list[dict]:
+    """The tuner's `candidates.calls_by_nodes` with their "K"; empty where none holds."""
+    tuning = _that_holds(run, lambda text: None)
+    rows = [] if tuning is None else [tuning.row(beams, 1) for beams in tuning.beams]
+    return [{"K": row["K"], **curve} for row in rows for curve in row.get("calls_by_nodes", ())]
+
+
 def _that_holds(run: RunView, say: Callable[[str], None]) -> Tuning | None:
     """The choices of the tuner; None if no file has any, or if they do not hold here."""
     tuning = Tuning.read(run.workdir)

@@ -190,7 +190,7 @@ class Stages:
         batches = self.alignment_batches(train.buckets)
         prefixes = prefixes_by_norm(assets.dataset.catalog.id_tokens)[c.decode.score_norm]
         widths = resolve_widths(c.decode.widths, prefixes, c.teacher.beams)
-        loss = make_align_loss(c.align, assets.draft.config, assets.target.config, widths)
+        loss = make_align_loss(c.align, assets.draft.config, assets.target.config, widths, c.decode.budget)
         examples = len(teacher_prompts(assets.dataset, c.teacher.prompts)[1])
         return loss, batches, -(-examples // train.batch_size)
 

@@ -22,6 +22,7 @@ from atspeed_jax.tuning.round_times import RoundTimes, later_passes, measure, se
 
 MOST = 1200  # combinations of widths, about; long ids get fewer widths per level
 BUDGETS = (0.35, 0.5, 0.65, 0.8)  # shares of the drafted nodes that a target call may read
+POINTS = 16  # numbers of nodes that calls are told for
 SIZES = 3  # widths that the parts of a search are timed with
 ASKED = 1 << 26  # most scores that a drafter gives at once
 NEAR, ALIKE = 1.25, 0.1  # a setting this much slower than the best is not looked at; nodes of settings called alike
@@ -102,7 +103,7 @@ def shortlist(
     wide: SearchConfig,
     times: Mapping[DrafterName, RoundTimes],
     count: int,
-) -> tuple[list[Expected], int]:
+) -> tuple[list[Expected], int, list[dict]]:
     """Searches for the settings that are expected to be fastest; compiles none of them.
 
     Args:
@@ -113,10 +114,32 @@ def shortlist(
       count: settings wanted.
 
     Returns:
-      (settings, how many were compared).
+      (settings, how many were compared, `calls_by_nodes`).
     """
     acceptance: dict[DrafterName, Acceptance] = {name: _acceptance(decoders, name, wide, batches) for name in times}
-    return fastest(acceptance, times, wide, len(batches[0]["row"]), count)
+    found, compared = fastest(acceptance, times, wide, len(batches[0]["row"]), count)
+    return found, compared, calls_by_nodes(acceptance, wide)
+
+
+def calls_by_nodes(acceptance: Mapping[DrafterName, Acceptance], wide: SearchConfig) -> list[dict]:
+    """Lists mean target calls against the drafted nodes that a call reads (budgets).
+
+    Args:
+      acceptance: per drafter.
+      wide: the tree that the nodes are chosen from.
+
+    Returns:
+      Per drafter {"drafter", "nodes": increasing from K to the whole tree,
+      "target_calls": one per number of nodes}; empty for ids of one code.
+    """
+    every = read_nodes(wide)[0]
+    if not every:
+        return []
+    nodes = level_widths(wide.beams, every, POINTS)
+    return [
+        {"drafter": name, "nodes": nodes, "target_calls": users.calls_by_budget(wide, nodes).mean(1).tolist()}
+        for name, users in acceptance.items()
+    ]
 
 
 def _acceptance(decoders: Decoders, name: DrafterName, wide: SearchConfig, batches: Sequence[dict]) -> Acceptance:

@@ -86,7 +86,8 @@ class Tuned(NamedTuple):
     Attributes:
       setting: the fastest that is surely not slower than plain beam search.
       row: {"K", "batch", "choice": label, "reason": text, "searched": settings compared,
-        "slower_than_best", "seconds": that it took, "settings": [{"label", "setting",
+        "calls_by_nodes": see `candidates.calls_by_nodes`, "slower_than_best",
+        "seconds": that it took, "settings": [{"label", "setting",
         "target_calls", "one_call_share", "expected_ms", "time_ms", "ratio",
         "ratio_low", "ratio_high"}]}. time_ms is the mean over batches of the median
         time of a batch. ratio is plain beam search's time divided by that, the median
@@ -127,7 +128,7 @@ def choose(
     wide = widest(beams, score_norm, decoders.prefixes[score_norm])
     if times is None:
         times = measured(decoders, batches, [wide], config.drafters)
-    expected, searched = shortlist(decoders, batches, wide, times, config.finalists)
+    expected, searched, curve = shortlist(decoders, batches, wide, times, config.finalists)
     plain = plain_seconds(next(iter(times.values())), beams, decoders.trie.length)
     say(f"K={beams}, batch {len(batches[0]['row'])}: {searched} settings compared, expected are")
     for one in expected:
@@ -135,7 +136,7 @@ def choose(
     alone = Setting.beam_search(beams, score_norm)
     settings = {alone: plain} | {one.setting: one.seconds for one in expected}
     extra = [setting for setting in checked(decoders, beams, score_norm, config, say) if setting not in settings]
-    row: dict[str, Any] = {"K": beams, "batch": len(batches[0]["row"]), "searched": searched}
+    row: dict[str, Any] = {"K": beams, "batch": len(batches[0]["row"]), "searched": searched, "calls_by_nodes": curve}
     row |= _measure(decoders, settings, extra, batches, config) | {"seconds": time.perf_counter() - begin}
     if extra:
         how = "{settings} checked settings, {fastest}, {slower:+.1%}".format(**row["checked"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atspeed_jax.alignment import losses
+from atspeed_jax.alignment import coverage, losses
 from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
 from atspeed_jax.alignment.teacher import beam_nodes
 from atspeed_jax.alignment.tree import tree_context
@@ -176,11 +176,22 @@ def test_coverage_adds_to_tree_kd_what_the_widths_miss(world):
     assert missed[-1] == 0
 
 
+def test_a_budget_that_reads_every_node_misses_what_the_widths_miss(world):
+    context, target, batch = world
+    draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
+    config = dataclasses.replace(CONFIG, objective="coverage")
+    missed = []
+    for budget in (None, 16, 12, 6):
+        within = dataclasses.replace(alignment(config, (3, 4, 8)), budget=budget)
+        missed.append(float(compiled_loss(within, draft, target, context, batch, None)[1]["coverage_loss"]))
+    assert missed[0] == missed[1] < missed[2] < missed[3]
+
+
 def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatch):
     context, target, batch = world
     draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
     config = dataclasses.replace(CONFIG, objective="coverage_coupled")
-    monkeypatch.setattr(losses, "SOFTNESS", 1e-3)  # what is not below the threshold costs nothing
+    monkeypatch.setattr(coverage, "SOFTNESS", 1e-3)  # what is not below the threshold costs nothing
 
     @functools.partial(jax.jit, static_argnames="widths")
     def coverage_loss(student, key, widths):

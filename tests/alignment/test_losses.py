@@ -127,62 +127,6 @@ def test_gradients_agree_with_finite_differences(name):
     np.testing.assert_allclose(analytic, numeric_gradient(value, logits, direction), rtol=2e-2)
 
 
-def test_coverage_by_hand():
-    p = jnp.log(jnp.array([[0.4, 0.1, 0.3, 0.15, 0.05, 0.9]]))
-    q = jnp.array([[-1.0, -2.0, -4.0, -3.0, -5.0, 0.0]])
-    exists = jnp.array([[True, True, True, True, True, False]])
-    # Wanted: 0 and 2. The student's best outside its two best is 3, at -3.
-    s = losses.SOFTNESS
-    expected = s * (np.log1p(np.exp((-3 + 1) / s)) + np.log1p(np.exp((-3 + 4) / s))) / 2
-    np.testing.assert_allclose(losses.coverage(p, q, exists, top_k=2, width=2), [expected], rtol=1e-5)
-
-
-@pytest.mark.parametrize("k", [1, 2, 5, 39, 40, 41, 100])
-def test_kth_largest_is_what_sorting_finds(k):
-    rng = np.random.default_rng(k)
-    scores = np.float32(rng.normal(size=(6, 40)) * 10.0 ** rng.integers(-30, 30, (6, 40)))
-    scores[1] = np.round(rng.normal(size=40))  # ties
-    scores[2, 10:] = -np.inf
-    scores[3], scores[4] = -np.abs(scores[3]), 0.0
-    scores[5] = -1e30
-    want = np.sort(scores, 1)[:, -k] if k <= 40 else np.full(6, -np.inf)
-    np.testing.assert_array_equal(losses.kth_largest(jnp.asarray(scores), k)[:, 0], want)
-
-
-def test_the_gradient_of_coverage_leaves_the_threshold_alone():
-    p, q = (x[:, 0] for x in random_pair(6))
-    exists = jnp.ones(p.shape, bool)
-    found = jax.grad(lambda q: losses.coverage(p, q, exists, top_k=2, width=2).sum())(q)
-    theta, wanted = np.sort(q)[:, -3:-2], np.asarray(p) >= np.sort(p)[:, -2:-1]
-    expected = np.where(wanted, -1 / (1 + np.exp((q - theta) / losses.SOFTNESS)), 0) / 2
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_coverage_of_a_level_no_wider_than_the_draft_is_nothing():
-    p, q = (x[:, 0] for x in random_pair(4))
-    exists = jnp.broadcast_to(jnp.arange(6) < 4, p.shape)
-    for width in (4, 5, 6, 7, 100):
-        np.testing.assert_array_equal(losses.coverage(p, q, exists, top_k=2, width=width), np.zeros(2))
-    assert (losses.coverage(p, q, exists, top_k=2, width=3) > 0).all()
-    assert np.isfinite(losses.coverage(p, q, exists & False, top_k=2, width=3)).all(), "nothing there, nothing missed"
-
-
-def test_descent_on_coverage_brings_the_teachers_beams_inside():
-    p, q = (10 * x[:, 0] for x in random_pair(5, (4, 1, 40)))
-    exists, wanted = jnp.ones(p.shape, bool), jax.lax.top_k(p, 5)[1]
-
-    def missed(q):
-        inside = jax.lax.top_k(q, 8)[1]
-        return int((wanted[:, :, None] != inside[:, None]).all(-1).sum())
-
-    before = missed(q)
-    descend = jax.jit(jax.grad(lambda q: losses.coverage(p, jax.nn.log_softmax(q), exists, top_k=5, width=8).sum()))
-    for _ in range(200):
-        q = q - 2.0 * descend(q)
-    assert before > 8
-    assert missed(q) == 0
-
-
 def test_seq_kd_by_hand():
     q = [jnp.array([[-1.0, -1.0, -3.0], [-2.0, -4.0, -5.0]]), jnp.array([[-0.5, -1.5, 9.0], [-1.0, -1.0, 9.0]])]
     counted = jnp.array([[True, True, False], [True, False, False]])

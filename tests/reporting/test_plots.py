@@ -28,6 +28,19 @@ def test_acceptance_has_a_panel_for_each_list_length(report):
     assert popularity == [1.0, 0.875, 0.5]
 
 
+def test_calls_by_nodes_have_a_panel_per_drafter_and_a_line_per_list_length():
+    def curve(drafter, k, calls):
+        return {"drafter": drafter, "K": k, "nodes": [20, 40], "target_calls": calls}
+
+    curves = [curve("draft", 20, [2.0, 1.5]), curve("draft", 5, [1.25, 1.0]), curve("popularity", 20, [3.0, 2.5])]
+    picture = plots.calls_by_nodes(curves)
+    draft, popularity = picture.draw(WIDE).axes
+    assert lines(draft) == {"K = 5": [1.25, 1.0], "K = 20": [2.0, 1.5]}
+    assert lines(popularity) == {"K = 20": [3.0, 2.5]}
+    assert "popularity, K = 20: 3.00 with 20, 2.50 with 40" in picture.alternative
+    assert plots.calls_by_nodes([]) is None
+
+
 def test_a_phone_gets_its_panels_one_below_another(report):
     wide, narrow = (plots.acceptance(report["decoding"]).draw(layout) for layout in (WIDE, NARROW))
     assert narrow.get_figwidth() < wide.get_figwidth()

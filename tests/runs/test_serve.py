@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from atspeed_jax.runs.serve import decoders_of, setting_of, tuned_of, tuned_settings
+from atspeed_jax.runs.serve import decoders_of, setting_of, tuned_calls_by_nodes, tuned_of, tuned_settings
 from atspeed_jax.runs.tuning import tuned_for
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.tuning.tune import TuneError
@@ -43,7 +43,9 @@ def tuned(run):
     for batch, drafter in ((1, "none"), (64, "popularity")):
         setting = Setting.strict(drafter, 5, DECODE)
         entry = {"label": setting.label, "setting": setting.row}
-        rows.append({"K": 5, "batch": batch, "choice": setting.label, "settings": [entry]})
+        curve = {"drafter": drafter, "nodes": [5, batch + 5], "target_calls": [2.0, 1.0]}
+        row = {"K": 5, "batch": batch, "choice": setting.label, "settings": [entry]}
+        rows.append(row | {"calls_by_nodes": [curve]})
     write_json(run.workdir / "tuned.json", dataclasses.asdict(tuned_for(run)) | {"rows": rows})
     return run
 
@@ -76,6 +78,12 @@ def test_the_choice_is_used_unless_a_drafter_is_asked_for(tuned):
     assert decoders_of(tuned, "draft", 5, said.append)[1] == Setting.strict("draft", 5, DECODE)
     assert said[0] == f"{path} is not used: drafter='draft' is asked for"
     assert tuned_settings(tuned, said.append) == {5: Setting.beam_search(5, "vocab")}
+
+
+def test_the_curve_of_one_user_at_a_time_is_that_of_the_smallest_batch(tuned, run):
+    assert tuned_calls_by_nodes(tuned) == [{"K": 5, "drafter": "none", "nodes": [5, 6], "target_calls": [2.0, 1.0]}]
+    (run.workdir / "tuned.json").unlink()
+    assert tuned_calls_by_nodes(run) == []
 
 
 def test_other_settings_k_and_devices_come_before_it_and_say_so(tuned, monkeypatch):

@@ -123,12 +123,23 @@ def test_times_of_another_device_rule_the_search(small_run, quick_compilation):
     decoders = run.decoders(run.draft_params)
     wide = C.widest(4, "vocab", decoders.prefixes["vocab"])
     for dear, cheap in (("draft", "popularity"), ("popularity", "draft")):
-        found, searched = C.shortlist(decoders, batches, wide, expecting({dear: 100.0, cheap: 0.0}), 2)
+        found, searched, curves = C.shortlist(decoders, batches, wide, expecting({dear: 100.0, cheap: 0.0}), 2)
         assert found[0].setting.drafter == cheap
         assert searched > 50
+    assert {curve["drafter"] for curve in curves} == {"draft", "popularity"}
     for one in found:  # what the search expects is what the decoder does
         calls = decode_users(decoders.build(one.setting), batches, 4).calls
         assert calls.mean() == pytest.approx(one.target_calls)
+    for curve in curves:  # so does the curve
+        assert (curve["nodes"][0], curve["nodes"][-1]) == (4, sum(wide.widths))
+        for place in (1, -1):
+            search = dataclasses.replace(wide, budget=curve["nodes"][place])
+            calls = decode_users(decoders.build(Setting(curve["drafter"], search)), batches, 4).calls
+            assert calls.mean() == pytest.approx(curve["target_calls"][place])
+
+
+def test_ids_of_one_code_have_no_nodes_to_choose():
+    assert C.calls_by_nodes({"draft": None}, C.widest(4, "vocab", (9,))) == []
 
 
 def test_batches_are_joined_to_one_length():
