@@ -93,12 +93,16 @@ class StepInput(struct.PyTreeNode):
       slots: [B, T] where the cache keeps each token; slot S means nowhere. A model
         without a cache keeps token t in slot t.
       mask: the slots that each token attends to.
+      first_slot: static. Where token t of every row is kept in slot first_slot + t or
+        nowhere, that number: a range is written faster than scattered slots. None
+        promises nothing.
     """
 
     tokens: Tokens
     positions: Tokens
     slots: Tokens
     mask: SlotMask
+    first_slot: int | None = struct.field(pytree_node=False, default=None)
 
     @classmethod
     def causal(cls, tokens: Tokens, valid: Bool[Array, "B T"]) -> StepInput:
@@ -110,4 +114,4 @@ class StepInput(struct.PyTreeNode):
         """
         positions = jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
         slots = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-        return cls(tokens, positions, slots, SlotMask.causal(valid))
+        return cls(tokens, positions, slots, SlotMask.causal(valid), first_slot=0)

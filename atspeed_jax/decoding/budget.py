@@ -126,4 +126,4 @@ def compact(read: StepInput, valid: NodeBool, capacity: int) -> tuple[StepInput,
       invalid nodes).
     """
     order = jnp.argsort(~valid, axis=1, stable=True)[:, :capacity]
-    return gather_nodes(read, order), jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)
+    return gather_nodes(read.replace(first_slot=None), order), jnp.maximum(jnp.cumsum(valid, 1) - 1, 0)

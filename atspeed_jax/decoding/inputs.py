@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -31,7 +33,8 @@ def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_le
     slots = jnp.where((row_level <= level)[:, None], slots, layout.slots)
     positions = jnp.broadcast_to((prompt.last_position + level)[:, None], slots.shape)
     valid = jnp.broadcast_to(prompt.valid[:, None], (*slots.shape, layout.prompt))
-    return StepInput(beams.tokens[..., level - 1], positions, slots, SlotMask(valid, beams.path[..., 1 : level + 1]))
+    mask = SlotMask(valid, beams.path[..., 1 : level + 1])
+    return StepInput(beams.tokens[..., level - 1], positions, slots, mask, first_slot=layout.offset[level])
 
 
 def concatenate_inputs(*inputs: StepInput) -> StepInput:
@@ -42,6 +45,17 @@ def concatenate_inputs(*inputs: StepInput) -> StepInput:
     def pad(part: StepInput) -> StepInput:
         path = part.mask.path
         path = jnp.pad(path, ((0, 0), (0, 0), (0, longest - path.shape[-1])), constant_values=UNPLACED)
-        return part.replace(mask=part.mask.replace(path=path))
+        return part.replace(mask=part.mask.replace(path=path), first_slot=None)
 
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *map(pad, inputs))
+    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), *map(pad, inputs))
+    return joined.replace(first_slot=_first_slot(inputs))
+
+
+def _first_slot(inputs: Sequence[StepInput]) -> int | None:
+    """Returns the first slot if each input goes on where the one before it ends."""
+    expected = inputs[0].first_slot
+    for part in inputs:
+        if expected is None or part.first_slot != expected:
+            return None
+        expected += part.tokens.shape[1]
+    return inputs[0].first_slot

@@ -5,6 +5,7 @@ Tokens are written by slot number. The cache is never reordered and never rolled
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -19,7 +20,8 @@ class Cache(struct.PyTreeNode):
     section 2).
 
     Attributes:
-      keys: [layers, B, S, kv_heads, head_dim]; without the first axis for one layer.
+      keys: [layers, B, kv_heads, S, head_dim]; without the first axis for one layer. In
+        this order attention multiplies by them as they lie.
       values: the same shape as keys.
     """
 
@@ -44,20 +46,28 @@ def init_cache(layers: int | None, batch: int, slots: int, kv_heads: int, head_d
       head_dim: width of one head.
       dtype: of keys and values.
     """
-    shape = (*(() if layers is None else (layers,)), batch, slots, kv_heads, head_dim)
+    shape = (*(() if layers is None else (layers,)), batch, kv_heads, slots, head_dim)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
-def write(store: Array, slots: Tokens, new: Array) -> Array:
+def write(store: Array, slots: Tokens, new: Array, first_slot: int | None) -> Array:
     """Writes the keys or values of T tokens into their slots.
 
     Args:
-      store: [B, S, ...].
+      store: [B, kv_heads, S, head_dim].
       slots: [B, T]; a token with slot S or larger is not written.
-      new: [B, T, ...].
+      new: [B, T, kv_heads, head_dim].
+      first_slot: see `StepInput.first_slot`.
 
     Returns:
       `store` with `new` at `slots`.
     """
+    new = new.astype(store.dtype)
+    if first_slot is not None:
+        # Of a scatter XLA makes a loop over the tokens, or a kernel that nothing joins.
+        place = slice(first_slot, first_slot + new.shape[1])
+        written = (slots < store.shape[2])[:, None, :, None]
+        block = jnp.where(written, new.swapaxes(1, 2), store[:, :, place])
+        return jax.lax.dynamic_update_slice_in_dim(store, block, first_slot, 2)
     rows = jnp.arange(store.shape[0])[:, None]
-    return store.at[rows, slots].set(new.astype(store.dtype), mode="drop", unique_indices=False)
+    return store.at[rows, :, slots].set(new, mode="drop", unique_indices=False)

@@ -82,10 +82,12 @@ class Attention(nn.Module):
     Attributes:
       config: of the model.
       n_out: number of last tokens whose result is computed; None for all tokens.
+      first_slot: see `StepInput.first_slot`.
     """
 
     config: LlamaConfig
     n_out: int | None = None
+    first_slot: int | None = None
 
     @nn.compact
     def __call__(self, x, rotary, mask, slots, cache):
@@ -102,9 +104,15 @@ class Attention(nn.Module):
         query, key, value = (one.reshape(*one.shape[:2], -1, c.head_dim) for one in (query, key, value))
         query, key = rotate(query, *angles), rotate(key, *rotary)
         if cache is not None:
-            cache = Cache(write(cache.keys, slots, key), write(cache.values, slots, value))
-            key, value = cache.keys, cache.values
-        return Dense(c, c.hidden_size, name="output")(attend(query, key, value, mask, c.products)), cache
+            keys, values = (
+                write(store, slots, new, self.first_slot) for store, new in ((cache.keys, key), (cache.values, value))
+            )
+            cache = Cache(keys, values)
+        else:
+            keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)
+        # Training has no cache. Its gradients keep the order of their sums.
+        attended = attend(query, keys, values, mask, c.products, gather=cache is None)
+        return Dense(c, c.hidden_size, name="output")(attended), cache
 
 
 class MLP(nn.Module):
@@ -133,17 +141,19 @@ class Layer(nn.Module):
       deterministic: turns dropout off.
       n_out: number of last tokens that the layer returns, if the others are only read
         as keys and values; None for all tokens.
+      first_slot: see `StepInput.first_slot`.
     """
 
     config: LlamaConfig
     deterministic: bool
     n_out: int | None = None
+    first_slot: int | None = None
 
     @nn.compact
     def __call__(self, x, cache, rotary, mask, slots):
         c = self.config
         drop = Dropout(c.dropout, self.deterministic)
-        attended, cache = Attention(c, self.n_out, name="attention")(
+        attended, cache = Attention(c, self.n_out, self.first_slot, name="attention")(
             RMSNorm(c.norm_eps, name="attention_norm")(x), rotary, mask, slots, cache
         )
         x = _last(x, self.n_out) + drop(attended)

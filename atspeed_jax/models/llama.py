@@ -59,7 +59,7 @@ class Llama(nn.Module):
           Logits [B, n_out, V] in float32 or wider, and the new cache.
         """
         c, mask = self.config, inputs.mask
-        slots = None if cache is None else inputs.slots
+        slots, first = (None, None) if cache is None else (inputs.slots, inputs.first_slot)
         dtype = jnp.dtype(c.dtype)
         table = self.param("embedding", nn.initializers.normal(0.02), (c.vocab_size, c.hidden_size))
         # Masked keys and values are multiplied by 0. That is NaN if the embedding of
@@ -70,10 +70,10 @@ class Llama(nn.Module):
         rope = c.head_dim, c.rope_theta, c.rope_scaling, c.wide
         if self.unrolled:
             assert isinstance(cache, tuple), "an unrolled model has a cache per layer"
-            rotary = rotary_rows(cache[0].keys.shape[1], inputs.positions, *rope)
-            x, cache = self._unrolled(x, cache, rotary, mask, slots, n_out)
+            rotary = rotary_rows(cache[0].keys.shape[2], inputs.positions, *rope)
+            x, cache = self._unrolled(x, cache, rotary, mask, slots, first, n_out)
         else:
-            x, cache = self._scanned(x, cache, rotary_angles(inputs.positions, *rope), mask, slots)
+            x, cache = self._scanned(x, cache, rotary_angles(inputs.positions, *rope), mask, slots, first)
         x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
         if c.tied_embeddings:
             logits = project(x, table.T.astype(dtype), c.products, c.wide)
@@ -84,7 +84,7 @@ class Llama(nn.Module):
             logits = jnp.concatenate([logits, item_logits], -1)
         return logits, cache
 
-    def _scanned(self, x: Array, cache, rotary, mask: SlotMask, slots):
+    def _scanned(self, x: Array, cache, rotary, mask: SlotMask, slots, first: int | None):
         c = self.config
         body = nn.remat(Layer, prevent_cse=False, policy=REMAT_POLICIES[c.remat_policy]) if c.remat else Layer
         layers = nn.scan(
@@ -94,13 +94,14 @@ class Llama(nn.Module):
             length=c.layers,
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
         )
-        return layers(c, self.deterministic, name="layers")(x, cache, rotary, mask, slots)
+        return layers(c, self.deterministic, first_slot=first, name="layers")(x, cache, rotary, mask, slots)
 
-    def _unrolled(self, x: Array, caches, rotary, mask: SlotMask, slots, n_out: int):
+    def _unrolled(self, x: Array, caches, rotary, mask: SlotMask, slots, first: int | None, n_out: int):
         c, written = self.config, []
         for number, cache in enumerate(caches):
             kept = n_out if number + 1 == c.layers else None
-            x, cache = Layer(c, self.deterministic, kept, name=f"{PREFIX}{number}")(x, cache, rotary, mask, slots)
+            layer = Layer(c, self.deterministic, kept, first, name=f"{PREFIX}{number}")
+            x, cache = layer(x, cache, rotary, mask, slots)
             written.append(cache)
         return x, tuple(written)
 

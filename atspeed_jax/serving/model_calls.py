@@ -34,6 +34,7 @@ class ModelCall:
       slots: S slots of the cache.
       n_out: tokens whose logits are computed.
       unrolled: whether the layers lie side by side.
+      contiguous: whether the tokens are kept in a range of slots.
     """
 
     config: LlamaConfig
@@ -44,6 +45,7 @@ class ModelCall:
     slots: int
     n_out: int
     unrolled: bool
+    contiguous: bool
 
 
 class TimedList(NamedTuple):
@@ -81,9 +83,10 @@ class RecordingStep:
                 tokens=inputs.tokens.shape[1],
                 prompt=inputs.mask.prompt.shape[-1],
                 path=inputs.mask.path.shape[-1],
-                slots=jax.tree.leaves(cache)[0].shape[-3],
+                slots=jax.tree.leaves(cache)[0].shape[-2],
                 n_out=n_out,
                 unrolled=self.model.unrolled,
+                contiguous=inputs.first_slot is not None,
             )
         )
         return self.model(params, inputs, cache, n_out=n_out)
@@ -147,13 +150,7 @@ def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
 
     The cache is written in place, as in a decoder.
     """
-    model = LlamaStep(call.config, call.unrolled)
-    step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=2)
-    tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
-    slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)
-    path = jnp.full((*tokens.shape, call.path), call.prompt, jnp.int32)
-    mask = SlotMask(jnp.ones((*tokens.shape, call.prompt), bool), path)
-    inputs = StepInput(tokens, tokens, slots, mask)
+    model, step, inputs = call_alone(call)
     caches = [model.init_cache(call.batch, call.slots)]
 
     def run() -> float:
@@ -165,3 +162,18 @@ def timed_call(call: ModelCall, params: Any) -> Callable[[], float]:
         return seconds
 
     return run
+
+
+def call_alone(call: ModelCall) -> tuple[LlamaStep, Callable, StepInput]:
+    """Makes (the model, its jitted step, inputs) of a call that is made alone.
+
+    The step takes (parameters, inputs, cache) and writes the cache in place.
+    """
+    model = LlamaStep(call.config, call.unrolled)
+    step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=2)
+    tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
+    slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)
+    path = jnp.full((*tokens.shape, call.path), call.prompt, jnp.int32)
+    mask = SlotMask(jnp.ones((*tokens.shape, call.prompt), bool), path)
+    inputs = StepInput(tokens, tokens, slots, mask, first_slot=0 if call.contiguous else None)
+    return model, step, inputs

@@ -114,8 +114,9 @@ def test_compacted_nodes_are_found_again():
     valid = jnp.array([[False, True, False, True, True], [True, False, False, False, False]])
     numbers = jnp.arange(10).reshape(2, 5)
     mask = SlotMask(jnp.broadcast_to(numbers[..., None], (2, 5, 4)) > 0, numbers[..., None])
-    read = StepInput(numbers, numbers, numbers, mask)
+    read = StepInput(numbers, numbers, numbers, mask, first_slot=0)
     compacted, place = compact(read, valid, 3)
+    assert compacted.first_slot is None
     assert compacted.tokens.shape == (2, 3)
     assert compacted.mask.prompt.shape == (2, 3, 4)
     for part in (compacted.tokens, compacted.mask.path[..., 0]):

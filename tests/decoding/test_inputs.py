@@ -39,3 +39,27 @@ def test_concatenated_inputs_are_read_one_after_the_other():
     for part, seen in ((first, both.mask.dense(layout.slots)[:, :3]), (second, both.mask.dense(layout.slots)[:, 3:])):
         np.testing.assert_array_equal(seen, part.mask.dense(layout.slots))
     np.testing.assert_array_equal(both.slots[:, 3:], second.slots)
+
+
+def test_inputs_say_where_their_slots_are_a_range():
+    layout = Layout(3, (1, 2, 5))
+    zero, later = jnp.array([0, 0]), jnp.array([1, 2])
+    beams = [assign_slots(level_two([0, 3], [0.0, 0.0]), level, layout) for level in (1, 2)]
+    prompt, *levels = (
+        prompt_input(PROMPT),
+        *(level_input(one, level, PROMPT, layout, zero) for level, one in enumerate(beams, 1)),
+    )
+    idle = level_input(beams[0], 1, PROMPT, layout, later)
+    whole = concatenate_inputs(prompt, *levels)
+    ranges = {0: prompt, 3: levels[0], 5: levels[1]}
+    for first, one in (*ranges.items(), (0, whole), (3, idle), (3, concatenate_inputs(*levels))):
+        assert one.first_slot == first
+        slots = np.asarray(one.slots)
+        kept = first + np.arange(slots.shape[1])
+        assert ((slots == kept) | (slots == layout.slots)).all()
+        assert (slots == kept).any()
+    # Level 1 is not where the prompt ends, or the order is another.
+    assert concatenate_inputs(prompt, levels[1]).first_slot is None
+    assert concatenate_inputs(*levels[::-1]).first_slot is None
+    assert concatenate_inputs(levels[0].replace(first_slot=None), levels[1]).first_slot is None
+    assert concatenate_inputs(levels[0], levels[1].replace(first_slot=None)).first_slot is None

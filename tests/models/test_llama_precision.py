@@ -77,7 +77,7 @@ def test_a_float32_model_multiplies_as_it_says(precision, unrolled):
 
     gradient = jax.make_jaxpr(jax.grad(loss))(parameters()).jaxpr
     found = [one.params["precision"] for one in [*products_of(config, unrolled), *products_in(gradient)]]
-    assert len(found) > 40
+    assert len(found) > 30
     assert set(found) == {(jax.lax.Precision[precision.upper()],) * 2}
 
 
@@ -86,8 +86,8 @@ def test_a_bfloat16_model_has_logits_in_float32(unrolled):
     found = products_of(config, unrolled)
     assert {operand.aval.dtype for one in found for operand in one.invars} == {jnp.dtype("bfloat16")}
     wide = [one for one in found if one.outvars[0].aval.dtype == jnp.float32]
-    # Of each layer attention over the prompt and along paths (a scanned layer stands there once), and the head.
-    assert len(wide) == (5 if unrolled else 3)
+    # Attention of each layer (a scanned layer stands there once), and the head.
+    assert len(wide) == (3 if unrolled else 2)
     assert wide[-1].outvars[0].aval.shape == (2, 4, 19)
     logits = logits_of(config, unrolled, parameters())
     assert (logits.astype(jnp.bfloat16).astype(jnp.float32) != logits).mean() > 0.8

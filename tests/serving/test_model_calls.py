@@ -45,6 +45,9 @@ def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(two_models,
     assert [call.config for call in first] == [two_models.decoders.draft, two_models.decoders.target]
     assert shapes(later) == [(1, 2, 5, 1, 8, 2)]
     assert later[0].config == two_models.decoders.target
+    assert all(call.contiguous for call in (*first, *later))
+    budget = model_calls.traced_calls(two_models.decoders, setting.searching(budget=2), prompt_of(toy_batches[0]))
+    assert [call.contiguous for call in budget[0]] == [True, False]  # of 3 drafted nodes the target reads any 2
     assert model_calls.calls_of(setting, 1, first, later) == first
     assert model_calls.calls_of(setting, 3, first, later) == [*first, *later, *later]
 
