@@ -1,6 +1,7 @@
 """Reads the cost of a compiled program off its text.
 
-The cost is the FLOPs of matrix products and the bytes of collectives.
+The cost is the FLOPs of matrix products, the bytes of collectives, and the number of
+kernels.
 
 XLA's `cost_analysis` counts the body of a loop once, however often it runs. The layers
 of a model are such a loop.
@@ -31,6 +32,8 @@ BYTES = {
     **{"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2},
     **{"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16},
 }
+# Operations that compute nothing when the program runs.
+NO_KERNELS = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "iota", "after-all", "partition-id")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
@@ -90,6 +93,28 @@ class Program(NamedTuple):
                     total[LOOPS] += 1
                 for one in called:
                     total.update({what: (times or 1) * amount for what, amount in of(one).items()})
+            return total
+
+        return of(self.entry)
+
+    def kernels(self) -> int:
+        """Counts the kernels that one run launches: operations that are not in a fusion.
+
+        Loops of unknown length count once, and of a conditional the branch with most
+        kernels.
+        """
+
+        @functools.cache
+        def of(name: str) -> int:
+            total = 0
+            for instruction in self.computations[name].values():
+                times, called = _called(instruction)
+                if instruction.opcode == "conditional":
+                    total += max(map(of, called))
+                elif instruction.opcode in ("while", "call"):
+                    total += (times or 1) * sum(map(of, called))
+                elif instruction.opcode not in NO_KERNELS:
+                    total += 1
             return total
 
         return of(self.entry)

@@ -40,6 +40,13 @@ def compiled(function, *shapes):
     return read_program(jax.jit(function).lower(*shapes).compile().as_text())
 
 
+def test_kernels_are_operations_outside_of_fusions():
+    fusion = "  %f = f32[4,6]{1,0} fusion(%a), kind=kLoop, calls=%at_most\n"
+    without = read_program(TEXT).kernels()
+    assert without == 3 * 1 + 4 + 1  # a gather in a loop of three, four collectives, a product in a branch
+    assert read_program(TEXT.replace("  %r =", fusion + "  %r =")).kernels() == without + 1
+
+
 @pytest.mark.parametrize(
     ("groups", "n"),
     [
