@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,11 @@ from atspeed_jax.shapes import SlotMask
 MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 # Up to so many slots of a tree, a token is multiplied with all of them and masked: fewer
 # kernels. In a wider tree the slots of each token's path are gathered, so that a node
-# costs the same in any tree.
-MOST_SLOTS = 256
+# costs the same in any tree. A CPU launches faster and multiplies more slowly.
+MOST_SLOTS_CPU, MOST_SLOTS = 64, 256
+# Larger logits are computed for a block of tokens at a time, so that the memory of a long
+# prompt does not grow with the square of its length.
+MOST_BYTES = 1 << 30
 
 
 def attend(
@@ -25,7 +29,7 @@ def attend(
     mask: SlotMask,
     precision: jax.lax.Precision | None,
     *,
-    gather: bool = False,
+    trains: bool = False,
 ) -> Array:
     """Computes masked grouped-query attention (Ainslie et al. 2023).
 
@@ -36,20 +40,58 @@ def attend(
       values: [B, kv, S, d].
       mask: the slots that each token attends to.
       precision: of all matrix products (`LlamaConfig.products`).
-      gather: gathers the slots of paths in a narrow tree too (MOST_SLOTS).
+      trains: whether a gradient is taken. Paths are then gathered in narrow trees too,
+        and no logits are computed in blocks (MOST_SLOTS, MOST_BYTES).
 
     Returns:
       [B, T, H * d] in the dtype of values.
     """
     batch, length, heads, dim = query.shape
     (kv, slots), width = keys.shape[1:3], mask.prompt.shape[-1]
-    has_path = mask.path.shape[-1] > 0
-    attention = _along_paths if has_path and (gather or slots - width > MOST_SLOTS) else _over_all_slots
-    attended = attention(query.reshape(batch, length, kv, heads // kv, dim), keys, values, mask, precision)
+    dense, paths = (
+        functools.partial(attention, keys=keys, values=values, precision=precision)
+        for attention in (_over_all_slots, _along_paths)
+    )
+
+    def by_platform(query, mask):
+        return jax.lax.platform_dependent(query, mask, cpu=paths, default=dense)
+
+    if not mask.path.shape[-1] or (not trains and slots - width <= MOST_SLOTS_CPU):
+        attention = dense
+    else:
+        attention = paths if trains or slots - width > MOST_SLOTS else by_platform
+    size = jnp.promote_types(query.dtype, jnp.float32).itemsize
+    blocks = 1 if trains else min(length, -(-size * batch * heads * length * slots // MOST_BYTES))
+    attended = _in_blocks(attention, query.reshape(batch, length, kv, heads // kv, dim), mask, blocks)
     return attended.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * dim)
 
 
-def _over_all_slots(query: Array, keys: Array, values: Array, mask: SlotMask, precision) -> Array:
+def _in_blocks(attention: Callable, query: Array, mask: SlotMask, blocks: int) -> Array:
+    """Computes attention for one block of tokens after the other.
+
+    Args:
+      attention: (query, mask) -> [B, kv, H / kv, T, d] of the tokens of a block.
+      query: [B, T, kv, H / kv, d] of all tokens.
+      mask: of all tokens.
+      blocks: their number.
+
+    Returns:
+      [B, kv, H / kv, T, d].
+    """
+    if blocks == 1:
+        return attention(query, mask)
+    length = query.shape[1]
+    size = -(-length // blocks)
+
+    def split(x: Array) -> Array:
+        padded = jnp.pad(x, [(0, blocks * size - length) if axis == 1 else (0, 0) for axis in range(x.ndim)])
+        return padded.reshape(x.shape[0], blocks, size, *x.shape[2:]).swapaxes(0, 1)
+
+    made = jax.lax.map(lambda part: attention(*part), jax.tree.map(split, (query, mask)))
+    return jnp.concatenate(list(made), 3)[:, :, :, :length]
+
+
+def _over_all_slots(query: Array, mask: SlotMask, *, keys: Array, values: Array, precision) -> Array:
     """Multiplies each token with every slot; returns [B, kv, H / kv, T, d]."""
     if mask.path.shape[-1]:
         seen = mask.dense(keys.shape[2])
@@ -61,7 +103,7 @@ def _over_all_slots(query: Array, keys: Array, values: Array, mask: SlotMask, pr
     return jnp.einsum("bkgts,bksd->bkgtd", weights, values, precision=precision)
 
 
-def _along_paths(query: Array, keys: Array, values: Array, mask: SlotMask, precision) -> Array:
+def _along_paths(query: Array, mask: SlotMask, *, keys: Array, values: Array, precision) -> Array:
     """Multiplies each token with the prompt's slots, and with the slots of its path."""
     width = mask.prompt.shape[-1]
     path_keys, path_values = (_on_path(store, mask.path, width) for store in (keys, values))

@@ -111,7 +111,7 @@ class Attention(nn.Module):
         else:
             keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)
         # Training has no cache. Its gradients keep the order of their sums.
-        attended = attend(query, keys, values, mask, c.products, gather=cache is None)
+        attended = attend(query, keys, values, mask, c.products, trains=cache is None)
         return Dense(c, c.hidden_size, name="output")(attended), cache
 
 

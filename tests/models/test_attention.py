@@ -7,9 +7,12 @@ from atspeed_jax.models import attention as module
 from atspeed_jax.shapes import SlotMask
 
 
-@pytest.mark.parametrize("most_slots", [0, 5])
-def test_attention_over_prompt_and_path_is_attention_over_the_whole_mask(monkeypatch, most_slots):
+@pytest.mark.parametrize(("most_slots", "most_bytes"), [(0, 1 << 30), (5, 1 << 30), (0, 1200), (5, 1200), (5, 1)])
+def test_attention_over_prompt_and_path_is_attention_over_the_whole_mask(monkeypatch, most_slots, most_bytes):
+    """Whether paths are gathered or not, and in one block or in two (2 * 4 heads * 5 * 9 logits) or 5."""
     monkeypatch.setattr(module, "MOST_SLOTS", most_slots)
+    monkeypatch.setattr(module, "MOST_SLOTS_CPU", most_slots)
+    monkeypatch.setattr(module, "MOST_BYTES", most_bytes)
     rng = np.random.default_rng(4)
     query = rng.normal(size=(2, 5, 4, 6)).astype(np.float32)
     keys, values = rng.normal(size=(2, 2, 2, 9, 6)).astype(np.float32)
@@ -22,10 +25,36 @@ def test_attention_over_prompt_and_path_is_attention_over_the_whole_mask(monkeyp
     np.testing.assert_allclose(found[seen], want[seen], atol=1e-6)
 
 
-@pytest.mark.parametrize(("slots", "gather", "gathers"), [(256, False, False), (256, True, True), (257, False, True)])
-def test_paths_are_gathered_in_wide_trees_alone(slots, gather, gathers):
+@pytest.mark.parametrize(
+    ("slots", "platform", "trains", "gathers"),
+    [
+        (64, "cpu", False, False),
+        (64, "cpu", True, True),
+        (65, "cpu", False, True),
+        (256, "cuda", False, False),
+        (256, "cuda", True, True),
+        (257, "cuda", False, True),
+    ],
+)
+def test_paths_are_gathered_in_wide_trees_alone(slots, platform, trains, gathers):
     """Where the tree is wider, a product with all of its slots takes longer than a gather."""
     query, store = jnp.zeros((1, 2, 2, 4)), jnp.zeros((1, 1, 3 + slots, 4))
     mask = SlotMask(jnp.ones((1, 2, 3), bool), jnp.full((1, 2, 1), 3))
-    traced = jax.make_jaxpr(lambda *arrays: module.attend(*arrays, None, gather=gather))(query, store, store, mask)
-    assert (" gather[" in str(traced)) == gathers
+    attend = jax.jit(module.attend, static_argnames=("precision", "trains"))
+    traced = attend.trace(query, store, store, mask, precision=None, trains=trains)
+    assert ("gather" in traced.lower(lowering_platforms=(platform,)).as_text()) == gathers
+
+
+def temporaries(length, trains=False):
+    """Bytes that attention over a prompt of so many tokens takes beside its arguments."""
+    query, store = (jax.ShapeDtypeStruct(size, jnp.float32) for size in ((1, length, 8, 4), (1, 8, length, 4)))
+    tokens = (jax.ShapeDtypeStruct((1, length, axis), dtype) for axis, dtype in ((length, bool), (0, jnp.int32)))
+    attend = jax.jit(module.attend, static_argnames=("precision", "trains"))
+    compiled = attend.lower(query, store, store, SlotMask(*tokens), precision=None, trains=trains).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_of_a_long_prompt_grows_with_its_length(monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 1 << 20)
+    assert temporaries(2048) < 4 * temporaries(1024)
+    assert temporaries(2048, trains=True) > 8 * temporaries(2048)
