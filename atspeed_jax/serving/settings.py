@@ -26,10 +26,12 @@ class DecodeConfig(TreeConfig):
     --config.decode.widths.
 
     Attributes:
-      unroll: whether the layers of both models lie side by side (`Decoders.unrolled`).
+      unroll: whether the layers of both models lie side by side (`Decoders.unrolled`):
+        faster on every device, since stacked layers are copied in each call, but slower
+        to compile.
     """
 
-    unroll: bool = False
+    unroll: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,7 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
             ),
             train_align=train | dict(buckets=(4,), epochs=1.0),
             teacher=dict(beams=BEAMS, prompts=2, batch_size=8, buckets=(4,), log_probs=True),
-            decode=dict(widths=("all", 10), gamma=2, score_norm="vocab"),
+            decode=dict(widths=("all", 10), gamma=2, score_norm="vocab", unroll=False),
             evaluate=dict(
                 list_size=BEAMS,
                 beams=(BEAMS,),

@@ -91,7 +91,7 @@ def test_other_settings_k_and_devices_come_before_it_and_say_so(tuned, monkeypat
     said = []
     assert setting_of(tuned, 6, said.append) == Setting.strict("draft", 6, DECODE)
     assert said.pop() == f"{path} has no K=6, only 5: the draft model drafts, by the settings of the run"
-    tuned.serve.decode = dataclasses.replace(DECODE, unroll=True)  # the layout in memory decides nothing
+    tuned.serve.decode = dataclasses.replace(DECODE, unroll=not DECODE.unroll)  # the layout in memory decides nothing
     assert setting_of(tuned, 5, print).drafter == "none"
     tuned.serve.decode = given
     assert setting_of(tuned, 5, said.append) == Setting.strict("draft", 5, given)
