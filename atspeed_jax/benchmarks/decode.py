@@ -21,19 +21,20 @@ from typing import Any
 
 import jax
 
+from atspeed_jax.benchmarks.decode_bench import Bench, Clock, OutOfTime
 from atspeed_jax.benchmarks.decode_cells import (
     PAIR,
     Cell,
     DecodeSuite,
     SuiteError,
-    check_trees,
+    check_suite,
     config_of,
     finished,
     identity,
     ways_of,
 )
 from atspeed_jax.benchmarks.decode_floor import Ceilings, floor_seconds, measure_ceilings
-from atspeed_jax.benchmarks.decode_measure import Bench, Clock, OutOfTime, measure_cell, tuned_setting
+from atspeed_jax.benchmarks.decode_measure import measure_cell, tuned_setting
 from atspeed_jax.benchmarks.decode_memory import fitting, parameters
 from atspeed_jax.benchmarks.pair import Pair, read_pair
 from atspeed_jax.models.widen import COST_NOTE
@@ -65,7 +66,7 @@ def measure_decode(pair: Pair, suite: DecodeSuite, path: Path, say: Say, *, memo
       SuiteError: nothing fits, or `path` holds something else.
       WidenError: the pair's target does not fit into a shape.
     """
-    check_trees(pair, suite)
+    check_suite(pair, suite)
     clock = Clock() if suite.seconds is None else Clock(time.perf_counter() + suite.seconds)
     rows = read_rows(path)
     cells, left_out = fitting(pair, suite, memory)
@@ -198,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--beams", default="1,5,20")
     command.add_argument("--batches", default="1,4")
     command.add_argument("--prompts", default="80")
-    command.add_argument("--methods", default="plain,speculative,popularity")
+    command.add_argument("--methods", default="plain,speculative,popularity", help="hf: generate of transformers")
     command.add_argument("--modes", default="", help="drawing modes: relaxed,coupled")
     command.add_argument("--settings", default="", help="widths, as 1:8,8,8;128,64,64/192; else the tuner chooses")
     command.add_argument("--dtype", default="float32")

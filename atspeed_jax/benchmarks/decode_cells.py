@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from atspeed_jax.utils.ranges import (
 )
 
 PAIR = "pair"  # the shape of the trained pair itself
-Method = Literal["plain", "speculative", "popularity"]
+Method = Literal["plain", "speculative", "popularity", "hf"]
 DrawingMode = Literal["relaxed", "coupled"]
 # Modules whose code decides what is timed: another code makes another cell.
 _TIMED = ("models", "decoding", "items", "serving/decoders.py", "benchmarks")
@@ -83,7 +84,8 @@ class DecodeSuite:
     Attributes:
       shapes: names of `models.widen.SHAPES`, or "pair" for the trained target itself.
       beams, batches, prompts: K, users at once, and tokens per prompt, BOS apart.
-      methods: "plain" is always measured.
+      methods: "plain" is always measured. "hf" is `generate` of transformers, held to
+        the catalog.
       modes: drawing modes that are measured beside strict mode.
       trees: what speculation drafts; none for what the run decodes with.
       dtype: that both models compute in.
@@ -177,8 +179,20 @@ class Way:
     setting: Setting
 
 
-def check_trees(pair: Pair, suite: DecodeSuite) -> None:
-    """Raises SuiteError unless the trees of the suite fit the ids of the pair."""
+def check_suite(pair: Pair, suite: DecodeSuite) -> None:
+    """Raises SuiteError unless trees and methods of the suite fit the pair and what is
+    installed.
+    """
+    if "hf" in suite.methods:
+        if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
+            raise SuiteError(
+                f"--methods=hf needs {' and '.join(missing)}: pip install -r tests/hugging_face.txt, or leave hf out"
+            )
+        if (norm := pair.decode.score_norm) != "vocab":
+            raise SuiteError(
+                f"--methods=hf: the pair decodes with score_norm={norm!r}, and generate scores by 'vocab' alone: "
+                "leave hf out"
+            )
     levels = pair.id_tokens.shape[1] - 1
     for tree in suite.trees:
         if len(tree.widths) != levels:
@@ -229,6 +243,8 @@ def ways_of(pair: Pair, suite: DecodeSuite, cell: Cell, decoders: Decoders, tune
         ways += [
             Way("popularity", "strict", dataclasses.replace(setting, drafter="popularity")) for setting in strict[:1]
         ]
+    if "hf" in suite.methods:
+        ways.append(Way("hf", "strict", plain))
     for mode in suite.modes:
         drawn = [setting.searching(mode=mode, budget=None) for setting in strict[:1]]
         ways += [Way("plain", setting.baseline.search.mode, setting.baseline) for setting in drawn]

@@ -3,102 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from atspeed_jax.benchmarks.decode_cells import Cell, DecodeSuite, Way
-from atspeed_jax.benchmarks.decode_floor import Ceilings, floor_seconds
+from atspeed_jax.benchmarks.decode_bench import Bench, OutOfTime, Timed
+from atspeed_jax.benchmarks.decode_cells import Cell, Way
+from atspeed_jax.benchmarks.decode_equality import equality
+from atspeed_jax.benchmarks.decode_floor import floor_seconds
 from atspeed_jax.benchmarks.decode_memory import parameters
-from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
-from atspeed_jax.evaluation import precision
 from atspeed_jax.evaluation.breakdown import breakdown, can_break_down
 from atspeed_jax.models.widen import COST_NOTE
-from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users
-from atspeed_jax.serving.decoders import Decoders
-from atspeed_jax.serving.lists import agreement
+from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.settings import DrafterName, Setting
 from atspeed_jax.serving.timing import run_once
 from atspeed_jax.tuning.decide import Bootstrap, ratio_bounds
 from atspeed_jax.tuning.tune import TuneConfig, choose
 from atspeed_jax.utils.program_memory import peak_device_memory
-
-LEAST_SHARED = 0.9  # below float32: lists of one model share at least so many items
-
-
-class OutOfTime(Exception):
-    """The suite's budget of seconds is used up."""
-
-
-@dataclasses.dataclass
-class Clock:
-    """The budget of a suite.
-
-    Attributes:
-      end: seconds of `time.perf_counter`; infinity for no limit.
-      compile_s: what the last program took to compile.
-    """
-
-    end: float = float("inf")
-    compile_s: float = 0.0
-
-    @property
-    def left(self) -> float:
-        return self.end - time.perf_counter()
-
-    def check(self, needed: float = 0.0) -> None:
-        """Raises OutOfTime if fewer than `needed` seconds are left."""
-        if self.left <= needed:
-            raise OutOfTime
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Bench:
-    """What the cells of one shape share.
-
-    Attributes:
-      pair, suite: what is measured.
-      decoders: of the shape.
-      trained: of the pair itself: the same lists at no cost, for a second look in
-        float64.
-      ceilings: of the device.
-      clock: of the suite.
-      say: called with a line.
-    """
-
-    pair: Pair
-    suite: DecodeSuite
-    decoders: Decoders
-    trained: Decoders
-    ceilings: Ceilings
-    clock: Clock
-    say: Callable[[str], None]
-
-
-@dataclasses.dataclass(eq=False)
-class Timed:
-    """A method that has been compiled and run.
-
-    Attributes:
-      way: of the row.
-      decode: the decoder.
-      keys: of the users, in a mode that draws.
-      decoded: all lists.
-      compile_s: seconds of the first call beyond a later one.
-      seconds: [repeats, batches].
-    """
-
-    way: Way
-    decode: Callable
-    keys: Any
-    decoded: Decoded
-    compile_s: float
-    seconds: np.ndarray
 
 
 def tuned_setting(bench: Bench, cell: Cell) -> Setting:
@@ -145,7 +69,7 @@ def _compiled(bench: Bench, way: Way, batches: Sequence[dict]) -> Timed:
     draws = selection_of(setting.search.mode).draws
     users = np.concatenate([batch["user"] for batch in batches])
     keys = user_keys(bench.suite.seed, users) if draws else None
-    decode = bench.decoders.build(setting)
+    decode = bench.build(way)
     first, second = run_once(decode, batches[0], keys), run_once(decode, batches[0], keys)
     bench.clock.compile_s = first
     decoded = decode_users(decode, batches, len(users), keys)
@@ -168,7 +92,7 @@ def _time(bench: Bench, timed: Sequence[Timed], batches: Sequence[dict]) -> bool
 
 def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: Sequence[dict]) -> dict:
     suite, setting, config = bench.suite, one.way.setting, bench.decoders.target
-    plain = next(other for other in timed if other.way.setting == setting.baseline)
+    plain = next(other for other in timed if other.way.setting == setting.baseline and other.way.method == "plain")
     middle = np.nanmedian(one.seconds, 0)
     slots = cell.prompt + 1
     levels = bench.pair.id_tokens.shape[1] - 1
@@ -185,7 +109,7 @@ def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: 
         "parameters": parameters(config),
         "mode": one.way.mode,
         "method": one.way.method,
-        "settings": setting.label,
+        "settings": "generate" if one.way.method == "hf" else setting.label,
         "widths": list(setting.search.widths),
         "budget": setting.search.budget,
         "users": len(batches) * cell.batch,
@@ -203,7 +127,7 @@ def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: 
         "note": COST_NOTE,
     }
     del row["beams"]
-    row |= _equality(bench, one, plain, batches)
+    row |= equality(bench, one, plain, batches)
     ratio = low = high = None
     if row["equal"] is not False:
         alone = np.nanmedian(plain.seconds, 0)
@@ -217,55 +141,9 @@ def _parts(bench: Bench, one: Timed, batches: Sequence[dict]) -> dict[str, float
     timed alone; and the rest, which is top-K, trie, selection and gaps.
     """
     names = ("target_part_ms", "draft_part_ms", "rest_part_ms")
-    wanted = bench.suite.parts and one.way.mode == "strict" and can_break_down(bench.decoders)
+    ours = one.way.mode == "strict" and one.way.method != "hf"
+    wanted = bench.suite.parts and ours and can_break_down(bench.decoders)
     if not wanted or bench.clock.left < 3 * bench.clock.compile_s:
         return dict.fromkeys(names)
     found = breakdown(bench.decoders, one.way.setting, batches[:3], repeats=bench.suite.repeats)
     return dict(zip(names, (found["target"], found["draft"], found["rest"]), strict=True))
-
-
-def _equality(bench: Bench, one: Timed, plain: Timed, batches: Sequence[dict]) -> dict:
-    """Whether the lists are those of the target alone, as the evaluation says it.
-
-    The second look in float64 is at the trained pair, whose logits the larger target
-    has.
-    """
-    setting, suite = one.way.setting, bench.suite
-    figures = agreement(one.decoded, plain.decoded).figures
-    row: dict[str, Any] = {
-        "same_list": figures["same_list"],
-        "items_shared": figures["items_shared"],
-        "agreement": None,
-    }
-    if selection_of(setting.search.mode).tests_draws and setting.method == "speculative":
-        return row | {"equal": None, "mismatched_users": None, "near_tie_users": None}  # equal in law alone
-    counts = (0, 0)
-    if one is not plain:
-        settings = setting, setting.baseline
-        counts = count_differences(bench.trained, *settings, one.decoded, plain.decoded, batches, one.keys)
-    equal = counts[0] == 0
-    if precision.is_low(bench.decoders.target):
-        equal &= figures["items_shared"] >= LEAST_SHARED
-        if suite.noise and one is not plain:
-            itself = agreement(_in_other_batches(plain, batches), plain.decoded)
-            how = {"arithmetic": bench.decoders.target.arithmetic, "samples": suite.samples, "seed": suite.seed}
-            size = precision.other_batch_size(len(batches[0]["row"]))
-            found = precision.compare(agreement(one.decoded, plain.decoded), itself, batch_size=size, **how)
-            row["agreement"] = found
-            equal &= not found["loses_more"]
-    return row | {"equal": bool(equal), "mismatched_users": counts[0], "near_tie_users": counts[1]}
-
-
-def _in_other_batches(plain: Timed, batches: Sequence[dict]) -> Decoded:
-    """Plain beam search of the same users in batches of another size."""
-    size = precision.other_batch_size(len(batches[0]["row"]))
-    rows = {name: np.concatenate([batch[name] for batch in batches]) for name in ("tokens", "valid", "row")}
-    users = len(rows["row"])
-    filled = -(-users // size) * size
-
-    def part(start: int) -> dict:
-        own = np.arange(start, start + size) % users
-        batch = {name: values[own] for name, values in rows.items()}
-        return batch | {"row": np.where(np.arange(start, start + size) < users, batch["row"], -1)}
-
-    return decode_users(plain.decode, [part(start) for start in range(0, filled, size)], users, plain.keys)

@@ -67,6 +67,8 @@ def fitting(pair: Pair, suite: DecodeSuite, memory: float | None = None) -> tupl
         except ValueError as error:
             left_out.append(f"{cell.title}: {error}")
             continue
+        if "hf" in suite.methods:  # transformers' weights, and a copy while they are handed over
+            need += 2 * parameters(config_of(pair, suite, cell.shape)) * jnp.dtype(suite.dtype).itemsize
         if need > have:
             left_out.append(
                 f"{cell.title} does not fit: it needs about {need / 2**30:.1f} GiB, the device has {have / 2**30:.1f}"

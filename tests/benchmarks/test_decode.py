@@ -1,6 +1,7 @@
 """Suite `decode` on a tiny pair: rows, a second start, a budget, and what is refused."""
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,27 +10,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from atspeed_jax.benchmarks import decode, decode_measure
+from atspeed_jax.benchmarks import decode, decode_equality, decode_measure
 from atspeed_jax.benchmarks.decode import line_of, main, measure_decode, suite_of, table
-from atspeed_jax.benchmarks.decode_cells import DecodeSuite, SuiteError, Tree
+from atspeed_jax.benchmarks.decode_bench import Clock
+from atspeed_jax.benchmarks.decode_cells import SuiteError, Tree
 from atspeed_jax.benchmarks.decode_floor import Ceilings
-from atspeed_jax.benchmarks.decode_measure import Clock
 from atspeed_jax.benchmarks.pair import write_pair
-from atspeed_jax.models.wide_shapes import SHAPES, Shape
+from atspeed_jax.models.wide_shapes import SHAPES
 from atspeed_jax.serving.settings import DecodeConfig, Setting
-from tiny_pair import tiny_pair
+from tiny_pair import LARGER, suite_with, tiny_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {
     *("shape", "K", "batch", "prompt", "mode", "method", "ms", "ms_p95", "ratio_to_plain", "ratio_low", "ratio_high"),
     *("target_calls_mean", "equal", "floor_ratio", "compile_s", "device", "dtype", "settings", "note", "parameters"),
 }
-LARGER = Shape(12, 16, 2, 16, 16, 8)
-SIZES = {"beams": (2,), "batches": (1,), "prompts": (9,), "users": 3, "repeats": 2, "samples": 50}
-
-
-def suite_with(**fields):
-    return DecodeSuite(**{"shapes": ("pair", "larger"), **SIZES, **fields})
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +92,7 @@ def test_a_second_start_measures_nothing_again(measured, monkeypatch):
 
 
 def test_lists_that_differ_get_no_speed_up(measured, monkeypatch, tmp_path):
-    monkeypatch.setattr(decode_measure, "count_differences", lambda *_: (1, 1))
+    monkeypatch.setattr(decode_equality, "count_differences", lambda *_: (1, 1))
     suite = suite_with(shapes=("pair",), methods=("plain", "speculative"))
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)
     assert [row["equal"] for row in rows] == [True, False]
@@ -125,14 +120,6 @@ def test_a_budget_that_ends_leaves_what_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))
     suite = suite_with(shapes=("pair",), methods=("plain",))
     assert all(row["finished"] for row in measure_decode(tiny_pair(), suite, tmp_path / "other.json", lines.append))
-
-
-def test_below_float32_lists_are_compared_with_plain_itself(tmp_path):
-    suite = suite_with(shapes=("pair",), methods=("plain", "speculative"), noise=True)
-    suite = dataclasses.replace(suite, dtype="bfloat16", trees=(Tree(("all", "all")),))
-    rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)
-    assert rows[1]["agreement"]["itself_batch_size"] == 4
-    assert rows[1]["mismatched_users"] == 0
 
 
 def test_the_tuner_chooses_for_users_that_are_not_measured(monkeypatch, tmp_path):
@@ -163,6 +150,17 @@ def test_parts_are_model_calls_and_the_rest(measured, tmp_path):
 
 def flags(**given):
     return suite_of(vars(decode.parser().parse_args(["--pair=p", "--json=j"])) | given)
+
+
+def test_generate_that_cannot_be_asked_is_refused_first(monkeypatch, tmp_path):
+    suite, pair = suite_with(methods=("plain", "hf")), tiny_pair()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SuiteError, match=r"--methods=hf needs torch and transformers: pip install -r tests/hugging"):
+        measure_decode(pair, suite, tmp_path / "rows.json", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    trie = dataclasses.replace(pair, decode=dataclasses.replace(pair.decode, score_norm="trie"))
+    with pytest.raises(SuiteError, match=r"--methods=hf: the pair decodes with score_norm='trie'"):
+        measure_decode(trie, suite, tmp_path / "rows.json", lambda _: None)
 
 
 def test_flags_make_the_suite():

@@ -4,13 +4,17 @@ import dataclasses
 
 import numpy as np
 
+from atspeed_jax.benchmarks.decode_cells import DecodeSuite
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.items.catalog import BOS, PAD, Catalog
 from atspeed_jax.models.llama_config import LlamaConfig
+from atspeed_jax.models.wide_shapes import Shape
 from atspeed_jax.serving.settings import DecodeConfig
 from numpy_llama import wide_params
 
 USERS, HISTORY = 12, 3
+LARGER = Shape(12, 16, 2, 16, 16, 8)
+SIZES = {"beams": (2,), "batches": (1,), "prompts": (9,), "users": 3, "repeats": 2, "samples": 50}
 
 
 def tiny_pair() -> Pair:
@@ -34,3 +38,8 @@ def tiny_pair() -> Pair:
         tokens=tokens,
         decode=DecodeConfig(widths=(3, 4), gamma=2, score_norm="vocab"),
     )
+
+
+def suite_with(**fields) -> DecodeSuite:
+    """A suite of few users, on the pair and on a shape "larger" that a test adds to SHAPES."""
+    return DecodeSuite(**{"shapes": ("pair", "larger"), **SIZES, **fields})
