@@ -24,7 +24,7 @@ def cheap(monkeypatch):
 
 @pytest.mark.skipif(not HAVE_BOTH, reason="needs torch and transformers: pip install -r tests/hugging_face.txt")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("beams", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_generate_gives_the_lists_of_plain_beam_search(tmp_path, beams):
     suite = suite_with(methods=("plain", "hf"), beams=(beams,), batches=(2,), parts=True)
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)

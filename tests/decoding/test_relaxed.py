@@ -77,7 +77,7 @@ def test_fewer_items_than_beams_are_all_found():
         assert sorted(items_of(result, row)) == batch.ids[:12]
 
 
-@pytest.mark.parametrize("mode", ["relaxed", "relaxed_reference"])
+@pytest.mark.parametrize("mode", ["relaxed", pytest.param("relaxed_reference", marks=pytest.mark.slow)])
 def test_reported_calls_are_executed_calls_and_lists_are_sorted(mode):
     rng = np.random.default_rng(4)
     shape = Shape((5, 4, 3), 4, (4, 6), 2, "vocab")

@@ -28,7 +28,13 @@ LEAST = np.finfo(np.float32).min
 BIGRAM = BigramStep()
 # K beyond the catalog.
 EVERY = next(shape for shape in SHAPES if shape.beams == 40)
-MODES = (("strict", 1.0), ("stochastic", 0.5), ("relaxed", 1.0), ("coupled", 0.5), ("relaxed_reference", 1.0))
+MODES = (
+    ("strict", 1.0),
+    ("stochastic", 0.5),
+    ("relaxed", 1.0),
+    pytest.param("coupled", 0.5, marks=pytest.mark.slow),
+    pytest.param("relaxed_reference", 1.0, marks=pytest.mark.slow),
+)
 
 
 def masked(table, rng, share):

@@ -9,7 +9,7 @@ from mains import QUICK, run_mains
 def test_the_table_is_printed_and_written(small_run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(small_run.workdir, workdir)
-    flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=", "--budgets=6", "--drafter=popularity"]
+    flags = ["--seeds=1", "--beams=4", "--norms=vocab", "--tolerances=", "--budgets=", "--drafter=popularity"]
     flags += ["--widths=all,8", "--modes=strict,relaxed_reference"]
     mistakes = [["--beams=20,x"], ["--beams=4", "--widths=tuned"], ["--widths=all"], ["--modes=strict,strict"]]
     calls = [("compare_modes", workdir, None, own, "") for own in (flags, *mistakes)]
@@ -26,8 +26,8 @@ def test_the_table_is_printed_and_written(small_run, tmp_path):
     assert "error: --modes=strict,strict: strict is given twice" in twice.err
     assert result.code == 0, result.err
     rows = json.loads((workdir / "modes.json").read_text())
-    assert len(rows) == 1 + 3
+    assert len(rows) == 1 + 2
     assert {row["K"] for row in rows} == {4}
-    assert [row["widths"] for row in rows if row["method"] == "speculative"] == 3 * [["all", 8]]
+    assert [row["widths"] for row in rows if row["method"] == "speculative"] == 2 * [["all", 8]]
     assert "relaxed_reference" in result.out
     assert "Modes of the decoder" in (workdir / "modes.md").read_text()

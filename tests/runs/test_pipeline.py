@@ -194,6 +194,7 @@ def test_a_finished_stage_refuses_another_config(small_run, small_config, path, 
     assert small.snapshot(small_run.workdir) == small_run.files
 
 
+@pytest.mark.slow
 def test_how_a_finished_run_is_served_changes_nothing_that_was_trained(small_run, small_config, copy):
     """Widths, gamma, norm, batch and K are chosen; narrow widths are raised; what is measured is remembered apart."""
     before = small.snapshot(copy)

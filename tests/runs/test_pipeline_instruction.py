@@ -27,6 +27,8 @@ from bases import BASE, BOS, write_base
 from compilation import compile_quickly
 from words import words_of
 
+pytestmark = pytest.mark.slow  # models with other tokens go the same way in test_pipeline_pretrained.py
+
 WORDS = words_of(TEMPLATE.replace("{items}", ","))
 TARGET = dataclasses.replace(BASE, vocab_size=len(WORDS))
 DRAFT = dataclasses.replace(TARGET, hidden_size=8, tied_embeddings=True)

@@ -35,12 +35,6 @@ def check_whole(run: Run, length: int) -> None:
     assert np.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_the_shortest_ids_with_the_default_objective(small_config, tmp_path, length):
-    with compile_quickly():
-        check_whole(run_of(small_config, tmp_path, length, small_config.align.objective), length)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:objective='reference_tv'")
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 8])

@@ -142,6 +142,7 @@ def test_an_unwritable_workdir_is_named(tmp_path):
         toy.fit_toy(tmp_path / "file" / "run", toy.toy_config())
 
 
+@pytest.mark.slow  # the fast suite has eight devices, in test_sharding.py
 def test_four_devices_give_the_losses_of_one(tmp_path, cache):
     # At the learning rate of the other tests (0.05) Adam turned the rounding of a sum over devices, 1e-7, into 1.4e-5
     # within 24 steps, while in float64 the two agreed to 1e-15: this compares the devices, not the rounding.

@@ -43,7 +43,7 @@ def test_later_rounds_of_a_batch():
     assert R.later_passes(calls[:, :1], 1).tolist() == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize("drafter", ["draft", "popularity"])
+@pytest.mark.parametrize("drafter", ["draft", pytest.param("popularity", marks=pytest.mark.slow)])
 def test_the_parts_are_measured(small_run, drafter, quick_compilation):
     run = small_run.run
     tokens = np.full((2, 13), 1)
