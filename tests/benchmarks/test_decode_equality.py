@@ -8,6 +8,7 @@ import pytest
 
 from atspeed_jax.benchmarks import decode
 from atspeed_jax.benchmarks.decode import measure_decode
+from atspeed_jax.benchmarks.decode_cells import Tree
 from atspeed_jax.benchmarks.decode_floor import Ceilings
 from atspeed_jax.benchmarks.hugging_face import HuggingFace
 from atspeed_jax.models.wide_shapes import SHAPES
