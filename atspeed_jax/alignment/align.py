@@ -259,7 +259,7 @@ def _coverage_loss(alignment: Alignment, context: TreeContext, tree: TeacherTree
         levels.append((p, q, exists))
     thetas = _thresholds(alignment, [(q, exists) for _, q, exists in levels], beams)
     every = zip(levels, thetas, strict=True)
-    return sum(coverage.shortfall(*level, theta, top_k=beams).mean() for level, theta in every)
+    return sum(coverage.shortfall(p, q, exists, theta, top_k=beams).mean() for (p, q, exists), theta in every)
 
 
 def _thresholds(alignment: Alignment, levels: list, beams: int) -> list:
@@ -272,7 +272,8 @@ def _thresholds(alignment: Alignment, levels: list, beams: int) -> list:
     """
     widths = alignment.widths
     if alignment.budget is None:
-        return [coverage.width_threshold(*level, width) for level, width in zip(levels, widths, strict=True)]
+        pairs = zip(levels, widths, strict=True)
+        return [coverage.width_threshold(scores, exists, width) for (scores, exists), width in pairs]
     scores, exists = zip(*levels, strict=True)
     return coverage.budget_thresholds(scores, exists, top_k=beams, widths=widths, budget=alignment.budget)
 

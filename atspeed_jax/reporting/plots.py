@@ -173,14 +173,13 @@ def calls_by_nodes(curves: Sequence[Mapping]) -> Picture | None:
     def draw(layout: Layout) -> Figure:
         figure, axes = panels(len(drafters), layout)
         for axis, drafter in zip(axes, drafters, strict=True):
+            name = _NAMES.get(drafter) or str(drafter)
             for curve in sorted((one for one in curves if one["drafter"] == drafter), key=lambda one: one["K"]):
                 line, marker = STYLES[ks.index(curve["K"]) % len(STYLES)]
-                look = {"color": _COLORS.get(_NAMES.get(drafter), OTHER_COLOR), "linestyle": line, "marker": marker}
+                look = {"color": _COLORS.get(name, OTHER_COLOR), "linestyle": line, "marker": marker}
                 axis.plot(curve["nodes"], curve["target_calls"], label=f"K = {curve['K']}", markersize=4, **look)
             axis.axhline(1.0, color="#bbbbbb", linewidth=1, zorder=0)  # the floor: one call for everything
-            axis.set(
-                title=_NAMES.get(drafter, drafter), xlabel="drafted nodes read per call", ylabel="mean target calls"
-            )
+            axis.set(title=name, xlabel="drafted nodes read per call", ylabel="mean target calls")
             axis.set_ylim(0.9, None)
         legend_below(figure, axes, layout)
         return figure
