@@ -4,14 +4,19 @@ import dataclasses
 import importlib.util
 
 import jax
+import numpy as np
 import pytest
 
-from atspeed_jax.benchmarks import decode
+from atspeed_jax.benchmarks import decode, decode_equality
 from atspeed_jax.benchmarks.decode import measure_decode
-from atspeed_jax.benchmarks.decode_cells import Tree
+from atspeed_jax.benchmarks.decode_bench import Timed
+from atspeed_jax.benchmarks.decode_cells import Tree, Way
 from atspeed_jax.benchmarks.decode_floor import Ceilings
 from atspeed_jax.benchmarks.hugging_face import HuggingFace
 from atspeed_jax.models.wide_shapes import SHAPES
+from atspeed_jax.serving.decode_users import decode_users
+from atspeed_jax.serving.lists import differing
+from atspeed_jax.serving.settings import Setting
 from tiny_pair import LARGER, suite_with, tiny_pair
 
 HAVE_BOTH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
@@ -62,3 +67,16 @@ def test_below_float32_lists_are_compared_with_plain_itself(tmp_path):
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)
     assert rows[1]["agreement"]["itself_batch_size"] == 4
     assert rows[1]["mismatched_users"] == 0
+
+
+def test_plain_beam_search_in_other_batches_has_every_user_once():
+    pair = tiny_pair()
+    decoders = pair.decoders(pair.target, unrolled=False)
+    setting = Setting.beam_search(2, "vocab")
+    batches = pair.batches(9, 1, 6, least=1)
+    decode = decoders.build(setting)
+    plain = decode_users(decode, batches, 6)
+    timed = Timed(Way("plain", "strict", setting), decode, None, plain, 0.0, np.zeros((1, 6)))
+    other = decode_equality._in_other_batches(timed, batches)
+    assert other.batches == 2
+    assert not differing(other, plain).any()
