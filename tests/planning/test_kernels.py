@@ -3,7 +3,7 @@ import pytest
 from atspeed_jax.planning.kernels import SIZES, calls, kernels_per_layer
 
 
-@pytest.mark.parametrize("name", ["level", "prompt and tree"])
+@pytest.mark.parametrize("name", ["level", pytest.param("prompt and tree", marks=pytest.mark.slow)])
 def test_a_layer_launches_few_kernels(name):
     """4 products with weights, 2 of attention, the rest between them.
 
