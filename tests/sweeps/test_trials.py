@@ -3,6 +3,7 @@
 import pytest
 
 import small_sweep
+from atspeed_jax.decoding.config import resolve_widths
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.sweeps.trials import chosen
 
@@ -38,6 +39,22 @@ def test_objectives_of_the_paper_side_by_side():
     # On histories an epoch has half the rows.
     epochs = {trial.run: trial.config.train_align.epochs for trial in made}
     assert epochs["sft"] == epochs["word_kd"] == epochs["tvd_kd"] == 2 * epochs["coverage"]
+
+
+def test_drafts_of_several_sizes_and_budgets_share_a_target():
+    from configs.sweeps import drafts
+
+    sweep, made = small_sweep.made(drafts.get_config())
+    by_run = {trial.run: trial.config for trial in made}
+    assert len({config.target for config in by_run.values()}) == 1
+    assert {run: config.decode.budget for run, config in by_run.items()} == {
+        "widths": None, "nodes_128": 128, "nodes_192": 192, "params_500k": 128, "params_1m": 128, "params_2m": 128
+    }  # fmt: skip
+    assert by_run["nodes_128"].draft == by_run["widths"].draft
+    nodes = sweep.measure[0].budgets
+    assert nodes == (64, 96, 128, 192, 416)
+    prefixes_of_beauty = (91, 6539, 11172, 12023)
+    assert sum(resolve_widths(sweep.measure[0].widths[0], prefixes_of_beauty, 20)) >= max(nodes)
 
 
 @pytest.mark.parametrize(
