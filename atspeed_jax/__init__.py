@@ -1,5 +1,8 @@
 """Generative recommendation with speculative beam search, in JAX.
 
+    recommend = atspeed_jax.open_run("runs/quickstart").recommender(k=5)
+    found = recommend([[12, 7, 30]])  # found.items, found.scores
+
 Each name of `__all__` is imported when a program first asks for it. `import atspeed_jax`
 alone imports neither jax nor a room of the package.
 """

@@ -42,9 +42,11 @@ class TreeConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig(TreeConfig):
-    """Static settings of one decode.
+    """Static settings of one decode, such as `SearchConfig((128, 64, 64), 3, "vocab",
+    beams=20)`.
 
-    `resolve` makes the widths ints, as decoding takes them.
+    `resolve` makes the widths ints, as decoding takes them. The settings of the tree
+    (widths, gamma, score_norm, budget) are described in `TreeConfig`.
 
     Attributes:
       beams: K, prefixes kept per level.

@@ -46,6 +46,9 @@ class TrainedRun(RunView):
           batch_size: users decoded at once; None for `serve.evaluate.batch_size`. Fewer
             users take as long as a full batch.
 
+        Returns:
+          A `Recommender`: called with histories, it gives lists.
+
         Raises:
           ValueError: k is not within the catalog, or another argument cannot work.
           CheckpointError: a model is not trained or is damaged.
@@ -69,6 +72,9 @@ def open_run(workdir: str | Path, *, serve: ServeConfig | None = None) -> Traine
       workdir: the directory of the run.
       serve: how the models decode, such as dataclasses.replace(run.serve, decode=...);
         None for what is recorded.
+
+    Returns:
+      The run. `run.recommender(k=5)` makes a function from histories to lists.
 
     Raises:
       WorkdirError: the directory holds no run, its record cannot be read, or data or

@@ -57,6 +57,10 @@ class Recommender:
             models read the newest items, as many as the run was trained for. A history may
             be empty.
 
+        Returns:
+          `.items` and `.scores`: per user a list of at most K item numbers, best first,
+          and their log-probabilities.
+
         Raises:
           HistoryError: a history is no sequence of whole numbers, or holds an item that is
             not in the catalog.
