@@ -27,13 +27,15 @@ _STORED_ORDER = {
         *("average", "shuffle", "evaluations", "patience", "checkpoint_every", "log_every", "valid_users", "seed"),
     ),
 }
+# Defaults of fields in the fingerprints of stored runs, where a default has changed since.
+_STORED_DEFAULTS = {"DecodeConfig": {"unroll": False}}
 
 
 def fingerprint(*parts) -> str:
     """A hash of 16 hexadecimal digits over configs and other fingerprints.
 
     A field of a config at its default does not count: output that was made before the
-    field existed stays valid.
+    field existed stays valid. Of a default that has changed the first one counts.
     """
     return hashlib.sha256(_described(parts).encode()).hexdigest()[:16]
 
@@ -43,10 +45,11 @@ def _described(part) -> str:
         return f"({', '.join(map(_described, part))}{',' * (len(part) == 1)})"
     if not dataclasses.is_dataclass(part):
         return repr(part)
+    defaults = _STORED_DEFAULTS.get(type(part).__qualname__, {})
     counted = {
         field.name: _described(value)
         for field in dataclasses.fields(part)
-        if (value := getattr(part, field.name)) != field.default
+        if (value := getattr(part, field.name)) != defaults.get(field.name, field.default)
     }
     known = _STORED_ORDER.get(type(part).__qualname__, ())
     ordered = [*(name for name in known if name in counted), *(name for name in counted if name not in known)]

@@ -9,6 +9,7 @@ import pytest
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.experiment import made_with
 from atspeed_jax.runs.fingerprints import Fingerprints, fingerprint, recorded_fingerprint
+from atspeed_jax.serving.settings import DecodeConfig
 
 
 def test_a_fingerprint_is_of_every_part_and_their_order():
@@ -41,6 +42,17 @@ def test_a_field_at_its_default_is_as_if_it_were_not_there():
     assert fingerprint(new((1, 2), Inner(5))) == fingerprint(old((1, 2), Inner(5)))
     assert fingerprint(new((1, 2), Inner(5), 4)) != fingerprint(old((1, 2), Inner(5)))
     assert fingerprint(old((1, 2), Inner(5))) != fingerprint(old((1, 2), Inner(6)))
+
+
+def test_a_default_that_has_changed_leaves_stored_runs_valid():
+    """decode.unroll was False by default. Runs that were made with either value are still theirs."""
+    fields = [("widths", tuple), ("gamma", int), ("score_norm", str)]
+    stored = dataclasses.make_dataclass("DecodeConfig", fields, frozen=True)((4, 5), 2, "vocab")
+    fields.append(("unroll", bool, False))
+    side_by_side = dataclasses.make_dataclass("DecodeConfig", fields, frozen=True)((4, 5), 2, "vocab", True)
+    decode = DecodeConfig((4, 5), 2, "vocab")
+    assert fingerprint(dataclasses.replace(decode, unroll=False)) == fingerprint(stored)
+    assert fingerprint(decode) == fingerprint(side_by_side) != fingerprint(stored)
 
 
 def fields_of(config, path=""):
