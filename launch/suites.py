@@ -1,6 +1,5 @@
 """The suites of launch.benchmark: from flags to the rows of each."""
 
-import importlib.util
 import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ from atspeed_jax.benchmarks.decode import measure_decode
 from atspeed_jax.benchmarks.decode import table as decode_table
 from atspeed_jax.benchmarks.decode_cells import DecodeSuite
 from atspeed_jax.benchmarks.generate import GenerateConfig, PromptTokens, measure_generate
+from atspeed_jax.benchmarks.hugging_face import missing
 from atspeed_jax.benchmarks.input import input_speed
 from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora
 from atspeed_jax.benchmarks.overhead import overhead_of_modes
@@ -29,7 +29,6 @@ from atspeed_jax.utils.ranges import BatchSize, Beams, Range
 from launch.command_line import define_numbers
 from launch.stage import FLAGS, open_run
 
-REQUIREMENTS = "tests/hugging_face.txt"
 PACKED_USERS = 200
 
 
@@ -166,10 +165,9 @@ def lora_rows(_: Path) -> list[dict]:
 
 
 def check_installed(*packages: str) -> None:
-    """Raises ValueError, naming the package, if a package is not installed."""
-    for name in packages:
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(f"--suite={FLAGS.suite} needs {name}: pip install -r {REQUIREMENTS}")
+    """Raises ValueError, naming the packages that are not installed."""
+    if lack := missing(*packages):
+        raise ValueError(f"--suite={FLAGS.suite} {lack}")
 
 
 SUITES = {

@@ -6,19 +6,17 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from atspeed_jax.benchmarks.decode_cells import DecodeSuite, Way
 from atspeed_jax.benchmarks.decode_floor import Ceilings
+from atspeed_jax.benchmarks.hugging_face import GenerateDecoder, HuggingFace
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.serving.decode_users import Decoded
 from atspeed_jax.serving.decoders import Decoders
-
-if TYPE_CHECKING:
-    from atspeed_jax.benchmarks.hugging_face import HuggingFace
 
 
 class OutOfTime(Exception):
@@ -72,16 +70,12 @@ class Bench:
     @functools.cached_property
     def hugging_face(self) -> HuggingFace:
         """`generate` of the shape's target."""
-        from atspeed_jax.benchmarks.hugging_face import HuggingFace  # needs transformers
-
         return HuggingFace.of(self.decoders, self.pair.id_tokens)
 
     def build(self, way: Way) -> Callable[[Prompt], Result]:
         """The decoder of a row."""
         if way.method != "hf":
             return self.decoders.build(way.setting)
-        from atspeed_jax.benchmarks.hugging_face import GenerateDecoder
-
         return GenerateDecoder(self.hugging_face, self.pair.id_tokens, way.setting.search.beams)
 
 

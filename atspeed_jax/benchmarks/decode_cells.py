@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import jax
 
+from atspeed_jax.benchmarks.hugging_face import missing
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.config import Widths
 from atspeed_jax.models.llama import LlamaConfig
@@ -184,10 +184,8 @@ def check_suite(pair: Pair, suite: DecodeSuite) -> None:
     installed.
     """
     if "hf" in suite.methods:
-        if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
-            raise SuiteError(
-                f"--methods=hf needs {' and '.join(missing)}: pip install -r tests/hugging_face.txt, or leave hf out"
-            )
+        if lack := missing("torch", "transformers"):
+            raise SuiteError(f"--methods=hf {lack}, or leave hf out")
         if (norm := pair.decode.score_norm) != "vocab":
             raise SuiteError(
                 f"--methods=hf: the pair decodes with score_norm={norm!r}, and generate scores by 'vocab' alone: "

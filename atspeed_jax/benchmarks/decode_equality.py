@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from atspeed_jax.benchmarks.decode_bench import Bench, Timed
+from atspeed_jax.benchmarks.hugging_face import differing_in_float64
 from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation import precision
-from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users, prompt_of
+from atspeed_jax.serving.decode_users import Decoded, count_differences, decode_users
 from atspeed_jax.serving.lists import agreement, differing
 
 LEAST_SHARED = 0.9  # below float32: lists of one model share at least so many items
@@ -59,11 +59,7 @@ def _differing_from_generate(bench: Bench, one: Timed, plain: Timed, batches: Se
     if not differ.any():
         return 0, 0
     some = {name: np.concatenate([batch[name] for batch in batches])[differ] for name in ("tokens", "valid")}
-    some["row"] = np.arange(len(some["tokens"]))
-    with bench.hugging_face.in_float64(), jax.enable_x64(True):
-        wide = bench.trained.in_float64().build(plain.way.setting)
-        found = bench.hugging_face(some, plain.way.setting.search.beams, trie=True)
-        far = differing(found, wide(prompt_of(some)))
+    far = differing_in_float64(bench.hugging_face, bench.trained, some, plain.way.setting.search.beams)
     return int(far.sum()), int((~far).sum())
 
 

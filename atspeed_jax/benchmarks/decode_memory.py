@@ -61,14 +61,15 @@ def fitting(pair: Pair, suite: DecodeSuite, memory: float | None = None) -> tupl
     have = available_memory() if memory is None else memory
     cells, left_out = [], []
     for cell in cells_of(suite):
-        need = bytes_needed(pair, config_of(pair, suite, cell.shape), cell, widest_tree(pair, suite, cell.beams))
+        config = config_of(pair, suite, cell.shape)
+        need = bytes_needed(pair, config, cell, widest_tree(pair, suite, cell.beams))
         try:
             pair.batches(cell.prompt, cell.batch, 1)
         except ValueError as error:
             left_out.append(f"{cell.title}: {error}")
             continue
         if "hf" in suite.methods:  # transformers' weights, and a copy while they are handed over
-            need += 2 * parameters(config_of(pair, suite, cell.shape)) * jnp.dtype(suite.dtype).itemsize
+            need += 2 * parameters(config) * jnp.dtype(suite.dtype).itemsize
         if need > have:
             left_out.append(
                 f"{cell.title} does not fit: it needs about {need / 2**30:.1f} GiB, the device has {have / 2**30:.1f}"

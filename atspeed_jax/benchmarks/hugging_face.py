@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,14 @@ from atspeed_jax.serving.lists import Lists, differing
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from atspeed_jax.utils import files
 
+REQUIREMENTS = "tests/hugging_face.txt"
 MOST_POSITIONS = 1 << 17  # longer than any prompt that is measured
+
+
+def missing(*packages: str) -> str | None:
+    """Says which packages are not installed, and what to do; None if all are."""
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"needs {' and '.join(absent)}: pip install -r {REQUIREMENTS}" if absent else None
 
 
 class HuggingFace:
@@ -211,6 +219,23 @@ def same_lists(model: SharedModel, batch: Mapping[str, np.ndarray], beams: int, 
     if not differ.any():
         return True
     some = {name: np.asarray(values)[differ] for name, values in batch.items()}
-    with model.hugging_face.in_float64(), jax.enable_x64(True):
-        wide = model.decoders.in_float64().build(Setting.beam_search(beams, "vocab"))
-        return not differing(model.hugging_face(some, beams, trie=True), wide(prompt_of(some))).any()
+    return not differing_in_float64(model.hugging_face, model.decoders, some, beams).any()
+
+
+def differing_in_float64(
+    hugging_face: HuggingFace, decoders: Decoders, batch: Mapping[str, np.ndarray], beams: int
+) -> np.ndarray:
+    """Finds the users whose lists differ between `generate` and our beam search, if both
+    compute in float64.
+
+    Args:
+      hugging_face, decoders: models of the same logits.
+      batch: B prompts, see `HuggingFace.__call__`.
+      beams: K.
+
+    Returns:
+      [B] bool.
+    """
+    with hugging_face.in_float64(), jax.enable_x64(True):
+        wide = decoders.in_float64().build(Setting.beam_search(beams, "vocab"))
+        return differing(hugging_face(batch, beams, trie=True), wide(prompt_of(batch)))
