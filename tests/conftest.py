@@ -47,8 +47,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Modules and tests stay to the end, so the garbage collector need not look at them: it took a twelfth of the
-    suite's time. Tracing makes many objects, of which few are garbage with a cycle.
+    """Modules and tests stay to the end, so the garbage collector need not look at them. Tracing makes many objects, of
+    which few are garbage with a cycle.
     """
     gc.collect()
     gc.freeze()
