@@ -16,7 +16,7 @@ import optax
 
 from atspeed_jax.alignment import coverage, losses
 from atspeed_jax.alignment.distributions import child_log_probs, listed_log_probs, path_scores, stored_log_probs
-from atspeed_jax.alignment.teacher import aligned_beams, beam_nodes
+from atspeed_jax.alignment.teacher_beams import aligned_beams, beam_nodes
 from atspeed_jax.alignment.tree import TeacherTree, TreeContext, teacher_tree, tree_logits
 from atspeed_jax.decoding.base import Prompt, ScoreNorm
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep

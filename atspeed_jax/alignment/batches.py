@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atspeed_jax.alignment.teacher import aligned_beams
+from atspeed_jax.alignment.teacher_beams import aligned_beams
 from atspeed_jax.alignment.teacher_files import TeacherData
 from atspeed_jax.alignment.teacher_prompts import teacher_prompts
 from atspeed_jax.data.batches import BatchShape

@@ -145,7 +145,7 @@ def stored_log_probs(
       context: the catalog.
       levels: per level, the nodes [B, N_l] of a teacher tree.
       stored: log-softmax over the vocabulary [B, 1 + (levels - 1) K, R]: the root's
-        row, then the rows of the K beams of depth 1, 2, ... (`teacher.beam_log_probs`).
+        row, then the rows of the K beams of depth 1, 2, ... (`teacher_beams.beam_log_probs`).
       norm: score norm of serving.
 
     Returns:

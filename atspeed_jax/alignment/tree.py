@@ -36,7 +36,7 @@ class TreeContext(struct.PyTreeNode):
 class TeacherTree(struct.PyTreeNode):
     """Nodes of levels 0..M of a batch, and the forward pass that reads them.
 
-    M is L-2 in training (`teacher.aligned_beams`). N_l counts the nodes of level l: 1
+    M is L-2 in training (`teacher_beams.aligned_beams`). N_l counts the nodes of level l: 1
     at the root, K + 1 elsewhere. These are the teacher's K beams, and last the prefix
     of the true next item.
 

@@ -10,7 +10,7 @@ import pytest
 
 from atspeed_jax.alignment import coverage, losses
 from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
-from atspeed_jax.alignment.teacher import beam_nodes
+from atspeed_jax.alignment.teacher_beams import beam_nodes
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.items.trie import build_trie

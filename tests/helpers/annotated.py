@@ -20,7 +20,7 @@ from jaxtyping import TypeCheckError
 import tree_case
 from atspeed_jax.alignment import losses
 from atspeed_jax.alignment.align import AlignConfig, Alignment, align_loss
-from atspeed_jax.alignment.teacher import beam_nodes
+from atspeed_jax.alignment.teacher_beams import beam_nodes
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.beams import root_beams

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from atspeed_jax.alignment.align import AlignConfig, make_align_loss
-from atspeed_jax.alignment.teacher import aligned_beams, beam_log_probs, beam_nodes
+from atspeed_jax.alignment.teacher_beams import aligned_beams, beam_log_probs, beam_nodes
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.decoding.base import Prompt
 from atspeed_jax.items.trie import build_trie
