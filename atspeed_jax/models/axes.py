@@ -6,7 +6,7 @@ A mesh says which of these names are split over which of its axes
 
 from __future__ import annotations
 
-from atspeed_jax.models.unroll import PREFIX
+from atspeed_jax.models.unroll import GATE_UP, KEY_VALUE, PREFIX, QUERY_KEY_VALUE, joined_name
 
 # Matrix of a layer -> names of its input axis and output axis. "embed" is the model
 # width; "heads", "kv_heads" and "mlp" are the widths within a layer.
@@ -31,6 +31,18 @@ PARAM_AXES: dict[str, tuple[str | None, ...]] = {
     "item_embedding": (None, "embed"),
     "item_head": ("embed", None),
 }
+
+JOINED = tuple(map(joined_name, (QUERY_KEY_VALUE, KEY_VALUE, GATE_UP)))
+
+
+def is_joined(path: str) -> bool:
+    """Whether a path is that of several matrices in one (`models.unroll`), which have
+    no logical names: no axis of them can be split.
+
+    Args:
+      path: see `logical_axes`.
+    """
+    return path.endswith(tuple(f"/{name}/kernel" for name in JOINED))
 
 
 def logical_axes(path: str) -> tuple[str | None, ...]:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from atspeed_jax.models.axes import logical_axes
+from atspeed_jax.models.axes import is_joined, logical_axes
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.utils.distributed import place
 from atspeed_jax.utils.ranges import Range, check_ranges
@@ -174,11 +174,14 @@ def tree_shardings(tree, mesh: Mesh):
       tree: parameters, or a tree shaped like them; arrays or shapes.
 
     Raises:
-      ShardingError: a mesh axis does not divide an axis of a leaf.
+      ShardingError: a mesh axis does not divide an axis of a leaf, or would split a
+        joined matrix (`models.unroll`).
     """
 
     def one(path, leaf) -> NamedSharding:
         where = jax.tree_util.keystr(path, simple=True, separator="/")
+        if is_joined(where):
+            _check_whole(where, leaf, mesh)
         names = list(logical_axes(where))[: leaf.ndim]
         for axis, (name, size) in enumerate(zip(names, leaf.shape, strict=False)):
             parts = _parts(mesh, RULES.get(name))
@@ -192,6 +195,17 @@ def tree_shardings(tree, mesh: Mesh):
         return sharding(mesh, *names)
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _check_whole(where: str, leaf, mesh: Mesh) -> None:
+    """Raises ShardingError if the mesh splits models, for a matrix that cannot be split."""
+    for axis in ("fsdp", "tensor"):
+        if mesh.shape[axis] > 1:
+            raise ShardingError(
+                f"{where} {list(leaf.shape)} joins several matrices and cannot be split over mesh axis "
+                f"{axis}={mesh.shape[axis]}: a part of it would not be a part of each. Lay out the layers with "
+                f"models.unroll.unroll(params, join=False), or set config.mesh.{axis}=1"
+            )
 
 
 def abstract_on(tree, mesh: Mesh):

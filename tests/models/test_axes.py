@@ -3,7 +3,7 @@ import functools
 import jax
 import pytest
 
-from atspeed_jax.models.axes import PARAM_AXES, logical_axes
+from atspeed_jax.models.axes import PARAM_AXES, is_joined, logical_axes
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import TARGETS, LoraConfig, init_adapter
 from atspeed_jax.models.unroll import unroll
@@ -41,6 +41,8 @@ def test_a_joined_matrix_is_not_split():
     joined = {path: names for path, _, names in shapes if path.endswith(("query_key_value/kernel", "gate_up/kernel"))}
     assert len(joined) == 3
     assert set(joined.values()) == {()}
+    assert sum(is_joined(path) for path, _, _ in shapes) == 4  # with key and value of the last layer
+    assert not any(is_joined(path) for path, _, _ in named(param_shapes(MODEL)))
 
 
 def test_an_adapter_of_every_matrix_has_the_sizes_its_names_say():

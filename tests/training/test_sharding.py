@@ -101,6 +101,36 @@ def test_widths_that_divide_are_fine():
     sharding.check_model(MeshOf(data=5, fsdp=8, tensor=2), MODEL, "config.target")
 
 
+def of_path(path, *shape):
+    """A tree with one array under this path."""
+    tree = jnp.zeros(shape)
+    for name in reversed(path.split("/")):
+        tree = {name: tree}
+    return tree
+
+
+def test_an_array_that_does_not_divide_is_named_with_its_axis():
+    message = (
+        r"axis 2 \(mlp\) of layers/mlp/gate/kernel \[2, 16, 30\] cannot be split evenly over mesh axis tensor=4: set "
+        r"config\.mesh\.tensor to a divisor of 30"
+    )
+    with pytest.raises(ShardingError, match=message):
+        sharding.tree_shardings(of_path("layers/mlp/gate/kernel", 2, 16, 30), MeshOf(data=1, fsdp=1, tensor=4))
+
+
+@pytest.mark.parametrize(("axis", "matrix"), [("tensor", "attention/query_key_value"), ("fsdp", "mlp/gate_up")])
+def test_a_joined_matrix_is_refused_where_a_mesh_would_split_it(axis, matrix):
+    mesh = MeshOf({"data": 2, "fsdp": 1, "tensor": 1} | {axis: 4})
+    message = (
+        rf"layers_0/{matrix}/kernel \[16, 48\] joins several matrices .* mesh axis {axis}=4: .*join=False\), or set "
+        rf"config\.mesh\.{axis}=1"
+    )
+    with pytest.raises(ShardingError, match=message):
+        sharding.tree_shardings(of_path(f"layers_0/{matrix}/kernel", 16, 48), mesh)
+    whole = sharding.tree_shardings(of_path(f"layers_0/{matrix}/kernel", 16, 48), whole_mesh())
+    assert jax.tree.leaves(whole)[0].spec == PartitionSpec()
+
+
 def test_a_batch_is_split_over_its_first_axis_and_keeps_its_values():
     mesh = whole_mesh()
     rows = 2 * jax.device_count()
