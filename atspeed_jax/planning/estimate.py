@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
+from atspeed_jax.models.attention import MOST_BYTES
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.training.chips import Chip
 
@@ -105,8 +106,15 @@ class Pass:
         c = self.model
         wide = self.itemsize * 3 * c.hidden_size
         split = self.itemsize * (2 * c.head_dim * (c.heads + c.kv_heads) + 3 * c.intermediate_size)
-        split += c.heads * self.seen * (4 + self.itemsize)
-        return self.rows * self.tokens * (wide + split / tensor)
+        return self.rows * self.tokens * (wide + split / tensor) + self.logits_of_attention(tensor)
+
+    def logits_of_attention(self, tensor: int) -> float:
+        """Counts the bytes of the logits and weights of attention in one layer.
+
+        Args:
+          tensor: devices along the mesh axis of this name.
+        """
+        return self.rows * self.tokens * self.model.heads * self.seen * (4 + self.itemsize) / tensor
 
     def activations(self, tensor: int) -> float:
         """Counts the bytes of activations that are held at once.
@@ -116,7 +124,9 @@ class Pass:
         """
         c, layer = self.model, self.layer_activations(tensor)
         if self.trains == "nothing":
-            return layer
+            logits = self.logits_of_attention(tensor)
+            # Larger logits are computed in blocks.
+            return layer - logits + min(logits, MOST_BYTES * (1 + self.itemsize / 4) / tensor)
         if not c.remat:
             return c.layers * layer
         kept = float(c.hidden_size)

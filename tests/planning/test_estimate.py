@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from atspeed_jax.models.attention import MOST_BYTES
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.planning.estimate import Pass, product_time, together
 from atspeed_jax.training.chips import CHIPS
@@ -36,6 +37,18 @@ def test_what_a_backward_pass_keeps():
     half = passed(dtype="bfloat16")
     assert half.activations(1) < passed().activations(1)
     assert passed().activations(2) < passed().activations(1)
+
+
+def test_attention_of_a_long_prompt_is_held_in_blocks():
+    """Memory grows with the length, not with its square; a backward pass keeps all."""
+
+    def activations(tokens, trains):
+        return Pass(MODEL, 8, tokens, tokens, 1, trains).activations(1)
+
+    held = [activations(tokens, "nothing") for tokens in (20_000, 40_000, 80_000)]
+    assert held[2] - held[1] == pytest.approx(2 * (held[1] - held[0]))
+    assert held[0] > 2 * MOST_BYTES
+    assert activations(40_000, "all") > 3 * activations(20_000, "all")
 
 
 def test_weights_are_gathered_to_the_rows_and_gradients_spread():
