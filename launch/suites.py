@@ -64,6 +64,8 @@ def define_decode_flags() -> None:
     flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "decode: of both models.")
     flags.DEFINE_bool("stacked", False, "decode: stacked layers, else side by side.")
     flags.DEFINE_bool("parts", False, "decode: time the model calls alone as well.")
+    flags.DEFINE_bool("trace", False, "decode: say where the device's time goes, by a trace.")
+    flags.DEFINE_integer("threads", 1, "decode: programs that are compiled at once.", 1, 64)
     flags.DEFINE_bool("noise", False, "decode: compare plain beam search with itself, below float32.")
 
 
@@ -128,7 +130,9 @@ def decode_rows(path: Path) -> list[dict]:
     given: dict[str, Any] = {name: FLAGS[name].value for name in ("users", "repeats", "seconds") if FLAGS[name].present}
     given |= {name: tuple(getattr(FLAGS, name)) for name in ("beams", "batches", "prompts") if FLAGS[name].present}
     given |= {name: tuple(getattr(FLAGS, name)) for name in ("shapes", "methods", "modes")}
-    given |= {name: getattr(FLAGS, name) for name in ("settings", "stacked", "dtype", "parts", "noise")}
+    given |= {
+        name: getattr(FLAGS, name) for name in ("settings", "stacked", "dtype", "parts", "trace", "threads", "noise")
+    }
     suite = DecodeSuite.of(**given)
     return measure_decode(trained_pair(), suite, path, lambda text: print(f"[decode] {text}", flush=True))
 

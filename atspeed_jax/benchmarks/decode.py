@@ -41,6 +41,7 @@ from atspeed_jax.models.widen import COST_NOTE
 from atspeed_jax.reporting.tables import Table, as_text
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.utils import files
+from atspeed_jax.utils.device_time import in_words
 from atspeed_jax.utils.program_memory import forget_programs
 
 Say = Callable[[str], None]
@@ -91,12 +92,28 @@ def measure_decode(pair: Pair, suite: DecodeSuite, path: Path, say: Say, *, memo
                 f"parameters, {suite.dtype}, made in {time.perf_counter() - began:.1f} s"
             )
             bench = Bench(pair, suite, decoders, trained, ceilings, clock, say)
-            for cell in (cell for cell in cells if cell.shape == shape):
+            own = [cell for cell in cells if cell.shape == shape]
+            _compile_ahead(bench, own, rows)
+            for cell in own:
                 rows = _measured(bench, cell, rows, path)
             forget_programs()
     except OutOfTime:
         say(f"the budget of {suite.seconds} s is used up: what is measured is in {path}; the same command goes on")
     return rows
+
+
+def _compile_ahead(bench: Bench, cells: Sequence[Cell], rows: Sequence[dict]) -> None:
+    """Compiles what the cells of a shape lack, several programs at once."""
+    pair, suite = bench.pair, bench.suite
+    if suite.threads == 1 or (suite.tune and not suite.trees):
+        return
+    wanted = []
+    for cell in cells:
+        ways = ways_of(pair, suite, cell, bench.decoders)
+        if identity(pair, suite, cell, ways) not in finished(rows):
+            batch = pair.batches(cell.prompt, cell.batch, suite.users)[0]
+            wanted += [(way, batch) for way in ways if way.mode == "strict" and way.method != "hf"]
+    bench.compile_ahead(wanted)
 
 
 def _measured(bench: Bench, cell: Cell, rows: list[dict], path: Path) -> list[dict]:
@@ -160,6 +177,7 @@ def line_of(row: Mapping[str, Any]) -> str:
         f"{row['shape']} K={row['K']} batch {row['batch']} prompt {row['prompt']} {row['mode']} {row['method']} "
         f"{row['settings']}: {row['target_calls_mean']:.3f} calls, {row['ms']:.3f} ms (p95 {row['ms_p95']:.3f}), "
         f"{ratio}, {row['floor_ratio']:.2f} times the floor{lists}{near}, compiled in {row['compile_s']:.1f} s"
+        f"{'; ' + in_words(row['device_time']) if row['device_time'] else ''}"
     )
 
 
@@ -209,6 +227,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", default=None, type=float, help="budget of the suite")
     command.add_argument("--parts", action="store_true", help="time the model calls alone as well")
     command.add_argument("--noise", action="store_true", help="compare plain beam search with itself")
+    command.add_argument("--trace", action="store_true", help="say where the device's time goes, by a trace")
+    command.add_argument("--threads", default=1, type=int, help="programs that are compiled at once")
     return command
 
 
@@ -230,7 +250,7 @@ def suite_of(given: Mapping[str, Any]) -> DecodeSuite:
 
     lists = {name: _parts(given[name]) for name in ("shapes", "methods", "modes")}
     counts = {name: numbers(name) for name in ("beams", "batches", "prompts")}
-    names = ("settings", "stacked", "dtype", "users", "repeats", "seconds", "noise", "parts")
+    names = ("settings", "stacked", "dtype", "users", "repeats", "seconds", "noise", "parts", "trace", "threads")
     return DecodeSuite.of(**lists, **counts, **{name: given[name] for name in names})
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 
 from atspeed_jax.benchmarks.decode_cells import DecodeSuite, Way
@@ -15,7 +17,7 @@ from atspeed_jax.benchmarks.decode_floor import Ceilings
 from atspeed_jax.benchmarks.hugging_face import GenerateDecoder, HuggingFace
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.base import Prompt, Result
-from atspeed_jax.serving.decode_users import Decoded
+from atspeed_jax.serving.decode_users import Decoded, prompt_of
 from atspeed_jax.serving.decoders import Decoders
 
 
@@ -57,6 +59,7 @@ class Bench:
       ceilings: of the device.
       clock: of the suite.
       say: called with a line.
+      ahead: decoders that `compile_ahead` compiled, and the seconds that each took.
     """
 
     pair: Pair
@@ -66,17 +69,50 @@ class Bench:
     ceilings: Ceilings
     clock: Clock
     say: Callable[[str], None]
+    ahead: dict[Any, tuple[Callable, float]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def hugging_face(self) -> HuggingFace:
         """`generate` of the shape's target."""
         return HuggingFace.of(self.decoders, self.pair.id_tokens)
 
-    def build(self, way: Way) -> Callable[[Prompt], Result]:
-        """The decoder of a row."""
-        if way.method != "hf":
-            return self.decoders.build(way.setting)
-        return GenerateDecoder(self.hugging_face, self.pair.id_tokens, way.setting.search.beams)
+    def build(self, way: Way, batch: Mapping[str, np.ndarray]) -> tuple[Callable[[Prompt], Result], float]:
+        """The decoder of a row for batches like this one, and the seconds that
+        `compile_ahead` took to compile it.
+        """
+        if way.method == "hf":
+            return GenerateDecoder(self.hugging_face, self.pair.id_tokens, way.setting.search.beams), 0.0
+        return self.ahead.get(_program(way, batch)) or (self.decoders.build(way.setting), 0.0)
+
+    def compile_ahead(self, wanted: Iterable[tuple[Way, Mapping[str, np.ndarray]]]) -> None:
+        """Compiles decoders, `suite.threads` at once.
+
+        A program that does not compile is left to `build`, so that the row that needs
+        the program says why.
+
+        Args:
+          wanted: rows that neither draw nor ask `generate`, each with a batch.
+        """
+        missing = {_program(*one): one for one in wanted}
+
+        def compiled(one):
+            began = time.perf_counter()
+            decode, params = self.decoders.program(one[0].setting)
+            arguments = params, self.decoders.trie
+            program = jax.jit(decode).lower(*arguments, prompt_of(one[1])).compile()
+            return functools.partial(program, *arguments), time.perf_counter() - began
+
+        with ThreadPoolExecutor(self.suite.threads) as pool:
+            made = {name: pool.submit(compiled, one) for name, one in missing.items()}
+        for name, one in made.items():
+            if (error := one.exception()) is None:
+                self.ahead[name] = one.result()
+            else:
+                self.say(f"{missing[name][0].setting.label}: not compiled ahead: {error}")
+
+
+def _program(way: Way, batch: Mapping[str, np.ndarray]) -> tuple:
+    return way.setting, batch["tokens"].shape
 
 
 @dataclasses.dataclass(eq=False)

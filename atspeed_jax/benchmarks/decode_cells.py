@@ -98,6 +98,8 @@ class DecodeSuite:
       noise: whether, below float32, plain beam search is compared with itself in other
         batches.
       parts: whether the model calls of strict mode are timed alone as well.
+      trace: whether a trace says where the device's time goes.
+      threads: programs of a shape that are compiled at once, where trees are given.
       samples: of the bootstrap over batches.
       seed: of draws and bootstrap.
     """
@@ -117,6 +119,8 @@ class DecodeSuite:
     seconds: Annotated[float, Range(1, 1e7)] | None = None
     noise: bool = False
     parts: bool = False
+    trace: bool = False
+    threads: Annotated[int, Range(1, 64)] = 1
     samples: Samples = 2000
     seed: Seed = 0
 
@@ -199,6 +203,13 @@ def check_suite(pair: Pair, suite: DecodeSuite) -> None:
                 f"--settings={given}: {len(tree.widths)} widths, expected {levels}: the ids of the pair have "
                 f"{levels + 1} codes, and a width belongs to each level but the last"
             )
+        most = max(suite.beams) if tree.beams is None else tree.beams
+        if tree.budget is not None and tree.budget < most:
+            given = f"{','.join(map(str, tree.widths))}/{tree.budget}"
+            raise SuiteError(
+                f"--settings={given}: a budget of {tree.budget} nodes cannot hold K={most}: give {most} or more, or "
+                f"put a smaller K in front, as {tree.budget}:{given}"
+            )
 
 
 def cells_of(suite: DecodeSuite) -> list[Cell]:
@@ -254,7 +265,7 @@ def identity(pair: Pair, suite: DecodeSuite, cell: Cell, ways: Sequence[Way]) ->
     """Names a cell by everything that its times depend on, in 16 hexadecimal digits."""
     timed = {
         name: getattr(suite, name)
-        for name in ("dtype", "unrolled", "users", "repeats", "noise", "parts", "seed", "tune")
+        for name in ("dtype", "unrolled", "users", "repeats", "noise", "parts", "trace", "seed", "tune")
     }
     about = {
         "cell": dataclasses.asdict(cell),
@@ -267,10 +278,14 @@ def identity(pair: Pair, suite: DecodeSuite, cell: Cell, ways: Sequence[Way]) ->
     return hashlib.sha256(json.dumps(about | timed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def code_state() -> str:
-    """Returns a hash of the code that is timed, committed or not."""
+def code_state(*more: str) -> str:
+    """Returns a hash of the code that is timed, committed or not.
+
+    Args:
+      more: further rooms whose code is timed.
+    """
     root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for name in _TIMED:
+    for name in (*_TIMED, *more):
         place = root / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(f"{path.relative_to(root)}\n".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -17,11 +18,12 @@ from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation.breakdown import breakdown, can_break_down
 from atspeed_jax.models.widen import COST_NOTE
-from atspeed_jax.serving.decode_users import decode_users
+from atspeed_jax.serving.decode_users import decode_users, prompt_of
 from atspeed_jax.serving.settings import DrafterName, Setting
 from atspeed_jax.serving.timing import run_once
 from atspeed_jax.tuning.decide import Bootstrap, ratio_bounds
 from atspeed_jax.tuning.tune import TuneConfig, choose
+from atspeed_jax.utils.device_time import traced
 from atspeed_jax.utils.program_memory import peak_device_memory
 
 
@@ -69,12 +71,12 @@ def _compiled(bench: Bench, way: Way, batches: Sequence[dict]) -> Timed:
     draws = selection_of(setting.search.mode).draws
     users = np.concatenate([batch["user"] for batch in batches])
     keys = user_keys(bench.suite.seed, users) if draws else None
-    decode = bench.build(way)
+    decode, ahead = bench.build(way, batches[0])
     first, second = run_once(decode, batches[0], keys), run_once(decode, batches[0], keys)
     bench.clock.compile_s = first
     decoded = decode_users(decode, batches, len(users), keys)
     seconds = np.full((bench.suite.repeats, len(batches)), np.nan)
-    return Timed(way, decode, keys, decoded, max(0.0, first - second), seconds)
+    return Timed(way, decode, keys, decoded, ahead + max(0.0, first - second), seconds)
 
 
 def _time(bench: Bench, timed: Sequence[Timed], batches: Sequence[dict]) -> bool:
@@ -133,7 +135,18 @@ def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: 
         alone = np.nanmedian(plain.seconds, 0)
         low, high = ratio_bounds(alone, middle, Bootstrap(suite.samples, suite.seed))
         ratio = float(np.median(alone / middle))
-    return row | {"ratio_to_plain": ratio, "ratio_low": low, "ratio_high": high} | _parts(bench, one, batches)
+    row |= {"ratio_to_plain": ratio, "ratio_low": low, "ratio_high": high} | _parts(bench, one, batches)
+    return row | {"device_time": _device_time(bench, one, batches[0])}
+
+
+def _device_time(bench: Bench, one: Timed, batch: dict) -> dict | None:
+    """Where the device's time goes when a batch is decoded; None if nobody asked, or
+    the trace names no kernel.
+    """
+    if not bench.suite.trace or one.way.method == "hf":
+        return None
+    found = traced(functools.partial(one.decode, prompt_of(batch, one.keys)))
+    return found and dataclasses.asdict(found)
 
 
 def _parts(bench: Bench, one: Timed, batches: Sequence[dict]) -> dict[str, float | None]:

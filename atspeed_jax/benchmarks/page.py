@@ -29,7 +29,7 @@ FIRST = (
         "floor_ratio",
     ),
 )
-HIDDEN = ("cell", "finished", "settings", "note", "agreement")
+HIDDEN = ("cell", "finished", "settings", "note", "agreement", "device_time")
 # Methods of suite decode, as the decoding rows of a report name them: method, drafter.
 _METHODS = {
     "plain": ("beam_search", "none"),

@@ -180,6 +180,7 @@ def test_flags_make_the_suite():
         (["--shapes=9m"], "error: --shapes=9m: expected some of pair, 3m"),
         (["--beams=x"], "error: --beams=x: expected whole numbers"),
         (["--settings=a"], "error: --settings=a: expected widths"),
+        (["--settings=8,8/1"], "error: --settings=8,8/1: a budget of 1 nodes cannot hold K=2"),
         (["--settings=8,8,8,8"], "error: --settings=8,8,8,8: 4 widths, expected"),
         (["--pair=none", "--beams=x"], "error: --beams=x: expected whole numbers"),
         (["--prompts=2"], "error: nothing to measure: .*prompt=2, batch=1: 0 of the pair's 12 prompts"),

@@ -11,6 +11,7 @@ from atspeed_jax.benchmarks.decode_cells import (
     SuiteError,
     Tree,
     cells_of,
+    check_suite,
     code_state,
     identity,
     ways_of,
@@ -100,6 +101,14 @@ def test_a_cell_is_known_by_all_that_its_times_depend_on(monkeypatch):
 def test_unknown_names_are_named(fields, message):
     with pytest.raises(SuiteError, match=message):
         DecodeSuite(**fields)
+
+
+@pytest.mark.parametrize(("tree", "beams"), [(Tree((8, 8), 4), (1, 5)), (Tree((8, 8), 4, 5), (1,))])
+def test_a_budget_below_k_is_refused(tree, beams):
+    message = "--settings=8,8/4: a budget of 4 nodes cannot hold K=5: give 5 or more, or .* in front, as 4:8,8/4"
+    with pytest.raises(SuiteError, match=message):
+        check_suite(PAIR, DecodeSuite(beams=beams, trees=(tree,)))
+    check_suite(PAIR, DecodeSuite(beams=(1, 4), trees=(Tree((8, 8), 4),)))
 
 
 def test_cells_are_all_combinations():
