@@ -1,6 +1,6 @@
 """The house rules, read off the syntax tree of every file: who may import whom, sizes, and what a library never does.
 
-launch -> sweeps, benchmarks, planning -> runs -> reporting, export -> evaluation, training, tuning
+launch -> accelerator -> sweeps, benchmarks, planning -> runs -> reporting, export -> evaluation, training, tuning
 -> serving, alignment -> decoding, models, data -> items -> shapes, utils
 """
 
@@ -25,6 +25,7 @@ FLOORS = (
     {"reporting", "export"},
     {"runs"},
     {"sweeps", "benchmarks", "planning"},
+    {"accelerator"},
 )
 MAY_IMPORT = {room: set().union(*FLOORS[:number]) for number, floor in enumerate(FLOORS) for room in floor}
 LIBRARY_NEVER = ("absl.flags", "absl.app", "ml_collections", "tensorflow", "launch", "configs")
