@@ -102,7 +102,9 @@ def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: 
     if setting.method == "speculative":
         resolved = setting.search.resolve(bench.decoders.prefixes[setting.search.score_norm])
         widths = tuple(width for width in resolved.widths if width != "all")  # which resolving has left none of
-    floor, work = floor_seconds(config, setting, widths, cell.batch, slots, bench.ceilings)
+    head = config.vocab_size - bench.decoders.first_logit(setting.search.score_norm)
+    counted = dataclasses.replace(config, vocab_size=head)  # of the head alone: no call reads a whole embedding
+    floor, work = floor_seconds(counted, setting, widths, cell.batch, slots, bench.ceilings)
     row = {
         **dataclasses.asdict(cell),
         "K": cell.beams,

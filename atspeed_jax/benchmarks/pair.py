@@ -96,6 +96,7 @@ class Pair:
             prior=popularity_prior(trie, self.id_tokens, self.id_counts),
             prefixes=prefixes_by_norm(self.id_tokens),
             step=functools.partial(LlamaStep, unrolled=unrolled),
+            first_code=int(self.id_tokens.min()),
         )
 
     def batches(self, prompt: int, batch: int, users: int, *, least: int = 3, others: bool = False) -> list[dict]:

@@ -30,7 +30,9 @@ class DecodeError(ValueError):
 class StepModel(Protocol):
     """One forward pass over tokens with an explicit slot and an explicit mask.
 
-    See ALGORITHM.md section 2.
+    See ALGORITHM.md section 2. A model may leave out the logits of the first tokens of
+    the vocabulary. Such a model has an attribute `first_token`, the token of its first
+    logit (`first_token`).
     """
 
     def init_cache(self, batch: int, slots: int) -> Any: ...
@@ -49,6 +51,21 @@ class StepModel(Protocol):
           (logits [B, n_out, V], the cache with the tokens in it).
         """
         ...
+
+
+def first_token(model: StepModel, norm: ScoreNorm) -> int:
+    """Returns the token of a model's first logit, which is 0 for most models.
+
+    Raises:
+      DecodeError: a norm over the whole vocabulary needs the logits of all tokens.
+    """
+    first = getattr(model, "first_token", 0)
+    if first and norm == "vocab":
+        raise DecodeError(
+            f"score_norm='vocab' with a model that leaves out the logits of the tokens below {first}: expected the "
+            "logits of the whole vocabulary; take a model with first_token=0, or score_norm='trie'"
+        )
+    return first
 
 
 class Prompt(struct.PyTreeNode):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
-from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel
+from atspeed_jax.decoding.base import Layout, Mode, Prompt, Result, ScoreNorm, StepModel, first_token
 from atspeed_jax.decoding.beams import Beams, assign_slots, is_finished, root_beams, to_result
 from atspeed_jax.decoding.children import not_finite, score_children
 from atspeed_jax.decoding.inputs import level_input, prompt_input
@@ -55,7 +55,8 @@ def beam_search(
       K places per user; places beyond the number of items are flagged invalid.
 
     Raises:
-      DecodeError: a mode with a temperature or norm it does not take, or without keys.
+      DecodeError: a mode with a temperature or norm it does not take, or without keys; a
+        model that lacks logits which the norm needs.
     """
     check_mode(mode, temperature, score_norm)
     check_keys(mode, prompt)
@@ -92,6 +93,7 @@ def search_levels(
       [B], whether a level's scores are not finite [L, B]).
     """
     selection = selection_of(mode)
+    how = {"norm": score_norm, "temperature": temperature, "first_token": first_token(model, score_norm)}
     batch, width = prompt.tokens.shape
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
     cache = model.init_cache(batch, layout.slots)
@@ -114,7 +116,7 @@ def search_levels(
                 needs.any(), call, lambda cache, silent=silent: (jnp.zeros(silent.shape, silent.dtype), cache), cache
             )
         calls += needs
-        children = score_children(trie, level, settled, logits, norm=score_norm, temperature=temperature)
+        children = score_children(trie, level, settled, logits, **how)
         settled = selection.select(trie, children, beams, prompt.keys)
         if level + 1 < trie.length:
             settled = assign_slots(settled, level + 1, layout)

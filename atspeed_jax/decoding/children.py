@@ -47,6 +47,7 @@ def score_children(
     *,
     norm: ScoreNorm,
     temperature: float = 1.0,
+    first_token: int = 0,
 ) -> Children:
     """Reads the trie children of nodes and scores them by a model's logits.
 
@@ -60,6 +61,8 @@ def score_children(
       norm: "vocab" takes log-softmax over the whole vocabulary, "trie" over the
         children.
       temperature: divides the logits.
+      first_token: token of the first logit (`base.first_token`). The score of a child
+        whose token has no logit is NaN.
 
     Returns:
       The children [B, N, R]. The one child of a finished node (`is_finished`) has
@@ -69,7 +72,10 @@ def score_children(
     edge, exists = trie.edges(level, beams.node)
     exists &= beams.valid[..., None]
     token = jnp.where(exists, trie.child_token(level, edge), 0)
-    logit = jnp.take_along_axis(logits, token, -1)  # NaN for a token that the vocabulary lacks
+    column = token
+    if first_token:  # a negative column would count from the end
+        column = jnp.where(token < first_token, logits.shape[-1], token - first_token)
+    logit = jnp.take_along_axis(logits, column, -1)  # NaN for a token that the logits lack
     rivals = logits if norm == "vocab" else jnp.where(exists, logit, -jnp.inf)
     top = jax.lax.stop_gradient(rivals.max(-1, keepdims=True))
     total = jnp.log(jnp.exp((rivals - top) / temperature).sum(-1, keepdims=True))

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax.numpy as jnp
 from flax import struct
 
-from atspeed_jax.decoding.base import StepModel, select_rows
+from atspeed_jax.decoding.base import StepModel, first_token, select_rows
 from atspeed_jax.decoding.beams import LOWEST, Beams, Frontier, assign_slots, is_finished
 from atspeed_jax.decoding.children import Children, best_children, open_children, score_children
 from atspeed_jax.decoding.config import SearchConfig
@@ -77,7 +77,8 @@ class ModelDrafter:
     def children(self, params, nodes, inputs, cache, *, level, trie, config):
         logits, cache = self.model(params, inputs, cache, n_out=nodes.count)
         how = {"norm": config.score_norm, "temperature": config.temperature}
-        return score_children(trie, level, nodes, logits, **how), cache
+        first = first_token(self.model, config.score_norm)
+        return score_children(trie, level, nodes, logits, first_token=first, **how), cache
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from atspeed_jax.decoding.base import Prompt, Result, RoundOne, StepModel
+from atspeed_jax.decoding.base import Prompt, Result, RoundOne, StepModel, first_token
 from atspeed_jax.decoding.beams import Frontier, root_beams, to_result
 from atspeed_jax.decoding.budget import within_budget
 from atspeed_jax.decoding.config import SearchConfig
@@ -93,7 +93,8 @@ def speculative_beam_search(
 
     Raises:
       DecodeError: `config` is not resolved for ids of this length
-        (`SearchConfig.resolve`), or keys are missing.
+        (`SearchConfig.resolve`), keys are missing, or a model lacks logits which the
+        norm needs.
     """
     search = Search.of(trie, prompt, config)
     check_keys(config.mode, prompt)
@@ -122,7 +123,7 @@ def one_round(models: Models, search: Search, state: State, levels: range) -> tu
     logits, target_cache = verify_tree(
         target, target_params, search, tree.nodes, row_level=frontier.level, cache=state.target_cache
     )
-    walk = accept(search, tree, logits, frontier)
+    walk = accept(search, tree, logits, frontier, first_token=first_token(target, search.config.score_norm))
     # Rows that finished earlier are carried along unchanged and pay for no call.
     state = State(
         frontier=walk.frontier,

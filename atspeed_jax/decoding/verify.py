@@ -92,7 +92,9 @@ class Walk(struct.PyTreeNode):
     record: RoundOne
 
 
-def accept(search: Search, tree: DraftTree, logits: dict[int, LevelLogits], frontier: Frontier) -> Walk:
+def accept(
+    search: Search, tree: DraftTree, logits: dict[int, LevelLogits], frontier: Frontier, *, first_token: int = 0
+) -> Walk:
     """Walks down the levels and accepts each whose K beams were all drafted.
 
     At each level the K children that the *target* selects are settled. If each of them
@@ -106,6 +108,7 @@ def accept(search: Search, tree: DraftTree, logits: dict[int, LevelLogits], fron
       tree: nodes of each level, and the children that the drafter proposed.
       logits: of the target at the nodes, level by level (`verify_tree`).
       frontier: settled beams and level of each row before the round.
+      first_token: token of the first logit (`base.first_token`).
 
     Returns:
       The finished walk; its frontier begins the next round.
@@ -113,7 +116,8 @@ def accept(search: Search, tree: DraftTree, logits: dict[int, LevelLogits], fron
     walk = _begin(search, frontier)
     for level in tree.nodes:
         starts = frontier.level == level
-        target, draft = _children(search, tree, logits[level], walk, starts=starts, level=level)
+        how = {"starts": starts, "level": level, "first_token": first_token}
+        target, draft = _children(search, tree, logits[level], walk, **how)
         found = search.selection.verify(
             target,
             draft,
@@ -151,14 +155,14 @@ def _begin(search: Search, frontier: Frontier) -> Walk:
 
 
 def _children(
-    search: Search, tree: DraftTree, logits: Logits, walk: Walk, *, starts: RowBool, level: int
+    search: Search, tree: DraftTree, logits: Logits, walk: Walk, *, starts: RowBool, level: int, first_token: int
 ) -> tuple[Children, Children | None]:
     """Returns the children of the nodes of a level, as target and draft score them."""
     config, drafted = search.config, tree.nodes[level]
     # A row that starts here has its settled beams among the nodes; a row that walked
     # here goes on from the nodes that matched.
     current = drafted if walk.verified is None else select_rows(starts, drafted, walk.verified)
-    how = {"norm": config.score_norm, "temperature": config.temperature}
+    how = {"norm": config.score_norm, "temperature": config.temperature, "first_token": first_token}
     target, draft = score_children(search.trie, level, current, logits, **how), tree.proposed.get(level)
     if config.score_norm == "trie" and level:
         settled = walk.frontier.beams

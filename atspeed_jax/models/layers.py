@@ -38,22 +38,24 @@ class Dense(nn.Module):
       config: of the model.
       features: size of the last axis of the result.
       out: dtype of the result; None for that of the model.
+      first: first column that is computed; the result has the columns from it on.
     """
 
     config: LlamaConfig
     features: int
     out: jnp.dtype | None = None
+    first: int = 0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         out = dtype if self.out is None else self.out
         kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
-        y = project(x, kernel.astype(dtype), c.products, out)
+        y = project(x, kernel[:, self.first :].astype(dtype), c.products, out)
         if self.has_variable("adapter", "a"):
             down, up = (self.get_variable("adapter", name).astype(dtype) for name in ("a", "b"))
             dropped = Dropout(c.adapter_dropout, not self.has_rng("dropout"))(x)
-            y += project(project(dropped, down, c.products, dtype), up, c.products, out)
+            y += project(project(dropped, down, c.products, dtype), up[:, self.first :], c.products, out)
         return y
 
 

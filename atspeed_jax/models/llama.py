@@ -39,11 +39,14 @@ class Llama(nn.Module):
       deterministic: turns dropout off.
       unrolled: each layer has separate parameters and a separate cache
         (models/unroll.py), and the last layer computes the n_out tokens only.
+      first_token: token of the first logit. The logits of the tokens before it are not
+        computed.
     """
 
     config: LlamaConfig
     deterministic: bool = True
     unrolled: bool = False
+    first_token: int = 0
 
     @nn.compact
     def __call__(self, inputs: StepInput, cache: Caches, n_out: int):
@@ -56,7 +59,7 @@ class Llama(nn.Module):
           n_out: number of last tokens whose logits are returned.
 
         Returns:
-          Logits [B, n_out, V] in float32 or wider, and the new cache.
+          Logits [B, n_out, V - first_token] in float32 or wider, and the new cache.
         """
         c, mask = self.config, inputs.mask
         slots, first = (None, None) if cache is None else (inputs.slots, inputs.first_slot)
@@ -76,9 +79,9 @@ class Llama(nn.Module):
             x, cache = self._scanned(x, cache, rotary_angles(inputs.positions, *rope), mask, slots, first)
         x = RMSNorm(c.norm_eps, name="norm")(x[:, x.shape[1] - n_out :])
         if c.tied_embeddings:
-            logits = project(x, table.T.astype(dtype), c.products, c.wide)
+            logits = project(x, table[self.first_token :].T.astype(dtype), c.products, c.wide)
         else:
-            logits = Dense(c, c.vocab_size, c.wide, name="head")(x)
+            logits = Dense(c, c.vocab_size, c.wide, self.first_token, name="head")(x)
         if self.has_variable("adapter", "item_head"):
             item_logits = project(x, self.get_variable("adapter", "item_head").astype(dtype), c.products, c.wide)
             logits = jnp.concatenate([logits, item_logits], -1)
@@ -187,10 +190,13 @@ class LlamaStep:
       config: of the model.
       unrolled: parameters are those of `unroll`, and every layer has a cache; faster
         where calls read few tokens.
+      first_token: token of the first logit. The item codes stand behind all other
+        tokens, and under trie norm a decoder reads the logits of codes alone.
     """
 
     config: LlamaConfig
     unrolled: bool = False
+    first_token: int = 0
 
     def init_cache(self, batch: int, slots: int) -> Caches:
         """Makes an all-zero cache of `slots` slots for `batch` users."""
@@ -204,7 +210,8 @@ class LlamaStep:
         """Reads T tokens; a token with slot S is not written.
 
         Returns:
-          Logits [B, n_out, V] of the last n_out tokens, and the new cache.
+          Logits [B, n_out, V - first_token] of the last n_out tokens, and the new
+          cache.
         """
-        model = Llama(self.config, unrolled=self.unrolled)
+        model = Llama(self.config, unrolled=self.unrolled, first_token=self.first_token)
         return model.apply({"params": params}, inputs, cache, n_out)

@@ -171,7 +171,8 @@ class Steps:
             lay_out = functools.partial(unroll, join=not splits_models(self.mesh))
             served = [sharding.abstract_on(jax.eval_shape(lay_out, one), self.mesh) for one in served]
         models = target.config, served[0], draft.config, served[1]
-        decode, params = Decoders(*models, trie, (), self.prefixes, step, self.mesh).program(setting)
+        first = self.catalog.first_code
+        decode, params = Decoders(*models, trie, (), self.prefixes, step, self.mesh, first).program(setting)
         rows, width = c.evaluate.batch_size, self._prompt
         tokens, valid = (jax.ShapeDtypeStruct((rows, width), dtype) for dtype in (jnp.int32, bool))
         prompt = Prompt(cast(Any, tokens), cast(Any, valid))

@@ -73,6 +73,7 @@ class TrainedModels:
             prior=place(prior, replicated(assets.mesh)),
             prefixes=prefixes_by_norm(catalog.id_tokens),
             mesh=assets.mesh if assets.mesh.size > 1 else None,
+            first_code=catalog.first_code,
         )
         return decoders.unrolled() if assets.serve.decode.unroll else decoders
 

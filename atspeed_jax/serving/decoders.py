@@ -66,9 +66,11 @@ class Decoders:
       trie: of the catalog.
       prior: what the popularity prior drafts by (`items.trie.popularity_prior`).
       prefixes: what the width "all" means, per score norm (`prefixes_by_norm`).
-      step: makes a model of a config.
+      step: makes a model of a config, and of a `first_token` if some logits are left
+        out.
       mesh: where all arrays lie and users are split (`decode_on_mesh`); None for one
         device.
+      first_code: no id has a token below it (`Catalog.first_code`).
     """
 
     target: LlamaConfig
@@ -78,8 +80,9 @@ class Decoders:
     trie: Trie
     prior: tuple[jax.Array, ...]
     prefixes: Mapping[ScoreNorm, tuple[int, ...]]
-    step: Callable[[LlamaConfig], StepModel] = LlamaStep
+    step: Callable[..., StepModel] = LlamaStep
     mesh: Mesh | None = None
+    first_code: int = 0
 
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
         """Builds the jitted decoder of a setting, a function of the prompt alone.
@@ -104,16 +107,29 @@ class Decoders:
           (decode, params): the decoder of the setting runs as decode(params, trie,
           prompt).
         """
-        step = self.step(self.target)
+        first = self.first_logit(setting.search.score_norm)
+        make = functools.partial(self.step, first_token=first) if first else self.step
+        step = make(self.target)
         if setting.method == "beam_search":
             return BeamSearch(step, setting.search), self.target_params
         search = setting.search.resolve(self._prefixes(setting))
         if setting.drafter == "draft":
             assert self.draft is not None, "Setting.drafter names a draft model"
-            drafter, params = ModelDrafter(self.step(self.draft)), self.draft_params
+            drafter, params = ModelDrafter(make(self.draft)), self.draft_params
         else:
             drafter, params = PopularityDrafter(), self.prior
         return SpeculativeSearch(step, drafter, search), (self.target_params, params)
+
+    def first_logit(self, norm: ScoreNorm) -> int:
+        """Returns the first token whose logits the models compute; 0 for all tokens.
+
+        Under trie norm a score is read off the logits of codes alone. With a text
+        vocabulary the head's other rows are most of its product.
+        """
+        # Without words the rest is not worth another shape. Over a mesh that splits the
+        # vocabulary, a part of the head would be moved between devices.
+        words = self.first_code >= self.target.vocab_size - self.first_code
+        return self.first_code if norm == "trie" and words and not splits_models(self.mesh) else 0
 
     def fitted(self, setting: Setting, say: Callable[[str], None]) -> Setting:
         """Raises widths and a budget that are too small to hold K.

@@ -35,6 +35,7 @@ class ModelCall:
       n_out: tokens whose logits are computed.
       unrolled: whether the layers lie side by side.
       contiguous: whether the tokens are kept in a range of slots.
+      first_token: token of the first logit.
     """
 
     config: LlamaConfig
@@ -46,6 +47,7 @@ class ModelCall:
     n_out: int
     unrolled: bool
     contiguous: bool
+    first_token: int = 0
 
 
 class TimedList(NamedTuple):
@@ -72,6 +74,10 @@ class RecordingStep:
     model: LlamaStep
     calls: list[ModelCall]
 
+    @property
+    def first_token(self) -> int:
+        return self.model.first_token
+
     def init_cache(self, batch: int, slots: int):
         return self.model.init_cache(batch, slots)
 
@@ -87,6 +93,7 @@ class RecordingStep:
                 n_out=n_out,
                 unrolled=self.model.unrolled,
                 contiguous=inputs.first_slot is not None,
+                first_token=self.first_token,
             )
         )
         return self.model(params, inputs, cache, n_out=n_out)
@@ -100,8 +107,8 @@ def traced_calls(decoders: Decoders, setting: Setting, prompt: Prompt) -> tuple[
     """
     calls: list[ModelCall] = []
 
-    def step(config: LlamaConfig) -> StepModel:
-        return RecordingStep(cast(LlamaStep, decoders.step(config)), calls)
+    def step(config: LlamaConfig, **fields: Any) -> StepModel:
+        return RecordingStep(cast(LlamaStep, decoders.step(config, **fields)), calls)
 
     jax.eval_shape(dataclasses.replace(decoders, step=step).build(setting), prompt)
     different = list(dict.fromkeys(calls))
@@ -169,7 +176,7 @@ def call_alone(call: ModelCall) -> tuple[LlamaStep, Callable, StepInput]:
 
     The step takes (parameters, inputs, cache) and writes the cache in place.
     """
-    model = LlamaStep(call.config, call.unrolled)
+    model = LlamaStep(call.config, call.unrolled, call.first_token)
     step = jax.jit(functools.partial(model, n_out=call.n_out), donate_argnums=2)
     tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
     slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)

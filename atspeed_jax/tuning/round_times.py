@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atspeed_jax.decoding.base import Prompt, StepModel
+from atspeed_jax.decoding.base import Prompt, StepModel, first_token
 from atspeed_jax.decoding.beams import Frontier, root_beams
 from atspeed_jax.decoding.budget import level_slots, read_nodes, within_budget
 from atspeed_jax.decoding.children import Children, best_children
@@ -253,7 +253,8 @@ def _verify(target: StepModel, params, begun: _Begun, tree: DraftTree):
     tree = tree.replace(nodes=within_budget(tree.nodes, frontier.level, search.layout, search.config))
     how = {"row_level": frontier.level, "cache": begun.target_cache}
     logits, cache = verify_tree(target, params, search, tree.nodes, **how)
-    return accept(search, tree, logits, frontier), cache
+    first = first_token(target, search.config.score_norm)
+    return accept(search, tree, logits, frontier, first_token=first), cache
 
 
 def _idle(params) -> float:

@@ -1,7 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from atspeed_jax.decoding.base import Layout, Prompt, select_rows
+from atspeed_jax.decoding.base import DecodeError, Layout, Prompt, first_token, select_rows
+from table_model import TableStep
 
 
 def test_levels_own_disjoint_slots_after_the_prompt():
@@ -24,3 +26,13 @@ def test_select_rows_of_any_rank():
     chosen = select_rows(jnp.array([True, False, True]), then, otherwise)
     assert chosen["a"].tolist() == [1, 2, 1]
     np.testing.assert_array_equal(chosen["b"][:, 1, 1], [1, 2, 1])
+
+
+def test_a_norm_over_the_vocabulary_needs_the_logits_of_all_tokens():
+    class Cut(TableStep):
+        first_token = 7
+
+    assert first_token(TableStep(), "vocab") == first_token(TableStep(), "trie") == 0
+    assert first_token(Cut(), "trie") == 7
+    with pytest.raises(DecodeError, match=r"the logits of the tokens below 7:.*take a model with first_token=0"):
+        first_token(Cut(), "vocab")

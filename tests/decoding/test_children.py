@@ -40,6 +40,17 @@ def test_a_token_that_the_vocabulary_lacks_is_no_finite_score(norm):
     assert not_finite(score_children(TRIE, 2, beams, jnp.zeros((2, 2, 8)), norm=norm)).all()  # of 7, 8, 9 one is left
 
 
+def test_logits_may_begin_at_a_later_token():
+    beams = level_two([0, 3], [0.0, 0.0])
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 10)), jnp.float32)
+    whole = score_children(TRIE, 2, beams, logits, norm="trie")
+    cut = score_children(TRIE, 2, beams, logits[..., 7:], norm="trie", first_token=7)
+    np.testing.assert_array_equal(cut.log_prob, whole.log_prob)
+    np.testing.assert_array_equal(cut.token, whole.token)
+    lacking = score_children(TRIE, 2, beams, logits[..., 9:], norm="trie", first_token=9)  # of 7, 8, 9 one is left
+    assert not_finite(lacking).all()
+
+
 def test_best_keeps_trie_order_puts_invalid_last_and_breaks_ties_by_order():
     """Against sorting in Python, over scores of few values."""
     rng = np.random.default_rng(1)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from atspeed_jax.decoding.config import prefixes_by_norm
-from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.catalog import BOS, FIRST_CODE, Catalog
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import init_params
 from atspeed_jax.serving.decoders import Decoders
@@ -105,16 +105,20 @@ EXAMPLES = [  # of evaluation.examples, with the title of item 3
 ]
 
 
-def toy_decoders() -> SimpleNamespace:
-    """(catalog, decoders): 7 items, 6 ids of two codes (items 4 and 5 share one), random models."""
-    catalog = Catalog.from_codes(np.array([[0, 0], [0, 1], [1, 0], [1, 2], [2, 1], [2, 1], [0, 2]]))
+def toy_decoders(words: int = FIRST_CODE, *, tied: bool = True) -> SimpleNamespace:
+    """(catalog, decoders): 7 items, 6 ids of two codes (items 4 and 5 share one), random models.
+
+    words: tokens before the codes.
+    """
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 2], [2, 1], [2, 1], [0, 2]])
+    catalog = Catalog.from_codes(codes).behind(words, BOS)
     model = dataclasses.replace(
         BASE,
         vocab_size=catalog.vocab_size,
         hidden_size=8,
         intermediate_size=8,
         heads=1,
-        tied_embeddings=True,
+        tied_embeddings=tied,
     )
 
     @jax.jit
@@ -126,5 +130,6 @@ def toy_decoders() -> SimpleNamespace:
     target, draft = make(jax.random.key(0)), make(jax.random.key(1))
     trie = build_trie(catalog.id_tokens)
     prior = popularity_prior(trie, catalog.id_tokens, np.arange(6.0))
-    decoders = Decoders(model, target, model, draft, trie, prior, prefixes_by_norm(catalog.id_tokens))
+    prefixes, first_code = prefixes_by_norm(catalog.id_tokens), catalog.first_code
+    decoders = Decoders(model, target, model, draft, trie, prior, prefixes, first_code=first_code)
     return SimpleNamespace(catalog=catalog, decoders=decoders)

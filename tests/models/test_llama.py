@@ -281,3 +281,14 @@ def test_parameters_are_float32_and_layers_are_stacked_and_differ():
     kernel = first["layers"]["attention"]["query"]["kernel"]
     assert not np.allclose(kernel[0], kernel[1])
     assert not np.allclose(first["embedding"], second["embedding"])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_without_the_first_tokens_gives_the_logits_of_the_others(tied):
+    config = dataclasses.replace(CONFIG, tied_embeddings=tied, layers=1)
+    (params, cache), inputs = ready(config, False), StepInput.causal(*ragged())
+    whole, kept = step_of(config)(params, inputs, cache, n_out=2)
+    cut, same = jax.jit(LlamaStep(config, first_token=12), static_argnames="n_out")(params, inputs, cache, n_out=2)
+    assert cut.shape == (3, 2, 7)
+    np.testing.assert_allclose(cut, whole[..., 12:], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(same.keys, kept.keys)

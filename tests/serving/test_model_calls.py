@@ -5,6 +5,7 @@ import pytest
 from atspeed_jax.serving import model_calls
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
+from reports import toy_decoders
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -50,6 +51,14 @@ def test_a_round_of_speculation_is_drafts_and_one_call_of_the_target(two_models,
     assert [call.contiguous for call in budget[0]] == [True, False]  # of 3 drafted nodes the target reads any 2
     assert model_calls.calls_of(setting, 1, first, later) == first
     assert model_calls.calls_of(setting, 3, first, later) == [*first, *later, *later]
+
+
+def test_calls_know_which_logits_are_left_out(toy_batches):
+    worded = toy_decoders(200).decoders
+    for norm, first_token in (("trie", 200), ("vocab", 0)):
+        calls, _ = model_calls.traced_calls(worded, Setting.beam_search(2, norm), prompt_of(toy_batches[0]))
+        assert {call.first_token for call in calls} == {first_token}
+        assert model_calls.call_alone(calls[0])[0].first_token == first_token
 
 
 def test_a_call_alone_can_be_repeated(two_models, toy_batches):
