@@ -142,7 +142,7 @@ def export_decoder(
     @jax.jit
     def decode(arrays, tokens, valid):
         taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
-        result = dataclasses.replace(decoders, mesh=None, **taken).build(setting)(Prompt(tokens, valid))
+        result = dataclasses.replace(decoders, mesh=None, head=None, **taken).build(setting)(Prompt(tokens, valid))
         ids = jnp.where(result.valid, result.ids, -1)
         return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
 

@@ -57,7 +57,9 @@ def define_decode_flags() -> None:
     flags.DEFINE_string("pack", None, "decode: write the run of --workdir into this file, and measure nothing.")
     flags.DEFINE_string("pair", None, "decode: a file that --pack wrote; --workdir is not read then.")
     flags.DEFINE_list("shapes", ["pair"], "decode: sizes of the target; pair is the trained one.")
-    flags.DEFINE_list("methods", list(DecodeSuite().methods), "decode: plain, speculative, popularity, hf (generate).")
+    flags.DEFINE_list(
+        "methods", list(DecodeSuite().methods), "decode: plain, speculative, popularity, hf (generate), whole_prompt."
+    )
     flags.DEFINE_list("modes", [], "decode: drawing modes, relaxed and coupled.")
     settings = "decode: widths, as 1:8,8,8;128,64,64/192 (K=1; any K, a budget of 192); else the tuner chooses."
     flags.DEFINE_string("settings", "", settings)

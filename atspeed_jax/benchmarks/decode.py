@@ -217,7 +217,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--beams", default="1,5,20")
     command.add_argument("--batches", default="1,4")
     command.add_argument("--prompts", default="80")
-    command.add_argument("--methods", default="plain,speculative,popularity", help="hf: generate of transformers")
+    command.add_argument("--methods", default="plain,speculative,popularity", help="also hf, whole_prompt")
     command.add_argument("--modes", default="", help="drawing modes: relaxed,coupled")
     command.add_argument("--settings", default="", help="widths, as 1:8,8,8;128,64,64/192; else the tuner chooses")
     command.add_argument("--dtype", default="float32")

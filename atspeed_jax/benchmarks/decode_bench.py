@@ -82,7 +82,10 @@ class Bench:
         """
         if way.method == "hf":
             return GenerateDecoder(self.hugging_face, self.pair.id_tokens, way.setting.search.beams), 0.0
-        return self.ahead.get(_program(way, batch)) or (self.decoders.build(way.setting), 0.0)
+        return self.ahead.get(_program(way, batch)) or (self._decoders(way).build(way.setting), 0.0)
+
+    def _decoders(self, way: Way) -> Decoders:
+        return self.decoders.with_head(()) if way.method == "whole_prompt" else self.decoders
 
     def compile_ahead(self, wanted: Iterable[tuple[Way, Mapping[str, np.ndarray]]]) -> None:
         """Compiles decoders, `suite.threads` at once.
@@ -97,10 +100,15 @@ class Bench:
 
         def compiled(one):
             began = time.perf_counter()
-            decode, params = self.decoders.program(one[0].setting)
-            arguments = params, self.decoders.trie
-            program = jax.jit(decode).lower(*arguments, prompt_of(one[1])).compile()
-            return functools.partial(program, *arguments), time.perf_counter() - began
+            decoders, setting = self._decoders(one[0]), one[0].setting
+            decode, params = decoders.program(setting)
+            arguments = params, decoders.trie
+            program = jax.jit(decode).lower(*arguments, decoders.headed(prompt_of(one[1]), setting.drafter)).compile()
+
+            def run(prompt: Prompt) -> Result:
+                return program(*arguments, decoders.headed(prompt, setting.drafter))
+
+            return run, time.perf_counter() - began
 
         with ThreadPoolExecutor(self.suite.threads) as pool:
             made = {name: pool.submit(compiled, one) for name, one in missing.items()}
@@ -112,7 +120,7 @@ class Bench:
 
 
 def _program(way: Way, batch: Mapping[str, np.ndarray]) -> tuple:
-    return way.setting, batch["tokens"].shape
+    return way.setting, way.method == "whole_prompt", batch["tokens"].shape
 
 
 @dataclasses.dataclass(eq=False)

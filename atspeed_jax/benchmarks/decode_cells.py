@@ -33,7 +33,7 @@ from atspeed_jax.utils.ranges import (
 )
 
 PAIR = "pair"  # the shape of the trained pair itself
-Method = Literal["plain", "speculative", "popularity", "hf"]
+Method = Literal["plain", "speculative", "popularity", "hf", "whole_prompt"]
 DrawingMode = Literal["relaxed", "coupled"]
 # Modules whose code decides what is timed: another code makes another cell.
 _TIMED = ("models", "decoding", "items", "serving/decoders.py", "benchmarks")
@@ -85,7 +85,7 @@ class DecodeSuite:
       shapes: names of `models.widen.SHAPES`, or "pair" for the trained target itself.
       beams, batches, prompts: K, users at once, and tokens per prompt, BOS apart.
       methods: "plain" is always measured. "hf" is `generate` of transformers, held to
-        the catalog.
+        the catalog. "whole_prompt" reads the shared head of an instruction for each user.
       modes: drawing modes that are measured beside strict mode.
       trees: what speculation drafts; none for what the run decodes with.
       dtype: that both models compute in.
@@ -184,9 +184,7 @@ class Way:
 
 
 def check_suite(pair: Pair, suite: DecodeSuite) -> None:
-    """Raises SuiteError unless trees and methods of the suite fit the pair and what is
-    installed.
-    """
+    """Raises SuiteError unless the suite fits the pair and what is installed."""
     if "hf" in suite.methods:
         if lack := missing("torch", "transformers"):
             raise SuiteError(f"--methods=hf {lack}, or leave hf out")
@@ -195,6 +193,8 @@ def check_suite(pair: Pair, suite: DecodeSuite) -> None:
                 f"--methods=hf: the pair decodes with score_norm={norm!r}, and generate scores by 'vocab' alone: "
                 "leave hf out"
             )
+    if "whole_prompt" in suite.methods and not len(pair.head):
+        raise SuiteError("--methods=whole_prompt: the pair's prompts have no instruction to share: leave it out")
     levels = pair.id_tokens.shape[1] - 1
     for tree in suite.trees:
         if len(tree.widths) != levels:
@@ -254,6 +254,8 @@ def ways_of(pair: Pair, suite: DecodeSuite, cell: Cell, decoders: Decoders, tune
         ]
     if "hf" in suite.methods:
         ways.append(Way("hf", "strict", plain))
+    if "whole_prompt" in suite.methods:
+        ways += [Way("whole_prompt", "strict", setting) for setting in (plain, *strict[:1])]
     for mode in suite.modes:
         drawn = [setting.searching(mode=mode, budget=None) for setting in strict[:1]]
         ways += [Way("plain", setting.baseline.search.mode, setting.baseline) for setting in drawn]

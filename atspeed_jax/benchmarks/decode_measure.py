@@ -156,7 +156,7 @@ def _parts(bench: Bench, one: Timed, batches: Sequence[dict]) -> dict[str, float
     timed alone; and the rest, which is top-K, trie, selection and gaps.
     """
     names = ("target_part_ms", "draft_part_ms", "rest_part_ms")
-    ours = one.way.mode == "strict" and one.way.method != "hf"
+    ours = one.way.mode == "strict" and one.way.method not in ("hf", "whole_prompt")
     wanted = bench.suite.parts and ours and can_break_down(bench.decoders)
     if not wanted or bench.clock.left < 3 * bench.clock.compile_s:
         return dict.fromkeys(names)

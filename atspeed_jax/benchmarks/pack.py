@@ -9,6 +9,7 @@ import numpy as np
 
 from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.data.batches import BatchShape
+from atspeed_jax.data.prompts import shared_head
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.runs.trained import RunView
 
@@ -35,6 +36,7 @@ def pair_of_run(run: RunView, users: int) -> Pair:
         users=np.asarray(chosen.users),
         tokens=np.concatenate([batch["tokens"] for batch in batches])[order],
         decode=run.serve.decode,
+        head=np.array(shared_head(catalog), np.int32),
     )
 
 

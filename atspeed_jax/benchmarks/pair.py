@@ -51,6 +51,7 @@ class Pair:
       users: [N] numbers of validation users.
       tokens: [N, P] their prompts, left-padded with PAD.
       decode: how the run decodes.
+      head: [H] that all prompts begin with; H = 0 without an instruction.
     """
 
     target: LlamaConfig
@@ -62,6 +63,7 @@ class Pair:
     users: np.ndarray
     tokens: np.ndarray
     decode: DecodeConfig
+    head: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -97,7 +99,7 @@ class Pair:
             prefixes=prefixes_by_norm(self.id_tokens),
             step=functools.partial(LlamaStep, unrolled=unrolled),
             first_code=int(self.id_tokens.min()),
-        )
+        ).with_head(self.head)
 
     def batches(self, prompt: int, batch: int, users: int, *, least: int = 3, others: bool = False) -> list[dict]:
         """Makes batches of the first users whose prompts are short enough.
@@ -174,6 +176,7 @@ def read_pair(path: Path) -> Pair:
             draft_params=_nested(arrays, "draft/"),
             decode=DecodeConfig(**fields["decode"] | {"widths": tuple(fields["decode"]["widths"])}),
             **{name: arrays[name] for name in ("id_tokens", "id_counts", "users", "tokens")},
+            **{name: arrays[name] for name in ("head",) if name in arrays},
         )
     except (SafetensorError, KeyError, TypeError) as error:
         raise PairError(f"{path} is damaged ({error!r}); {remedy}") from error
@@ -184,7 +187,8 @@ def _described(pair: Pair) -> dict:
 
 
 def _arrays(pair: Pair) -> dict[str, np.ndarray]:
-    arrays = {name: np.asarray(getattr(pair, name)) for name in ("id_tokens", "id_counts", "users", "tokens")}
+    names = ("id_tokens", "id_counts", "users", "tokens", *(["head"] if len(pair.head) else []))
+    arrays = {name: np.asarray(getattr(pair, name)) for name in names}
     for name in ("target", "draft"):
         flat = flatten_dict(dict(getattr(pair, f"{name}_params")), sep="/")
         arrays |= {f"{name}/{path}": np.asarray(leaf) for path, leaf in flat.items()}

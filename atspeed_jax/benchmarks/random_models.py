@@ -86,4 +86,5 @@ def random_decoders(name: str, catalog: Catalog, seed: int) -> Decoders:
     trie = build_trie(catalog.id_tokens)
     prior = popularity_prior(trie, catalog.id_tokens, np.ones(len(catalog.ids)))
     draft, draft_params = first_layers(config, params, max(1, config.layers // 4))
-    return Decoders(config, params, draft, draft_params, trie, prior, prefixes_by_norm(catalog.id_tokens))
+    prefixes, first = prefixes_by_norm(catalog.id_tokens), catalog.first_code
+    return Decoders(config, params, draft, draft_params, trie, prior, prefixes, first_code=first)

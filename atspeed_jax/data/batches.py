@@ -141,8 +141,8 @@ def prompt_batches(catalog: Catalog, histories: Sequence[np.ndarray], shape: Bat
 
     Returns:
       Dicts of "row" [B] int32, the index into `histories`, -1 for a filler; "tokens"
-      [B, P] int32; "valid" [B, P] bool. A filler is BOS alone, and so is an empty
-      history without an instruction.
+      [B, P] int32; "valid" [B, P] bool. A filler is the prompt of an empty history:
+      BOS alone without an instruction.
     """
     history, batch_size = shape.history, shape.batch_size
     check_batch_size(batch_size)
@@ -153,7 +153,7 @@ def prompt_batches(catalog: Catalog, histories: Sequence[np.ndarray], shape: Bat
     batches = []
     for bucket, rows in zip(buckets, rows_by_bucket(lengths, buckets), strict=True):
         tokens = _filled(tables[bucket], batch_size, PAD)
-        tokens[len(rows) :, -1] = catalog.bos
+        tokens[len(rows) :] = prompt_rows(catalog, [[]], bucket)
         numbers = _filled(rows.astype(np.int32), batch_size, -1)
         for start in range(0, len(tokens), batch_size):
             part = slice(start, start + batch_size)

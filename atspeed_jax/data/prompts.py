@@ -6,6 +6,7 @@ Only this file turns items into tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -50,6 +51,21 @@ def prompt_width(catalog: Catalog, history: int) -> int:
         return len(text.empty)
     between = (history - 1) * len(text.separator)
     return max(len(text.empty), len(text.head) + history * catalog.length + between + len(text.tail))
+
+
+def shared_head(catalog: Catalog) -> tuple[int, ...]:
+    """The tokens that the prompts of all users begin with.
+
+    They are those before the first item that a prompt of no items has too. BOS alone
+    does not count: reading BOS once per user costs nothing.
+
+    Returns:
+      [H] tokens; none without an instruction. Every prompt goes on behind them.
+    """
+    text = _around(catalog)
+    pairs = zip(text.head, text.empty[:-1], strict=False)
+    shared = tuple(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return shared if len(shared) > 1 else ()
 
 
 def prompt_rows(catalog: Catalog, histories: Sequence, history: int) -> np.ndarray:

@@ -68,6 +68,24 @@ def first_token(model: StepModel, norm: ScoreNorm) -> int:
     return first
 
 
+class SharedHead(struct.PyTreeNode):
+    """What all prompts of a search begin with, read before the search.
+
+    tokens [H].
+    target: cache of one user with H slots that holds the tokens (`shared_head`).
+    draft: the same of the drafter; () for one without a cache.
+    """
+
+    tokens: Int[Array | np.ndarray, " H"]
+    target: Any
+    draft: Any
+
+    @property
+    def length(self) -> int:
+        """H, tokens of the head."""
+        return self.tokens.shape[0]
+
+
 class Prompt(struct.PyTreeNode):
     """Left-padded prompts of B users.
 
@@ -75,15 +93,38 @@ class Prompt(struct.PyTreeNode):
     valid [B, P]: False for padding.
     keys [B]: one random key per user (`noise.user_keys`) for the modes that draw, or
       None.
+    head: the first tokens of every prompt, if a search need not read them again.
     """
 
     tokens: Int[Array, "B P"]
     valid: Bool[Array, "B P"]
     keys: Key[Array, " B"] | None = None
+    head: SharedHead | None = None
 
     @property
     def last_position(self) -> RowInt:
         return self.valid.sum(1) - 1
+
+    @property
+    def slots(self) -> Bool[Array, "B P"]:
+        """Marks the prompt slots that hold a token: slot t holds token t of a row.
+
+        A shared head has slots 0..H-1 of every row. So padding lies behind the head, and
+        the tokens of the head that a row has behind its padding have no slot.
+        """
+        if self.head is None:
+            return self.valid
+        read = self.head.length
+        return (jnp.arange(self.valid.shape[1]) < read) | (jnp.cumsum(self.valid, 1) > read)
+
+    def take_rows(self, rows: RowInt) -> Prompt:
+        """Returns the prompts of the users `rows` alone."""
+        return jax.tree.map(lambda x, own: x[rows] if own else x, self, self.per_user())
+
+    def per_user(self) -> Prompt:
+        """Returns a pytree like this one: True for each array with a row per user."""
+        marks = jax.tree.map(lambda _: True, self)
+        return marks.replace(head=jax.tree.map(lambda _: False, self.head))
 
 
 @dataclasses.dataclass(frozen=True)

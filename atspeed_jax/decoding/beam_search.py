@@ -19,6 +19,7 @@ from atspeed_jax.decoding.beams import Beams, assign_slots, is_finished, root_be
 from atspeed_jax.decoding.children import not_finite, score_children
 from atspeed_jax.decoding.inputs import level_input, prompt_input
 from atspeed_jax.decoding.selection import check_keys, check_mode, selection_of
+from atspeed_jax.decoding.shared_head import begin_cache
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.shapes import RowInt
 
@@ -96,7 +97,8 @@ def search_levels(
     how = {"norm": score_norm, "temperature": temperature, "first_token": first_token(model, score_norm)}
     batch, width = prompt.tokens.shape
     layout = Layout(width, (1,) + (beams,) * (trie.length - 1))
-    cache = model.init_cache(batch, layout.slots)
+    read = None if prompt.head is None else prompt.head.target
+    cache = begin_cache(model.init_cache, batch, layout.slots, read)
     settled = root_beams(prompt, trie.length, draws=selection.draws)
     calls, everyone = jnp.zeros((batch,), jnp.int32), jnp.ones((batch,), bool)
     levels, faults = [], []

@@ -13,8 +13,15 @@ from atspeed_jax.shapes import RowInt, SlotMask, StepInput
 
 
 def prompt_input(prompt: Prompt) -> StepInput:
-    """Reads the prompt under the causal mask."""
-    return StepInput.causal(prompt.tokens, prompt.valid)
+    """Reads the prompt under the causal mask, but a shared head, which the cache holds."""
+    inputs = StepInput.causal(prompt.tokens, prompt.slots)
+    if prompt.head is None:
+        return inputs
+    read = prompt.head.length
+    rest = jax.tree.map(lambda x: x[:, read:], inputs)
+    # Padding comes behind the head, and yet must see nothing: it stays padding.
+    mask = rest.mask.replace(prompt=rest.mask.prompt & prompt.slots[:, read:, None])
+    return rest.replace(mask=mask, first_slot=read)
 
 
 def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_level: RowInt) -> StepInput:
@@ -32,7 +39,7 @@ def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_le
     # that are still in use. Invalid nodes write into slots that no path holds.
     slots = jnp.where((row_level <= level)[:, None], slots, layout.slots)
     positions = jnp.broadcast_to((prompt.last_position + level)[:, None], slots.shape)
-    valid = jnp.broadcast_to(prompt.valid[:, None], (*slots.shape, layout.prompt))
+    valid = jnp.broadcast_to(prompt.slots[:, None], (*slots.shape, layout.prompt))
     mask = SlotMask(valid, beams.path[..., 1 : level + 1])
     return StepInput(beams.tokens[..., level - 1], positions, slots, mask, first_slot=layout.offset[level])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 from flax import struct
 from jax import Array
 from jaxtyping import Key
@@ -67,5 +66,5 @@ class Search(struct.PyTreeNode):
         """Returns the search of the users `rows` of the batch alone."""
         return self.replace(
             trie=self.trie.take_rows(rows),
-            prompt=jax.tree.map(lambda x: x[rows], self.prompt),
+            prompt=self.prompt.take_rows(rows),
         )

@@ -26,6 +26,7 @@ from atspeed_jax.decoding.draft import Drafter, draft_tree
 from atspeed_jax.decoding.row_compaction import batch_axes, most_passes, rows_at_a_time, run_on_unfinished
 from atspeed_jax.decoding.search import Search
 from atspeed_jax.decoding.selection import check_keys
+from atspeed_jax.decoding.shared_head import begin_cache
 from atspeed_jax.decoding.tolerance import join_shares
 from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import ItemTrie
@@ -169,7 +170,7 @@ def later_round(models: Models, search: Search, state: State, axes: State) -> tu
 def begin(models: Models, search: Search) -> tuple[State, State]:
     """Returns the state before round 1, and the batch axis of each of its arrays."""
     target, drafter = models.target, models.drafter
-    batch, slots = search.batch, search.layout.slots
+    batch, slots, head = search.batch, search.layout.slots, search.prompt.head
     zeros = jnp.zeros((batch,), jnp.int32)
     root = root_beams(search.prompt, search.length, draws=search.selection.draws)
     state = State(
@@ -177,8 +178,8 @@ def begin(models: Models, search: Search) -> tuple[State, State]:
         calls=zeros,
         given_up=jnp.zeros((batch,)),
         faulty=zeros,
-        target_cache=target.init_cache(batch, slots),
-        draft_cache=drafter.init_cache(batch, slots),
+        target_cache=begin_cache(target.init_cache, batch, slots, None if head is None else head.target),
+        draft_cache=begin_cache(drafter.init_cache, batch, slots, None if head is None else head.draft),
     )
     axes = jax.tree.map(lambda _: 0, state).replace(
         target_cache=batch_axes(target.init_cache, slots),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from atspeed_jax.data.dataset import Dataset
+from atspeed_jax.data.prompts import shared_head
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import Trie, popularity_prior
@@ -55,7 +56,7 @@ class TrainedModels:
         return load_params(self._assets.workdir / model.name, abstract, fingerprint=expected)[0]
 
     def decoders(self, draft_params, *, target_params=None) -> Decoders:
-        """Both models and the catalog, ready to decode.
+        """Both models and the catalog, ready to decode; an instruction's head is read here.
 
         Args:
           draft_params: the draft's parameters; None where no draft model decodes.
@@ -75,7 +76,8 @@ class TrainedModels:
             mesh=assets.mesh if assets.mesh.size > 1 else None,
             first_code=catalog.first_code,
         )
-        return decoders.unrolled() if assets.serve.decode.unroll else decoders
+        decoders = decoders.unrolled() if assets.serve.decode.unroll else decoders
+        return decoders.with_head(shared_head(catalog))
 
 
 class RunView:

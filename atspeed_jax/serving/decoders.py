@@ -6,23 +6,25 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from atspeed_jax.decoding.base import DecodeError, Prompt, Result, ScoreNorm, StepModel
+from atspeed_jax.decoding.base import DecodeError, Prompt, Result, ScoreNorm, SharedHead, StepModel
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.config import SearchConfig, raised_widths, resolve_widths
 from atspeed_jax.decoding.draft import Drafter, ModelDrafter, PopularityDrafter
+from atspeed_jax.decoding.shared_head import check_head, read_head
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.levels import level_trie
 from atspeed_jax.items.trie import ItemTrie, Trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.unroll import unroll
-from atspeed_jax.serving.settings import Constraint, Setting
+from atspeed_jax.serving.settings import Constraint, DrafterName, Setting
 from atspeed_jax.serving.sharded import decode_on_mesh, splits_models
 
 NO_ITEM = -2  # id of codes that no item has
@@ -71,6 +73,7 @@ class Decoders:
       mesh: where all arrays lie and users are split (`decode_on_mesh`); None for one
         device.
       first_code: no id has a token below it (`Catalog.first_code`).
+      head: what all prompts begin with, if it was read once (`with_head`).
     """
 
     target: LlamaConfig
@@ -83,6 +86,7 @@ class Decoders:
     step: Callable[..., StepModel] = LlamaStep
     mesh: Mesh | None = None
     first_code: int = 0
+    head: SharedHead | None = None
 
     def build(self, setting: Setting) -> Callable[[Prompt], Result]:
         """Builds the jitted decoder of a setting, a function of the prompt alone.
@@ -167,8 +171,41 @@ class Decoders:
     def _build(self, setting: Setting, trie: ItemTrie) -> Callable[[Prompt], Result]:
         (decode, params), mesh = self.program(setting), self.mesh
         if mesh is None:
-            return functools.partial(decode, params, trie)
-        return lambda prompt: decode_on_mesh(decode, params, trie, prompt, mesh)
+            run = functools.partial(decode, params, trie)
+        else:
+            run = lambda prompt: decode_on_mesh(decode, params, trie, prompt, mesh)  # noqa: E731
+        return run if self.head is None else lambda prompt: run(self.headed(prompt, setting.drafter))
+
+    def with_head(self, tokens: Sequence[int] | np.ndarray) -> Decoders:
+        """The same decoders, which have read what all prompts begin with.
+
+        Their decoders refuse a prompt that begins otherwise (DecodeError).
+
+        Args:
+          tokens: [H], such as `data.prompts.shared_head`; none for no shared head.
+        """
+        if not len(tokens):
+            return dataclasses.replace(self, head=None)
+        row, draft = np.asarray(tokens, np.int32), ()
+        target = read_head(self.step(self.target), self.target_params, row)
+        if self.draft is not None and self.draft_params is not None:
+            draft = read_head(self.step(self.draft), self.draft_params, row)
+        return dataclasses.replace(self, head=SharedHead(row, target, draft))
+
+    def headed(self, prompt: Prompt, drafter: DrafterName) -> Prompt:
+        """Gives the shared head, if any, to prompts that a drafter is to draft for.
+
+        Raises:
+          DecodeError: a prompt does not begin with the head (`check_head`).
+        """
+        if self.head is None:
+            return prompt
+        check_head(prompt, np.asarray(self.head.tokens))
+        return prompt.replace(head=self.head if drafter == "draft" else self.head.replace(draft=()))
+
+    def _read_again(self, other: Decoders) -> Decoders:
+        """The other decoders with the same shared head, if any."""
+        return other if self.head is None else other.with_head(np.asarray(self.head.tokens))
 
     def unrolled(self) -> Decoders:
         """The same decoders with the layers of both models side by side
@@ -179,12 +216,13 @@ class Decoders:
         them.
         """
         lay_out = functools.partial(unroll, join=not splits_models(self.mesh))
-        return dataclasses.replace(
+        apart = dataclasses.replace(
             self,
             target_params=lay_out(self.target_params),
             draft_params=None if self.draft_params is None else lay_out(self.draft_params),
             step=functools.partial(LlamaStep, unrolled=True),
         )
+        return self._read_again(apart)
 
     def in_float64(self) -> Decoders:
         """The same decoders in double precision.
@@ -196,7 +234,7 @@ class Decoders:
             return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
 
         draft = None if self.draft is None else dataclasses.replace(self.draft, dtype="float64")
-        return dataclasses.replace(
+        wide = dataclasses.replace(
             self,
             target=dataclasses.replace(self.target, dtype="float64"),
             target_params=widen(self.target_params),
@@ -204,6 +242,7 @@ class Decoders:
             draft_params=widen(self.draft_params),
             prior=widen(self.prior),
         )
+        return self._read_again(wide)
 
 
 @jax.jit

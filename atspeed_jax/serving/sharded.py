@@ -36,7 +36,7 @@ def decode_on_mesh(decode: Decode, params, trie: ItemTrie, prompt: Prompt, mesh:
       trie: on the mesh already. Its arrays with a row per user are split like the
         prompt.
       prompt: B users. If B does not divide by the slices, copies of the last user fill
-        the last slices and are dropped again.
+        the last slices and are dropped again. A shared head is on the mesh already.
       mesh: has an axis `data`.
 
     Returns:
@@ -48,8 +48,9 @@ def decode_on_mesh(decode: Decode, params, trie: ItemTrie, prompt: Prompt, mesh:
     def split(x):
         return place(_filled(x, -rows % mesh.shape[AXIS]), NamedSharding(mesh, PartitionSpec(AXIS)))
 
-    filled = jax.tree.map(split, prompt)
-    trie = jax.tree.map(lambda x, per_user: split(x) if per_user else x, trie, trie.per_user())
+    filled, trie = (
+        jax.tree.map(lambda x, per_user: split(x) if per_user else x, one, one.per_user()) for one in (prompt, trie)
+    )
     result = _decode(decode, mesh, params, trie, filled)
     if filled.tokens.shape[0] == rows:
         return result
@@ -70,7 +71,7 @@ def lower_on_mesh(decode: Decode, params, trie: ItemTrie, prompt: Prompt, mesh: 
 @functools.partial(jax.jit, static_argnames=("decode", "mesh"))
 def _decode(decode: Decode, mesh: Mesh, params, trie: ItemTrie, prompt: Prompt) -> Result:
     split, whole = PartitionSpec(AXIS), PartitionSpec()
-    trie_specs = jax.tree.map(lambda per_user: split if per_user else whole, trie.per_user())
+    specs = (jax.tree.map(lambda per_user: split if per_user else whole, one.per_user()) for one in (trie, prompt))
     shapes = jax.eval_shape(decode, params, trie, prompt)
     out = jax.tree.map(lambda x: split if x.ndim else whole, shapes)
 
@@ -83,7 +84,7 @@ def _decode(decode: Decode, mesh: Mesh, params, trie: ItemTrie, prompt: Prompt) 
     mapped = jax.shard_map(
         decode_slice,
         mesh=mesh,
-        in_specs=(whole, trie_specs, split),
+        in_specs=(whole, *specs),
         out_specs=out,
         axis_names={AXIS},
         check_vma=False,

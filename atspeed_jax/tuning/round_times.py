@@ -25,6 +25,7 @@ from atspeed_jax.decoding.config import SearchConfig, raised_widths
 from atspeed_jax.decoding.draft import Drafter, DraftTree, draft_tree
 from atspeed_jax.decoding.row_compaction import rows_at_a_time
 from atspeed_jax.decoding.search import Search
+from atspeed_jax.decoding.shared_head import begin_cache
 from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.serving.decoders import Decoders, SpeculativeSearch
@@ -140,6 +141,7 @@ def measure(
       prompt: a batch.
       sizes: increasing widths, at least two.
     """
+    prompt = decoders.headed(prompt, drafter)
     batch, length = len(prompt.tokens), decoders.trie.length
     rows = rows_at_a_time(batch, search.row_share)
     first, level, again = dict[float, float](), dict[float, float](), (0, 0.0)
@@ -153,7 +155,7 @@ def measure(
         if not level:
             draft_prompt = parts.seconds(_draft, begun, levels=range(2))
             if length > 1:
-                some = parts.settle(jax.tree.map(lambda x: x[:rows], prompt), decoders.trie)
+                some = parts.settle(prompt.take_rows(jnp.arange(rows)), decoders.trie)
                 again = later, parts.round(some, levels=range(1, length))[1]
         drafted, first[once] = parts.round(begun, levels=range(length))
         fed = level_slots(parts.search)[: length - 2]
@@ -216,7 +218,9 @@ class _Parts:
     def begin(self, prompt: Prompt, trie: ItemTrie) -> _Begun:
         """A batch before round 1."""
         search = Search.of(trie, prompt, self.search)
-        caches = (model.init_cache(search.batch, search.layout.slots) for model in (self.target, self.drafter))
+        head = (None, None) if prompt.head is None else (prompt.head.target, prompt.head.draft)
+        models = zip((self.target, self.drafter), head, strict=True)
+        caches = (begin_cache(one.init_cache, search.batch, search.layout.slots, read) for one, read in models)
         nobody = jnp.zeros((search.batch,), jnp.int32)
         return _Begun(search, Frontier(root_beams(prompt, trie.length), nobody), *caches)
 

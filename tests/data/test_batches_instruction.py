@@ -71,6 +71,7 @@ def test_prompts_are_read_whole(worded):
     histories = [*worded.train, np.zeros(0, np.int32)]
     for batch in prompt_batches(worded.catalog, histories, BatchShape(HISTORY, BUCKETS, 8)):
         for row, tokens, valid in zip(batch["row"].tolist(), batch["tokens"], batch["valid"], strict=True):
-            own = [BOS] if row < 0 else prompt_tokens(worded.catalog, histories[row], HISTORY).tolist()
+            items = [] if row < 0 else histories[row]  # a filler is the prompt of no items
+            own = prompt_tokens(worded.catalog, items, HISTORY).tolist()
             assert tokens[valid].tolist() == own
             assert valid[-len(own) :].all()

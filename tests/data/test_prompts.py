@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from atspeed_jax.data.prompts import prompt_rows, prompt_tokens, prompt_width, training_rows
+from atspeed_jax.data.prompts import prompt_rows, prompt_tokens, prompt_width, shared_head, training_rows
 from atspeed_jax.items.catalog import BOS, Catalog, CatalogError, Instruction
 
 CATALOG = Catalog.from_codes([[0, 1], [2, 0], [1, 1]])
@@ -32,6 +32,25 @@ def test_an_instruction_stands_around_the_newest_items():
     assert prompt_tokens(WORDED, [0], 5).tolist() == [BOS, 10, 20, 24, 13]
     assert prompt_tokens(WORDED, [2, 0, 1], 2).tolist() == [BOS, 10, 20, 24, 11, 12, 22, 23, 13]
     assert prompt_tokens(WORDED, [], 5).tolist() == prompt_tokens(WORDED, [1], 0).tolist() == [BOS, 10, 14, 15, 15, 13]
+
+
+@pytest.mark.parametrize(
+    ("head", "empty", "shared"),
+    [
+        ((BOS, 10), (BOS, 10, 14, 13), (BOS, 10)),
+        ((BOS, 10, 11, 12), (BOS, 10, 14, 13), (BOS, 10)),  # "items <a_1>" and "items in"
+        ((BOS, 10, 11), (BOS, 10, 11), (BOS, 10)),  # a prompt goes on behind the head
+        ((BOS,), (BOS, 13), ()),
+    ],
+)
+def test_the_head_is_what_every_prompt_begins_with(head, empty, shared):
+    catalog = dataclasses.replace(WORDED, instruction=Instruction(head, (11, 12), (13,), empty))
+    assert shared_head(catalog) == shared
+    for items in ([], [1], [2, 0]):
+        prompt = tuple(prompt_tokens(catalog, items, 2).tolist())
+        assert prompt[: len(shared)] == shared
+        assert len(prompt) > len(shared)
+    assert shared_head(CATALOG) == ()
 
 
 @pytest.mark.parametrize("catalog", [CATALOG, WORDED], ids=["items alone", "instruction"])

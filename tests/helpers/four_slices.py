@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from atspeed_jax.decoding.base import SharedHead
+from atspeed_jax.decoding.shared_head import read_head
 from atspeed_jax.items.filters import FilteredTrie
 from atspeed_jax.serving import sharded
 from atspeed_jax.serving.decoders import BeamSearch
@@ -30,5 +32,11 @@ excluded = np.sort(
 given = jnp.asarray(batch.table), FilteredTrie(batch.trie, excluded.astype(np.int32), allow=False), users
 search = BeamSearch(STEP, Setting.beam_search(4, "vocab").search)
 split, alone = (jax.device_get(run) for run in (sharded.decode_on_mesh(search, *given, mesh), search(*given)))
+tokens = np.concatenate([np.tile([1, 3], (6, 1)), np.asarray(users.tokens)[:, 2:]], 1)  # all begin with 1, 3
+whole = users.replace(tokens=jnp.asarray(tokens), valid=jnp.ones(tokens.shape, bool))
+begin = np.array([1, 3], np.int32)
+short = whole.replace(head=SharedHead(begin, read_head(STEP, batch.table, begin), ()))
+headed = sharded.decode_on_mesh(search, given[0], batch.trie, short, mesh), search(given[0], batch.trie, whole)
 lists = {"split": split.ids.tolist(), "alone": alone.ids.tolist(), "excluded": excluded.tolist()}
+lists["headed"] = [one.ids.tolist() for one in headed]
 print(json.dumps(lists | {"ids": result.ids.tolist(), "rounds": int(result.rounds), "collectives": found}))

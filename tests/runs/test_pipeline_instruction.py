@@ -72,6 +72,8 @@ def test_every_stage_ends_and_no_list_differs(trained):
         assert row["users"] == 8
     plainly, ours = (row["target_calls_mean"] for row in report["decoding"])
     assert 1 <= ours < plainly == 3
+    head = _run.decoders(_run.draft_params).head  # which is read once
+    assert tuple(head.tokens) == _run.dataset.catalog.instruction.head
 
 
 def text_of(catalog, item: int) -> str:

@@ -11,6 +11,7 @@ def test_layers_lie_side_by_side_where_the_config_says_so(small_run, small_confi
         assert named in decoders.target_params
         assert named in decoders.draft_params
         assert decoders.step(decoders.target).unrolled == (run is apart)
+        assert decoders.head is None  # of item prompts
 
 
 def test_the_target_decodes_with_the_parameters_that_are_given(small_run):

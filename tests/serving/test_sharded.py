@@ -70,3 +70,6 @@ def test_no_slice_waits_for_another():
     for ids, excluded in zip(report["split"], report["excluded"], strict=True):
         assert not set(ids) & set(excluded)
     assert len({tuple(ids) for ids in report["split"]}) > 3
+    read_once, whole = report["headed"]  # a head that all users share, whole on every device
+    assert read_once == whole
+    assert len({tuple(ids) for ids in whole}) > 3
