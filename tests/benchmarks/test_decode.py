@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from atspeed_jax.benchmarks import decode, decode_equality, decode_measure
@@ -16,6 +17,7 @@ from atspeed_jax.benchmarks.decode_bench import Clock
 from atspeed_jax.benchmarks.decode_cells import SuiteError, Tree
 from atspeed_jax.benchmarks.decode_floor import Ceilings
 from atspeed_jax.benchmarks.pair import write_pair
+from atspeed_jax.items.catalog import BOS
 from atspeed_jax.models.wide_shapes import SHAPES
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from tiny_pair import LARGER, suite_with, tiny_pair
@@ -43,6 +45,20 @@ def measured(tmp_path_factory, quick_compilation):
         suite = suite_with()
         rows = measure_decode(tiny_pair(), suite, path, lines.append)
     return SimpleNamespace(rows=rows, lines=lines, path=path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_shared_head_stands_beside_whole_prompts(tmp_path):
+    """All prompts of the pair begin with BOS and go on."""
+    pair = dataclasses.replace(tiny_pair(), head=np.array([BOS], np.int32))
+    suite = suite_with(shapes=("pair",), methods=("plain", "speculative", "whole_prompt"))
+    rows = measure_decode(pair, suite, tmp_path / "rows.json", print)
+    assert [row["method"] for row in rows] == ["plain", "speculative", "whole_prompt", "whole_prompt"]
+    for row in rows:
+        assert row["equal"] is True
+        assert row["ratio_to_plain"] > 0
+    assert len({row["settings"] for row in rows}) == 2
 
 
 def test_rows_hold_every_method_of_every_cell(measured):

@@ -30,7 +30,8 @@ def test_a_clock_stops_when_less_is_left_than_is_needed(monkeypatch):
 
 def bench_that(program):
     """A bench whose decoders make this program, and the lines that it says."""
-    decoders, lines = SimpleNamespace(program=program, trie=None, build=lambda setting: "built"), []
+    made = {"build": lambda setting: "built", "headed": lambda prompt, drafter: prompt}
+    decoders, lines = SimpleNamespace(program=program, trie=None, **made), []
     suite = DecodeSuite(threads=2)
     return B.Bench(None, suite, decoders, None, None, B.Clock(), lines.append), lines
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from atspeed_jax.benchmarks import decode_cells
@@ -46,6 +47,15 @@ def test_a_cell_times_plain_beam_search_and_what_rivals_it():
         ("speculative", "strict", "speculative_draft_K2_w3-4_g2_vocab"),
     ]
     assert ways(methods=("plain", "popularity"))[1][2] == "speculative_popularity_K2_w3-4_g2_vocab"
+
+
+def test_whole_prompts_stand_beside_a_shared_head():
+    found = ways(methods=("plain", "speculative", "whole_prompt"))
+    assert [label for method, _, label in found if method == "whole_prompt"] == [label for *_, label in found[:2]]
+    suite = DecodeSuite(methods=("plain", "whole_prompt"))
+    with pytest.raises(SuiteError, match="--methods=whole_prompt: the pair's prompts have no instruction"):
+        check_suite(PAIR, suite)
+    check_suite(dataclasses.replace(PAIR, head=np.array([1, 5])), suite)
 
 
 def test_given_trees_replace_those_of_the_run():

@@ -30,6 +30,11 @@ def test_a_pair_comes_back_as_it_was(tmp_path):
         assert getattr(back, name) == getattr(pair, name)
     for name in ("target_params", "draft_params", "id_tokens", "id_counts", "users", "tokens"):
         jax.tree.map(np.testing.assert_array_equal, getattr(back, name), getattr(pair, name))
+    assert back.head.tolist() == []
+    headed = dataclasses.replace(pair, head=np.array([1, 5], np.int32))
+    write_pair(tmp_path / "headed.pack", headed)
+    assert read_pair(tmp_path / "headed.pack").head.tolist() == [1, 5]
+    assert headed.fingerprint != pair.fingerprint
 
 
 def test_the_fingerprint_is_of_all_that_decodes():
