@@ -157,9 +157,10 @@ def run_part(part: Part, pair: Pair, out: Path, say: Callable[[str], None]) -> b
     if part.codes is not None:
         pair = first_codes(pair, part.codes)
     suite = dataclasses.replace(part.suite, seconds=max(1.0, part.seconds - START_S))
+    wanted = {dataclasses.astuple(cell) for cell in fitting(pair, suite)[0]}
     rows = measure_decode(pair, suite, out / DECODE, say)
     whole = {(row["shape"], row["K"], row["batch"], row["prompt"]) for row in rows if row["finished"]}
-    return {dataclasses.astuple(cell) for cell in fitting(pair, suite)[0]} <= whole
+    return wanted <= whole
 
 
 def decode_rows(out: Path) -> list[dict]:

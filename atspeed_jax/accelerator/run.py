@@ -29,7 +29,7 @@ from atspeed_jax.utils import files
 
 STATES, REPORT = "parts.json", "report.txt"
 NOT_WHOLE = 75  # exit code of a part that ran out of time, as that of a stopped main
-LEAST_S = 20.0  # with fewer seconds left no part is begun
+LEAST_S = 45.0  # with fewer seconds left no part is begun
 DONE, FAILED, OUT_OF_TIME = "done", "failed", "out of time"
 
 Say = Callable[[str], None]

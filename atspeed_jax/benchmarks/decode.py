@@ -92,28 +92,12 @@ def measure_decode(pair: Pair, suite: DecodeSuite, path: Path, say: Say, *, memo
                 f"parameters, {suite.dtype}, made in {time.perf_counter() - began:.1f} s"
             )
             bench = Bench(pair, suite, decoders, trained, ceilings, clock, say)
-            own = [cell for cell in cells if cell.shape == shape]
-            _compile_ahead(bench, own, rows)
-            for cell in own:
+            for cell in (cell for cell in cells if cell.shape == shape):
                 rows = _measured(bench, cell, rows, path)
             forget_programs()
     except OutOfTime:
         say(f"the budget of {suite.seconds} s is used up: what is measured is in {path}; the same command goes on")
     return rows
-
-
-def _compile_ahead(bench: Bench, cells: Sequence[Cell], rows: Sequence[dict]) -> None:
-    """Compiles what the cells of a shape lack, several programs at once."""
-    pair, suite = bench.pair, bench.suite
-    if suite.threads == 1 or (suite.tune and not suite.trees):
-        return
-    wanted = []
-    for cell in cells:
-        ways = ways_of(pair, suite, cell, bench.decoders)
-        if identity(pair, suite, cell, ways) not in finished(rows):
-            batch = pair.batches(cell.prompt, cell.batch, suite.users)[0]
-            wanted += [(way, batch) for way in ways if way.mode == "strict" and way.method != "hf"]
-    bench.compile_ahead(wanted)
 
 
 def _measured(bench: Bench, cell: Cell, rows: list[dict], path: Path) -> list[dict]:
@@ -126,6 +110,9 @@ def _measured(bench: Bench, cell: Cell, rows: list[dict], path: Path) -> list[di
     bench.clock.check()
     if bench.suite.tune and not bench.suite.trees:
         ways = ways_of(bench.pair, bench.suite, cell, bench.decoders, tuned_setting(bench, cell))
+    if bench.suite.threads > 1:
+        batch = bench.pair.batches(cell.prompt, cell.batch, bench.suite.users)[0]
+        bench.compile_ahead((way, batch) for way in ways if way.mode == "strict" and way.method != "hf")
     found, whole = measure_cell(bench, cell, ways)
     for row in found:
         bench.say(line_of(row))

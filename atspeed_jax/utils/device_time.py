@@ -117,7 +117,7 @@ def kernels_of(planes: Iterable[Any]) -> Iterator[Kernel]:
     for plane in planes:
         on_device = plane.name.startswith("/device:")
         for line in plane.lines:
-            if on_device and not (line.name.startswith("Stream") or line.name == "XLA Ops"):
+            if on_device and not ("Stream" in line.name or line.name == "XLA Ops"):
                 continue
             for event in line.events:
                 if on_device or any(name == "hlo_op" for name, _ in event.stats):
