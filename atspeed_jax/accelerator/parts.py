@@ -26,8 +26,10 @@ from atspeed_jax.utils.ranges import BatchSize, Beams, PromptTokens, Range, Repe
 
 DECODE, STEPS = "decode.json", "steps.json"  # the rows of all parts
 START_S = 25.0  # of a part's seconds, for its start, its last program and its end
-# Widths per K that pay on a GPU: few nodes, since rows cost from about 250 on.
-TREES = "1:8,8,8;5:32,32,32;20:128,64,64;20:128,96,128/192"
+# Widths per K that pay on a GPU: few nodes, since rows cost from about 250 on. The first
+# shape is also measured with the second line.
+TREES = "1:8,8,8;5:32,32,32;20:128,96,128/192"
+FIRST_TREES = "20:128,64,64"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Plan:
     Attributes:
       shapes: of targets whose decoding is measured, the most wanted first.
       beams, batches, prompt: K, users at once, and tokens of a prompt, BOS apart.
-      settings: trees (`Tree.parse`) with semicolons between. Empty: TREES for ids of 4
-        codes, else the tree of the pair's run.
+      settings: trees (`Tree.parse`) with semicolons between. Empty: TREES, for the
+        first shape also FIRST_TREES, for ids of 4 codes; else the tree of the pair's
+        run.
       dtype: that targets and drafts compute in.
       users, repeats: timed users per cell, and timings of a batch.
       threads: programs that are compiled at once.
@@ -57,7 +60,7 @@ class Plan:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     users: Users = 40
     repeats: Repeats = 3
-    threads: Annotated[int, Range(1, 64)] = 4
+    threads: Annotated[int, Range(1, 64)] = 8
     step_shape: str = "1b"
     step_rows: BatchSize = 128
     wide_beams: Annotated[int, Range(0, 10_000)] = 256
@@ -106,11 +109,15 @@ def parts_of(plan: Plan, levels: int) -> list[Part]:
     Raises:
       SuiteError, ValueError: a value of the plan that cannot be measured.
     """
-    settings = plan.settings or (TREES if levels == 4 else "")
-    trees = tuple(Tree.parse(text) for text in settings.split(";") if text)
+    first, last = plan.shapes[0], plan.shapes[-1]
+
+    def trees(shape: str) -> tuple[Tree, ...]:
+        usual = f"{TREES};{FIRST_TREES}" if shape == first else TREES
+        settings = plan.settings or (usual if levels == 4 else "")
+        return tuple(Tree.parse(text) for text in settings.split(";") if text)
 
     def decode(name: str, shape: str, seconds: float, codes: int | None = None, **fields) -> Part:
-        given = {"beams": plan.beams, "prompts": (plan.prompt,), "trees": trees, "users": plan.users}
+        given = {"beams": plan.beams, "prompts": (plan.prompt,), "trees": trees(shape), "users": plan.users}
         given |= {"methods": ("plain", "speculative"), "repeats": plan.repeats, "threads": plan.threads}
         suite = DecodeSuite(**{**given, "shapes": (shape,), "dtype": plan.dtype, "trace": True, **fields})
         return Part(name, seconds, suite, codes)
@@ -119,7 +126,6 @@ def parts_of(plan: Plan, levels: int) -> list[Part]:
         shared = {"tokens": plan.prompt, "beams": max(plan.beams), "dtype": plan.dtype, "repeats": plan.repeats + 2}
         return Part(f"{kind} {plan.step_shape}", 90.0, StepSuite(kind, plan.step_shape, plan.step_rows, **shared))
 
-    first, last = plan.shapes[0], plan.shapes[-1]
     cells = [
         decode(f"decode {shape}, batch {batch}", shape, 240.0 if shape == first else 120.0, batches=(batch,))
         for batch in plan.batches

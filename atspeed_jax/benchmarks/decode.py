@@ -92,16 +92,20 @@ def measure_decode(pair: Pair, suite: DecodeSuite, path: Path, say: Say, *, memo
                 f"parameters, {suite.dtype}, made in {time.perf_counter() - began:.1f} s"
             )
             bench = Bench(pair, suite, decoders, trained, ceilings, clock, say)
-            for cell in (cell for cell in cells if cell.shape == shape):
-                rows = _measured(bench, cell, rows, path)
+            own = [cell for cell in cells if cell.shape == shape]
+            for number in range(len(own)):
+                rows = _measured(bench, own[number:], rows, path)
             forget_programs()
     except OutOfTime:
         say(f"the budget of {suite.seconds} s is used up: what is measured is in {path}; the same command goes on")
     return rows
 
 
-def _measured(bench: Bench, cell: Cell, rows: list[dict], path: Path) -> list[dict]:
-    """Returns the rows with those of one cell, which is measured if it is not there."""
+def _measured(bench: Bench, cells: Sequence[Cell], rows: list[dict], path: Path) -> list[dict]:
+    """Returns the rows with those of the first cell, which is measured if it is not
+    there. Later cells of the shape tell what else to compile.
+    """
+    cell = cells[0]
     ways = ways_of(bench.pair, bench.suite, cell, bench.decoders)
     name = identity(bench.pair, bench.suite, cell, ways)
     if name in finished(rows):
@@ -110,9 +114,9 @@ def _measured(bench: Bench, cell: Cell, rows: list[dict], path: Path) -> list[di
     bench.clock.check()
     if bench.suite.tune and not bench.suite.trees:
         ways = ways_of(bench.pair, bench.suite, cell, bench.decoders, tuned_setting(bench, cell))
-    if bench.suite.threads > 1:
-        batch = bench.pair.batches(cell.prompt, cell.batch, bench.suite.users)[0]
-        bench.compile_ahead((way, batch) for way in ways if way.mode == "strict" and way.method != "hf")
+    elif bench.suite.threads > 1:
+        # The first cell is measured before others are compiled: time may run out.
+        _compile_ahead(bench, cells if bench.ahead else cells[:1], rows)
     found, whole = measure_cell(bench, cell, ways)
     for row in found:
         bench.say(line_of(row))
@@ -120,6 +124,17 @@ def _measured(bench: Bench, cell: Cell, rows: list[dict], path: Path) -> list[di
     rows += [row | {"cell": name, "finished": whole} for row in found]
     files.write_json(path, files.jsonable(rows))
     return rows
+
+
+def _compile_ahead(bench: Bench, cells: Sequence[Cell], rows: Sequence[dict]) -> None:
+    """Compiles what some cells lack, several programs at once."""
+    pair, suite, wanted = bench.pair, bench.suite, []
+    for cell in cells:
+        ways = ways_of(pair, suite, cell, bench.decoders)
+        if identity(pair, suite, cell, ways) not in finished(rows):
+            batch = pair.batches(cell.prompt, cell.batch, suite.users)[0]
+            wanted += [(way, batch) for way in ways if way.mode == "strict" and way.method != "hf"]
+    bench.compile_ahead(wanted)
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -99,7 +99,7 @@ class DecodeSuite:
         batches.
       parts: whether the model calls of strict mode are timed alone as well.
       trace: whether a trace says where the device's time goes.
-      threads: programs of a cell that are compiled at once.
+      threads: programs of a shape that are compiled at once, where trees are given.
       samples: of the bootstrap over batches.
       seed: of draws and bootstrap.
     """

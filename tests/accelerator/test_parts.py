@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from atspeed_jax.accelerator.parts import TREES, Plan, first_codes, parts_of
+from atspeed_jax.accelerator.parts import FIRST_TREES, TREES, Plan, first_codes, parts_of
 from atspeed_jax.accelerator.steps import StepSuite
 from atspeed_jax.benchmarks.decode_cells import Tree
 from atspeed_jax.benchmarks.pair import write_pair
@@ -34,7 +34,8 @@ def test_the_most_wanted_parts_come_first():
     assert {batch for suite in decoded for batch in suite.batches} == {1, 8}
     assert decoded[0].beams == (20, 5, 1)
     assert decoded[0].prompts == (100,)
-    assert decoded[0].trees == tuple(map(Tree.parse, TREES.split(";")))
+    assert decoded[1].trees == tuple(map(Tree.parse, TREES.split(";")))
+    assert decoded[0].trees == (*decoded[1].trees, Tree.parse(FIRST_TREES))
     assert {suite.dtype for suite in decoded} == {"bfloat16"}
     assert parts[-2].codes == 3
     assert parts[-2].suite.beams == (256,)
@@ -113,7 +114,7 @@ def test_the_report_is_printed(done):
 def test_the_script_runs_parts_in_processes_and_goes_on(tmp_path):
     """With one larger shape and three codes of the ids."""
     write_pair(tmp_path / "tiny.pack", tiny_pair())
-    sizes = ["--shapes=3m", "--beams=2", "--batches=1", "--prompt=9", "--users=3", "--repeats=1"]
+    sizes = ["--shapes=3m", "--beams=3,2", "--batches=1", "--prompt=9", "--users=3", "--repeats=1"]
     others = ["--step_shape=3m", "--step_rows=4", "--dtype=float32", "--wide_beams=3", "--wide_prompt=9"]
     command = [str(ROOT / "launch" / "gpu.sh"), "tiny.pack", "results", *sizes, *others, "--generate=False"]
     given = os.environ | {"PYTHON": sys.executable, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")}
@@ -127,4 +128,4 @@ def test_the_script_runs_parts_in_processes_and_goes_on(tmp_path):
     again = started("--minutes=20")
     assert again.returncode == 0, again.stdout
     assert "train 3m: measured before" in again.stdout
-    assert [row["K"] for row in read(tmp_path / "results", "decode")] == [2, 2, 3]
+    assert [row["K"] for row in read(tmp_path / "results", "decode")] == [3, 3, 2, 2, 3]

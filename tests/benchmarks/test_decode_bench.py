@@ -51,6 +51,10 @@ def test_programs_are_compiled_ahead_by_setting_and_shape():
     assert seconds > 0
     assert bench.build(way, other) == ("built", 0.0)
     assert not lines
+    before = dict(bench.ahead)
+    bench.compile_ahead(rows(2, 4))
+    assert {name: bench.ahead[name] for name in before} == before
+    assert len(bench.ahead) == 3
 
 
 def test_a_program_that_does_not_compile_is_left_to_its_row():
