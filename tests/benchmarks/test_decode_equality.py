@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -69,14 +70,29 @@ def test_below_float32_lists_are_compared_with_plain_itself(tmp_path):
     assert rows[1]["mismatched_users"] == 0
 
 
-def test_plain_beam_search_in_other_batches_has_every_user_once():
+@pytest.fixture(scope="module")
+def plain():
+    """(plain beam search of 6 users of the pair, their batches)."""
     pair = tiny_pair()
-    decoders = pair.decoders(pair.target, unrolled=False)
-    setting = Setting.beam_search(2, "vocab")
-    batches = pair.batches(9, 1, 6, least=1)
-    decode = decoders.build(setting)
-    plain = decode_users(decode, batches, 6)
-    timed = Timed(Way("plain", "strict", setting), decode, None, plain, 0.0, np.zeros((1, 6)))
+    setting, batches = Setting.beam_search(2, "vocab"), pair.batches(9, 1, 6, least=1)
+    decode = pair.decoders(pair.target, unrolled=False).build(setting)
+    decoded = decode_users(decode, batches, 6)
+    return Timed(Way("plain", "strict", setting), decode, None, decoded, 0.0, np.zeros((1, 6))), batches
+
+
+def test_plain_beam_search_in_other_batches_has_every_user_once(plain):
+    timed, batches = plain
     other = decode_equality._in_other_batches(timed, batches)
     assert other.batches == 2
-    assert not differing(other, plain).any()
+    assert not differing(other, timed.decoded).any()
+
+
+@pytest.mark.parametrize(("items", "equal"), [("shared", True), ("others", False)])
+def test_below_float32_generate_is_held_to_the_items_it_shares(plain, items, equal):
+    timed, batches = plain
+    lists = timed.decoded
+    found = dataclasses.replace(lists, score=lists.score + 1, tokens=lists.tokens + (items == "others"))
+    asked = dataclasses.replace(timed, way=dataclasses.replace(timed.way, method="hf"), decoded=found)
+    low = SimpleNamespace(target=dataclasses.replace(tiny_pair().target, dtype="bfloat16"))
+    row = decode_equality.equality(SimpleNamespace(suite=suite_with(), decoders=low), asked, timed, batches)
+    assert (row["equal"], row["mismatched_users"]) == (equal, 0)
