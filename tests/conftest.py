@@ -35,7 +35,12 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(config, items):
-    """Tests that share compiled programs run in one process, and those of one file, which share its fixtures."""
+    """Tests that share compiled programs run in one process, and those of one file, which share its fixtures.
+
+    Files of tests/launch that ask for the small run come last: another process makes that run meanwhile.
+    """
+    waiting = {item.path for item in items if "small_run" in item.fixturenames and item.path.parent.name == "launch"}
+    items.sort(key=lambda item: item.path in waiting)  # stable
     for item in items if config.pluginmanager.hasplugin("xdist") else ():
         file = item.location[0]
         # tests/launch: one process that runs mains (`mains.run_mains`). tests/decoding: the same shapes in many files.
@@ -58,7 +63,7 @@ def pytest_collection_finish():
 @pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
     yield
-    forget_programs()
+    forget_programs(30_000)  # of 65,530; no file adds 10,000
 
 
 @pytest.fixture(scope="module")

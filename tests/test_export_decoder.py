@@ -25,9 +25,8 @@ from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
 from bases import CATALOG, CONFIG
-from compilation import compile_quickly
+from compilation import QUICK, compile_quickly
 from devices import whole_mesh
-from mains import QUICK
 from numpy_llama import wide_params
 
 DOCUMENT = Path(__file__).parents[1].joinpath("launch", "README.md").read_text(encoding="utf-8")

@@ -45,6 +45,11 @@ compiled_loss = jax.jit(align_loss, static_argnums=0)
 compiled_forward = jax.jit(forward, static_argnums=0)
 
 
+def traced_loss(alignment, *rest):
+    """Nothing is compiled."""
+    return jax.eval_shape(functools.partial(align_loss, alignment), *rest)
+
+
 def alignment(config, widths=()):
     return Alignment(config, MODEL, MODEL, widths)
 
@@ -95,7 +100,7 @@ def test_alpha_rises_during_its_warm_up(world, step, alpha):
         np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("on_policy", [0.0, 1.0])
+@pytest.mark.parametrize("on_policy", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_no_gradient_reaches_the_teacher(world, on_policy):
     context, target, batch = world
     draft, config = init_params(MODEL, jax.random.key(2)), dataclasses.replace(CONFIG, on_policy=on_policy)
@@ -165,14 +170,14 @@ def test_coverage_adds_to_tree_kd_what_the_widths_miss(world):
     config = dataclasses.replace(CONFIG, objective="coverage", coverage_weight=0.5, alpha=0.9)
     plain = loss_of(CONFIG, world, draft)[1]
     missed = []
-    for widths in ((3, 4, 4), (3, 4, 8), (3, 99, 99), (99, 99, 99)):
+    for widths in ((3, 4, 4), (3, 99, 99), (99, 99, 99)):
         loss, parts = compiled_loss(alignment(config, widths), draft, target, context, batch, None)
         np.testing.assert_allclose(parts["align_loss"], plain["align_loss"], rtol=1e-6)
         aligned = parts["align_loss"] + 0.5 * parts["coverage_loss"]
         np.testing.assert_allclose(loss, 0.1 * parts["next_item_loss"] + 0.9 * aligned, rtol=1e-6)
         missed.append(float(parts["coverage_loss"]))
     assert missed == sorted(missed, reverse=True)
-    assert len(set(missed)) == 4
+    assert len(set(missed)) == 3
     assert missed[-1] == 0
 
 
@@ -181,10 +186,10 @@ def test_a_budget_that_reads_every_node_misses_what_the_widths_miss(world):
     draft = jax.tree.map(lambda x: 8 * x, init_params(MODEL, jax.random.key(2)))
     config = dataclasses.replace(CONFIG, objective="coverage")
     missed = []
-    for budget in (None, 16, 12, 6):
+    for budget in (None, 16, 6):
         within = dataclasses.replace(alignment(config, (3, 4, 8)), budget=budget)
         missed.append(float(compiled_loss(within, draft, target, context, batch, None)[1]["coverage_loss"]))
-    assert missed[0] == missed[1] < missed[2] < missed[3]
+    assert missed[0] == missed[1] < missed[2]
 
 
 def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatch):
@@ -201,7 +206,7 @@ def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatc
         return float(coverage_loss(student, jax.random.key(key), widths))
 
     assert missed(draft, 1, (3, 4, 4)) == missed(draft, 1, (3, 4, 4)) != missed(draft, 2, (3, 4, 4))
-    assert missed(draft, 1, (3, 4, 4)) > missed(draft, 1, (3, 4, 8)) > missed(draft, 1, (99, 99, 99)) == 0
+    assert missed(draft, 1, (3, 4, 4)) > missed(draft, 1, (99, 99, 99)) == 0
     for key in range(5):
         assert 0 <= missed(target, key, (4, 4, 4)) < 0.003, "a target's draws are all among its own"
 
@@ -210,7 +215,7 @@ def test_coverage_of_draws_is_that_of_one_noise_on_both_models(world, monkeypatc
 def test_objectives_on_histories_have_no_loss_on_a_tree(world, objective):
     config = dataclasses.replace(CONFIG, objective=objective)
     with pytest.raises(KeyError, match=objective):
-        align_loss(alignment(config), world[1], world[1], world[0], world[2], None)
+        traced_loss(alignment(config), world[1], world[1], world[0], world[2], None)
 
 
 @pytest.mark.parametrize("objective", losses.COVERAGE)
@@ -230,7 +235,7 @@ def test_ids_of_one_code_have_nothing_to_cover(world, objective):
 def test_coverage_needs_a_width_for_every_drafted_level(world):
     config = dataclasses.replace(CONFIG, objective="coverage")
     with pytest.raises(ValueError, match="zip"):
-        align_loss(alignment(config, (4,)), world[1], world[1], world[0], world[2], None)
+        traced_loss(alignment(config, (4,)), world[1], world[1], world[0], world[2], None)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,9 @@ FIELDS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
     monkeypatch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from atspeed_jax.decoding.base import Prompt, Result
 from atspeed_jax.decoding.beam_search import beam_search
@@ -81,6 +82,7 @@ SHAPES = (
     Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12, row_share=2),
     Shape((5, 3, 3, 3), 4, (2, 3, 2), 2, "vocab"),
 )
+FAST = (0, 1, 3, 4, 7, 9, 11)  # of SHAPES: both norms and drafters, a budget, row_share, 2 to 4 codes, K = 1
 MORE_SHAPES = (  # for the slow suite
     Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie", row_share=4),
     Shape((4, 3, 3, 3), 2, (2, 3, 2), 1, "trie", "popularity"),
@@ -149,6 +151,11 @@ def fetch(result: Result) -> Result:
 def items_of(result: Result, row: int) -> list[tuple[int, ...]]:
     """The valid items of one user as token tuples, best first."""
     return [tuple(t.tolist()) for t, ok in zip(result.tokens[row], result.valid[row], strict=True) if ok]
+
+
+def sampled(shapes: tuple[Shape, ...]) -> list:
+    """SHAPES as parameters, of which the fast suite takes the shapes FAST."""
+    return [pytest.param(shape, marks=() if n in FAST else pytest.mark.slow) for n, shape in enumerate(shapes)]
 
 
 def make_ids(sizes, kind: str, beams: int, rng) -> list[tuple[int, ...]]:

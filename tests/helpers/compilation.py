@@ -8,6 +8,7 @@ import sys
 import jax
 
 FLAG = "jax_disable_most_optimizations"
+QUICK = {FLAG.upper(): "1"}  # of the environment of a process
 FLAGS_OF_XLA = (
     # With it ./launch/test.sh took 549 s, without it 878 s (pytest's figures, 2-core AMD EPYC, jax 0.10.2, 2026-11-24).
     "--xla_cpu_use_fusion_emitters=false",

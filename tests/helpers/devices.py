@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from atspeed_jax.training.sharding import MeshConfig, make_mesh
+from compilation import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,10 +20,10 @@ def whole_mesh():
 
 def environment(devices: int) -> dict[str, str]:
     """For a process that sees so many CPU devices, and compiles quickly."""
-    few = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    few = f"--xla_force_host_platform_device_count={devices}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {few}"  # see `compilation.emit_plainly`
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers")))
-    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
+    return os.environ | QUICK | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
 def report_of(script: str, devices: int, *arguments: str) -> dict:

@@ -33,10 +33,11 @@ MESHES = {
     "mixed": MeshConfig(2, 2, 2),
     "tensor": MeshConfig(1, 1, 8),
 }
+SPECULATIVE = Setting.strict("draft", 5, DecodeConfig((6, 6), 2, "vocab"))
 STEPS, LENGTH, BATCH, ITEMS = 20, 3, 16, 4
 IDS = np.unique(np.random.default_rng(1).integers(0, 7, (60, LENGTH)), axis=0) + 2 + 7 * np.arange(LENGTH)
 VOCAB = 2 + 7 * LENGTH  # odd, so that no mesh splits it
-TARGET = LlamaConfig(VOCAB, 64, 128, 3, 8, 8, 8, 10_000.0, 1e-6, False, 0.1, "float32", False)
+TARGET = LlamaConfig(VOCAB, 64, 128, 2, 8, 8, 8, 10_000.0, 1e-6, False, 0.1, "float32", False)
 DRAFT = LlamaConfig(VOCAB, 32, 64, 1, 8, 8, 4, 10_000.0, 1e-6, True, 0.0, "float32", False)
 OPTIM = OptimConfig(
     learning_rate=1e-3, warmup_steps=2, weight_decay=0.1, clip_norm=1.0, b1=0.9, b2=0.99, average=0.9, steps=STEPS
@@ -67,8 +68,11 @@ def train(mesh):
     return losses, state["params"], text
 
 
-def decode(mesh):
-    """Lists of 13 users (8 devices do not divide them) by both searches, with random weights."""
+def decode(mesh, brief):
+    """Lists of 13 users (8 devices do not divide them), with random weights: layers stacked, then side by side.
+
+    brief: by speculative search alone, on one device with stacked layers alone.
+    """
     rng = np.random.default_rng(3)
 
     def params(model, seed):
@@ -83,12 +87,13 @@ def decode(mesh):
     tokens[:5, : 2 * LENGTH] = 0
     prompt = Prompt(jnp.asarray(np.concatenate([tokens, np.ones((13, 1), np.int32)], 1)), None)
     prompt = prompt.replace(valid=prompt.tokens > 0)
-    settings = Setting.beam_search(5, "vocab"), Setting.strict("draft", 5, DecodeConfig((6, 6), 2, "vocab"))
+    searches = [SPECULATIVE] if brief else [SPECULATIVE, Setting.beam_search(5, "vocab")]
     apart = decoders.unrolled()
     check_split(apart.target_params, mesh)
     joined = "query_key_value" in apart.target_params["layers_0"]["attention"]
     assert joined == (mesh.size == mesh.shape["data"]), "a matrix that a mesh splits is not joined"
-    made = [*map(decoders.build, settings), *map(apart.build, settings)]
+    layouts = [decoders] if brief and mesh.size == 1 else [decoders, apart]
+    made = [layout.build(setting) for layout in layouts for setting in searches]
     return [jax.device_get(decode(prompt)) for decode in made]
 
 
@@ -116,13 +121,15 @@ def main():
     assert jax.device_count() == 8
     report = {"largest_stacked": max(x.size for x in jax.tree.leaves(param_shapes(TARGET)["layers"])), "meshes": {}}
     alone = None
-    for name in ("one", *sys.argv[1:]):
+    brief = sys.argv[1] == "brief"
+    for name in ("one", *sys.argv[1 + brief :]):
         mesh = make_mesh(MESHES[name])
         losses, params, text = train(mesh)
-        lists = decode(mesh)
+        lists = decode(mesh, brief)
         found = losses, jax.device_get(params), lists
         alone = alone or found
-        pairs = list(zip(lists, alone[2][:2] * 2, strict=True))  # layers side by side give the lists of stacks
+        stacked = alone[2][: 2 - brief]  # layers side by side give the lists of stacks
+        pairs = list(zip(lists, stacked * (len(lists) // len(stacked)), strict=True))
         kernel = params["layers"]["mlp"]["gate"]["kernel"]
         report["meshes"][name] = {
             "losses": float(np.max(np.abs(np.divide(losses, alone[0]) - 1))),
@@ -135,7 +142,7 @@ def main():
             "same_ids": [bool((a.ids == b.ids).all() and (a.valid == b.valid).all()) for a, b in pairs],
             "scores": max(float(np.abs(a.score - b.score).max()) for a, b in pairs),
             "same_calls": [bool((a.target_calls == b.target_calls).all()) for a, b in pairs],
-            "calls": sorted({calls for one in lists[1::2] for calls in one.target_calls.tolist()}),
+            "calls": sorted({calls for one in lists[:: len(stacked)] for calls in one.target_calls.tolist()}),
             "rounds": [int(one.rounds) for one in lists],
         }
     print(json.dumps(report))

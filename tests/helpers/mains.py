@@ -35,7 +35,6 @@ COUNTED = {
     "/jax/compilation_cache/compile_requests_use_cache": "asked",
     "/jax/compilation_cache/cache_hits": "loaded",
 }
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # see `compilation.compile_quickly`
 
 
 def run_mains(cases, environment: dict[str, str]) -> list[SimpleNamespace]:

@@ -9,9 +9,10 @@ import pytest
 from absl import flags
 
 from atspeed_jax.utils.ranges import Beams, Nodes, PartialShare
+from compilation import QUICK
 from launch import command_line
 from main_flags import flags_of
-from mains import ALL, QUICK, ROOT, run_mains
+from mains import ALL, ROOT, run_mains
 
 DEFINED = re.compile(r'(?:DEFINE_(?!config)\w+|DEFINE_config_file|define_numbers|define_choice)\(\s*"(\w+)"')
 BESIDE = {"benchmark": ("suites",)}  # modules that define flags of a main

@@ -3,7 +3,8 @@
 import json
 import shutil
 
-from mains import QUICK, run_mains
+from compilation import QUICK
+from mains import run_mains
 
 
 def test_the_table_is_printed_and_written(small_run, tmp_path):

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from compilation import QUICK
 from devices import environment
 from launch import compilation_cache
-from mains import QUICK, run_mains
+from mains import run_mains
 
 TWO_DEVICES = QUICK | {"XLA_FLAGS": environment(2)["XLA_FLAGS"]}
 
@@ -62,6 +63,7 @@ def check_loaded(first, second):
     assert not said(second)
 
 
+@pytest.mark.slow
 def test_the_second_run_compiles_nothing(twice, place):
     check_loaded(*twice)
     assert (place / "1.jsonl").read_bytes() == (place / "2.jsonl").read_bytes()

@@ -5,12 +5,15 @@ import json
 import jax
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.weights import load_weights
-from mains import QUICK, SMALL, run_mains
+from compilation import QUICK
+from mains import SMALL, run_mains
 
 
+@pytest.mark.slow
 def test_both_models_and_a_directory_in_use(small_run, tmp_path):
     outputs = {"target": tmp_path / "target", "draft": tmp_path / "draft", "again": tmp_path / "target"}
     cases = [

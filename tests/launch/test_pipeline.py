@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mains import QUICK, SMALL, run_mains
+from compilation import QUICK
+from mains import SMALL, run_mains
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from mains import QUICK, ROOT, run_mains
+from compilation import QUICK
+from mains import ROOT, run_mains
 
 TINY = "configs/tiny.py"
 ON_MESH = ["--config.mesh.fsdp=4", "--config.mesh.tensor=2", "--items=300", "--steps=train"]

@@ -2,7 +2,8 @@
 
 import json
 
-from mains import QUICK, run_mains
+from compilation import QUICK
+from mains import run_mains
 
 
 def test_predictions_are_printed_and_written(small_run, tmp_path):

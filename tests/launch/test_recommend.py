@@ -11,9 +11,9 @@ import pytest
 
 from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.serving.list_file import claimed_output
-from compilation import compile_quickly
+from compilation import QUICK, compile_quickly
 from devices import environment
-from mains import QUICK, ROOT, SMALL, run_mains
+from mains import ROOT, SMALL, run_mains
 
 USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
 

@@ -15,8 +15,9 @@ import pytest
 
 import small
 from atspeed_jax.training.train import TrainingDiverged
+from compilation import QUICK
 from launch import stage
-from mains import ALL, QUICK, ROOT, SMALL, run_mains
+from mains import ALL, ROOT, SMALL, run_mains
 
 REAL = "configs/lcrec_small.py"
 

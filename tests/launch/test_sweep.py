@@ -11,14 +11,16 @@ from atspeed_jax.runs import record
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.sweeps import results as sweep_results
 from atspeed_jax.sweeps.backends import BackendError
+from compilation import QUICK
 from launch import sweep
 from main_flags import flags_of
-from mains import QUICK, run_mains
+from mains import run_mains
 from stubs import stub, stub_path
 
 SWEEP = "tests/helpers/small_sweep.py"
 
 
+@pytest.mark.slow
 def test_a_sweep_borrows_measures_and_goes_on_where_it_was(small_run, tmp_path):
     workdir = tmp_path / "sweep"
     case = ("sweep", workdir, SWEEP, [f"--borrow={small_run.workdir}"], "")

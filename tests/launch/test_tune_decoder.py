@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from mains import QUICK, run_mains
+from compilation import QUICK
+from mains import run_mains
 
 
 @pytest.mark.slow

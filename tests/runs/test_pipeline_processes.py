@@ -10,8 +10,9 @@ import pytest
 from atspeed_jax.alignment.teacher_files import load_teacher
 from atspeed_jax.training.checkpoint import load_params
 from atspeed_jax.training.metrics_log import read_metrics
+from compilation import QUICK
 from devices import begin_processes
-from mains import QUICK, SMALL
+from mains import SMALL
 
 # Of one process and several alike: the losses of every step and the parameters to this, lists and calls entirely
 # (ALGORITHM.md section 5).

@@ -72,6 +72,7 @@ def test_training_logs_its_speed_and_traces_the_steps_asked_for(tmp_path):
     assert not any("speed" in json.dumps(record) for record in read_metrics(tmp_path / "run" / "metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_trace_is_not_left_open(tmp_path, capsys):
     toy.fit_toy(tmp_path / "run", toy.toy_config(steps=4, eval_every=2), profile_steps=(4, 9))
     assert "toy: profile_steps=4:9: the trace will end with step 4, the last\n" in capsys.readouterr().err

@@ -222,7 +222,10 @@ def test_a_run_whose_save_found_the_disk_full_goes_on_from_the_one_before(tmp_pa
     assert fingerprint_of(params) == fingerprint_of(uninterrupted[1])
 
 
-@pytest.mark.parametrize(("log_every", "logged"), [(1, "6 steps were logged"), (100, "no step was logged")])
+@pytest.mark.parametrize(
+    ("log_every", "logged"),
+    [(1, "6 steps were logged"), pytest.param(100, "no step was logged", marks=pytest.mark.slow)],
+)
 def test_a_new_start_after_lost_checkpoints_is_said(tmp_path, capsys, log_every, logged):
     config = toy.toy_config(steps=8, eval_every=8, log_every=log_every)
     toy.fit_toy(tmp_path / "new", config)

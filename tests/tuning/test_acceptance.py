@@ -10,7 +10,7 @@ import pytest
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.tuning.acceptance import Acceptance
-from cases import SHAPES, STEP, Shape, batches, make_batch
+from cases import SHAPES, STEP, Shape, batches, make_batch, sampled
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -23,7 +23,7 @@ def acceptance_of(batch, prompts=None):
     return Acceptance((STEP, batch.table), (drafter, batch.draft), batch.trie, prompts or [batch.prompt], widest)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", sampled(SHAPES), ids=str)
 def test_calls_are_those_of_the_decoder(shape):
     """Per user, in both norms, with ties, missing places, budgets and drafts that fail."""
     search = SearchConfig(shape.widths, shape.gamma, shape.norm, beams=shape.beams, budget=shape.budget)
