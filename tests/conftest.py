@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+import compilation
 import reports
 import small
 from atspeed_jax.data.batches import BatchShape, prompt_batches
@@ -21,16 +22,16 @@ from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.record import record_config
 from atspeed_jax.utils.program_memory import forget_programs
-from compilation import compile_quickly, emit_plainly
 from launch.config import load
 
 
 def pytest_configure(config):
     # Nothing that a test starts writes into this user's cache; `mains.run_mains` names a temporary directory.
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"
-    jax.config.update("jax_enable_compilation_cache", False)
+    for flag, value in ((compilation.FLAG, True), ("jax_enable_compilation_cache", False)):
+        jax.config.update(flag, value)
+        os.environ[flag.upper()] = str(int(value))  # of processes that tests start
     if not hasattr(config, "workerinput"):  # xdist's processes, begun later, inherit it
-        emit_plainly()
+        compilation.emit_plainly()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
@@ -66,13 +67,6 @@ def few_memory_maps():
     forget_programs(30_000)  # of 65,530; no file adds 10,000
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """See `compile_quickly`, for all tests of a module."""
-    with compile_quickly():
-        yield
-
-
 @pytest.fixture(scope="session")
 def small_config() -> ExperimentConfig:
     """tests/helpers/small.py as the pipeline takes it."""
@@ -95,8 +89,7 @@ def small_run(small_config, tmp_path_factory):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ended.exists():
             record_config(workdir, small_config)
-            with compile_quickly():
-                report = Run(small_config, workdir, None).all()
+            report = Run(small_config, workdir, None).all()
             ended.write_text(json.dumps([report, small.snapshot(workdir)]))
     report, files = json.loads(ended.read_text())
     files = {name: tuple(status) for name, status in files.items()}

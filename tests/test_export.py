@@ -18,7 +18,6 @@ from atspeed_jax.models.weights import load_weights
 from atspeed_jax.serving.recommend import lists_of
 from atspeed_jax.serving.settings import Setting
 from bases import CATALOG, CONFIG, write_base
-from compilation import compile_quickly
 from numpy_llama import wide_params
 
 
@@ -154,9 +153,8 @@ def test_lists_as_a_table(small_run, tmp_path):
     run = small_run.run
     c, dataset = run.config, run.dataset
     shape = BatchShape(c.data.history, c.evaluate.buckets, 8)
-    with compile_quickly():
-        lists = lists_of(run.decoders(None), Setting.beam_search(10, "vocab"), dataset, shape, exclude_seen=False)
-        export_lists(tmp_path / "lists", lists, dataset)
+    lists = lists_of(run.decoders(None), Setting.beam_search(10, "vocab"), dataset, shape, exclude_seen=False)
+    export_lists(tmp_path / "lists", lists, dataset)
     rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
     assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]
     for row in rows:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -25,7 +24,6 @@ from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
 from bases import CATALOG, CONFIG
-from compilation import QUICK, compile_quickly
 from devices import whole_mesh
 from numpy_llama import wide_params
 
@@ -47,7 +45,7 @@ WITHOUT_FLAX = "import sys; sys.modules['flax'] = None\n"  # safetensors.flax ta
 
 def in_fresh_process(code, *arguments):
     command = [sys.executable, "-c", WITHOUT_FLAX + code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=os.environ | QUICK)
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -65,8 +63,7 @@ def assert_same_lists(found, decoders, setting, catalog, histories):
     """That the decoder itself gives these lists to users of one bucket of four items."""
     items = [np.array(items, np.int32) for items in histories]
     (batch,) = prompt_batches(catalog, items, BatchShape(4, (4,), len(items)))
-    with compile_quickly():
-        expected = decoders.build(setting)(prompt_of(batch))
+    expected = decoders.build(setting)(prompt_of(batch))
     order = batch["row"].tolist()
     for row, place in enumerate(map(order.index, range(len(items)))):
         assert found["ids"][row] == np.where(expected.valid, expected.ids, -1)[place].tolist()
@@ -88,8 +85,7 @@ def bfloat16_decoder(tmp_path_factory):
     """(directory, decoders, setting) of plain beam search."""
     directory = tmp_path_factory.mktemp("bfloat16") / "out"
     decoders, setting = random_decoders("bfloat16"), Setting.beam_search(2, "vocab")
-    with compile_quickly():
-        export_decoder(directory, decoders, setting, CATALOG, batch=3, history=4, platforms=["cpu", "rocm"])
+    export_decoder(directory, decoders, setting, CATALOG, batch=3, history=4, platforms=["cpu", "rocm"])
     return directory, decoders, setting
 
 
@@ -165,8 +161,7 @@ def test_the_decoder_runs_without_this_code(small_run, tmp_path, drafter, unroll
     c, catalog = run.config, run.dataset.catalog
     setting = Setting.beam_search(4, "vocab") if drafter == "none" else Setting.strict(drafter, 4, c.decode)
     decoders = run.decoders(run.draft_params).unrolled() if unrolled else run.decoders(run.draft_params)
-    with compile_quickly():
-        export_decoder(output, decoders, setting, catalog, batch=3, history=4, platforms=["cpu", "tpu"])
+    export_decoder(output, decoders, setting, catalog, batch=3, history=4, platforms=["cpu", "tpu"])
     table = pq.read_table(output / "items.parquet").to_pydict()
     tokens = dict(zip(table["item"], table["tokens"], strict=True))
     histories = [[], [3], [5, 1, 7]]
@@ -180,8 +175,7 @@ def test_the_decoder_is_for_one_device_wherever_it_was_exported(small_run, tmp_p
     decoders = dataclasses.replace(run.decoders(None), mesh=whole_mesh())
     monkeypatch.setattr(decoders_module, "decode_on_mesh", lambda *_: pytest.fail("the program of a whole mesh"))
     how = {"batch": 1, "history": 2, "platforms": ["cpu"]}
-    with compile_quickly():
-        export_decoder(tmp_path / "decoder", decoders, Setting.beam_search(3, "vocab"), run.dataset.catalog, **how)
+    export_decoder(tmp_path / "decoder", decoders, Setting.beam_search(3, "vocab"), run.dataset.catalog, **how)
     assert jax.export.deserialize((tmp_path / "decoder" / "decoder.jax").read_bytes()).nr_devices == 1
 
 

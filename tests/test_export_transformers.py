@@ -23,7 +23,6 @@ from text_tokenizers import BOS, SPECIAL, TOKENIZERS  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of transformers and torch
-    pytest.mark.usefixtures("quick_compilation"),
 ]
 CODES = np.random.default_rng(0).integers(0, 12, (40, 3))
 ITEMS = [3, 17, 17, 0]

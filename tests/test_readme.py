@@ -18,7 +18,7 @@ def snippets(document: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def printed(small_run, tmp_path_factory, quick_compilation):
+def printed(small_run, tmp_path_factory):
     """What the snippets leave behind, run where runs/quickstart is a trained run."""
     place = tmp_path_factory.mktemp("reader")
     (place / "runs").mkdir()

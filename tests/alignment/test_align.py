@@ -24,8 +24,6 @@ CONFIG = AlignConfig(
 
 IDS = np.unique(np.random.default_rng(1).integers(0, 4, (25, 3)), axis=0) + 2 + 4 * np.arange(3)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def world():

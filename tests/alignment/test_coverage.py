@@ -8,8 +8,6 @@ import pytest
 from atspeed_jax.alignment import coverage
 from atspeed_jax.decoding.budget import lead
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def random_pair(seed, shape=(2, 6)):
     keys = jax.random.split(jax.random.key(seed))

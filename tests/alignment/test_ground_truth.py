@@ -15,7 +15,6 @@ from descent import descend
 MODEL = LlamaConfig(14, 16, 32, 1, 2, 2, 8, 10_000.0, 1e-6, True, 0.0, "float32", False)
 CONFIG = AlignConfig("word_kd", 0.7, 2.0, top_k=3, density_weight=1.0, coverage_weight=1.0, score_norm="vocab")
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 compiled_loss = jax.jit(ground_truth_loss, static_argnums=0)
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from atspeed_jax.alignment import losses
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def log_softmax(rows):
     return jax.nn.log_softmax(jnp.asarray(rows), -1)

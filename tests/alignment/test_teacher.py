@@ -27,8 +27,6 @@ from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, init_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HISTORY = 4
 SETTINGS = TeacherConfig(beams=3, prompts=2, batch_size=4, buckets=(HISTORY,), log_probs=True)
 

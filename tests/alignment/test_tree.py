@@ -10,8 +10,6 @@ from atspeed_jax.alignment.tree import teacher_tree, tree_logits
 from atspeed_jax.models.llama import forward
 from tree_case import LENGTH, MODEL
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def world():

@@ -10,8 +10,6 @@ from atspeed_jax.alignment.teacher_files import load_teacher
 from atspeed_jax.benchmarks import alignment as benchmark
 from atspeed_jax.data.batches import BatchShape
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def world(small_run):

@@ -29,9 +29,6 @@ FIELDS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
     monkeypatch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))
@@ -39,7 +36,7 @@ def cheap(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory, quick_compilation):
+def measured(tmp_path_factory):
     """(rows, lines said, path) of one run of the suite."""
     path, lines = tmp_path_factory.mktemp("decode") / "rows.json", []
     with pytest.MonkeyPatch.context() as patch:

@@ -23,9 +23,6 @@ from tiny_pair import LARGER, suite_with, tiny_pair
 HAVE_BOTH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
     monkeypatch.setattr(decode, "measure_ceilings", lambda _: Ceilings(1e9, 1e9))

@@ -4,15 +4,12 @@ import dataclasses
 import time
 
 import numpy as np
-import pytest
 
 from atspeed_jax.benchmarks import decode_measure
 from atspeed_jax.benchmarks.decode_bench import Bench, Clock, Timed
 from atspeed_jax.benchmarks.decode_cells import DecodeSuite, Way
 from atspeed_jax.serving.settings import Setting
 from tiny_pair import tiny_pair
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_time_that_runs_out_ends_after_a_whole_repeat():

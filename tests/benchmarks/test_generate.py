@@ -12,7 +12,6 @@ HAVE_BOTH = all(importlib.util.find_spec(name) for name in ("torch", "transforme
 @pytest.mark.skipif(not HAVE_BOTH, reason="needs torch and transformers: pip install -r tests/hugging_face.txt")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_rows(monkeypatch):
     monkeypatch.setitem(random_models.SIZES, "tiny", (64, 80, 2))
     config = generate.GenerateConfig(("tiny",), (2,), (3,), (8,), ("all", 8, 8), repeats=3, seconds=0.0)

@@ -22,7 +22,6 @@ from numpy_llama import wide_params
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of transformers and torch
-    pytest.mark.usefixtures("quick_compilation"),
 ]
 CATALOG = Catalog(np.random.default_rng(0).integers(0, 9, (150, 4)), (9,) * 4)
 CONFIG = dataclasses.replace(

@@ -10,7 +10,6 @@ from atspeed_jax.benchmarks import random_models  # noqa: E402
 from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora  # noqa: E402
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.filterwarnings("ignore")  # of torch, transformers and peft
 def test_both_sides_begin_with_one_loss(monkeypatch):
     monkeypatch.setitem(random_models.SIZES, "tiny", (64, 80, 2))

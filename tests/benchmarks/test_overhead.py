@@ -8,8 +8,6 @@ from atspeed_jax.decoding.noise import user_keys
 from atspeed_jax.serving import model_calls
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 DECODE = DecodeConfig(widths=(3,), gamma=1, score_norm="vocab")
 
 

@@ -1,15 +1,12 @@
 """What is packed of a run decodes as the run does."""
 
 import numpy as np
-import pytest
 
 from atspeed_jax.benchmarks.pack import pair_of_run
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import Setting
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def test_a_packed_pair_decodes_as_the_run(small_run):

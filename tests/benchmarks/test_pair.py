@@ -16,8 +16,6 @@ from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import Setting
 from tiny_pair import tiny_pair
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_a_pair_comes_back_as_it_was(tmp_path):
     pair = tiny_pair()

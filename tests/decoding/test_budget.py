@@ -16,8 +16,6 @@ from cases import SHAPES, make_batch
 from properties import check_user
 from table_model import TableStep, table_logits
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 LAYOUT = Layout(2, (1, 3, 3))
 CONFIG = SearchConfig((3, 3), 2, "vocab", beams=1)
 SHAPE = next(shape for shape in SHAPES if shape.budget)

@@ -1,15 +1,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from atspeed_jax.decoding import noise
 from atspeed_jax.decoding.beams import LOWEST, Beams
 from atspeed_jax.decoding.children import Children
 from atspeed_jax.decoding.noise import Purpose
 from atspeed_jax.decoding.selection import Stochastic
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 KEYS = noise.user_keys(3, np.arange(4))
 

@@ -19,8 +19,6 @@ from cases import DRAFTS, STEP, Shape, items_of, make_batch
 from laws import ROUNDS, crowd, p_value, smooth
 from table_model import COUNTED, table_logits
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 LEVELS_2 = Shape((4, 3), 2, (3,), 1, "vocab", batch=4)
 LEVELS_3 = Shape((3, 2, 2), 2, (2, 4), 2, "trie", batch=4)
 ONE_BY_ONE = Shape((3, 2, 2), 3, (3, 5), 1, "vocab", batch=4)
@@ -46,7 +44,7 @@ def draws_of(decode, batch, row=1):
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-@pytest.mark.parametrize("shape", [LEVELS_2, LEVELS_3, ONE_BY_ONE], ids=str)
+@pytest.mark.parametrize("shape", [pytest.param(LEVELS_2, marks=pytest.mark.slow), LEVELS_3, ONE_BY_ONE], ids=str)
 def test_lists_have_the_law_of_the_targets_own_sampler(shape, draft):
     batch = a_batch(shape, draft)
     draws, calls = draws_of(lambda *a: batch.speculative(*a, mode="relaxed"), batch)

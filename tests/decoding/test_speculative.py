@@ -13,11 +13,9 @@ from atspeed_jax.decoding.draft import ModelDrafter
 from atspeed_jax.decoding.speculative import speculative_beam_search
 from atspeed_jax.items.trie import build_trie
 from cases import MORE_SHAPES, SHAPES, STEP, TRIES, Shape, batches, make_batch, make_ids, sampled
-from compilation import compile_quickly
+from compilation import compiled_as_for_users
 from properties import ROUNDING, check_batch
 from table_model import COUNTED, table_logits
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 BATCHES = 24  # of 8 users, per shape
 EVERYTHING = next(shape for shape in SHAPES if shape.widths == (5, 15, 45))
@@ -48,8 +46,7 @@ def test_equals_plain_and_oracle(shape):
 @pytest.mark.parametrize("shape", SHAPES + MORE_SHAPES, ids=str)
 def test_equals_plain_and_oracle_at_length(shape):
     """More of them, compiled as for users."""
-    jax.clear_caches()
-    with compile_quickly(False):
+    with compiled_as_for_users():
         check(shape, 8 * BATCHES, seed=2)
 
 

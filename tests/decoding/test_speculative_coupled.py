@@ -8,8 +8,6 @@ from cases import STEP, Shape, batches, items_of, make_batch
 from laws import smooth
 from table_model import COUNTED
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SHAPES = (
     Shape((5, 3, 3, 3), 4, (4, 6, 8), 3, "vocab"),
     Shape((4, 3, 3), 3, (4, 5), 1, "trie"),
@@ -18,7 +16,7 @@ SHAPES = (
 )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [pytest.param(SHAPES[0], marks=pytest.mark.slow), *SHAPES[1:]], ids=str)
 def test_equals_the_targets_own_draw(shape):
     """Whose law tests/decoding/test_relaxed.py holds."""
     compared = more_than_one = 0
@@ -40,7 +38,7 @@ def test_equals_the_targets_own_draw(shape):
     assert more_than_one >= 10
 
 
-@pytest.mark.parametrize(("norm", "temperature"), [("vocab", 2.5), ("trie", 1.0)])
+@pytest.mark.parametrize(("norm", "temperature"), [("vocab", 2.5), pytest.param("trie", 1.0, marks=pytest.mark.slow)])
 def test_a_draft_that_is_the_target_never_misses(norm, temperature):
     """With no more room than beams: both draw with one noise, at one temperature."""
     shape = Shape((5, 3, 3, 3), 4, (4, 4, 4), 3, norm)

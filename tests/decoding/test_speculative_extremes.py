@@ -8,8 +8,6 @@ from atspeed_jax.items.trie import build_trie
 from cases import FIRST_CODE, STEP, Batch, Shape, items_of, make_batch, make_draft, make_prompt, make_table
 from table_model import table_logits
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def check(batch: Batch, users) -> None:
     """Both decoders against the oracle for some users, and against each other for all; tables are exact."""
@@ -25,7 +23,8 @@ def check(batch: Batch, users) -> None:
         assert items_of(strict, row) == [item for item, _ in expected.items]
 
 
-@pytest.mark.parametrize("norm", ["vocab", pytest.param("trie", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["vocab", "trie"])
 def test_ids_of_eight_codes(norm):
     shape = Shape((2,) * 8, 3, (2, 4, 4, 5, 5, 5, 5), 7, norm, batch=4)
     rng = np.random.default_rng(8)

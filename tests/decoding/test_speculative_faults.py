@@ -21,8 +21,6 @@ from atspeed_jax.items.trie import build_trie
 from cases import SHAPES, make_batch
 from table_model import BigramStep, table_logits
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 # K beyond the catalog: the target reads every prefix that is not finished, whatever is drawn.
 EVERY = next(shape for shape in SHAPES if shape.beams == 40)
 CASES = [

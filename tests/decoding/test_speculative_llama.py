@@ -5,7 +5,6 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import oracle
 from atspeed_jax.decoding.base import Prompt
@@ -17,8 +16,6 @@ from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from cases import fetch, items_of
 from numpy_llama import numpy_llama, wide_params
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SIZES = (6, 5, 4)
 USERS, PROMPT = 8, 7

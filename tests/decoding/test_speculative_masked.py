@@ -22,8 +22,6 @@ from atspeed_jax.items.trie import build_trie
 from cases import SHAPES, Shape, make_batch
 from table_model import BigramStep
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 LEAST = np.finfo(np.float32).min
 BIGRAM = BigramStep()
 # K beyond the catalog.

@@ -16,8 +16,6 @@ from laws import ROUNDS, crowd, p_value, smooth
 from properties import ROUNDING
 from table_model import COUNTED, table_logits
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SHAPES = (
     Shape((5, 3, 3, 3), 4, (4, 6, 8), 3, "trie"),
     Shape((4, 3, 3), 3, (4, 5), 1, "trie"),
@@ -26,6 +24,7 @@ SHAPES = (
 TOY = Shape((3, 2, 2), 2, (2, 3), 2, "trie", batch=4)
 
 
+@pytest.mark.slow
 def test_a_draft_that_is_the_target_never_misses():
     """With no more room than beams, and siblings that need no drafting: both see one noise, conditioned alike, at one
     temperature."""

@@ -18,8 +18,6 @@ from cases import SHAPES, STEP, Shape, batches
 from properties import ROUNDING, check_user
 from table_model import BigramStep, bigram_logits, table_logits
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 BIGRAM = BigramStep()
 ONE_LEVEL = Shape((4, 3, 3, 2), 4, (3, 6, 6), 1, "trie")  # later rounds meet levels that were not drafted
 

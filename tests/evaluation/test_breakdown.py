@@ -9,8 +9,6 @@ from atspeed_jax.serving import model_calls
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 DECODE = DecodeConfig(widths=(3,), gamma=1, score_norm="vocab")
 PLAIN, DRAFT = Setting.beam_search(2, "vocab"), Setting.strict("draft", 2, DECODE)
 

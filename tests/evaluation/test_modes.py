@@ -13,8 +13,6 @@ from atspeed_jax.reporting.tables import mode_table
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIG = ModesConfig(
     beams=(3,),
     main_beams=(),

@@ -13,8 +13,6 @@ from atspeed_jax.models.llama import LlamaStep
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import Setting
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HISTORY = 4
 
 

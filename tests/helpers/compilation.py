@@ -8,7 +8,6 @@ import sys
 import jax
 
 FLAG = "jax_disable_most_optimizations"
-QUICK = {FLAG.upper(): "1"}  # of the environment of a process
 FLAGS_OF_XLA = (
     # With it ./launch/test.sh took 549 s, without it 878 s (pytest's figures, 2-core AMD EPYC, jax 0.10.2, 2026-11-24).
     "--xla_cpu_use_fusion_emitters=false",
@@ -31,11 +30,14 @@ def emit_plainly() -> None:
 
 
 @contextlib.contextmanager
-def compile_quickly(quickly: bool = True):
-    """Programs compiled meanwhile take less time to compile and more to run; their numbers agree to rounding."""
-    before = jax.config.read(FLAG)
-    jax.config.update(FLAG, quickly)
+def compiled_as_for_users():
+    """Programs take more time to compile meanwhile, and less to run; their numbers agree with the others' to rounding.
+
+    What was compiled before is forgotten.
+    """
+    jax.clear_caches()
+    jax.config.update(FLAG, False)
     try:
         yield
     finally:
-        jax.config.update(FLAG, before)
+        jax.config.update(FLAG, True)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from atspeed_jax.training.sharding import MeshConfig, make_mesh
-from compilation import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +22,7 @@ def environment(devices: int) -> dict[str, str]:
     few = f"--xla_force_host_platform_device_count={devices}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {few}"  # see `compilation.emit_plainly`
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers")))
-    return os.environ | QUICK | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
 def report_of(script: str, devices: int, *arguments: str) -> dict:

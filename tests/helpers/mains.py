@@ -22,8 +22,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ COUNTED = {
 }
 
 
-def run_mains(cases, environment: dict[str, str]) -> list[SimpleNamespace]:
+def run_mains(cases, environment: Mapping[str, str] = MappingProxyType({})) -> list[SimpleNamespace]:
     """(code, out, err, compiled) of each case (module below launch/, workdir, config, further arguments, pattern).
 
     A workdir or config of None is not given. All keep their compiled programs in one directory; those of a call in

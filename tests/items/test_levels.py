@@ -40,7 +40,7 @@ def test_ids_below_count_the_codes_of_later_levels():
 
 
 @pytest.mark.parametrize("number", [pytest.param(0, marks=pytest.mark.slow), 6])
-def test_both_decoders_find_what_a_search_over_all_ids_finds(number, quick_compilation):
+def test_both_decoders_find_what_a_search_over_all_ids_finds(number):
     shape, rng, compared = SHAPES[number], np.random.default_rng(number), 0
     for kind in ("full", "chains"):
         for table, draft in itertools.product(shape.tables, ("near", "adversarial")):

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from compilation import QUICK
 from launch import suites
 from mains import run_mains
 
@@ -23,7 +22,7 @@ def ended(tmp_path_factory):
         "pack_over": ["--suite=decode", f"--pack={place / 'there.txt'}", "--workdir=nowhere"],
         "renamed": ["--suite=peers", f"--json={place / 'h.json'}"],
     }
-    results = run_mains([("benchmark", None, None, case, "") for case in cases.values()], QUICK)
+    results = run_mains([("benchmark", None, None, case, "") for case in cases.values()])
     return place, dict(zip(cases, results, strict=True))
 
 

@@ -9,7 +9,6 @@ import pytest
 from absl import flags
 
 from atspeed_jax.utils.ranges import Beams, Nodes, PartialShare
-from compilation import QUICK
 from launch import command_line
 from main_flags import flags_of
 from mains import ALL, ROOT, run_mains
@@ -34,7 +33,7 @@ def ended():
         cases[main, "help"] = (main, None, None, ["--help"], "")
         cases[main, "slip"] = (main, None, None, ["--confg=x"], "")
         cases[main, "URL"] = (main, None, None, [f"--{path}=gs://bucket/run", *required(main, but=path)], "")
-    return dict(zip(cases, run_mains(cases.values(), QUICK), strict=True))
+    return dict(zip(cases, run_mains(cases.values()), strict=True))
 
 
 def required(main: str, but: str) -> list[str]:

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-from compilation import QUICK
 from mains import run_mains
 
 
@@ -14,7 +13,7 @@ def test_the_table_is_printed_and_written(small_run, tmp_path):
     flags += ["--widths=all,8", "--modes=strict,relaxed_reference"]
     mistakes = [["--beams=20,x"], ["--beams=4", "--widths=tuned"], ["--widths=all"], ["--modes=strict,strict"]]
     calls = [("compare_modes", workdir, None, own, "") for own in (flags, *mistakes)]
-    result, no_number, not_tuned, too_few, twice = run_mains(calls, QUICK)
+    result, no_number, not_tuned, too_few, twice = run_mains(calls)
     assert no_number.code == 1
     assert "flag --beams=20,x: expected whole numbers, each at least 1 and" in no_number.err
     assert not_tuned.code == 1

@@ -11,12 +11,11 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from compilation import QUICK
 from devices import environment
 from launch import compilation_cache
 from mains import run_mains
 
-TWO_DEVICES = QUICK | {"XLA_FLAGS": environment(2)["XLA_FLAGS"]}
+TWO_DEVICES = {"XLA_FLAGS": environment(2)["XLA_FLAGS"]}
 
 
 @pytest.fixture(scope="module")

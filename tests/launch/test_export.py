@@ -9,7 +9,6 @@ import pytest
 
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.weights import load_weights
-from compilation import QUICK
 from mains import SMALL, run_mains
 
 
@@ -20,7 +19,7 @@ def test_both_models_and_a_directory_in_use(small_run, tmp_path):
         ("export", small_run.workdir, SMALL, [f"--output={output}", f"--model={name.replace('again', 'draft')}"], "")
         for name, output in outputs.items()
     ]
-    target, draft, again = run_mains(cases, QUICK)
+    target, draft, again = run_mains(cases)
     assert (target.code, draft.code, again.code) == (0, 0, 1), target.err + draft.err
     assert "exists and is not empty" in again.err.splitlines()[-1]
     for name in ("target", "draft"):
@@ -31,7 +30,7 @@ def test_both_models_and_a_directory_in_use(small_run, tmp_path):
 
 def test_a_platform_that_does_not_exist_is_refused_before_the_run_is_opened(tmp_path):
     more = [f"--output={tmp_path / 'out'}", "--format=decoder", "--platforms=cpu,rocket"]
-    (done,) = run_mains([("export", tmp_path / "nowhere", SMALL, more, "")], QUICK)
+    (done,) = run_mains([("export", tmp_path / "nowhere", SMALL, more, "")])
     assert done.code == 1
     assert "Traceback" not in done.err
     assert done.err.splitlines()[-1].startswith(
@@ -47,7 +46,7 @@ def test_the_decoder_the_figures_and_the_lists(small_run, tmp_path):
         ("export", small_run.workdir, None, [f"--format={name}", f"--output={output}", *flags], "")
         for name, output in outputs.items()
     ]
-    results = run_mains(cases, QUICK)
+    results = run_mains(cases)
     assert [result.code for result in results] == [0, 0, 0], "".join(result.err for result in results)
     about = json.loads((outputs["decoder"] / "decoder.json").read_text())
     assert about["K"] == 3

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from compilation import QUICK
 from mains import SMALL, run_mains
 
 pytestmark = pytest.mark.slow
@@ -49,7 +48,7 @@ def test_a_killed_pipeline_ends_as_if_never_killed(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     cases = [("pipeline", killed, SMALL, [], str(killed / pattern)) for pattern in KILLS]
     cases += [("pipeline", workdir, SMALL, [], "") for workdir in (killed, whole)]
-    cache = QUICK | {
+    cache = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from compilation import QUICK
 from mains import ROOT, run_mains
 
 TINY = "configs/tiny.py"
@@ -28,7 +27,7 @@ def done(tmp_path_factory):
         "json": (TINY, ["--devices=8", "--json=no/p.json"]),
         "heads": ("configs/beauty_llama7b.py", ["--devices=64", "--config.mesh.tensor=8"]),
     }
-    results = run_mains([("plan", None, config, flags, "") for config, flags in cases.values()], QUICK)
+    results = run_mains([("plan", None, config, flags, "") for config, flags in cases.values()])
     return dict(zip(cases, results, strict=True)), json.loads(path.read_text())
 
 
@@ -52,7 +51,7 @@ def test_figures_are_printed_and_written(done):
 @pytest.mark.slow
 def test_what_does_not_fit_ends_with_one():
     flags = ["--devices=8", *ON_MESH, "--hbm_gib=0.001"]
-    (result,) = run_mains([("plan", None, TINY, flags, "")], QUICK)
+    (result,) = run_mains([("plan", None, TINY, flags, "")])
     assert result.code == 1
     assert "of 0.001 GiB, too much" in result.out
     assert not result.err.count("error")

@@ -2,7 +2,6 @@
 
 import json
 
-from compilation import QUICK
 from mains import run_mains
 
 
@@ -11,7 +10,7 @@ def test_predictions_are_printed_and_written(small_run, tmp_path):
     flags = ["--chips=v5e,h100", "--shapes=pair,3m", "--beams=2", "--users=4", f"--json={path}"]
     mistakes = [["--chips=v9"], ["--shapes=8m"], ["--widths=all"], [f"--json={tmp_path}/no/p.json"]]
     cases = [("predict", small_run.workdir, None, own, "") for own in (flags, *mistakes)]
-    found, chip, shape, widths, file = run_mains(cases, QUICK)
+    found, chip, shape, widths, file = run_mains(cases)
     assert found.code == 0, found.err
     assert "Predicted, not measured" in found.out
     assert "Target calls and rounds are measured" in found.out

@@ -1,7 +1,6 @@
 """launch.recommend as a user meets it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 
 from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.serving.list_file import claimed_output
-from compilation import QUICK, compile_quickly
 from devices import environment
 from mains import ROOT, SMALL, run_mains
 
@@ -49,7 +47,7 @@ def ended(small_run, tmp_path_factory):
         "two types": case(small_run.workdir, "--k=6", users="types.jsonl", output="other.parquet"),
     }
     with claimed_output(place / "held.jsonl"):
-        return place, dict(zip(cases, run_mains(cases.values(), QUICK), strict=True))
+        return place, dict(zip(cases, run_mains(cases.values()), strict=True))
 
 
 def test_every_user_gets_a_list_without_what_was_seen(ended):
@@ -71,8 +69,7 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
 )
 def test_a_recommender_gives_the_same_lists(ended, small_run, output, how):
     lines = [json.loads(line) for line in (ended[0] / output).read_text().splitlines()]
-    with compile_quickly():  # as the main did
-        found = open_run(small_run.workdir).recommender(**how)([user["items"] for user in USERS])
+    found = open_run(small_run.workdir).recommender(**how)([user["items"] for user in USERS])
     assert found.items == [line["items"] for line in lines]
     for scores, line in zip(found.scores, lines, strict=True):
         assert scores == pytest.approx(line["scores"], abs=1e-5)
@@ -122,7 +119,7 @@ def test_a_killed_job_goes_on_to_the_same_file(small_run, tmp_path, sign, code):
     def started(name, chunk):
         flags = [f"--checkpoint={small_run.workdir}", f"--input={tmp_path / 'users.jsonl'}", f"--chunk={chunk}"]
         command = [sys.executable, "-m", "launch.recommend", *flags, f"--output={tmp_path / name}", "--k=6"]
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | QUICK, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
     partial = tmp_path / "killed.jsonl.partial"
     killed, deadline = started("killed.jsonl", 1), time.monotonic() + 300

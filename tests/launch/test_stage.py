@@ -15,7 +15,6 @@ import pytest
 
 import small
 from atspeed_jax.training.train import TrainingDiverged
-from compilation import QUICK
 from launch import stage
 from mains import ALL, ROOT, SMALL, run_mains
 
@@ -148,7 +147,7 @@ def ended(place):
         ("train_target", place / "finished", SMALL, ["--verbosity=0"], ""),
         ("prepare_data", place / "widths", SMALL, [], ""),
     ]
-    *bad, again, talkative, rightly = run_mains(cases, QUICK)
+    *bad, again, talkative, rightly = run_mains(cases)
     after = small.snapshot(place)
     return SimpleNamespace(
         bad=dict(zip(BAD, bad, strict=True)),
@@ -270,7 +269,7 @@ def test_every_main_can_be_the_only_process(tmp_path):
         config = {"config": SMALL if main == "sweep" else "no.py"}  # which is no sweep
         more = [f"--{name}={(given | config).get(name, tmp_path / name)}" for name in names]
         cases.append((main, None, None, alone + more, ""))
-    ended = run_mains(cases, QUICK)
+    ended = run_mains(cases)
     assert len(cases) >= 12
     for (name, *_), result in zip(cases, ended, strict=True):
         assert result.code == 1, (name, result.err)

@@ -11,7 +11,6 @@ from atspeed_jax.runs import record
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.sweeps import results as sweep_results
 from atspeed_jax.sweeps.backends import BackendError
-from compilation import QUICK
 from launch import sweep
 from main_flags import flags_of
 from mains import run_mains
@@ -26,7 +25,7 @@ def test_a_sweep_borrows_measures_and_goes_on_where_it_was(small_run, tmp_path):
     case = ("sweep", workdir, SWEEP, [f"--borrow={small_run.workdir}"], "")
     killed = (*case[:4], str(workdir / "words_0" / "draft" / "metrics.jsonl"))
     done = (*case[:3], ["--backend=xpk"], "")  # all of it is done: needs no cluster
-    first, second, third = run_mains([killed, case, done], QUICK)
+    first, second, third = run_mains([killed, case, done])
     assert first.code == -9, first.err
     assert second.code == 0, second.err
     assert third.code == 0, third.err

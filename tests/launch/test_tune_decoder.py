@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from compilation import QUICK
 from mains import run_mains
 
 
@@ -18,7 +17,7 @@ def test_the_table_is_printed_written_and_used(small_run, tmp_path):
     files = [f"--checkpoint={workdir}", f"--input={tmp_path / 'users.jsonl'}"]
     lists = [("recommend", None, None, [*files, f"--k={k}", f"--output={tmp_path / f'{k}.jsonl'}"], "") for k in (4, 5)]
     cases = [("tune_decoder", workdir, None, [*flags, "--widths=all;3"], "")]
-    wrong, tuned = run_mains([*cases, ("tune_decoder", workdir, None, [*flags, "--check_grid"], "")], QUICK)
+    wrong, tuned = run_mains([*cases, ("tune_decoder", workdir, None, [*flags, "--check_grid"], "")])
     assert wrong.code == 1
     assert "widths 'all;3': expected ints or 'all'" in wrong.err.splitlines()[-1]
     assert tuned.code == 0, tuned.err
@@ -32,7 +31,7 @@ def test_the_table_is_printed_written_and_used(small_run, tmp_path):
     lists.append(
         ("recommend", None, None, [*files, "--drafter=tuned", "--k=5", f"--output={tmp_path / 'no'}.jsonl"], "")
     )
-    found, other, unknown = run_mains(lists, QUICK)
+    found, other, unknown = run_mains(lists)
     assert found.code == 0, found.err
     assert f"tuned.json: {row['choice']}" in found.out + found.err
     assert len(json.loads((tmp_path / "4.jsonl").read_text())["items"]) == 4

@@ -12,8 +12,6 @@ from atspeed_jax.models.unroll import unroll
 from atspeed_jax.shapes import SlotMask, StepInput
 from numpy_llama import numpy_llama, wide_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIG = LlamaConfig(
     vocab_size=19,
     hidden_size=16,

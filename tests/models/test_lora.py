@@ -10,7 +10,6 @@ from atspeed_jax.models.llama import forward as eager_forward
 from atspeed_jax.models.lora import LoraError, init_adapter, merge_adapter, merged_config, scale_adapter
 from numpy_llama import numpy_llama, wide_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 forward = jax.jit(eager_forward, static_argnums=0)
 TOKENS = jnp.array([[0, 3, 17, 12, 13], [1, 15, 2, 2, 9]])
 VALID = jnp.ones(TOKENS.shape, bool).at[0, 0].set(False)

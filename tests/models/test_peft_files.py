@@ -12,8 +12,6 @@ from atspeed_jax.models.lora import LoraError
 from atspeed_jax.models.peft_files import load_adapter, save_adapter
 from numpy_llama import wide_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("model", [MODEL, TIED], ids=["untied", "tied"])
 @pytest.mark.parametrize("items", [0, ITEMS])

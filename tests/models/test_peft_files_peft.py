@@ -20,7 +20,6 @@ from hf import SIZES, TOKENS, random_llama  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of torch, transformers and peft
-    pytest.mark.usefixtures("quick_compilation"),
 ]
 LORA = LoraConfig(rank=3, alpha=6.0, dropout=0.05, targets=("q_proj", "v_proj", "down_proj"))
 ITEMS = 7

@@ -25,7 +25,6 @@ from bases import BASE
 from hf import GOLDEN, TOKENS, VARIANTS, assert_same_rungs, our_rungs
 from numpy_llama import wide_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = dataclasses.replace(
     BASE,

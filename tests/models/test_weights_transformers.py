@@ -19,7 +19,6 @@ from numpy_llama import wide_params  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of transformers and torch
-    pytest.mark.usefixtures("quick_compilation"),
 ]
 
 

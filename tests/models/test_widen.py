@@ -19,7 +19,6 @@ from atspeed_jax.models.widen import widen
 from atspeed_jax.shapes import StepInput
 from numpy_llama import wide_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SCALING = RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 60)
 PLAIN = LlamaConfig(19, 16, 20, 2, 2, 2, 4, 100.0, 1e-2, True, 0.0, "float32", False)
 GROUPED = dataclasses.replace(PLAIN, heads=4, kv_heads=2)

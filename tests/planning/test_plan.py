@@ -31,7 +31,7 @@ def check(row):
     assert row["roofline_seconds"] >= 6 * row["flops"] / CHIPS["v5e"].flops  # float32 at precision "highest"
 
 
-def test_a_training_step_takes_six_flops_per_parameter_and_token(small_config, quick_compilation):
+def test_a_training_step_takes_six_flops_per_parameter_and_token(small_config):
     config = changed(changed(small_config, "train_target.average", 0.0), "train_target.shuffle", 0.0)
     (row,) = plan(config, CATALOG, CHIPS["v5e"], steps=("train",))
     check(row)
@@ -45,7 +45,7 @@ def test_a_training_step_takes_six_flops_per_parameter_and_token(small_config, q
 
 
 @pytest.mark.slow
-def test_alignment_and_decoding_as_compiled_and_as_estimated(small_config, quick_compilation):
+def test_alignment_and_decoding_as_compiled_and_as_estimated(small_config):
     align, decode = plan(small_config, CATALOG, CHIPS["v5e"], steps=("align", "decode"))
     check(align)
     check(decode)

@@ -6,8 +6,6 @@ import pytest
 from atspeed_jax.reporting import savings
 from atspeed_jax.serving.settings import Setting
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 PRIOR = " (the popularity prior, which needs no model, 2.00)"
 
 

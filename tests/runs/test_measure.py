@@ -7,8 +7,6 @@ import small
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.titles import TitlesError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def copy(small_run, tmp_path):

@@ -19,8 +19,6 @@ from atspeed_jax.training.sharding import MeshConfig
 from atspeed_jax.tuning.tune import TuneError
 from small import snapshot
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HISTORIES = [[12, 7, 30], [], [3]]
 
 

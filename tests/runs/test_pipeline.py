@@ -16,8 +16,6 @@ from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.sharding import MeshConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def copy(small_run, tmp_path):

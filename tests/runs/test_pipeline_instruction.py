@@ -24,7 +24,6 @@ from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.user_file import User
 from atspeed_jax.training.directory import TrainingDirectoryError
 from bases import BASE, BOS, write_base
-from compilation import compile_quickly
 from words import words_of
 
 pytestmark = pytest.mark.slow  # models with other tokens go the same way in test_pipeline_pretrained.py
@@ -60,8 +59,7 @@ def trained(small_config, tmp_path_factory):
         write_base(place / name, sizes, seed, **BASES)
     config = with_instruction(small_config, place)
     run = Run(config, place / "run", None)
-    with compile_quickly():
-        return config, place, run, run.all()
+    return config, place, run, run.all()
 
 
 def test_every_stage_ends_and_no_list_differs(trained):

@@ -22,7 +22,6 @@ from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training.directory import TrainingDirectoryError
 from bases import BASE, BOS, write_base
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.1, targets=("q_proj", "v_proj"))
 SMALL_DRAFT = dataclasses.replace(BASE, hidden_size=8, tied_embeddings=True)
 

@@ -10,7 +10,6 @@ import pytest
 from atspeed_jax.alignment.teacher_files import load_teacher
 from atspeed_jax.training.checkpoint import load_params
 from atspeed_jax.training.metrics_log import read_metrics
-from compilation import QUICK
 from devices import begin_processes
 from mains import SMALL
 
@@ -23,7 +22,7 @@ SWEEP = "tests/helpers/small_sweep.py"
 def begin(count, main, *arguments):
     """The processes of a main, just begun."""
     where = ["--coordinator=|localhost:|PORT", "--num_processes=|COUNT", "--process_id=|NUMBER"]
-    return begin_processes(count, ["-m", f"launch.{main}", *arguments, *where], more=QUICK)
+    return begin_processes(count, ["-m", f"launch.{main}", *arguments, *where])
 
 
 def run_by(count, main, *arguments):

@@ -14,8 +14,6 @@ from atspeed_jax.serving.decoders import NO_ITEM
 from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import Setting
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HISTORIES = [np.array(items, np.int32) for items in ([1], [], [0, 1, 2], [4, 5, 6], [2], [6, 1], [3, 3], [5])]
 
 

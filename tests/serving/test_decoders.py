@@ -14,8 +14,6 @@ from atspeed_jax.serving.decoders import NO_ITEM
 from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 K = 8  # of 6 ids
 DECODE = DecodeConfig(widths=("all",), gamma=1, score_norm="vocab")
 HISTORIES = [np.array(items, np.int32) for items in ([], [3], [6, 0, 1, 3, 2], [3, 2])]

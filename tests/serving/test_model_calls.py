@@ -7,8 +7,6 @@ from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from reports import toy_decoders
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 DECODE = DecodeConfig(widths=(3,), gamma=1, score_norm="vocab")
 
 

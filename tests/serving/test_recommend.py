@@ -19,8 +19,6 @@ from atspeed_jax.serving.recommend import lists_of, recommend
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.user_file import User, UserFileError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def stand_in(users):
     """Two places per user, the second empty for an even sum."""

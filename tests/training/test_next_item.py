@@ -11,8 +11,6 @@ from atspeed_jax.models.llama import LlamaConfig, forward, init_params
 from atspeed_jax.training import next_item
 from devices import whole_mesh
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 BOS, VOCAB = 1, 8
 MODEL = LlamaConfig(
     vocab_size=VOCAB,

@@ -14,8 +14,6 @@ from atspeed_jax.training.step import initializer, make_train_step
 from devices import whole_mesh
 from tests.training import toy
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_without_a_moving_average_what_is_trained_is_kept():
     config = toy.toy_config(average=0.0)

@@ -12,8 +12,6 @@ from atspeed_jax.decoding.draft import ModelDrafter, PopularityDrafter
 from atspeed_jax.tuning.acceptance import Acceptance
 from cases import SHAPES, STEP, Shape, batches, make_batch, sampled
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def acceptance_of(batch, prompts=None):
     """Acceptance up to all prefixes, as it would be for any widths."""

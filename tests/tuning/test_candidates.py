@@ -115,7 +115,7 @@ def expecting(drafter_seconds):
 
 
 @pytest.mark.slow
-def test_times_of_another_device_rule_the_search(small_run, quick_compilation):
+def test_times_of_another_device_rule_the_search(small_run):
     """Given instead of measured: where a node costs nothing the widest trees come first."""
     run = small_run.run
     shape = dataclasses.replace(run.config.evaluate.batch_shape(run.config.data.history), batch_size=2)

@@ -44,7 +44,7 @@ def test_later_rounds_of_a_batch():
 
 
 @pytest.mark.parametrize("drafter", ["draft", pytest.param("popularity", marks=pytest.mark.slow)])
-def test_the_parts_are_measured(small_run, drafter, quick_compilation):
+def test_the_parts_are_measured(small_run, drafter):
     run = small_run.run
     tokens = np.full((2, 13), 1)
     prompt = prompt_of({"tokens": tokens, "valid": np.ones(tokens.shape, bool)})

@@ -30,7 +30,7 @@ TIMES = RoundTimes(NARROW, NARROW, Curve((4,), (1.0,)), 0.1, NARROW, NARROW)
 
 
 @pytest.fixture(scope="module")
-def tuned(small_run, quick_compilation):
+def tuned(small_run):
     run, said = small_run.run, []
     shape = dataclasses.replace(run.config.evaluate.batch_shape(run.config.data.history), batch_size=2)
     batches = held_out_users(run.dataset, "valid").sample(4, 0).batches(run.dataset, shape)
