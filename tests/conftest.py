@@ -64,7 +64,7 @@ def pytest_collection_finish():
 @pytest.fixture(scope="module", autouse=True)
 def few_memory_maps():
     yield
-    forget_programs(30_000)  # of 65,530; no file adds 10,000
+    forget_programs(20_000)  # of 65,530; no file adds half as many
 
 
 @pytest.fixture(scope="session")

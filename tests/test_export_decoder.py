@@ -89,6 +89,7 @@ def bfloat16_decoder(tmp_path_factory):
     return directory, decoders, setting
 
 
+@pytest.mark.slow
 def test_a_bfloat16_decoder_runs_as_readme_says(bfloat16_decoder):
     directory, decoders, setting = bfloat16_decoder
     histories = [[], [2], [1, 0, 2]]

@@ -253,6 +253,7 @@ def test_settings_out_of_range_are_refused(field, value):
         dataclasses.replace(CONFIG, **{field: value})
 
 
+@pytest.mark.slow
 def test_the_references_objective_warns(world):
     with pytest.warns(UserWarning, match="gradient is zero almost everywhere"):
         config = dataclasses.replace(CONFIG, objective="reference_tv")

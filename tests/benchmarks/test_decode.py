@@ -75,6 +75,7 @@ def test_rows_hold_every_method_of_every_cell(measured):
     assert [row["ratio_to_plain"] for row in measured.rows if row["method"] == "plain"] == [1.0] * 2
 
 
+@pytest.mark.slow
 def test_modes_that_draw_stand_beside_plain_drawing(tmp_path):
     suite = suite_with(shapes=("pair",), methods=("plain",), modes=("relaxed", "coupled"))
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lambda _: None)[1:]

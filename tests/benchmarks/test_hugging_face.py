@@ -74,7 +74,7 @@ def users():
     return {"tokens": tokens, "valid": valid, "row": np.arange(USERS)}
 
 
-@pytest.mark.parametrize("beams", [1, 5, 20])
+@pytest.mark.parametrize("beams", [1, pytest.param(5, marks=pytest.mark.slow), 20])
 def test_constrained_generate_gives_our_lists(model, users, beams):
     ours = model.decoders.build(Setting.beam_search(beams, "vocab"))(prompt_of(users))
     assert same_lists(model, users, beams, ours)

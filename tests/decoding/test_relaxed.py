@@ -44,7 +44,7 @@ def draws_of(decode, batch, row=1):
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-@pytest.mark.parametrize("shape", [pytest.param(LEVELS_2, marks=pytest.mark.slow), LEVELS_3, ONE_BY_ONE], ids=str)
+@pytest.mark.parametrize("shape", [LEVELS_2, LEVELS_3, pytest.param(ONE_BY_ONE, marks=pytest.mark.slow)], ids=str)
 def test_lists_have_the_law_of_the_targets_own_sampler(shape, draft):
     batch = a_batch(shape, draft)
     draws, calls = draws_of(lambda *a: batch.speculative(*a, mode="relaxed"), batch)

@@ -28,8 +28,10 @@ CASES = [
     (SHAPES[1], "strict"),
     (next(shape for shape in SHAPES if shape.sizes == (6, 3, 3)), "strict"),
     (EVERY, "strict"),
-    (EVERY, "relaxed"),
-    *(pytest.param(EVERY, mode, marks=pytest.mark.slow) for mode in ("stochastic", "coupled", "relaxed_reference")),
+    *(
+        pytest.param(EVERY, mode, marks=pytest.mark.slow)
+        for mode in ("relaxed", "stochastic", "coupled", "relaxed_reference")
+    ),
 ]
 VALUES = (np.nan, np.inf, -np.inf)
 BIGRAM = BigramStep()

@@ -85,7 +85,6 @@ def test_both_decoders_find_the_same_where_beams_are_few(shape):
             check_list(plain, row, min(shape.beams, len(batch.ids)))
 
 
-@pytest.mark.slow
 def test_scores_of_eight_masked_levels_are_finite():
     shape, rng = Shape((2,) * 8, 3, (2, 3, 3, 3, 3, 3, 3), 7, "vocab", batch=4), np.random.default_rng(8)
     batch = make_batch(shape, rng, trie="full", table="smooth", draft="near")

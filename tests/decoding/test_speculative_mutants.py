@@ -1,7 +1,8 @@
 """Known ways to get the decoder wrong, each shown to turn a named test red.
 
 A mutant is a copy of the package and its tests in which one passage of one file is replaced; the named test runs on
-the copy in a process of its own and must fail in the named check. The unchanged copy must pass them all.
+the copy in a process of its own and must fail in the named check. The unchanged copy must pass them all. A named test
+belongs to the fast suite.
 """
 
 import dataclasses

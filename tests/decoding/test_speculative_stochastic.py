@@ -24,7 +24,6 @@ SHAPES = (
 TOY = Shape((3, 2, 2), 2, (2, 3), 2, "trie", batch=4)
 
 
-@pytest.mark.slow
 def test_a_draft_that_is_the_target_never_misses():
     """With no more room than beams, and siblings that need no drafting: both see one noise, conditioned alike, at one
     temperature."""

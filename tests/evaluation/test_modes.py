@@ -62,6 +62,7 @@ def test_a_tuned_setting_is_shown_beside_the_widths():
     assert len(both) == len(set(both))
 
 
+@pytest.mark.slow
 def test_the_papers_constraint_counts_what_does_not_exist(small_run, tmp_path):
     evaluation = small_run.run.measurements()
     evaluation.store = MeasurementStore(tmp_path, print)

@@ -82,7 +82,7 @@ SHAPES = (
     Shape((5, 3, 3, 3), 4, (5, 8, 12), 3, "vocab", budget=12, row_share=2),
     Shape((5, 3, 3, 3), 4, (2, 3, 2), 2, "vocab"),
 )
-FAST = (0, 1, 3, 4, 7, 9, 11)  # of SHAPES: both norms and drafters, a budget, row_share, 2 to 4 codes, K = 1
+FAST = (0, 1, 2, 3, 4, 7, 9, 11, 12)  # of SHAPES: both norms and drafters, a budget, row_share, 2 to 4 codes, K = 1
 MORE_SHAPES = (  # for the slow suite
     Shape((5, 3, 3, 3), 4, (4, 5, 7), 2, "trie", row_share=4),
     Shape((4, 3, 3, 3), 2, (2, 3, 2), 1, "trie", "popularity"),

@@ -17,9 +17,7 @@ from atspeed_jax.models.weights import load_weights  # noqa: E402
 from hf import TOKENS, VARIANTS, assert_same_rungs, our_rungs, random_llama, their_rungs  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # of transformers and torch
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -41,6 +41,7 @@ def test_what_lies_on_the_devices(small_config):
     assert bytes_on_device(made.decode().cache) == slots * 2 * 8 * 4 + slots * 2 * 8 * 4
 
 
+@pytest.mark.slow
 def test_layers_side_by_side_lie_beside_their_stacks(small_config):
     decode = steps_of(changed(small_config, "decode.unroll", True)).decode()
     stacked = steps_of(small_config).decode()

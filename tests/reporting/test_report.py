@@ -34,6 +34,7 @@ def test_written_report_is_read_back_and_names_its_plots(tmp_path, report):
     )
 
 
+@pytest.mark.slow
 def test_writing_again_replaces_the_report(tmp_path, report):
     write_report(tmp_path, report, CURVES)
     report["quality"]["target"]["seen_kept"]["recall@10"] = 0.5

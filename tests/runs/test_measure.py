@@ -31,6 +31,7 @@ def test_an_evaluation_goes_on_where_it_stopped(small_run, small_config, copy, c
     assert (copy / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_measurements_with_other_settings_are_neither_read_nor_overwritten(small_run, small_config, copy):
     before = small.snapshot(copy / "evaluation")
     (stored,) = copy.glob("evaluation/*/quality_seen_kept.json")

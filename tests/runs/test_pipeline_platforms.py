@@ -52,7 +52,13 @@ def prompt(keys=None):
 
 
 @pytest.mark.parametrize(
-    ("mode", "norm"), [("strict", "vocab"), ("stochastic", "trie"), ("relaxed", "vocab"), ("coupled", "vocab")]
+    ("mode", "norm"),
+    [
+        ("strict", "vocab"),
+        ("stochastic", "trie"),
+        pytest.param("relaxed", "vocab", marks=pytest.mark.slow),
+        pytest.param("coupled", "vocab", marks=pytest.mark.slow),
+    ],
 )
 def test_the_decoders(mode, norm):
     keys = None if mode == "strict" else user_keys(0, np.arange(4))

@@ -51,6 +51,7 @@ def test_one_look_answers_for_any_widths_gamma_and_budget(norm):
     assert seen == {1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_several_batches_and_budgets_at_once():
     batch = make_batch(SHAPES[0], np.random.default_rng(3), trie="full", table="smooth", draft="near")
     halves = [jax.tree.map(lambda x, part=part: x[part], batch.prompt) for part in (slice(0, 3), slice(3, 8))]
