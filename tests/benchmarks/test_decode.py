@@ -48,7 +48,6 @@ def measured(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_shared_head_stands_beside_whole_prompts(tmp_path):
     """All prompts of the pair begin with BOS and go on."""
     pair = dataclasses.replace(tiny_pair(), head=np.array([BOS], np.int32))

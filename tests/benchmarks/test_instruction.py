@@ -17,7 +17,6 @@ def test_variants_leave_out_logits_and_the_head():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_row_per_method_and_variant(capsys, monkeypatch):
     monkeypatch.setitem(instruction.SIZES, "tiny", (64, 64, 1))
     monkeypatch.setattr(instruction, "ITEMS", 20)

@@ -18,8 +18,6 @@ from cases import BOS, SHAPES, STEP, make_batch
 from numpy_llama import wide_params
 from table_model import COUNTED
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HEAD = np.array([BOS, 9], np.int32)
 MISSES, TRIE_NORM, BUDGET = SHAPES[0], SHAPES[7], SHAPES[11]  # of which a part of the batch goes on
 

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from atspeed_jax.models import attention
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep, init_params
@@ -26,7 +25,6 @@ def temporaries(length):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_memory_of_a_long_prompt_grows_with_its_length(monkeypatch):
     """But for the mask, which has a byte per pair of tokens. Logits and weights of attention would take 32 here."""
     monkeypatch.setattr(attention, "MOST_BYTES", 1 << 20)

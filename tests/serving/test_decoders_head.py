@@ -18,8 +18,6 @@ from atspeed_jax.serving.model_calls import traced_calls
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from reports import toy_decoders
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 INSTRUCTION = Instruction((BOS, 5, 6, 7), (8,), (9, 4), (BOS, 5, 6, 3, 9, 4))
 HEAD = INSTRUCTION.head[:3]  # what the instruction of no items has too
 DECODE = DecodeConfig(widths=(2,), gamma=1, score_norm="vocab")

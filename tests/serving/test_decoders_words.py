@@ -15,8 +15,6 @@ from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 from reports import toy_decoders
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 WORDS = 200  # 6 codes behind them
 DECODE = DecodeConfig(widths=(1,), gamma=1, score_norm="trie")
 HISTORIES = [np.array(items, np.int32) for items in ([], [3], [6, 0], [3, 2], [1], [2, 2], [5, 1], [0])]
