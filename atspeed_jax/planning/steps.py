@@ -171,8 +171,8 @@ class Steps:
             lay_out = functools.partial(unroll, join=not splits_models(self.mesh))
             served = [sharding.abstract_on(jax.eval_shape(lay_out, one), self.mesh) for one in served]
         models = target.config, served[0], draft.config, served[1]
-        first = self.catalog.first_code
-        decode, params = Decoders(*models, trie, (), self.prefixes, step, self.mesh, first).program(setting)
+        decoders = Decoders(*models, trie, (), self.prefixes, step, self.mesh, self.catalog.first_code)
+        decode, params = decoders.program(setting)
         rows, width = c.evaluate.batch_size, self._prompt
         tokens, valid = (jax.ShapeDtypeStruct((rows, width), dtype) for dtype in (jnp.int32, bool))
         prompt = Prompt(cast(Any, tokens), cast(Any, valid))
@@ -181,6 +181,9 @@ class Steps:
         layout = Layout(width, (1, *(max(search.beams, size) for size in widths)))
         users = -(-rows // self.mesh.shape["data"])
         caches = [step(one.config) for one in (target, draft)]
+        # A call reads no embedding but its tokens', and of the head what it computes.
+        left = self.catalog.vocab_size - decoders.first_logit(search.score_norm)
+        pair = Pair(*(dataclasses.replace(one.config, vocab_size=left) for one in (target, draft)))
         return Step(
             "decode",
             rows,
@@ -188,12 +191,11 @@ class Steps:
             {"parameters": served, "optimizer": (), "other": (trie, *there)},
             (),
             jax.eval_shape(lambda: [one.init_cache(users, layout.slots) for one in caches]),
-            self._calls(dataclasses.replace(search, widths=widths), width, users),
+            self._calls(pair, dataclasses.replace(search, widths=widths), width, users),
         )
 
-    def _calls(self, search: SearchConfig, width: int, users: int) -> tuple[Pass, ...]:
+    def _calls(self, pair: Pair, search: SearchConfig, width: int, users: int) -> tuple[Pass, ...]:
         """Lists the model calls for `users` users if no user finishes early."""
-        pair = Pair(self.models["target"].config, self.models["draft"].config)
         length, size = self.catalog.length, rows_at_a_time(users, search.row_share)
         passes = most_passes(users, size, length - 1) if length > 1 else 0
         later = [dataclasses.replace(one, times=passes) for one in later_round(pair, search, width, users)]

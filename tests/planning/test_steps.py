@@ -54,6 +54,13 @@ def test_layers_side_by_side_lie_beside_their_stacks(small_config):
     assert names[0] != names[1]
 
 
+@pytest.mark.parametrize(("norm", "computed"), [("vocab", 112), ("trie", 12)])
+def test_a_decode_computes_the_logits_that_its_norm_needs(small_config, norm, computed):
+    """Twelve codes behind a hundred words."""
+    decode = steps_of(changed(small_config, "decode.score_norm", norm), CATALOG.behind(100, BOS)).decode()
+    assert {one.model.vocab_size for one in decode.passes} == {computed}
+
+
 def test_the_batches_are_those_of_a_run(small_run):
     run, made = small_run.run, steps_of(small_run.run.config, small_run.run.dataset.catalog)
     lowered = made.align_draft().lower()
