@@ -37,6 +37,7 @@ FAULT = "test_user_and_level_of_the_first_fault"
 FAULTS = f"tests/decoding/test_speculative_faults.py::{FAULT}[L4_K4_W5-15-45_gamma3_trie_model-strict"
 UNDRAFTED = "test_a_level_that_nobody_drafted_is_not_passed"
 EIGHT = "test_scores_of_eight_masked_levels_are_finite"
+WHOLE = "test_lists_are_those_of_whole_prompts[L4_K4_W4-4-4_gamma3_vocab_model-strict]"
 EXACTLY_K = "test_atspeed_s_with_exactly_k_children_has_the_density_term"
 
 
@@ -118,6 +119,10 @@ MUTANTS = [
            "jnp.broadcast_to(prompt.slots[:, None], (*slots.shape, layout.prompt))",
            "jnp.ones((*slots.shape, layout.prompt), bool)",
            PLAIN, "check_user"),
+    Mutant("padding behind a shared head is seen", "decoding/base.py",
+           "| (jnp.cumsum(self.valid, 1) > read)",
+           "| self.valid",
+           f"tests/decoding/test_shared_head.py::{WHOLE}", "same"),
     Mutant("trie scores over the whole vocabulary", "decoding/children.py",
            'logits if norm == "vocab" else jnp.where(exists, logit, -jnp.inf)',
            "logits",
