@@ -1,6 +1,6 @@
-"""The parts of a run on an accelerator, the most wanted first, and what one of them does.
+"""The parts of a run on an accelerator, the most wanted first, and how one is measured.
 
-Every part measures in a process of its own (`accelerator.run`), so that a part that
+Every part measures in a separate process (`accelerator.run`), so that a part that
 fails or hangs costs no other.
 """
 
@@ -82,7 +82,7 @@ class Part:
       name: of the part.
       seconds: after which the part is ended.
       suite: what is measured.
-      codes: of the ids, only the first so many; None for all.
+      codes: number of first codes of the ids that are kept; None for all.
     """
 
     name: str

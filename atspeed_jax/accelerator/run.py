@@ -90,7 +90,7 @@ def _state(state: str, seconds: float, error: str, identity: str) -> dict:
 
 
 def limited(command: Sequence[str], seconds: float, say: Say) -> tuple[int | None, str]:
-    """Runs a command, and ends it after so many seconds.
+    """Runs a command, and ends it after `seconds`.
 
     Args:
       command: the program and its arguments.
@@ -184,8 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
 
     def start(part: Part, say: Say) -> tuple[int | None, str]:
-        own = [*arguments, f"--part={part.name}", f"--seconds={part.seconds}"]
-        return limited([sys.executable, "-m", "atspeed_jax.accelerator.run", *own], part.seconds, say)
+        alone = [*arguments, f"--part={part.name}", f"--seconds={part.seconds}"]
+        return limited([sys.executable, "-m", "atspeed_jax.accelerator.run", *alone], part.seconds, say)
 
     states = run_all(chosen, given.pair, given.out, given.minutes, start, _say)
     print((given.out / REPORT).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Where a device's time goes: the kernels of a trace of JAX's profiler, summed by name."""
+"""Where a device's time goes: kernels in a trace of JAX's profiler, summed by name."""
 
 from __future__ import annotations
 

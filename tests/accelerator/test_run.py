@@ -1,8 +1,11 @@
 """The run: limits, parts that fail, and what a second start measures."""
 
 import json
+import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from atspeed_jax.benchmarks.decode_cells import SuiteError
 from atspeed_jax.benchmarks.pair import write_pair
 from tiny_pair import tiny_pair
 
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = [Part(name, 100.0, StepSuite("train", rows=rows)) for rows, name in enumerate(("one", "two", "three"), 1)]
 
 
@@ -84,6 +88,16 @@ def test_the_last_line_of_a_command_says_why():
         1,
         "ZeroDivisionError: division by zero",
     )
+
+
+def test_the_device_is_left_to_the_parts(tmp_path):
+    """A process that touched a device would fail: JAX knows none of this name."""
+    write_pair(tmp_path / "pair", tiny_pair())
+    command = [sys.executable, "-m", "atspeed_jax.accelerator.run", f"--pair={tmp_path / 'pair'}", f"--out={tmp_path}"]
+    env = os.environ | {"JAX_PLATFORMS": "no_such_device"}
+    done = subprocess.run([*command, "--minutes=0"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.count("not begun") == 12
 
 
 def flags(*arguments):
