@@ -1,4 +1,4 @@
-"""The whole pipeline in about eight minutes on 2 cores on synthetic data: what ./launch/quickstart.sh runs.
+"""The whole pipeline in about MIN minutes on 2 cores on synthetic data: what ./launch/quickstart.sh runs.
 
 The data and the draft are those of configs/tiny.py. The target has 2.4 M parameters: a call of it costs enough to be
 worth saving. Compiling takes most of the time of tuner and evaluation, so both stop at K = 5 and 1 and at the draft
@@ -18,4 +18,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.decode.unroll = True
     config.evaluate.tune = config.evaluate.beams = (5, 1)
     config.evaluate.drafters = ("draft",)
+    config.evaluate.beside_tuned = False
+    config.evaluate.latency_users = 100
     return config

@@ -102,6 +102,7 @@ def get_config() -> ml_collections.ConfigDict:
                 bootstrap_samples=1000,
                 seed=0,
                 tune=(),
+                beside_tuned=True,
             ),
         )
     )

@@ -31,6 +31,8 @@ class EvaluateConfig:
       seed: of every choice of users, of draws and of bootstraps.
       tune: each K for which the fastest way to decode one user at a time is searched
         after training; () for none.
+      beside_tuned: whether a K that speculates with tuned settings is also decoded with
+        the widths of the config.
 
     Raises:
       ValueError: what cannot be measured or reported.
@@ -50,6 +52,7 @@ class EvaluateConfig:
     bootstrap_samples: R.Samples
     seed: R.Seed
     tune: tuple[R.Beams, ...] = ()
+    beside_tuned: bool = True
 
     def __post_init__(self):
         R.check_ranges(self)

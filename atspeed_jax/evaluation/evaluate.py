@@ -78,6 +78,8 @@ class Evaluation:
             trees = [self._tree(beams, widths) for widths in (self.decode.widths, *config.grid_widths)]
             if beams in self.tuned and self.tuned[beams].method == "speculative":
                 rows.append((self.tuned[beams], self.everyone if main else some))
+                if not config.beside_tuned:
+                    continue
             for tree in dict.fromkeys(trees):
                 for drafter in config.drafters:
                     users = self.everyone if main and tree == trees[0] else some
@@ -133,14 +135,9 @@ class Evaluation:
         )
 
     def _covisitation(self, *, remove_seen: bool) -> np.ndarray:
-        return baselines.covisitation_lists(
-            self.dataset.train,
-            self.dataset.popularity,
-            self.everyone.histories,
-            baselines.COVISITATION,
-            k=self.config.list_size,
-            remove_seen=remove_seen,
-        )
+        data, histories = self.dataset, self.everyone.histories
+        how = {"k": self.config.list_size, "remove_seen": remove_seen}
+        return baselines.covisitation_lists(data.train, data.popularity, histories, baselines.COVISITATION, **how)
 
     def row(self, setting: Setting, users: HeldOutUsers) -> dict:
         """Measures calls, acceptance and equality of one setting.

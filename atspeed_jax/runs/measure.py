@@ -25,8 +25,8 @@ def measurements(assets: Assets, models: TrainedModels) -> Evaluation:
     serve, target = assets.serve, fingerprint_of(models.target_params)[:16]
     draft = fingerprint_of(models.draft_params)
     measured = dataclasses.replace(
-        serve.evaluate, grid_beams=(), grid_widths=(), tune=()
-    )  # a wider grid only adds rows
+        serve.evaluate, grid_beams=(), grid_widths=(), tune=(), beside_tuned=True
+    )  # these only add or leave out rows
     devices = (tuple(assets.mesh.shape.items()),) if assets.mesh.size > 1 else ()  # times depend on them
     name = fingerprint(target, draft, measured, serve.decode, models.fingerprints.prompt, *devices)
     return Evaluation(

@@ -73,12 +73,13 @@ def _rows(
     decoders = run.decoders(run.draft_params if "draft" in config.drafters else None)
     shape = run.serve.evaluate.batch_shape(run.config.data.history)
     for size, beams in asked.items():
-        users = everyone.sample(max(config.users, config.batches * size), config.seed)
+        users = everyone.sample(max(config.counted, config.users, config.batches * size), config.seed)
         batches = users.batches(run.dataset, dataclasses.replace(shape, batch_size=size))
         if beams:
-            say(f"batch {size}: {len(users.users)} users in {len(batches)} batches; timing the parts of a search")
+            timed = config.timed(batches)
+            say(f"batch {size}: {len(users.users)} users, {len(timed)} batches are timed; timing the parts of a search")
             wide = [widest(k, norm, decoders.prefixes[norm]) for k in beams]
-            times = measured(decoders, batches, wide, config.drafters)
+            times = measured(decoders, timed, wide, config.drafters)
             for k in beams:
                 yield choose(decoders, batches, k, norm, config, times=times, say=say).row
 

@@ -17,7 +17,7 @@ from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.serving.decode_users import Keys, prompt_of
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.timing import medians, run_once
+from atspeed_jax.serving.timing import compile_together, medians, run_once
 from atspeed_jax.shapes import SlotMask, StepInput
 
 
@@ -144,7 +144,7 @@ def timed_lists(
     first, later = traced_calls(decoders, setting, prompt_of(batches[0], keys))
     params = {decoders.draft: decoders.draft_params, decoders.target: decoders.target_params}
     alone = {call: timed_call(call, params[call.config]) for call in (*first, *later)}
-    medians(alone, repeats=1)  # compiles
+    compile_together(alone.values())
     rounds = [int(built(prompt_of(batch, keys)).rounds) for batch in batches]
     for batch, count in zip(batches, rounds, strict=True):
         times = medians({"whole": functools.partial(run_once, built, batch, keys), **alone}, repeats=repeats)

@@ -8,9 +8,11 @@ alike; read ratios, not milliseconds.
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -44,7 +46,7 @@ def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeat
     Returns:
       {name: [batches] milliseconds}.
     """
-    _warm_up(decoders, batches)
+    warm_up(decoders, batches)
     times = {name: np.zeros(len(batches)) for name in decoders}
     for number, batch in enumerate(batches):
         runs = {name: functools.partial(run_once, decode, batch) for name, decode in decoders.items()}
@@ -84,8 +86,23 @@ def fastest(run: Callable[[], Any], *, repeats: int, seconds: float = 0.0) -> fl
     return min(times)
 
 
-def _warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:
-    """Compiles every decoder for every batch shape."""
-    for shape in {batch["tokens"].shape: batch for batch in batches}.values():
-        for decode in decoders.values():
-            run_once(decode, shape)
+def warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:
+    """Compiles every decoder for every batch shape, see `compile_together`."""
+    shapes = {batch["tokens"].shape: batch for batch in batches}.values()
+    compile_together(functools.partial(run_once, decode, batch) for batch in shapes for decode in decoders.values())
+
+
+def compile_together(runs: Iterable[Callable[[], Any]]) -> None:
+    """Calls functions once, several at a time, since XLA compiles a program with about
+    one core.
+
+    Where there are several devices the functions run one after the other: programs that
+    exchange data must start in one order on all devices.
+
+    Args:
+      runs: functions that compile a program each, and run it.
+    """
+    threads = min(4, os.cpu_count() or 1) if jax.device_count() == 1 else 1
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda run: run(), runs):
+            pass

@@ -30,7 +30,7 @@ from atspeed_jax.decoding.verify import accept, verify_tree
 from atspeed_jax.items.trie import ItemTrie
 from atspeed_jax.serving.decoders import Decoders, SpeculativeSearch
 from atspeed_jax.serving.settings import DrafterName, Setting
-from atspeed_jax.serving.timing import fastest
+from atspeed_jax.serving.timing import compile_together, fastest
 
 TIMED = 0.15  # seconds that a part is timed for, at least five times
 
@@ -145,19 +145,18 @@ def measure(
     batch, length = len(prompt.tokens), decoders.trie.length
     rows = rows_at_a_time(batch, search.row_share)
     first, level, again = dict[float, float](), dict[float, float](), (0, 0.0)
-    for size in sizes:
-        wide = dataclasses.replace(search, widths=(size,) * (length - 1), gamma=max(1, length - 1), budget=None)
-        widths = raised_widths(wide.widths, decoders.prefixes[search.score_norm], search.beams)
-        setting = Setting(drafter, dataclasses.replace(wide, widths=widths))
-        parts = _Parts.of(decoders, setting)
+    plain = decoders.build(Setting.beam_search(search.beams, search.score_norm))
+    every = [_Parts.of(decoders, _as_wide_as(size, decoders, drafter, search)) for size in sizes]
+    some = prompt.take_rows(jnp.arange(rows))
+    compile_together([functools.partial(plain, prompt), *_programs(every, prompt, some, decoders.trie)])
+    for parts in every:
         once, later = read_nodes(parts.search)
         begun = parts.begin(prompt, decoders.trie)
         if not level:
-            draft_prompt = parts.seconds(_draft, begun, levels=range(2))
+            draft_prompt = parts.seconds(begun, range(2))
             if length > 1:
-                some = parts.settle(prompt.take_rows(jnp.arange(rows)), decoders.trie)
-                again = later, parts.round(some, levels=range(1, length))[1]
-        drafted, first[once] = parts.round(begun, levels=range(length))
+                again = later, parts.round(parts.settle(some, decoders.trie), range(1, length))[1]
+        drafted, first[once] = parts.round(begun, range(length))
         fed = level_slots(parts.search)[: length - 2]
         level[float(np.mean(fed or [1]))] = max(0.0, drafted - draft_prompt) / max(1, len(fed))
     target, drafts = _curve(first), _curve(level)
@@ -165,7 +164,6 @@ def measure(
     behind = {
         nodes: max(0.0, again[1] + (target(nodes) - target(again[0])) * rows / batch) for nodes in (again[0], *first)
     }
-    plain = decoders.build(Setting.beam_search(search.beams, search.score_norm))
     each = max(0.0, _timed(lambda: plain(prompt)) - target(0)) / max(1, length - 1)
     return RoundTimes(
         target_first=target,
@@ -175,6 +173,26 @@ def measure(
         draft_level=drafts,
         draft_later=Curve(drafts.nodes, tuple(seconds * rows / batch for seconds in drafts.seconds)),
     )
+
+
+def _programs(every: Sequence[_Parts], prompt: Prompt, some: Prompt, trie: ItemTrie) -> list[Callable[[], Any]]:
+    """What `measure` times, to be called once: of every setting, the narrowest first,
+    on a batch (prompt) and on its rows that a later round reads (some).
+    """
+    least, length = every[0], trie.length
+    runs: list[Callable[[], Any]] = [lambda: least.draft(least.begin(prompt, trie), range(2))]
+    runs += [lambda parts=parts: parts.once(parts.begin(prompt, trie), range(length)) for parts in every]
+    if length > 1:
+        runs.append(lambda: least.once(least.settle(some, trie), range(1, length)))
+    return runs
+
+
+def _as_wide_as(size: int, decoders: Decoders, drafter: DrafterName, search: SearchConfig) -> Setting:
+    """The setting whose every level has this width, or what K needs."""
+    length = decoders.trie.length
+    wide = dataclasses.replace(search, widths=(size,) * (length - 1), gamma=max(1, length - 1), budget=None)
+    widths = raised_widths(wide.widths, decoders.prefixes[search.score_norm], search.beams)
+    return Setting(drafter, dataclasses.replace(wide, widths=widths))
 
 
 def _curve(seconds: dict[float, float]) -> Curve:
@@ -233,16 +251,26 @@ class _Parts:
         beams = best_children(trie, children, self.search.beams)
         return begun._replace(frontier=Frontier(beams, jnp.ones_like(begun.frontier.level)))
 
+    def draft(self, begun: _Begun, levels: range):
+        """The drafted tree, and the draft's cache."""
+        return _draft(self.drafter, self.params[1], begun, levels=levels)
+
+    def verify(self, begun: _Begun, tree: DraftTree):
+        """What the target accepts of a tree, and its cache."""
+        return _verify(self.target, self.params[0], begun, tree)
+
+    def once(self, begun: _Begun, levels: range):
+        """Drafts and verifies."""
+        return self.verify(begun, self.draft(begun, levels)[0])
+
     def round(self, begun: _Begun, levels: range) -> tuple[float, float]:
         """Seconds of drafting, and of verification, in one round."""
-        tree = _draft(self.drafter, self.params[1], begun, levels=levels)[0]
-        verify = functools.partial(_verify, self.target, self.params[0], begun, tree)
-        return self.seconds(_draft, begun, levels=levels), _timed(verify) - _idle(self.params[0])
+        tree = self.draft(begun, levels)[0]
+        return self.seconds(begun, levels), _timed(lambda: self.verify(begun, tree)) - _idle(self.params[0])
 
-    def seconds(self, draft: Callable, begun: _Begun, levels: range) -> float:
+    def seconds(self, begun: _Begun, levels: range) -> float:
         """Seconds of drafting."""
-        run = functools.partial(draft, self.drafter, self.params[1], begun, levels=levels)
-        return _timed(run) - _idle(self.params[1])
+        return _timed(lambda: self.draft(begun, levels)) - _idle(self.params[1])
 
 
 @functools.partial(jax.jit, static_argnames=("drafter", "levels"))

@@ -54,7 +54,11 @@ class TuneConfig:
       check: widths that are compiled and timed as well, with every drafter.
       grid: widths per level of an exhaustive grid that is compiled and timed as well,
         with every drafter; 0 for none.
-      batches, users: least number of batches, and of validation users, per batch size.
+      batches, users: least number of batches, and of validation users, that are timed
+        per batch size.
+      counted: least number of validation users on whom target calls are counted. A
+        search compares thousands of settings, so what is best on few users owes much to
+        these users.
       repeats: timings of a batch, of which the median counts.
       bootstrap: of the intervals.
       seed: of the users.
@@ -68,6 +72,7 @@ class TuneConfig:
     grid: Annotated[int, Range(0, 10)] = 0
     batches: Annotated[int, Range(1, 1_000_000)] = 5
     users: Users = 100
+    counted: Users = 200
     repeats: Repeats = 3
     bootstrap: Bootstrap = dataclasses.field(default_factory=Bootstrap)
     seed: Seed = 0
@@ -78,6 +83,10 @@ class TuneConfig:
         check_each_once(self, "check", least=0)
         if stray := set(self.drafters) - {"draft", "popularity"}:
             raise TuneError(f"drafter {min(stray)!r}: expected 'draft' or 'popularity'; beam search is always measured")
+
+    def timed(self, batches: Sequence[dict]) -> Sequence[dict]:
+        """The batches, all of one size, that decoders are timed with."""
+        return batches[: max(self.batches, -(-self.users // len(batches[0]["row"])))]
 
 
 class Tuned(NamedTuple):
@@ -109,6 +118,7 @@ def choose(
     config: TuneConfig,
     *,
     times: Mapping[DrafterName, RoundTimes] | None = None,
+    cheaper: Decoders | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Tuned:
     """Chooses how to decode with one K and batch size.
@@ -116,19 +126,22 @@ def choose(
     Args:
       decoders: the models and the catalog.
       batches: prompts (`data.batches.prompt_batches`) of one batch size; not of users
-        that the choice is judged by later.
+        that the choice is judged by later. Target calls are counted on all of them;
+        the first ones are timed.
       beams: K.
       score_norm: of the search.
       config: drafters, finalists, check, repeats and the bootstrap.
       times: seconds of the parts of a search per drafter; None to measure.
+      cheaper: decoders of the same lists at less cost, with which target calls are
+        counted.
       say: gets lines about what is done.
     """
     begin = time.perf_counter()
     forget_programs()
-    wide = widest(beams, score_norm, decoders.prefixes[score_norm])
+    wide, timed = widest(beams, score_norm, decoders.prefixes[score_norm]), config.timed(batches)
     if times is None:
-        times = measured(decoders, batches, [wide], config.drafters)
-    expected, searched, curve = shortlist(decoders, batches, wide, times, config.finalists)
+        times = measured(decoders, timed, [wide], config.drafters)
+    expected, searched, curve = shortlist(cheaper or decoders, batches, wide, times, config.finalists)
     plain = plain_seconds(next(iter(times.values())), beams, decoders.trie.length)
     say(f"K={beams}, batch {len(batches[0]['row'])}: {searched} settings compared, expected are")
     for one in expected:
@@ -137,7 +150,7 @@ def choose(
     settings = {alone: plain} | {one.setting: one.seconds for one in expected}
     extra = [setting for setting in checked(decoders, beams, score_norm, config, say) if setting not in settings]
     row: dict[str, Any] = {"K": beams, "batch": len(batches[0]["row"]), "searched": searched, "calls_by_nodes": curve}
-    row |= _measure(decoders, settings, extra, batches, config) | {"seconds": time.perf_counter() - begin}
+    row |= _measure(decoders, settings, extra, timed, config) | {"seconds": time.perf_counter() - begin}
     if extra:
         how = "{settings} checked settings, {fastest}, {slower:+.1%}".format(**row["checked"])
         say(f"the time of the choice beside that of the fastest of {how}")
@@ -186,6 +199,7 @@ def _measure(
     users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
     every = {setting.label: setting for setting in (*settings, *extra)}
     built = {label: decoders.build(setting) for label, setting in every.items()}
+    timing.warm_up(built, batches)
     first = {label: decode_users(decode, batches, users) for label, decode in built.items()}
 
     def timed(labels: Iterable[str], repeats: int) -> dict[str, np.ndarray]:

@@ -141,8 +141,10 @@ def test_a_budget_that_ends_leaves_what_is_measured(monkeypatch, tmp_path):
 def test_the_tuner_chooses_for_users_that_are_not_measured(monkeypatch, tmp_path):
     asked = []
 
-    def choose(decoders, batches, beams, score_norm, config, say):
+    def choose(decoders, batches, beams, score_norm, config, cheaper, say):
         asked.extend(batch["user"][0] for batch in batches)
+        assert config.users == 3
+        assert cheaper.target.layers <= decoders.target.layers
         setting = Setting.strict("draft", beams, DecodeConfig((4, 4), 2, score_norm))
         return SimpleNamespace(setting=setting, row={"reason": "it is fast"})
 
@@ -150,7 +152,7 @@ def test_the_tuner_chooses_for_users_that_are_not_measured(monkeypatch, tmp_path
     lines, suite = [], suite_with(shapes=("pair",), methods=("plain", "speculative"), tune=True)
     rows = measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lines.append)
     assert rows[1]["widths"] == [4, 4]
-    assert asked == [111, 110, 109]
+    assert asked == list(range(111, 102, -1)), "the first three are measured, users 100 to 102"
     assert any("tuned to speculative_draft_K2_w4-4_g2_vocab; it is fast" in line for line in lines)
     monkeypatch.setattr(decode_measure, "choose", None)  # what is measured is not tuned again
     assert measure_decode(tiny_pair(), suite, tmp_path / "rows.json", lines.append) == rows

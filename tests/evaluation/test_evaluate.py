@@ -56,6 +56,18 @@ def test_settings_cover_the_grid_once(toy, tmp_path, full):
     assert len(set(rows)) == 15
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_tuned_k_may_be_measured_as_tuned_alone(toy, tmp_path, beside):
+    evaluation = make_evaluation(toy, tmp_path, decoders=toy.decoders)
+    evaluation.config = dataclasses.replace(evaluation.config, beside_tuned=beside)
+    tuned = Setting.strict("draft", 5, dataclasses.replace(DECODE, widths=(6,)))
+    evaluation.tuned = {5: tuned, 2: Setting.beam_search(2, "vocab")}
+    rows = [setting for setting, _ in evaluation.settings(False)]
+    assert [row for row in rows if row.search.beams == 5][:2] == [Setting.beam_search(5, "vocab"), tuned]
+    count = {beams: sum(row.search.beams == beams for row in rows) for beams in (5, 2)}
+    assert count == {5: 6 if beside else 2, 2: 5}
+
+
 @pytest.fixture
 def three_levels(toy):
     """The toy catalog with an id length of three, to count with."""

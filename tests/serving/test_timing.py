@@ -1,5 +1,8 @@
 """The benchmark with decoders of known duration under a clock that they move."""
 
+import functools
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +33,7 @@ def clock(monkeypatch):
         return decode
 
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(timing.os, "cpu_count", lambda: 1)  # one call at a time
     return SimpleNamespace(decoder=decoder, calls=calls)
 
 
@@ -63,3 +67,32 @@ def test_time_is_taken_until_the_lists_are_on_the_host(clock, monkeypatch):
     monkeypatch.setattr(timing, "gather", lambda values: fetched.append(len(values)))
     assert timing.run_once(decode, batch(0, 5)) == 2.0
     assert fetched == [3]  # ids, scores, validity
+
+
+def test_programs_are_compiled_side_by_side(monkeypatch):
+    monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(timing.jax, "device_count", lambda: 1)
+    both = threading.Barrier(2, timeout=20)
+    timing.compile_together([both.wait, both.wait])
+
+
+def test_programs_of_several_devices_start_in_one_order(monkeypatch):
+    monkeypatch.setattr(timing.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(timing.jax, "device_count", lambda: 2)
+    seen = []
+
+    def run(number):
+        seen.append(number)
+        time.sleep(0.02 * (3 - number))
+        seen.append(number)
+
+    timing.compile_together([functools.partial(run, number) for number in range(3)])
+    assert seen == [0, 0, 1, 1, 2, 2]
+
+
+def test_what_does_not_compile_is_raised(monkeypatch):
+    def broken():
+        raise ValueError("no such program")
+
+    with pytest.raises(ValueError, match="no such program"):
+        timing.compile_together([lambda: None, broken])

@@ -29,6 +29,14 @@ NARROW = Curve((0.0, 10.0), (1.0, 2.0))
 TIMES = RoundTimes(NARROW, NARROW, Curve((4,), (1.0,)), 0.1, NARROW, NARROW)
 
 
+def test_calls_are_counted_on_more_users_than_are_timed():
+    config = dataclasses.replace(CONFIG, users=5, batches=2)
+    pairs = [{"row": [2 * number, 2 * number + 1]} for number in range(9)]
+    assert config.timed(pairs) == pairs[:3]
+    assert dataclasses.replace(config, batches=4).timed(pairs) == pairs[:4]
+    assert config.timed(pairs[:1]) == pairs[:1]
+
+
 @pytest.fixture(scope="module")
 def tuned(small_run):
     run, said = small_run.run, []
