@@ -124,6 +124,7 @@ def get_config() -> ml_collections.ConfigDict:
                 bootstrap_samples=2000,
                 seed=0,
                 tune=(20, 5, 1),
+                beside_tuned=True,
             ),
         )
     )

@@ -64,7 +64,9 @@ def wide_functions(tree: ast.AST) -> list[str]:
     """Name and number of parameters of every function with more than PARAMETERS; self, *args and **kwargs count."""
     found = []
     for node in functions(tree):
-        count = sum(isinstance(inner, ast.arg) for inner in ast.walk(node.args))
+        given = node.args  # not those of a lambda that is a default
+        plain = (*given.posonlyargs, *given.args, *given.kwonlyargs)
+        count = len(plain) + (given.vararg is not None) + (given.kwarg is not None)
         if count > PARAMETERS:
             found.append(f"{node.name} ({count} parameters)")
     return found
