@@ -33,13 +33,13 @@ def tuned_setting(bench: Bench, cell: Cell) -> Setting:
     Its search times parts of the target alone and compiles few settings, so a large
     target takes minutes.
     """
-    suite, drafters = bench.suite, tuple[DrafterName, ...](("draft",))
+    suite, norm = bench.suite, bench.pair.decode.score_norm
+    drafters: tuple[DrafterName, ...] = ("draft",)
     others = max(suite.users, len(bench.pair.tokens) - suite.users)
     batches = bench.pair.batches(cell.prompt, cell.batch, others, others=True)
     config = TuneConfig(
         (cell.beams,), (cell.batch,), drafters, users=suite.users, repeats=suite.repeats, seed=suite.seed
     )
-    norm = bench.pair.decode.score_norm
     found = choose(bench.decoders, batches, cell.beams, norm, config, cheaper=bench.trained, say=bench.say)
     bench.say(f"{cell.title}: tuned to {found.setting.label}; {found.row['reason']}")
     return found.setting

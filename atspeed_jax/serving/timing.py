@@ -46,7 +46,7 @@ def latencies(decoders: Mapping[str, Decode], batches: Sequence[dict], *, repeat
     Returns:
       {name: [batches] milliseconds}.
     """
-    warm_up(decoders, batches)
+    _warm_up(decoders, batches)
     times = {name: np.zeros(len(batches)) for name in decoders}
     for number, batch in enumerate(batches):
         runs = {name: functools.partial(run_once, decode, batch) for name, decode in decoders.items()}
@@ -86,7 +86,7 @@ def fastest(run: Callable[[], Any], *, repeats: int, seconds: float = 0.0) -> fl
     return min(times)
 
 
-def warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:
+def _warm_up(decoders: Mapping[str, Decode], batches: Sequence[dict]) -> None:
     """Compiles every decoder for every batch shape, see `compile_together`."""
     shapes = {batch["tokens"].shape: batch for batch in batches}.values()
     compile_together(functools.partial(run_once, decode, batch) for batch in shapes for decode in decoders.values())

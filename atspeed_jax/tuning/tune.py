@@ -199,13 +199,12 @@ def _measure(
     users = sum(int((batch["row"] >= 0).sum()) for batch in batches)
     every = {setting.label: setting for setting in (*settings, *extra)}
     built = {label: decoders.build(setting) for label, setting in every.items()}
-    timing.warm_up(built, batches)
-    first = {label: decode_users(decode, batches, users) for label, decode in built.items()}
 
     def timed(labels: Iterable[str], repeats: int) -> dict[str, np.ndarray]:
         return timing.latencies({label: built[label] for label in labels}, batches, repeats=repeats)
 
-    times, again = timed(built, config.repeats), 3 * config.repeats
+    times, again = timed(built, config.repeats), 3 * config.repeats  # which compiles them, several at once
+    first = {label: decode_users(decode, batches, users) for label, decode in built.items()}
     eligible = {setting.label: times[setting.label] for setting in settings}
     alone = next(iter(eligible))
     last, choice, slower = confirmed_choice(eligible, alone, config.bootstrap, lambda labels: timed(labels, again))

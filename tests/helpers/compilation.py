@@ -11,7 +11,7 @@ FLAG = "jax_disable_most_optimizations"
 FLAGS_OF_XLA = (
     # With it ./launch/test.sh took 549 s, without it 878 s (pytest's figures, 2-core AMD EPYC, jax 0.10.2, 2026-11-24).
     "--xla_cpu_use_fusion_emitters=false",
-    # One decoder took 2.6 instead of 3.2 s of CPU time to compile (jax 0.10.2, 2026-11-27).
+    # Putting the parts of a small program together again costs more than they save.
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 
