@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax import export as made
+from atspeed_jax.export import decoder, directory, hugging_face, tables
 from atspeed_jax.reporting.report import read_report
 from atspeed_jax.runs.serve import decoders_of, lists_by
 from launch.serving import DRAFTER_HELP
@@ -29,30 +29,31 @@ def define_flags() -> None:
     flags.DEFINE_integer("k", 20, "decoder, lists: items per list.", lower_bound=1, upper_bound=10_000)
     flags.DEFINE_enum("drafter", None, ["draft", "popularity", "none", "tuned"], DRAFTER_HELP)
     flags.DEFINE_integer("batch", 1, "decoder: users per call.", lower_bound=1, upper_bound=65_536)
-    flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"decoder: where it runs, of {', '.join(made.PLATFORMS)}.")
+    flags.DEFINE_list("platforms", ["cpu", "cuda", "tpu"], f"decoder: where, of {', '.join(decoder.PLATFORMS)}.")
 
 
 def export() -> None:
-    made.check_wanted(output := Path(FLAGS.output), FLAGS.platforms)
+    directory.check_new(output := Path(FLAGS.output))
+    decoder.check_platforms(FLAGS.platforms)
     run, name, note = open_run(writes=False), FLAGS.model, ""
     catalog, history = run.dataset.catalog, run.config.data.history
     if FLAGS.format == "lists":
         decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
-        made.export_lists(output, lists_by(run, decoders, setting, exclude_seen=False), run.dataset)
+        tables.export_lists(output, lists_by(run, decoders, setting, exclude_seen=False), run.dataset)
     elif FLAGS.format == "decoder":
         decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say, batch_size=FLAGS.batch)
         how = {"history": history, "batch": FLAGS.batch, "platforms": FLAGS.platforms}
-        made.export_decoder(output, decoders, setting, catalog, **how)
+        decoder.export_decoder(output, decoders, setting, catalog, **how)
     elif FLAGS.format == "figures":
-        made.export_figures(output, read_report(run.workdir))
+        tables.export_figures(output, read_report(run.workdir))
     elif FLAGS.format == "peft":
         if not (began := run.pretrained.get(name)) or began.lora is None:
             raise ValueError(f"--format=peft: the {name} of this run has no adapter; use --format=hf")
-        note = made.export_adapter(output, began, run.trained(name), catalog)
+        note = hugging_face.export_adapter(output, began, run.trained(name), catalog)
     else:
         size, params = (run.draft_model, run.draft_params) if name == "draft" else (run.target_model, run.target_params)
         how = {"history": history, "dtype": FLAGS.dtype, "base": run.base_of(name)}
-        note = made.export_hf(output, size, params, catalog, **how)
+        note = hugging_face.export_hf(output, size, params, catalog, **how)
     print(f"{FLAGS.format}: {output}{note}")
 
 

@@ -194,7 +194,7 @@ class SharedModel:
 @contextlib.contextmanager
 def shared_model(name: str, decoders: Decoders, catalog: Catalog, decode: DecodeConfig) -> Iterator[SharedModel]:
     """Hands the target of our decoders to Hugging Face, as launch.export does."""
-    from atspeed_jax.export import export_hf  # which needs libraries that the class above does without
+    from atspeed_jax.export.hugging_face import export_hf  # which needs libraries that the class above does without
 
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary) / name

@@ -18,7 +18,7 @@ import numpy as np
 
 from atspeed_jax.benchmarks.generate import interleaved
 from atspeed_jax.benchmarks.random_models import CODES, ITEMS, random_config, random_params, random_prompts
-from atspeed_jax.export import export_hf
+from atspeed_jax.export.hugging_face import export_hf
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig, init_adapter

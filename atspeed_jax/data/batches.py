@@ -64,7 +64,7 @@ def train_batches(dataset: Dataset, shape: BatchShape, *, seed: int, rows: np.nd
 
     def collate(chosen: list[int], bucket: int) -> dict:
         tokens = tables[bucket][row_in_table[chosen]]
-        return {"tokens": tokens, "valid": tokens != PAD, "predict": _last(codes[chosen], tokens.shape[1])}
+        return {"tokens": tokens, "valid": tokens != PAD, "predict": _predicted(codes[chosen], tokens)}
 
     order = {"batch_size": shape.batch_size, "seed": seed, "rows": rows}
     return bucketed_batches(range(len(windows)), lengths, buckets=buckets, collate=collate, **order)
@@ -123,7 +123,7 @@ def valid_batches(dataset: Dataset, shape: BatchShape, *, users: int | None, see
     for bucket, rows in zip(buckets, rows_by_bucket(lengths, buckets), strict=True):
         tokens = _filled(tables[bucket], batch_size, PAD)
         codes = _filled(np.array(predicted, np.int64)[rows] * dataset.catalog.length, batch_size, 0)
-        predict = _last(codes, tokens.shape[1])
+        predict = _predicted(codes, tokens)
         for start in range(0, len(tokens), batch_size):
             part = slice(start, start + batch_size)
             batches.append({"tokens": tokens[part], "valid": tokens[part] != PAD, "predict": predict[part]})
@@ -185,9 +185,12 @@ def _tables(make: Callable, catalog: Catalog, sequences: Sequence[np.ndarray], l
     }
 
 
-def _last(counts: np.ndarray, width: int) -> np.ndarray:
-    """[B, width] bool: the last counts[b] columns of row b."""
-    return np.arange(width) >= width - counts[:, None]
+def _predicted(counts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """[B, T] bool: the last counts[b] of the left-padded tokens of row b, but for a
+    token that no other token stands before.
+    """
+    width = tokens.shape[1]
+    return np.arange(width) >= width - np.minimum(counts, (tokens != PAD).sum(1) - 1)[:, None]
 
 
 def _filled(rows: np.ndarray, batch_size: int, value: int) -> np.ndarray:

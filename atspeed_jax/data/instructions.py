@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from atspeed_jax.data.prompts import prompt_tokens
-from atspeed_jax.items.catalog import PAD, Catalog, Instruction
+from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import MAKE_ONE, TOKENIZER_FILE, code_texts, extended_tokenizer
 
 PLACEHOLDER = "{items}"
@@ -66,57 +66,61 @@ class PromptConfig:
         return self.template.replace(PLACEHOLDER, self.separator.join(items))
 
 
-def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) -> Instruction:
+def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) -> Instruction | None:
     """Reads the pieces of the prompt as tokens of a pretrained model.
-
-    BOS is the model's, whether its tokenizer adds BOS or not. The codes' tokens come
-    behind the model's.
 
     Args:
       directory: of the model.
-      catalog: of the items.
+      catalog: placed among the tokens of that model (`items.placement.place_codes`).
       prompt: the text.
 
+    Returns:
+      The pieces; None for items alone, if the tokenizer (if any) reads them as their
+      codes.
+
     Raises:
-      PromptError: no tokenizer, or a text that it does not turn into these pieces.
+      PromptError: no tokenizer for a text, or a text that the tokenizer does not turn
+        into these pieces.
       TokenizerError: as `extended_tokenizer`.
     """
     tokenizer, path = extended_tokenizer(directory, catalog), directory / TOKENIZER_FILE
+    alone = prompt.kind == "item"
     if tokenizer is None:
+        if alone:
+            return None
         raise PromptError(
             f"there is no {path}: an instruction is text, put the model's tokenizer there or take prompt.kind='item'; "
             f"{MAKE_ONE}"
         )
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    codes = code_texts(catalog)
+    text = PromptConfig("instruction", PLACEHOLDER, "") if alone else prompt
+    codes, bos = code_texts(catalog), [catalog.bos] if catalog.begins else []
 
     def text_of(item: int) -> str:
         return "".join(codes[token - catalog.first_code] for token in catalog.tokens(item).tolist())
 
+    def numbered(rows: list[int]) -> list[int]:
+        return rows if catalog.vocabulary is None else catalog.vocabulary.tokens(rows).tolist()
+
     def encoded(items: Sequence[int], answer: Sequence[int] = ()) -> list[int]:
-        text = prompt.text([text_of(item) for item in items]) + "".join(map(text_of, answer))
-        tokens, whole = tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.encode(text).ids
+        whole_text = text.text([text_of(item) for item in items]) + "".join(map(text_of, answer))
+        tokens = numbered(tokenizer.encode(whole_text, add_special_tokens=False).ids)
+        whole = numbered(tokenizer.encode(whole_text).ids)
         if whole not in (tokens, [catalog.bos, *tokens]):
             raise PromptError(
                 f"{path} adds tokens to a text: {whole[:3]}...{whole[-3:]}, expected BOS ({catalog.bos}) before it or "
-                "nothing; take them out of its post_processor"
+                "nothing; take them out of its post_processor, or set bos of the model in the config"
             )
-        return [catalog.bos, *tokens]
+        # A prompt of no tokens at all is BOS alone (`Catalog.bos`).
+        return [*bos, *tokens] if bos or items or text.template != PLACEHOLDER else [catalog.bos, *tokens]
 
     pieces = _cut(encoded((0, 0)), catalog)
-    found = None if pieces is None else Instruction(pieces[0], pieces[1], pieces[2], tuple(encoded(())))
+    found = None if pieces is None else Instruction(*pieces, empty=tuple(encoded(())))
     if found is None or any(encoded(*probe) != _joined(catalog, found, *probe) for probe in _probes(catalog)):
         raise PromptError(
-            f"{path} does not take template={prompt.template!r} with separator={prompt.separator!r} apart at the item "
+            f"{path} does not take template={text.template!r} with separator={text.separator!r} apart at the item "
             "codes: leave texts like <a_1> out of both, and tokens of the vocabulary that reach over a code's < or >"
         )
-    if PAD in (*found.head, *found.separator, *found.tail, *found.empty):
-        raise PromptError(
-            f"template={prompt.template!r} with separator={prompt.separator!r} has token {PAD} "
-            f"({tokenizer.id_to_token(PAD)!r}) of {path}, which stands for padding: take other words"
-        )
-    return found
+    return None if alone else found
 
 
 def same_instruction(found: Mapping[str, Instruction]) -> Instruction:
@@ -141,7 +145,7 @@ def same_instruction(found: Mapping[str, Instruction]) -> Instruction:
     return instruction
 
 
-def _cut(tokens: list[int], catalog: Catalog) -> list[tuple[int, ...]] | None:
+def _cut(tokens: list[int], catalog: Catalog) -> tuple[tuple[int, ...], ...] | None:
     """Head, separator and tail of a prompt of two items; None if the text holds other
     codes.
     """
@@ -149,7 +153,7 @@ def _cut(tokens: list[int], catalog: Catalog) -> list[tuple[int, ...]] | None:
     if len(positions) != 2 * catalog.length:
         return None
     first, second = positions[: catalog.length], positions[catalog.length :]
-    return [tuple(tokens[: first[0]]), tuple(tokens[first[-1] + 1 : second[0]]), tuple(tokens[second[-1] + 1 :])]
+    return tuple(tokens[: first[0]]), tuple(tokens[first[-1] + 1 : second[0]]), tuple(tokens[second[-1] + 1 :])
 
 
 def _joined(catalog: Catalog, instruction: Instruction, items: Sequence[int], answer: Sequence[int]) -> list[int]:

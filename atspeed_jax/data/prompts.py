@@ -107,8 +107,11 @@ def next_codes(batch) -> tuple[Array, Array]:
 
 
 def _around(catalog: Catalog) -> Instruction:
-    """The catalog's instruction; without one, BOS before the items and nothing else."""
-    return catalog.instruction or Instruction((catalog.bos,), (), (), (catalog.bos,))
+    """The catalog's instruction; without one, BOS before the items, if prompts begin
+    with it, and nothing else.
+    """
+    bos = (catalog.bos,)
+    return catalog.instruction or Instruction(bos if catalog.begins else (), (), (), bos)
 
 
 def _left_padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:

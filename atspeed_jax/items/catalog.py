@@ -14,6 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
+from atspeed_jax.items.vocabulary import Vocabulary
+
 PAD, BOS, FIRST_CODE = 0, 1, 2
 MAX_LENGTH = 8
 MAX_CODES = 1 << 16  # per level; a larger number is a typing error, and would ask for an embedding row per code
@@ -30,7 +32,7 @@ class Instruction:
     A prompt is head, item, separator, item, ..., tail.
 
     Attributes:
-      head: begins with BOS.
+      head: begins with BOS, if the prompts of the model do.
       separator: between two items.
       tail: behind the last item.
       empty: the whole prompt of a user without items.
@@ -49,11 +51,15 @@ class Catalog:
     Attributes:
       codes: [items, L] int32, the id of every item, codes 0..level_sizes[l]-1.
       level_sizes: number of codes at each of the L levels.
-      bos: token that begins every prompt.
+      bos: token that begins every prompt. A prompt of no items and no text is this
+        token alone.
       first_code: token of code 0 of level 0. The tokens of a pretrained vocabulary are
         below it (`behind`).
       instruction: the text around the items of a prompt; None for items alone behind
         BOS.
+      begins: False for a pretrained model whose prompts do not begin with BOS.
+      vocabulary: which rows of a pretrained model the tokens are; None if the number of
+        a token is that of its row.
 
     Raises:
       CatalogError: no items, L outside 1..8, or a code outside its level.
@@ -64,6 +70,8 @@ class Catalog:
     bos: int = BOS
     first_code: int = FIRST_CODE
     instruction: Instruction | None = None
+    begins: bool = True
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self):
         codes = np.asarray(self.codes)
@@ -136,6 +144,11 @@ class Catalog:
     def code_count(self) -> int:
         """Number of code tokens, of all levels."""
         return sum(self.level_sizes)
+
+    @property
+    def new_codes(self) -> int:
+        """Number of code tokens that a pretrained model has not been trained with."""
+        return 0 if self.vocabulary is not None and self.vocabulary.trained else self.code_count
 
     @cached_property
     def level_offsets(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
@@ -47,6 +48,8 @@ class TokenizerError(ValueError):
 
 def code_texts(catalog: Catalog) -> list[str]:
     """Returns the text of every code, in token order from `catalog.first_code`."""
+    if catalog.vocabulary is not None:
+        return [text for level in catalog.vocabulary.texts for text in level]
     levels = zip(LEVELS, catalog.level_sizes, strict=False)
     return [f"<{letter}_{code}>" for letter, size in levels for code in range(size)]
 
@@ -65,15 +68,14 @@ def item_tokenizer(catalog: Catalog) -> Tokenizer:
     return tokenizer
 
 
-def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
-    """Adds a token for every code behind the tokens of a pretrained tokenizer.
+def read_tokenizer(directory: Path) -> Tokenizer | None:
+    """Reads tokenizer.json of a pretrained model.
 
     Returns:
-      The tokenizer, or None if the directory has none.
+      The tokenizer, without truncation and padding, or None if the directory has none.
 
     Raises:
-      TokenizerError: the tokenizer cannot be read, its vocabulary is not as long as the
-        model's embedding, or it already has the text of a code.
+      TokenizerError: the file cannot be read.
     """
     path = directory / TOKENIZER_FILE
     if not path.is_file():
@@ -82,20 +84,44 @@ def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise TokenizerError(f"{path} cannot be read ({error}); expected what the tokenizers library writes") from error
-    known, texts = tokenizer.get_vocab(with_added_tokens=True), code_texts(catalog)
-    if taken := [text for text in texts if text in known]:
-        raise TokenizerError(
-            f"{path} already has {len(taken)} of the catalog's codes as tokens, such as {taken[0]}: give the model "
-            "as it was before item tokens were added"
-        )
-    if 1 + max(known.values(), default=-1) != catalog.first_code:
-        raise TokenizerError(
-            f"{path} has tokens 0..{max(known.values(), default=-1)}, but the model's embedding has "
-            f"{catalog.first_code} rows: vocabulary and weights are not of one model"
-        )
-    # normalized: a normalizer that begins every text with a space would want one before
-    # every code.
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def extended_tokenizer(directory: Path, catalog: Catalog) -> Tokenizer | None:
+    """Reads the tokenizer of a pretrained model with a token for every code.
+
+    Codes that the tokenizer lacks are added behind its tokens.
+
+    Args:
+      directory: of the model.
+      catalog: placed among the tokens of that model (`items.placement.place_codes`).
+
+    Returns:
+      The tokenizer, whose numbers are rows of the model's embedding (`Vocabulary`), or
+      None if the directory has none.
+
+    Raises:
+      TokenizerError: the tokenizer cannot be read, or is not the one by which the
+        catalog was placed.
+    """
+    tokenizer, path = read_tokenizer(directory), directory / TOKENIZER_FILE
+    if tokenizer is None:
+        return None
+    texts, vocabulary = code_texts(catalog), catalog.vocabulary
+    numbers = np.arange(catalog.first_code, catalog.vocab_size)
+    rows = numbers if vocabulary is None else vocabulary.rows[numbers]
+    if vocabulary is None or not vocabulary.trained:
+        # normalized: a normalizer that begins every text with a space would want one
+        # before every code.
+        tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
+    for text, row in zip(texts, rows.tolist(), strict=True):
+        if (found := tokenizer.token_to_id(text)) != row:
+            raise TokenizerError(
+                f"{path} gives {text} the token {found}, but the code has row {row} of the model's embedding: "
+                "tokenizer and weights are not of one model"
+            )
     return tokenizer
 
 

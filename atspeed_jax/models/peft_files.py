@@ -58,7 +58,16 @@ def _names(lora: LoraConfig, layers: int) -> Iterator[tuple[str, str, int, str]]
             yield group, ours, layer, f"{_PREFIX}model.layers.{layer}.{module}.{name}"
 
 
-def save_adapter(directory: Path, model: LlamaConfig, lora: LoraConfig, params: Mapping, adapter: Mapping, base: str):
+def save_adapter(
+    directory: Path,
+    model: LlamaConfig,
+    lora: LoraConfig,
+    params: Mapping,
+    adapter: Mapping,
+    base: str,
+    *,
+    rows: np.ndarray | None = None,
+) -> None:
     """Writes an adapter as PEFT does.
 
     With item rows the whole embedding (and head) of the larger vocabulary is stored, as
@@ -72,6 +81,7 @@ def save_adapter(directory: Path, model: LlamaConfig, lora: LoraConfig, params: 
       params: parameters of the base.
       adapter: what was trained.
       base: name or directory of the pretrained model.
+      rows: see `weights.save_weights`.
 
     Raises:
       LoraError: the directory has an adapter already.
@@ -85,10 +95,11 @@ def save_adapter(directory: Path, model: LlamaConfig, lora: LoraConfig, params: 
             value = np.asarray(adapter["layers"][group][ours][name][layer], np.float32)
             tensors[f"{theirs}.lora_{part}.weight"] = np.ascontiguousarray(value.T)
     merged = merge_adapter(params, {"layers": {}} | {k: v for k, v in adapter.items() if k != "layers"}, None)
-    if "item_embedding" in adapter:
-        tensors[_EMBEDDING] = np.asarray(merged["embedding"], np.float32)
-    if "item_head" in adapter:
-        tensors[_HEAD] = np.ascontiguousarray(np.asarray(merged["head"]["kernel"], np.float32).T)
+    tables = {_EMBEDDING: merged["embedding"]} if "item_embedding" in adapter else {}
+    tables |= {_HEAD: merged["head"]["kernel"].T} if "item_head" in adapter else {}
+    for name, table in tables.items():
+        order = slice(None) if rows is None else np.argsort(rows)
+        tensors[name] = np.ascontiguousarray(np.asarray(table, np.float32)[order])
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / WEIGHTS_FILE, {"format": "pt"})
     fields = {"base_model_name_or_path": base, "task_type": "CAUSAL_LM", "inference_mode": True, **FIXED}

@@ -1,8 +1,9 @@
 """A Hugging Face Llama from which a run starts.
 
 It is opened and checked before any long work, and loaded when a stage needs it. Item
-codes become tokens behind its vocabulary (`Catalog.behind`). Their embedding and head
-rows are trained and saved like all other parameters.
+codes that its tokenizer does not know become tokens behind its vocabulary. Their
+embedding and head rows are trained and saved like all other parameters. Codes that the
+tokenizer knows keep their rows (`items.placement`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
+import numpy as np
 
-from atspeed_jax.items.catalog import PAD
+from atspeed_jax.items.vocabulary import Vocabulary
 from atspeed_jax.models.hf_config import CONFIG_FILE, HFConfigError, read_hf_config
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig, init_adapter, item_rows, merge_adapter
@@ -36,7 +38,8 @@ class PretrainedConfig:
       remat: see `LlamaConfig`.
       remat_policy: see `LlamaConfig`.
       dropout: see `LlamaConfig`.
-      bos: the first token of every prompt; None for that of config.json.
+      bos: the first token of every prompt; None for that of config.json, if the
+        tokenizer begins texts with it.
       precision: see `LlamaConfig`.
 
     Raises:
@@ -50,7 +53,7 @@ class PretrainedConfig:
     remat_policy: Literal["nothing", "dots"] = "nothing"
     dropout: PartialShare = 0.0
     # Not in repr, so that older fingerprints stay.
-    bos: Annotated[int, Range(PAD + 1, 2**31 - 1)] | None = dataclasses.field(default=None, repr=False)
+    bos: Annotated[int, Range(0, 2**31 - 1)] | None = dataclasses.field(default=None, repr=False)
     precision: Literal["highest", "high", "default"] = dataclasses.field(default="highest", repr=False)
 
     def __post_init__(self):
@@ -64,20 +67,39 @@ class Pretrained:
     Attributes:
       config: which model it is.
       model: config of the base.
-      bos: the first token of every prompt.
+      bos: row of the token that begins a prompt, and that is the prompt of no items.
       eos: token or tokens that end a text, as config.json names them.
+      pad: token of padding, if config.json names one.
       positions: longest sequence that the model was trained for, if config.json says
         so.
       fingerprint: of the content of the files and of what is trained; it does not
         depend on the directory's name. "" without the weights (`describe_pretrained`).
+      rows: [W] int32, the row of the files that each token is (`Vocabulary`); None for
+        the order of the files.
+      stored_rows: rows of the embedding in the files.
     """
 
     config: PretrainedConfig
     model: LlamaConfig
     bos: int
     eos: int | tuple[int, ...] | None
+    pad: int | None
     positions: int | None
     fingerprint: str
+    rows: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    stored_rows: int = 0
+
+    def numbered(self, vocabulary: Vocabulary | None) -> Pretrained:
+        """The model, its tokens in the order of a vocabulary.
+
+        Args:
+          vocabulary: None for the order of the files. Rows behind those of the files
+            become zero.
+        """
+        if vocabulary is None:
+            return self
+        rows = vocabulary.loaded_rows
+        return dataclasses.replace(self, rows=rows, model=dataclasses.replace(self.model, vocab_size=len(rows)))
 
     @property
     def lora(self) -> LoraConfig | None:
@@ -90,7 +112,9 @@ class Pretrained:
           shardings: see `load_weights`.
         """
         dtype = "float32" if self.lora is None else self.config.dtype
-        return load_weights(Path(self.config.directory), self.model, dtype=dtype, shardings=shardings)
+        stored = dataclasses.replace(self.model, vocab_size=self.stored_rows)
+        how = {"dtype": dtype, "shardings": shardings, "rows": self.rows}
+        return load_weights(Path(self.config.directory), stored, **how)
 
     def init_trainable(self, key: jax.Array, base: Mapping, items: int) -> dict[str, Any]:
         """Makes what is trained: an adapter, or the base, with rows for item tokens.
@@ -124,8 +148,7 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
       config: which model.
 
     Raises:
-      HFConfigError: config.json is of no Llama, or names no BOS token that can begin
-        every prompt.
+      HFConfigError: config.json is of no Llama, or names neither BOS nor EOS.
       WeightsError: the directory does not hold the weights that config.json describes.
     """
     directory, found = Path(config.directory), describe_pretrained(config)
@@ -157,14 +180,14 @@ def describe_pretrained(config: PretrainedConfig) -> Pretrained:
     directory = Path(config.directory)
     model = read_hf_config(directory, dtype=config.dtype, remat=config.remat)
     raw = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
-    bos = raw.get("bos_token_id") if config.bos is None else config.bos
     eos = raw.get("eos_token_id")
+    first = eos[0] if isinstance(eos, list) and eos else eos
+    bos = next((one for one in (config.bos, raw.get("bos_token_id"), first) if one is not None), None)
     positions = raw.get("max_position_embeddings", raw.get("max_sequence_length"))  # the first Llamas' name of it
-    if type(bos) is not int or not PAD < bos < model.vocab_size:
+    if type(bos) is not int or not 0 <= bos < model.vocab_size:
         raise HFConfigError(
-            f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in {PAD + 1}..{model.vocab_size - 1}; "
-            f"every prompt begins with it, and {PAD} fills up. Set bos of the model in the config (such as bos=1) to "
-            "the tokenizer's <s>"
+            f"{directory / CONFIG_FILE}: bos_token_id={bos!r}, expected a token in 0..{model.vocab_size - 1}; a prompt "
+            "of no items begins with it. Set bos of the model in the config (such as bos=1) to the tokenizer's <s>"
         )
     training = {"dropout": config.dropout, "adapter_dropout": config.lora.dropout if config.lora else 0.0}
     training |= {"remat_policy": config.remat_policy, "precision": config.precision}
@@ -173,6 +196,8 @@ def describe_pretrained(config: PretrainedConfig) -> Pretrained:
         dataclasses.replace(model, **training),
         bos,
         eos=tuple(eos) if isinstance(eos, list) else eos,
+        pad=raw.get("pad_token_id"),
         positions=positions if type(positions) is int else None,
         fingerprint="",
+        stored_rows=model.vocab_size,
     )

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from atspeed_jax.models.llama import LlamaConfig, init_params
+from atspeed_jax.models.weight_files import INDEX_FILE, ONE_FILE, WeightsError, file_groups, stored_tensors
 from atspeed_jax.utils.files import write_json
 
-ONE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # name in a file -> NumPy's
-RECOMPUTED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")  # buffers of older releases
 PROBLEMS_SHOWN = 20
-
-
-class WeightsError(ValueError):
-    """Weight files that do not hold exactly the tensors of the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +41,11 @@ class Name:
     theirs: str
     ours: str
     matrix: bool = True
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether the tensor has a row for every token."""
+        return self.ours in ("embedding", "head/kernel")
 
     @property
     def per_layer(self) -> bool:
@@ -96,7 +94,9 @@ def their_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     return expected
 
 
-def load_weights(directory: Path, config: LlamaConfig, *, dtype: str = "float32", shardings=None) -> dict[str, Any]:
+def load_weights(
+    directory: Path, config: LlamaConfig, *, dtype: str = "float32", shardings=None, rows: np.ndarray | None = None
+) -> dict[str, Any]:
     """Loads the parameters of a Hugging Face Llama.
 
     The host holds one tensor of the files at a time.
@@ -107,9 +107,11 @@ def load_weights(directory: Path, config: LlamaConfig, *, dtype: str = "float32"
       dtype: of the parameters.
       shardings: a tree of NamedSharding like the parameters, so that each device reads
         only its part; None for the first device.
+      rows: [W], the row of the files that each token is; None for the order of the
+        files. A row behind those of the files is zero.
 
     Returns:
-      The parameters.
+      The parameters, of W tokens with `rows`.
 
     Raises:
       WeightsError: files are missing or damaged, or do not hold exactly the tensors of
@@ -123,8 +125,28 @@ def load_weights(directory: Path, config: LlamaConfig, *, dtype: str = "float32"
         sharding = first if shardings is None else _leaf(shardings, name.ours)
         shape = _leaf(shapes, name.ours).shape
         node = functools.reduce(lambda node, key: node.setdefault(key, {}), parents, tree)
-        node[last] = _load_leaf(files, name, shape, jnp.dtype(dtype), sharding)
+        if rows is not None and name.of_tokens:
+            node[last] = _load_rows(files[name.theirs], name, rows, shape, jnp.dtype(dtype), sharding)
+        else:
+            node[last] = _load_leaf(files, name, shape, jnp.dtype(dtype), sharding)
     return tree
+
+
+def _load_rows(path: Path, name: Name, rows: np.ndarray, shape: tuple[int, ...], dtype, sharding) -> jax.Array:
+    """Loads the rows of tokens, in another order than they are stored in."""
+    axis = 1 if name.matrix else 0
+    stored, width = shape[axis], shape[1 - axis]
+
+    def part(index) -> np.ndarray:
+        tokens, columns = index[axis], index[1 - axis]
+        wanted = rows[tokens]
+        with safe_open(path, "numpy") as file:
+            values = file.get_slice(name.theirs)[:, columns][np.minimum(wanted, stored - 1)]
+        values = np.where((wanted < stored)[:, None], values, np.zeros((), values.dtype))
+        return np.ascontiguousarray(values.T if name.matrix else values, dtype)
+
+    made = (width, len(rows)) if name.matrix else (len(rows), width)
+    return jax.block_until_ready(jax.make_array_from_callback(made, sharding, part))
 
 
 def _load_leaf(files: Mapping[str, Path], name: Name, shape: tuple[int, ...], dtype, sharding) -> jax.Array:
@@ -165,7 +187,7 @@ def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:
     Raises:
       WeightsError: see `load_weights`.
     """
-    stored, problems = _stored(directory)
+    stored, problems = stored_tensors(directory)
     expected = their_shapes(config)
     if config.tied_embeddings and "lm_head.weight" in stored:
         problems.append("lm_head.weight is stored although config.json ties it to the embedding (tie_word_embeddings)")
@@ -186,60 +208,14 @@ def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:
     return {name: path for name, (path, _, _) in stored.items()}
 
 
-def _stored(directory: Path) -> tuple[dict[str, tuple[Path, tuple[int, ...], str]], list[str]]:
-    """Lists file, shape and dtype of each tensor, and problems; skips buffers."""
-    placed, problems = _listed_files(directory)
-    stored: dict[str, tuple[Path, tuple[int, ...], str]] = {}
-    for path, listed in placed.items():
-        try:
-            with safe_open(path, "numpy") as file:
-                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no iterable)
-                held = {name: (path, tuple(one.get_shape()), one.get_dtype()) for name, one in slices.items()}
-        except FileNotFoundError:
-            problems.append(f"{path.name}, named by {INDEX_FILE}, is missing")
-            continue
-        except (SafetensorError, OSError) as error:
-            problems.append(f"{path.name} is damaged or cut off ({error})")
-            continue
-        if listed is not None:
-            problems += [f"{INDEX_FILE} puts {name} into {path.name}, which lacks it" for name in listed - held.keys()]
-            problems += [
-                f"{path.name} holds {name}, which {INDEX_FILE} does not put there" for name in held.keys() - listed
-            ]
-        problems += [
-            f"{name} is in both {stored[name][0].name} and {path.name}" for name in held.keys() & stored.keys()
-        ]
-        stored |= held
-    return {name: found for name, found in stored.items() if not RECOMPUTED.fullmatch(name)}, problems
-
-
-def _listed_files(directory: Path) -> tuple[dict[Path, set[str] | None], list[str]]:
-    """Lists weight files with their tensors (None without an index); and problems."""
-    one, index = directory / ONE_FILE, directory / INDEX_FILE
-    if one.is_file() and index.is_file():
-        raise WeightsError(f"{directory} has both {ONE_FILE} and {INDEX_FILE}; remove the one that is out of date")
-    if one.is_file():
-        return {one: None}, []
-    if not index.is_file():
-        pickled = "; its .bin files are pickles, which are never loaded" if list(directory.glob("*.bin")) else ""
-        raise WeightsError(
-            f"{directory} has neither {ONE_FILE} nor {INDEX_FILE}{pickled}; save the model with "
-            "save_pretrained(..., safe_serialization=True)"
-        )
-    try:
-        entries = json.loads(index.read_text(encoding="utf-8"))["weight_map"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index} cannot be read ({error!r}); expected a JSON object with a weight_map") from error
-    files: dict[Path, set[str]] = {}
-    for tensor, file in entries:
-        if not isinstance(file, str):
-            raise WeightsError(f"{index} puts {tensor} into {file!r}, expected the name of a file")
-        files.setdefault(directory / Path(file).name, set()).add(tensor)
-    return dict(files), []
-
-
 def save_weights(
-    directory: Path, config: LlamaConfig, params: Mapping, *, dtype: str = "float32", file_bytes: int = 5 * 10**9
+    directory: Path,
+    config: LlamaConfig,
+    params: Mapping,
+    *,
+    dtype: str = "float32",
+    file_bytes: int = 5 * 10**9,
+    rows: np.ndarray | None = None,
 ) -> None:
     """Saves parameters as Hugging Face names and lays them out.
 
@@ -251,6 +227,8 @@ def save_weights(
       params: its parameters.
       dtype: of the stored tensors.
       file_bytes: most bytes of a file, unless a single tensor is larger.
+      rows: [V], the row of the files that each token is, a permutation; None for the
+        order of the tokens.
 
     Raises:
       WeightsError: the directory has weights already.
@@ -259,10 +237,10 @@ def save_weights(
         if (directory / old).exists():
             raise WeightsError(f"{directory} already has {old}; give a new directory, or delete it")
     sizes = {name: int(np.prod(shape)) * jnp.dtype(dtype).itemsize for name, shape in their_shapes(config).items()}
-    groups = _groups(sizes, file_bytes)
+    groups = file_groups(sizes, file_bytes)
     total = len(groups)
     names = [ONE_FILE] if total == 1 else [f"model-{n + 1:05}-of-{total:05}.safetensors" for n in range(total)]
-    tensors = their_tensors(config, params, dtype)
+    tensors = their_tensors(config, params, dtype, rows)
     for file, group in zip(names, groups, strict=True):
         save_file(dict(next(tensors) for _ in group), directory / file, {"format": "pt"})
     if total > 1:
@@ -270,28 +248,20 @@ def save_weights(
         write_json(directory / INDEX_FILE, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": placed})
 
 
-def _groups(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Groups names in order; a group holds at most `limit` bytes, or one name."""
-    groups: list[list[str]] = [[]]
-    filled = 0
-    for name, size in sizes.items():
-        if groups[-1] and filled + size > limit:
-            groups.append([])
-            filled = 0
-        groups[-1].append(name)
-        filled += size
-    return groups
+def their_tensors(
+    config: LlamaConfig, params: Mapping, dtype: str, rows: np.ndarray | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields name and tensor in the order of `their_shapes`, one at a time.
 
-
-def their_tensors(config: LlamaConfig, params: Mapping, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields name and tensor in the order of `their_shapes`, one at a time."""
+    Args: see `save_weights`.
+    """
     for name in _names(config):
         leaf = _leaf(params, name.ours)
         for layer in range(config.layers if name.per_layer else 1):
             tensor = np.asarray(leaf[layer] if name.per_layer else leaf)
+            tensor = (tensor.T if name.matrix else tensor).astype(dtype)
+            if rows is not None and name.of_tokens:
+                tensor = tensor[np.argsort(rows)]
             # safetensors writes the buffer as it lies in memory, so a transposed view
             # must be copied.
-            yield (
-                name.theirs.format(layer=layer),
-                np.ascontiguousarray((tensor.T if name.matrix else tensor).astype(dtype)),
-            )
+            yield name.theirs.format(layer=layer), np.ascontiguousarray(tensor)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from atspeed_jax.data.instructions import PLACEHOLDER, read_instruction
+from atspeed_jax.data.instructions import PLACEHOLDER
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import TOKENIZER_FILE
-from atspeed_jax.models.pretrained import PretrainedConfig
+from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.planning.estimate import product_time, together
 from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
 from atspeed_jax.planning.steps import Step, Steps, describe_models
 from atspeed_jax.planning.tpu import padding
 from atspeed_jax.reporting.tables import ABSENT, Table
-from atspeed_jax.runs.checks import check_batches, check_mesh, check_positions, check_same_vocabulary
+from atspeed_jax.runs.checks import check_batches, check_mesh, check_positions
 from atspeed_jax.runs.experiment import ExperimentConfig
+from atspeed_jax.serving.catalogs import catalog_for
 from atspeed_jax.training.chips import Chip, roofline
 from atspeed_jax.training.sharding import make_mesh
 
@@ -48,18 +49,29 @@ class PlanError(ValueError):
     """A plan that cannot be made."""
 
 
-def with_prompt(config: ExperimentConfig, catalog: Catalog) -> Catalog:
-    """Adds the config's instruction, if any, to the catalog.
+def as_read(config: ExperimentConfig, pretrained: Collection[Pretrained], catalog: Catalog) -> Catalog:
+    """The catalog as the models of a config read it.
 
-    The target's tokenizer.json splits the instruction into tokens. Without this file
-    every CHARACTERS characters count as a token.
+    The tokenizers of pretrained models say which tokens codes and instruction are.
+    Without a tokenizer codes come last, and every CHARACTERS characters of an
+    instruction count as a token.
+
+    Args:
+      config: of the run.
+      pretrained: its pretrained models, which may lack tokenizers.
+      catalog: of the run.
+
+    Raises:
+      ValueError: as `serving.catalogs.catalog_for`.
     """
     prompt = config.data.prompt
+    read = [one for one in pretrained if (Path(one.config.directory) / TOKENIZER_FILE).is_file()]
+    if read or (pretrained and prompt.kind == "item"):
+        return catalog_for(read or pretrained, catalog, prompt)
+    for one in pretrained:
+        catalog = catalog.behind(one.model.vocab_size, one.bos)
     if prompt.kind == "item":
         return catalog
-    directory = Path(config.target.directory) if isinstance(config.target, PretrainedConfig) else None
-    if directory is not None and (directory / TOKENIZER_FILE).is_file():
-        return dataclasses.replace(catalog, instruction=read_instruction(directory, catalog, prompt))
     head, _, tail = prompt.template.partition(PLACEHOLDER)
 
     def tokens(text: str) -> tuple[int, ...]:
@@ -117,10 +129,7 @@ def plan(
     mesh, pretrained = make_mesh(config.mesh, tpus), describe_models(config)
     if per_device is not None:
         config = with_batch(config, per_device, mesh.shape["data"] * mesh.shape["fsdp"])
-    check_same_vocabulary(pretrained.values())
-    for base in pretrained.values():
-        catalog = catalog.behind(base.model.vocab_size, base.bos)
-    catalog = with_prompt(config, catalog)
+    catalog = as_read(config, pretrained.values(), catalog)
     check_positions(pretrained.values(), catalog, config.data.history)
     made = Steps(config, catalog, pretrained, mesh)
     check_mesh({name: model.config for name, model in made.models.items()}, mesh)

@@ -107,10 +107,11 @@ class Steps:
             model = getattr(self.config, name).llama(vocabulary)
             start = from_scratch(model)
             return Model(model, start, start.abstract(self.mesh), ())
+        pretrained = pretrained.numbered(self.catalog.vocabulary)
         dtype = jnp.float32 if pretrained.lora is None else pretrained.config.dtype
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), param_shapes(pretrained.model))
         base = sharding.abstract_on(shapes, self.mesh)
-        start = from_base(pretrained, base, self.catalog.code_count)
+        start = from_base(pretrained, base, self.catalog.new_codes)
         served = jax.eval_shape(pretrained.full_params, start.abstract(self.mesh), base)
         model = dataclasses.replace(pretrained.model, vocab_size=vocabulary)
         return Model(model, start, sharding.abstract_on(served, self.mesh), _replaced(pretrained, base))

@@ -11,10 +11,7 @@ from jax.sharding import Mesh
 
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
-from atspeed_jax.data.instructions import read_instruction, same_instruction
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
-from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.tokenizer import extended_tokenizer
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
@@ -23,12 +20,12 @@ from atspeed_jax.runs.checks import (
     check_mesh,
     check_positions,
     check_same_data,
-    check_same_vocabulary,
     check_serving,
     check_settings,
     check_splits,
 )
 from atspeed_jax.runs.experiment import ExperimentConfig, ModelConfig, ServeConfig
+from atspeed_jax.serving.catalogs import catalog_for
 from atspeed_jax.training.initialization import Initialization, from_pretrained, from_scratch
 from atspeed_jax.training.sharding import make_mesh, replicated
 from atspeed_jax.utils.distributed import place
@@ -98,11 +95,7 @@ class Assets:
         check_splits(dataset)
         base = self.base_of("target")
         if base is not None:
-            check_same_vocabulary(self.pretrained.values())
-            catalog = dataset.catalog.behind(base.model.vocab_size, base.bos)
-            for one in self.pretrained.values():
-                extended_tokenizer(Path(one.config.directory), catalog)  # complains now, not when it is exported
-            catalog = self._with_prompt(catalog)
+            catalog = catalog_for(self.pretrained.values(), dataset.catalog, self.config.data.prompt)
             check_positions(self.pretrained.values(), catalog, self.config.data.history)
             dataset = dataclasses.replace(dataset, catalog=catalog)
         if self.is_trained:
@@ -113,19 +106,6 @@ class Assets:
         models = {model.name: model.config_for(dataset.catalog.vocab_size) for model in (self.target, self.draft)}
         check_mesh(models, self.mesh)
         return dataset
-
-    def _with_prompt(self, catalog: Catalog) -> Catalog:
-        """The catalog with the text that the config puts around items, if any.
-
-        Raises:
-          PromptError: a tokenizer cannot make the text.
-        """
-        data = self.config.data
-        if data.prompt.kind == "item":
-            return catalog
-        directories = [one.config.directory for one in self.pretrained.values()]
-        found = {directory: read_instruction(Path(directory), catalog, data.prompt) for directory in directories}
-        return dataclasses.replace(catalog, instruction=same_instruction(found))
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -218,5 +198,5 @@ class ModelAssets:
     def initialization(self) -> Initialization:
         """How training starts, and what is trained. A pretrained model is loaded."""
         if self.pretrained is not None:
-            return from_pretrained(self.pretrained, self._assets.dataset.catalog.code_count, self._assets.mesh)
+            return from_pretrained(self.pretrained, self._assets.dataset.catalog, self._assets.mesh)
         return from_scratch(self.config)

@@ -149,20 +149,6 @@ def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history:
             )
 
 
-def check_same_vocabulary(pretrained: Iterable[Pretrained]) -> None:
-    """Checks that all pretrained models have one vocabulary.
-
-    Draft and target read the same tokens.
-
-    Raises:
-      ValueError: sizes or BOS tokens differ.
-    """
-    sizes = {one.config.directory: (one.model.vocab_size, one.bos) for one in pretrained}
-    if len(set(sizes.values())) > 1:
-        found = "; ".join(f"{name} has {size} tokens and BOS {bos}" for name, (size, bos) in sizes.items())
-        raise ValueError(f"draft and target must share one vocabulary, but {found}: take models of one tokenizer")
-
-
 def check_mesh(models: Mapping[str, LlamaConfig], mesh: Mesh) -> None:
     """Checks that models can be split evenly over the mesh.
 

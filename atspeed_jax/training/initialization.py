@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import Pretrained
@@ -54,14 +55,16 @@ def from_scratch(model: LlamaConfig) -> Initialization:
     )
 
 
-def from_pretrained(pretrained: Pretrained, codes: int, mesh: Mesh) -> Initialization:
+def from_pretrained(pretrained: Pretrained, catalog: Catalog, mesh: Mesh) -> Initialization:
     """A pretrained model, which is loaded: every device holds its part.
 
     Args:
-      codes: how many code tokens get rows in embedding and head.
+      catalog: among whose tokens the model's are (`items.placement`). Codes that are
+        new to the model get rows in embedding and head.
     """
+    pretrained = pretrained.numbered(catalog.vocabulary)
     shardings = sharding.tree_shardings(param_shapes(pretrained.model), mesh)
-    return from_base(pretrained, pretrained.load(shardings), codes)
+    return from_base(pretrained, pretrained.load(shardings), catalog.new_codes)
 
 
 def from_base(pretrained: Pretrained, base, codes: int) -> Initialization:
@@ -69,7 +72,7 @@ def from_base(pretrained: Pretrained, base, codes: int) -> Initialization:
 
     Args:
       base: the parameters of the pretrained model, or their shapes.
-      codes: see `from_pretrained`.
+      codes: how many code tokens get rows in embedding and head.
     """
 
     def init(key, base):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+from tokenizers.processors import TemplateProcessing
 
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.hf_config import hf_config
@@ -51,5 +52,7 @@ def write_base(directory, config=BASE, seed=0, words=WORDS, **fields):
     own = hf_config(config, dtype="float32", max_positions=64, bos=BOS, eos=None, pad=0)
     (directory / "config.json").write_text(json.dumps(own | fields))
     if words:
-        words_tokenizer(words).save(str(directory / "tokenizer.json"))
+        tokenizer = words_tokenizer(words)
+        tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+        tokenizer.save(str(directory / "tokenizer.json"))
     return params

@@ -44,18 +44,6 @@ def test_no_tokenizer(tmp_path):
     assert extended_tokenizer(tmp_path, CATALOG) is None
 
 
-@pytest.mark.parametrize(
-    ("words", "rows", "message"),
-    [
-        (WORDS, 9, "has tokens 0..5, but the model's embedding has 9 rows"),
-        ((*WORDS, "<b_3>"), 7, "already has 1 of the catalog's codes as tokens, such as <b_3>"),
-    ],
-)
-def test_vocabularies_that_do_not_fit(tmp_path, words, rows, message):
-    with pytest.raises(TokenizerError, match=message):
-        extended_tokenizer(saved(tmp_path, words), CATALOG.behind(rows, 2))
-
-
 def test_a_file_that_is_no_tokenizer(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(TokenizerError, match="cannot be read"):

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from atspeed_jax.items.vocabulary import Vocabulary
 from atspeed_jax.models.hf_config import HFConfigError
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig, describe_pretrained, open_pretrained
-from atspeed_jax.models.weights import WeightsError
+from atspeed_jax.models.weight_files import WeightsError
 from bases import BASE, BOS, write_base
 from configs import beauty_llama7b
 
@@ -67,25 +68,48 @@ def test_the_fingerprint_is_that_of_the_files_and_of_what_is_trained(base, tmp_p
     assert len(others | {first}) == 4
 
 
-@pytest.mark.parametrize("bos", [None, 0, 6, "x", [2]])
+@pytest.mark.parametrize("bos", [6, -1, "x", [2]])
 def test_a_base_needs_a_token_to_begin_with(tmp_path, bos):
     write_base(tmp_path / "base", bos_token_id=bos)
-    with pytest.raises(HFConfigError, match=r"bos_token_id=.*expected a token in 1\.\.5"):
+    with pytest.raises(HFConfigError, match=r"bos_token_id=.*expected a token in 0\.\.5.*such as bos=1"):
+        open_pretrained(config_of(tmp_path / "base"))
+
+
+@pytest.mark.parametrize(("eos", "bos"), [(3, 3), ([4, 1], 4)])
+def test_without_bos_a_prompt_of_no_items_is_the_token_that_ends_texts(tmp_path, eos, bos):
+    write_base(tmp_path / "base", bos_token_id=None, eos_token_id=eos)
+    assert open_pretrained(config_of(tmp_path / "base")).bos == bos
+
+
+def test_neither_bos_nor_eos(tmp_path):
+    write_base(tmp_path / "base", bos_token_id=None, eos_token_id=None)
+    with pytest.raises(HFConfigError, match="bos_token_id=None, expected"):
         open_pretrained(config_of(tmp_path / "base"))
 
 
 def test_a_token_to_begin_with_can_be_given(tmp_path):
-    named, unnamed = tmp_path / "named", tmp_path / "unnamed"
-    write_base(named)
-    write_base(unnamed, bos_token_id=0)
-    with pytest.raises(HFConfigError, match="such as bos=1"):
-        open_pretrained(config_of(unnamed))
-    assert open_pretrained(config_of(unnamed, bos=1)).bos == 1
-    prints = {open_pretrained(config_of(named, bos=bos)).fingerprint for bos in (None, 1, 2)}
+    write_base(tmp_path / "base")
+    assert open_pretrained(config_of(tmp_path / "base", bos=1)).bos == 1
+    prints = {open_pretrained(config_of(tmp_path / "base", bos=bos)).fingerprint for bos in (None, 1, 2)}
     assert len(prints) == 3
-    assert "bos" not in repr(config_of(named))
+    assert "bos" not in repr(config_of(tmp_path / "base"))
     with pytest.raises(HFConfigError, match="bos_token_id=9, expected"):
-        open_pretrained(config_of(named, bos=9))
+        open_pretrained(config_of(tmp_path / "base", bos=9))
+
+
+def test_the_tokens_of_a_vocabulary(base):
+    """Known codes, with words in another order; new codes, whose rows are not loaded."""
+    directory, params = base
+    texts = (("<a_0>", "<a_1>"),)
+    rows = np.array([0, 5, 2, 3, 1, 4])
+    opened = open_pretrained(config_of(directory))
+    known = opened.numbered(Vocabulary(rows, texts, trained=True))
+    assert known.model == opened.model
+    np.testing.assert_array_equal(known.load()["embedding"], params["embedding"][rows])
+    new = opened.numbered(Vocabulary(rows, texts, trained=False))
+    assert new.model.vocab_size == 4
+    np.testing.assert_array_equal(new.load()["head"]["kernel"], params["head"]["kernel"][:, rows[:4]])
+    assert opened.numbered(None) is opened
 
 
 def test_the_named_pair_begins_with_the_same_token():

@@ -13,32 +13,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from atspeed_jax.models.hf_config import read_hf_config
-from atspeed_jax.models.weights import (
-    INDEX_FILE,
-    ONE_FILE,
-    WeightsError,
-    load_weights,
-    save_weights,
-    their_shapes,
-)
-from bases import BASE
+from atspeed_jax.models.weight_files import INDEX_FILE, ONE_FILE, WeightsError
+from atspeed_jax.models.weights import load_weights, save_weights, their_shapes
 from hf import GOLDEN, TOKENS, VARIANTS, assert_same_rungs, our_rungs
 from numpy_llama import wide_params
+from weight_dirs import CONFIG, TIED, problems, stored
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = dataclasses.replace(
-    BASE,
-    vocab_size=11,
-    hidden_size=8,
-    intermediate_size=12,
-    layers=3,
-    heads=4,
-    kv_heads=2,
-    head_dim=2,
-    rope_theta=100.0,
-    norm_eps=1e-5,
-)
-TIED = dataclasses.replace(CONFIG, tied_embeddings=True)
 
 
 def same(tree, other):
@@ -119,27 +100,30 @@ print("the parts are right")
 """
 
 
+@pytest.mark.parametrize("config", [CONFIG, TIED], ids=["untied", "tied"])
+def test_tokens_in_another_order_than_the_files_rows(tmp_path, config):
+    """Tokens 2, 0, 1 of 11 rows, and one behind the rows of the files, which is zero."""
+    params = wide_params(config, 0)
+    save_weights(tmp_path, config, params)
+    some = load_weights(tmp_path, config, rows=np.array([2, 0, 1, 12]))
+    heads = [] if config.tied_embeddings else [(some["head"]["kernel"].T, params["head"]["kernel"].T)]
+    for loaded, whole in [(some["embedding"], params["embedding"]), *heads]:
+        np.testing.assert_array_equal(loaded[:3], whole[np.array([2, 0, 1])])
+        np.testing.assert_array_equal(loaded[3], 0)
+    same(some["layers"], load_weights(tmp_path, config)["layers"])
+
+    order = np.random.default_rng(0).permutation(config.vocab_size)
+    (tmp_path / "again").mkdir()
+    save_weights(tmp_path / "again", config, load_weights(tmp_path, config, rows=order), rows=order)
+    assert (tmp_path / "again" / ONE_FILE).read_bytes() == (tmp_path / ONE_FILE).read_bytes()
+
+
 def test_each_device_gets_its_part():
     """On four devices, along two axes of a mesh, leaves with and without a layer axis."""
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SHARDED, str(GOLDEN / "llama_untied")]
     done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
     assert "the parts are right" in done.stdout, done.stderr[-2000:]
-
-
-def stored(directory, config=CONFIG, **changes):
-    """A whole model in one file with tensors changed, removed (None) or added."""
-    save_weights(directory, config, wide_params(config, seed=0))
-    tensors = {
-        name: tensor for name, tensor in (load_file(directory / ONE_FILE) | changes).items() if tensor is not None
-    }
-    save_file(tensors, directory / ONE_FILE, {"format": "pt"})
-
-
-def problems(directory, config=CONFIG):
-    with pytest.raises(WeightsError) as error:
-        load_weights(directory, config)
-    return str(error.value)
 
 
 def test_every_problem_is_in_one_error(tmp_path):
@@ -174,54 +158,6 @@ def test_old_rotary_buffers_are_left_out(tmp_path):
 def test_a_head_beside_a_tied_embedding(tmp_path):
     stored(tmp_path, TIED, **{"lm_head.weight": np.zeros((11, 8), np.float32)})
     assert "lm_head.weight is stored although config.json ties it" in problems(tmp_path, TIED)
-
-
-def split_in_files(directory):
-    save_weights(directory, CONFIG, wide_params(CONFIG, seed=0), file_bytes=1500)
-    return json.loads((directory / INDEX_FILE).read_text())
-
-
-def test_an_index_that_lies(tmp_path):
-    index = split_in_files(tmp_path)
-    files = sorted(set(index["weight_map"].values()))
-    (tmp_path / files[0]).unlink()
-    assert f"{files[0]}, named by {INDEX_FILE}, is missing" in problems(tmp_path)
-    index["weight_map"]["model.norm.weight"] = files[1]
-    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
-    message = problems(tmp_path)
-    assert f"puts model.norm.weight into {files[1]}, which lacks it" in message
-    assert "holds model.norm.weight, which" in message
-
-
-def test_a_tensor_in_two_files(tmp_path):
-    index = split_in_files(tmp_path)
-    files = sorted(set(index["weight_map"].values()))
-    extra = {"model.norm.weight": np.zeros(8, np.float32)}
-    save_file(load_file(tmp_path / files[0]) | extra, tmp_path / files[0])
-    message = problems(tmp_path)
-    assert "model.norm.weight is in both" in message
-    assert f"{files[0]} holds model.norm.weight" in message
-
-
-@pytest.mark.parametrize("kept", [5, 200, -1])
-def test_a_file_that_was_cut_off(tmp_path, kept):
-    stored(tmp_path)
-    content = (tmp_path / ONE_FILE).read_bytes()
-    (tmp_path / ONE_FILE).write_bytes(content[:kept])
-    assert f"{ONE_FILE} is damaged or cut off" in problems(tmp_path)
-
-
-def test_no_weights_and_two_kinds_of_them(tmp_path):
-    assert f"neither {ONE_FILE} nor {INDEX_FILE}; save the model" in problems(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert "pickles, which are never loaded" in problems(tmp_path)
-    (tmp_path / INDEX_FILE).write_text("[]")
-    assert "expected a JSON object with a weight_map" in problems(tmp_path)
-    (tmp_path / INDEX_FILE).write_text('{"weight_map": {"x": null}}')
-    assert f"{INDEX_FILE} puts x into None, expected the name of a file" in problems(tmp_path)
-    stored_one = tmp_path / ONE_FILE
-    stored_one.write_bytes(b"")
-    assert "has both" in problems(tmp_path)
 
 
 def test_nothing_is_overwritten(tmp_path):

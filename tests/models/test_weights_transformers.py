@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from atspeed_jax.export import export_hf  # noqa: E402
+from atspeed_jax.export.hugging_face import export_hf  # noqa: E402
 from atspeed_jax.items.catalog import Catalog  # noqa: E402
 from atspeed_jax.models.hf_config import read_hf_config  # noqa: E402
 from atspeed_jax.models.llama import forward  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning import plan as planning
-from atspeed_jax.planning.plan import PlanError, plan, with_batch, with_prompt
+from atspeed_jax.planning.plan import PlanError, as_read, plan, with_batch
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.training.chips import CHIPS
 from atspeed_jax.training.sharding import ShardingError, sharding
@@ -68,12 +68,12 @@ def test_batches_by_the_device(small_config):
 
 
 def test_an_instruction_without_a_tokenizer_is_measured_by_its_letters():
-    catalog = with_prompt(SEVEN_B, Catalog.random(30, (256,) * 4).behind(32_000, 1))
+    catalog = as_read(SEVEN_B, (), Catalog.random(30, (256,) * 4).behind(32_000, 1))
     prompt = SEVEN_B.data.prompt
     longest = len(prompt.template) / 3 + 20 * 4 + 19
     assert len(catalog.instruction.head) + len(catalog.instruction.tail) + 20 * 4 + 19 == pytest.approx(longest, abs=4)
     item = changed(changed(SEVEN_B, "data.prompt.kind", "item"), "data.history", 3)
-    assert with_prompt(item, CATALOG) is CATALOG
+    assert as_read(item, (), CATALOG) is CATALOG
 
 
 @pytest.mark.parametrize(

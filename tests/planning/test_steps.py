@@ -7,7 +7,7 @@ import pytest
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
-from atspeed_jax.models.weights import WeightsError
+from atspeed_jax.models.weight_files import WeightsError
 from atspeed_jax.planning.plan import bytes_on_device
 from atspeed_jax.planning.steps import Steps, describe_models
 from atspeed_jax.runs.experiment import ExperimentConfig

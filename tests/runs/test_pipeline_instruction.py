@@ -14,7 +14,8 @@ import small
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.instructions import TEMPLATE, PromptConfig
 from atspeed_jax.data.users import held_out_users
-from atspeed_jax.export import export_decoder, export_hf
+from atspeed_jax.export.decoder import export_decoder
+from atspeed_jax.export.hugging_face import export_hf
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.runs.experiment import PretrainedConfig

@@ -8,7 +8,7 @@ import pytest
 
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.users import held_out_users
-from atspeed_jax.export import export_adapter, export_hf
+from atspeed_jax.export.hugging_face import export_adapter, export_hf
 from atspeed_jax.items.catalog import PAD
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.lora import LoraConfig

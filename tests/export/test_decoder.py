@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 import atspeed_jax.serving.decoders as decoders_module
 from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.config import prefixes_by_norm
-from atspeed_jax.export import ExportError, export_decoder
+from atspeed_jax.export.decoder import export_decoder
+from atspeed_jax.export.directory import ExportError
 from atspeed_jax.items.trie import build_trie, popularity_prior
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.decoders import Decoders
@@ -27,7 +28,7 @@ from bases import CATALOG, CONFIG
 from devices import whole_mesh
 from numpy_llama import wide_params
 
-DOCUMENT = Path(__file__).parents[1].joinpath("launch", "README.md").read_text(encoding="utf-8")
+DOCUMENT = Path(__file__).parents[2].joinpath("launch", "README.md").read_text(encoding="utf-8")
 LOAD_DECODER = next(block for block in re.findall("```python\n(.*?)```", DOCUMENT, re.S) if "decoder.jax" in block)
 CALL_DECODER = """
 import sys

@@ -12,7 +12,7 @@ import numpy as np  # noqa: E402
 
 from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, read_instruction  # noqa: E402
 from atspeed_jax.data.prompts import prompt_rows, prompt_tokens  # noqa: E402
-from atspeed_jax.export import export_adapter, export_hf  # noqa: E402
+from atspeed_jax.export.hugging_face import export_adapter, export_hf  # noqa: E402
 from atspeed_jax.items.catalog import Catalog  # noqa: E402
 from atspeed_jax.models.llama import forward  # noqa: E402
 from atspeed_jax.models.lora import LoraConfig, merged_config  # noqa: E402

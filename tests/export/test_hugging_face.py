@@ -3,20 +3,14 @@ import json
 
 import jax
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-import atspeed_jax.export as export_module
-from atspeed_jax.data.batches import BatchShape
-from atspeed_jax.export import ExportError, export_figures, export_hf, export_lists
+from atspeed_jax.export.hugging_face import export_hf
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import read_hf_config
 from atspeed_jax.models.pretrained import PretrainedConfig, describe_pretrained
 from atspeed_jax.models.weights import load_weights
-from atspeed_jax.serving.recommend import lists_of
-from atspeed_jax.serving.settings import Setting
 from bases import CATALOG, CONFIG, write_base
 from numpy_llama import wide_params
 
@@ -44,53 +38,6 @@ def test_the_directory_holds_the_model(tmp_path):
     assert fields["max_position_embeddings"] == 1 + 3 * 6
     assert Tokenizer.from_file(str(directory / "tokenizer.json")).encode("<a_1>").ids == [1, 3]
     assert [path.name for path in directory.parent.iterdir()] == ["target"]
-
-
-def test_nothing_is_overwritten(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ExportError, match="exists and is not empty"):
-        exported(tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    with pytest.raises(ExportError, match="cannot be written"):
-        exported(tmp_path / "notes.txt" / "target")
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: os error 28")])
-def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch, error):
-    def full(path, *_, **__):
-        (path / "model.safetensors").write_bytes(b"half")
-        raise error
-
-    monkeypatch.setattr(export_module, "save_weights", full)
-    with pytest.raises(ExportError, match="target cannot be written"):
-        exported(tmp_path / "target")
-    assert not list(tmp_path.iterdir())
-
-
-def test_two_exports_cannot_make_one_directory(tmp_path, monkeypatch):
-    refused = []
-
-    def second(path, *_, **__):
-        with (
-            pytest.raises(ExportError, match="target is being written by another process; wait for it, or give anoth"),
-            export_module._appearing(tmp_path / "target"),
-        ):
-            pass
-        refused.append(path.is_dir())  # and what the first has written is left alone
-
-    monkeypatch.setattr(export_module, "save_weights", second)
-    exported(tmp_path / "target")
-    assert refused == [True]
-    assert [path.name for path in tmp_path.iterdir()] == ["target"]
-
-
-def test_an_export_that_was_cut_off_is_made_again(tmp_path):
-    (tmp_path / ".target.partial").mkdir()
-    (tmp_path / ".target.partial" / "model.safetensors").write_bytes(b"half")
-    (tmp_path / "target").mkdir()
-    params = exported(tmp_path / "target", dtype="bfloat16")
-    loaded = load_weights(tmp_path / "target", CONFIG)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-2), loaded, params)
 
 
 def of_base(directory, **fields):
@@ -146,35 +93,3 @@ def test_what_a_base_says_of_its_texts_is_said_on(tmp_path, given, eos):
     assert (fields["eos_token_id"], fields["max_position_embeddings"]) == (eos, 2048)
     unknown = dataclasses.replace(base, positions=None)
     assert exported_of(unknown, catalog, tmp_path / "other")["config.json"]["max_position_embeddings"] == 1 + 3 * 6
-
-
-def test_lists_as_a_table(small_run, tmp_path):
-    """Every test user's, in evaluation's own words: its recall is that of the report."""
-    run = small_run.run
-    c, dataset = run.config, run.dataset
-    shape = BatchShape(c.data.history, c.evaluate.buckets, 8)
-    lists = lists_of(run.decoders(None), Setting.beam_search(10, "vocab"), dataset, shape, exclude_seen=False)
-    export_lists(tmp_path / "lists", lists, dataset)
-    rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
-    assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]
-    for row in rows:
-        assert row["history"] == dataset.history(row["user"], "test").tolist()
-        assert row["next"] == dataset.test[row["user"]].tolist()
-        assert len(row["items"]) == len(row["scores"]) == 10
-        assert row["scores"] == sorted(row["scores"], reverse=True)
-    hits = [len(set(row["items"]) & set(row["next"])) / len(row["next"]) for row in rows]
-    assert np.mean(hits) == pytest.approx(small_run.report["quality"]["target"]["seen_kept"]["recall@10"])
-
-
-def test_figures_as_tables(small_run, tmp_path):
-    export_figures(tmp_path / "figures", small_run.report)
-    decoding = pq.read_table(tmp_path / "figures" / "decoding.parquet").to_pylist()
-    assert [row["target_calls_mean"] for row in decoding] == [
-        r["target_calls_mean"] for r in small_run.report["decoding"]
-    ]
-    rows = pq.read_table(tmp_path / "figures" / "quality.parquet").to_pylist()
-    (one,) = [r for r in rows if (r["method"], r["kind"], r["figure"]) == ("popularity", "seen_removed", "ndcg@5")]
-    entry = small_run.report["quality"]["popularity"]["seen_removed"]
-    assert one["value"] == entry["ndcg@5"]
-    assert [one["low"], one["high"]] == list(entry["intervals"]["ndcg@5"])
-    assert {row["method"] for row in rows} == {"target", "popularity", "covisitation"}

@@ -1,0 +1,137 @@
+"""The compiled decoder, for processes without this code."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
+from atspeed_jax.data.prompts import prompt_width
+from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.selection import selection_of
+from atspeed_jax.export.directory import ExportError, appearing
+from atspeed_jax.items.catalog import PAD, Catalog
+from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.settings import Setting
+from atspeed_jax.utils import files
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # jax.export takes any other word too, and lowers for nothing that exists
+
+
+def export_decoder(
+    directory: Path,
+    decoders: Decoders,
+    setting: Setting,
+    catalog: Catalog,
+    *,
+    batch: int,
+    history: int,
+    platforms: Sequence[str],
+) -> None:
+    """Writes the jitted decoder of a setting for processes without this code.
+
+    decoder.jax is what `jax.export.deserialize` reads. Its call takes (arrays, tokens,
+    valid) and returns {"ids" [B, K], rows of the distinct ids, -1 behind the last one;
+    "scores" [B, K]; "target_calls" [B]}. It runs on one device. arrays.safetensors
+    holds models and trie, items.parquet item, id and tokens of every item. decoder.json
+    says versions, platforms, shapes and dtypes of arguments, and how a prompt is made.
+
+    Args:
+      batch: B.
+      history: items of the longest prompt.
+      platforms: one or more of PLATFORMS, each once.
+
+    Raises:
+      ExportError: as `export_hf`; an unknown platform; a setting that draws.
+    """
+    check_platforms(platforms)
+    if selection_of(mode := setting.search.mode).draws:
+        raise ExportError(f"mode={mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
+    drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
+    needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
+    paths, tree = jax.tree_util.tree_flatten_with_path(needed)
+    arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in paths}
+
+    @jax.jit
+    def decode(arrays, tokens, valid):
+        taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
+        result = dataclasses.replace(decoders, mesh=None, head=None, **taken).build(setting)(Prompt(tokens, valid))
+        ids = jnp.where(result.valid, result.ids, -1)
+        return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
+
+    names = list(arrays)
+    shape = (batch, prompt_width(catalog, history))
+    takes = {
+        "arrays": {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()},
+        "tokens": jax.ShapeDtypeStruct(shape, jnp.int32),
+        "valid": jax.ShapeDtypeStruct(shape, bool),
+    }
+    items = {
+        "item": np.arange(catalog.items),
+        "id": catalog.id_of_item,
+        "tokens": list(catalog.tokens(np.arange(catalog.items)).reshape(catalog.items, -1)),
+    }
+    with appearing(Path(directory)) as partial:
+        exported = jax.export.export(decode, platforms=tuple(platforms))(*takes.values())
+        about = _about(exported, takes) | _prompt(catalog) | {"setting": setting.label, "K": setting.search.beams}
+        files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
+        save_file(arrays, partial / "arrays.safetensors")
+        pq.write_table(pa.table(items), partial / "items.parquet")
+        files.write_json(partial / "decoder.json", about)
+
+
+def _about(exported: jax.export.Exported, takes: Mapping) -> dict:
+    """What a program must know to call the decoder, for decoder.json. takes: its
+    arguments, in order.
+    """
+
+    def described(leaf):
+        return {"shape": list(leaf.shape), "dtype": leaf.dtype.name}
+
+    arguments = jax.tree.map(described, takes)
+    arguments["arrays"] = {
+        "is": "all of arrays.safetensors by name, as safetensors.flax.load_file gives them",
+        "arrays": arguments["arrays"],
+    }
+    arguments["tokens"] |= {"is": "a prompt per row"}
+    arguments["valid"] |= {"is": "true where a token belongs to the prompt, false where it is padding"}
+    returns = jax.tree.unflatten(exported.out_tree, [described(leaf) for leaf in exported.out_avals])
+    returns["ids"] |= {"is": "rows of the distinct ids, best first, as in items.parquet; -1 where there are no more"}
+    returns["scores"] |= {"is": "log-probability of each"}
+    returns["target_calls"] |= {"is": "forward passes of the target, of each user"}
+    return {
+        "versions": {name: version(name) for name in ("jax", "safetensors")},
+        "calling_convention_version": exported.calling_convention_version,
+        "platforms": list(exported.platforms),
+        "call": f"call({', '.join(arguments)})",
+        "arguments": arguments,
+        "returns": returns,
+    }
+
+
+def _prompt(catalog: Catalog) -> dict:
+    """How a prompt is made, for decoder.json."""
+    known = {"pad": PAD, "bos": catalog.bos}
+    if catalog.instruction is None:
+        return {"prompt": "padding on the left, then bos, then the tokens of the user's items, oldest first"} | known
+    items = "the tokens of the user's items, oldest first, with separator between two"
+    prompt = f"padding on the left, then head, {items}, tail; without items empty alone"
+    return {"prompt": prompt} | known | vars(catalog.instruction)
+
+
+def check_platforms(platforms: Sequence[str]) -> None:
+    """Raises ExportError unless `platforms` are one or more of PLATFORMS, each once."""
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms or len(set(platforms)) < len(platforms):
+        wrong = f"{unknown[0]!r} is none" if unknown else "none is given" if not platforms else "one is named twice"
+        raise ExportError(
+            f"platforms={','.join(platforms)}: {wrong}; expected one or more of {', '.join(PLATFORMS)}, each once"
+        )
