@@ -4,8 +4,7 @@ python -m launch.export --workdir=DIR --output=HF_DIR [--model=draft] [--dtype=b
 
 --format=hf: a directory for transformers, with an adapter merged.
 --format=peft: the adapter alone, as PEFT stores it, and the tokenizer.
---format=decoder: the compiled decoder, for a process without this code.
---format=figures: the figures of report.json as parquet tables.
+--format=decoder: the compiled decoder. --format=figures: report.json as parquet tables.
 --format=lists: of all test users the history, the recommended list and the next items.
 """
 
@@ -36,7 +35,7 @@ def export() -> None:
     directory.check_new(output := Path(FLAGS.output))
     decoder.check_platforms(FLAGS.platforms)
     run, name, note = open_run(writes=False), FLAGS.model, ""
-    catalog, history = run.dataset.catalog, run.config.data.history
+    catalog, history = run.catalog, run.config.data.history
     if FLAGS.format == "lists":
         decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
         tables.export_lists(output, lists_by(run, decoders, setting, exclude_seen=False), run.dataset)
@@ -47,9 +46,9 @@ def export() -> None:
     elif FLAGS.format == "figures":
         tables.export_figures(output, read_report(run.workdir))
     elif FLAGS.format == "peft":
-        if not (began := run.pretrained.get(name)) or began.lora is None:
+        if not (base := run.pretrained.get(name)) or base.lora is None:
             raise ValueError(f"--format=peft: the {name} of this run has no adapter; use --format=hf")
-        note = hugging_face.export_adapter(output, began, run.trained(name), catalog)
+        note = hugging_face.export_adapter(output, base, run.trained(name), catalog)
     else:
         size, params = (run.draft_model, run.draft_params) if name == "draft" else (run.target_model, run.target_params)
         how = {"history": history, "dtype": FLAGS.dtype, "base": run.base_of(name)}

@@ -71,8 +71,8 @@ def export_adapter(directory: Path, base: Pretrained, adapter: Mapping, catalog:
     and raises as `export_hf`.
     """
     tokenizer, settings = _extended(base, catalog)
-    assert base.lora is not None, "a base with an adapter"
     base = base.numbered(catalog.vocabulary)
+    assert base.lora is not None, "a base with an adapter"
     with appearing(Path(directory)) as partial:
         save_adapter(partial, base.model, base.lora, base.load(), adapter, base.config.directory, rows=_rows(catalog))
         return _write_tokenizer(partial, tokenizer, settings)
