@@ -1,6 +1,7 @@
 """The stored dataset: array_record files written by a TFDS builder, and the catalog.
 
-    directory/catalog.json                        name, fingerprint, level sizes, ids
+    directory/catalog.json                        name, fingerprint, level sizes, ids,
+                                                  spelling unless it is the default
     directory/interactions/1.0.0/*.array_record*  a record per user: train, valid, test
 
 A directory is complete or absent: it is written beside its final name, under a
@@ -67,7 +68,7 @@ class Dataset:
             item.
           CatalogError: the ids of the source are no catalog.
         """
-        catalog = Catalog.from_codes(source.codes)
+        catalog = Catalog.from_codes(source.codes, source.spelling)
         _check_interactions(source, catalog.items)
         return cls(source.name, catalog, source.train, source.valid, source.test)
 
@@ -85,11 +86,13 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that change with any id or interaction, not with the
-        name.
+        """16 hexadecimal digits that change with any id, its spelling or any
+        interaction, not with the name.
         """
         digest = hashlib.sha256(repr((self.catalog.codes.shape, self.catalog.level_sizes)).encode())
         digest.update(self.catalog.codes.astype("<i4").tobytes())
+        if self.catalog.spelling is not None:
+            digest.update(repr(self.catalog.spelling).encode())
         for split in SPLITS:
             rows = getattr(self, split)
             digest.update(np.array([len(row) for row in rows], "<i8").tobytes())
@@ -178,6 +181,8 @@ def build_dataset(source: Source, directory) -> None:
             "level_sizes": stored.catalog.level_sizes,
             "codes": stored.catalog.codes.tolist(),
         }
+        if stored.catalog.spelling is not None:
+            entries["spelling"] = stored.catalog.spelling
         (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
         _check_free(directory)  # again: another build may have ended first
         building.rename(directory)
@@ -205,7 +210,7 @@ def load_dataset(directory) -> Dataset:
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
         name, fingerprint = str(entries["name"]), entries["fingerprint"]
-        catalog = Catalog(np.array(entries["codes"]), tuple(entries["level_sizes"]))
+        catalog = Catalog(np.array(entries["codes"]), tuple(entries["level_sizes"]), spelling=entries.get("spelling"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # CatalogError is a ValueError
         raise DatasetError(f"{file}: damaged ({error}); remove {directory} and build it again. {_REMEDY}") from error
     try:

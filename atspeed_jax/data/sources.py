@@ -6,9 +6,7 @@ time.
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +14,15 @@ import numpy as np
 
 from atspeed_jax.data.simulate import SyntheticConfig, simulate
 from atspeed_jax.data.split import k_core, keep_rated, renumber, sequences, split_by_time
-from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH
+from atspeed_jax.items.index_file import AS_IT_IS, IndexSettings, SourceError, read_index
 from atspeed_jax.items.quantize import residual_kmeans
 
 SPLITS = ("train", "valid", "test")
-_TOKEN = re.compile(r"<([A-Za-z]+)_([0-9]{1,9})>")
 _NUMBER = re.compile(r"[0-9]{1,18}")
-_KEY = re.compile(r"0|[1-9][0-9]{0,17}")
 _LAYOUT = (
     "Expected: sequential_train.txt, sequential_valid.txt, sequential_test.txt and exactly one *.json index of the "
     "items."
 )
-
-
-class SourceError(ValueError):
-    """Raw data that cannot be read; the message names the file, the line or entry, and
-    the remedy.
-    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +34,8 @@ class Source:
       codes: [items, L] int32, the id of every item.
       train, valid, test: per user (same order in all three) an int32 array of items
         0..items-1 in time order; may be empty.
+      spelling: how the codes of each level are written; None for "<a_{}>", "<b_{}>",
+        ... (`items.spelling`).
     """
 
     name: str
@@ -51,9 +43,10 @@ class Source:
     train: tuple[np.ndarray, ...]
     valid: tuple[np.ndarray, ...]
     test: tuple[np.ndarray, ...]
+    spelling: tuple[str, ...] | None = None
 
 
-def read_atspeed(data_dir) -> Source:
+def read_atspeed(data_dir, settings: IndexSettings = AS_IT_IS) -> Source:
     """Reads a directory in AtSpeed's layout: `sequential_{train,valid,test}.txt` and
     one `*.json` index.
 
@@ -83,8 +76,8 @@ def read_atspeed(data_dir) -> Source:
         found = ", ".join(index.name for index in indices) or "none"
         raise SourceError(f"{directory}: the item index must be the only *.json file there, found: {found}. {_LAYOUT}")
 
-    codes = _read_index(indices[0])
-    lines = {split: _read_users(file, len(codes)) for split, file in files.items()}
+    index = read_index(indices[0], settings)
+    lines = {split: _read_users(file, len(index.codes)) for split, file in files.items()}
     users = list(lines["train"])
     for split in ("valid", "test"):
         if odd := lines[split].keys() ^ lines["train"].keys():
@@ -97,7 +90,7 @@ def read_atspeed(data_dir) -> Source:
     by_split = {split: tuple(lines[split][user] for user in users) for split in SPLITS}
     if not any(len(items) for items in by_split["train"]):
         raise SourceError(f"{files['train']}: no interactions at all; training needs at least one.")
-    return Source(directory.resolve().name, codes, **by_split)
+    return Source(directory.resolve().name, index.codes, *by_split.values(), index.spelling)
 
 
 def synthesize(config: SyntheticConfig) -> Source:
@@ -166,90 +159,3 @@ def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
             users[user] = np.array(sequence, np.int32) - np.int32(1)
             lines[user] = number
     return users
-
-
-def _read_index(file: Path) -> np.ndarray:
-    """codes [items, L] int32 of the index file."""
-    entries = _parse_index(file)
-    items: dict[int, list] = {}
-    for key, tokens in entries.items():
-        if not _KEY.fullmatch(key):
-            raise SourceError(f'{file}: key {key!r} is not an item number; keys are "0", "1", ... without gaps.')
-        items[int(key)] = tokens
-    for item in range(len(items)):
-        if item not in items:
-            raise SourceError(
-                f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. "
-                "Add it, or renumber the items."
-            )
-    codes, letters, spelled = [], None, {}
-    for item in range(len(items)):
-        row, found = _parse_id(file, item, items[item])
-        letters = letters or found
-        if len(found) != len(letters):
-            raise SourceError(
-                f"{file}: item {item} has {len(found)} codes, item 0 has {len(letters)}; all ids must have "
-                "the same length."
-            )
-        if found != letters:
-            level = next(level for level, pair in enumerate(zip(found, letters, strict=True)) if pair[0] != pair[1])
-            raise SourceError(
-                f"{file}: item {item}, token {items[item][level]!r} at position {level + 1} begins with "
-                f"{found[level]!r} where item 0 has {letters[level]!r}; a level has one letter, so correct the "
-                "token or the order of the codes."
-            )
-        for position, (code, token) in enumerate(zip(row, items[item], strict=True), start=1):
-            first, spelling = spelled.setdefault((position, code), (item, token))
-            if token != spelling:
-                raise SourceError(
-                    f"{file}: item {item}, position {position}: {token!r} is the code that item {first} spells "
-                    f"{spelling!r}; if they are one code, spell it one way in the whole index, else give one of them "
-                    "another number."
-                )
-        codes.append(row)
-    return np.array(codes, np.int32)
-
-
-def _parse_index(file: Path) -> dict:
-    """The entries of the index file. Raises SourceError for a file that is no JSON
-    object, or repeats an item.
-    """
-
-    def no_repeats(pairs):
-        entries = dict(pairs)
-        if len(entries) != len(pairs):
-            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise SourceError(f"{file}: item {twice} has two entries; keep one.")
-        return entries
-
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=no_repeats)
-    except SourceError:
-        raise
-    except (ValueError, RecursionError) as error:  # RecursionError: of lists in lists in lists
-        raise SourceError(
-            f'{file}: not a JSON text ({error}); expected {{"0": ["<a_47>", "<b_103>", ...], ...}}.'
-        ) from error
-    if not isinstance(entries, dict) or not entries:
-        raise SourceError(f'{file}: expected a non-empty JSON object {{"0": ["<a_47>", "<b_103>", ...], ...}}.')
-    return entries
-
-
-def _parse_id(file: Path, item: int, tokens) -> tuple[list[int], list[str]]:
-    """Codes and letters of one entry."""
-    if not isinstance(tokens, list) or not 1 <= len(tokens) <= MAX_LENGTH:
-        raise SourceError(
-            f'{file}: item {item} has {tokens!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", '
-            '"<b_103>"].'
-        )
-    codes, letters = [], []
-    for position, token in enumerate(tokens, start=1):
-        match = _TOKEN.fullmatch(token) if isinstance(token, str) else None
-        if match is None or int(match[2]) >= MAX_CODES:
-            raise SourceError(
-                f"{file}: item {item}, position {position}: malformed token {token!r}; expected <letter_number> such "
-                f"as <a_47>, with a number below {MAX_CODES}."
-            )
-        letters.append(match[1])
-        codes.append(int(match[2]))
-    return codes, letters

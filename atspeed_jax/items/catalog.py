@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from atspeed_jax.items.spelling import SpellingError, checked_spelling
 from atspeed_jax.items.vocabulary import Vocabulary
 
 PAD, BOS, FIRST_CODE = 0, 1, 2
@@ -60,9 +61,12 @@ class Catalog:
       begins: False for a pretrained model whose prompts do not begin with BOS.
       vocabulary: which rows of a pretrained model the tokens are; None if the number of
         a token is that of its row.
+      spelling: how the codes of each level are written, such as ("<s_a_{}>",
+        "<s_b_{}>"); None for "<a_{}>", "<b_{}>", ... (`items.spelling`).
 
     Raises:
-      CatalogError: no items, L outside 1..8, or a code outside its level.
+      CatalogError: no items, L outside 1..8, a code outside its level, or patterns that
+        cannot spell the codes.
     """
 
     codes: np.ndarray
@@ -72,6 +76,7 @@ class Catalog:
     instruction: Instruction | None = None
     begins: bool = True
     vocabulary: Vocabulary | None = None
+    spelling: tuple[str, ...] | None = None
 
     def __post_init__(self):
         codes = np.asarray(self.codes)
@@ -92,19 +97,24 @@ class Catalog:
         codes.setflags(write=False)
         object.__setattr__(self, "codes", codes)
         object.__setattr__(self, "level_sizes", sizes)
+        try:
+            object.__setattr__(self, "spelling", checked_spelling(self.spelling, len(sizes)))
+        except SpellingError as error:
+            raise CatalogError(str(error)) from error
 
     @classmethod
-    def from_codes(cls, codes) -> Catalog:
-        """Makes a catalog of `codes` [items, L].
+    def from_codes(cls, codes, spelling: Sequence[str] | None = None) -> Catalog:
+        """Makes a catalog of `codes` [items, L], written as `spelling` says.
 
         The size of a level is its largest code + 1.
 
         Raises:
-          CatalogError: codes that are no catalog.
+          CatalogError: codes that are no catalog, or patterns that cannot spell them.
         """
         codes = np.asarray(codes)
         _check_codes(codes)
-        return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)))
+        patterns = None if spelling is None else tuple(spelling)
+        return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)), spelling=patterns)
 
     @classmethod
     def random(cls, items: int, level_sizes: Sequence[int], seed: int = 0) -> Catalog:

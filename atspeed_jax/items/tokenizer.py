@@ -1,4 +1,4 @@
-"""Text <-> tokens of item ids, <a_12><b_3>... as in the AtSpeed index.
+"""Text <-> tokens of item ids, <a_12><b_3>... or as the catalog spells its codes.
 
 The codes stand alone, or behind a pretrained vocabulary.
 """
@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 
 from atspeed_jax.items.catalog import PAD, Catalog
+from atspeed_jax.items.spelling import default_spelling, spell
 
 TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
 MAKE_ONE = "transformers makes one of a tokenizer.model: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
@@ -39,7 +40,6 @@ KEPT = frozenset(
 )
 FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
 PAD_TEXT, BOS_TEXT = "<pad>", "<s>"
-LEVELS = "abcdefgh"
 
 
 class TokenizerError(ValueError):
@@ -50,8 +50,9 @@ def code_texts(catalog: Catalog) -> list[str]:
     """Returns the text of every code, in token order from `catalog.first_code`."""
     if catalog.vocabulary is not None:
         return [text for level in catalog.vocabulary.texts for text in level]
-    levels = zip(LEVELS, catalog.level_sizes, strict=False)
-    return [f"<{letter}_{code}>" for letter, size in levels for code in range(size)]
+    patterns = catalog.spelling or default_spelling(catalog.length)
+    levels = zip(patterns, catalog.level_sizes, strict=True)
+    return [spell(pattern, code) for pattern, size in levels for code in range(size)]
 
 
 def item_tokenizer(catalog: Catalog) -> Tokenizer:

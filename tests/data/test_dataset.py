@@ -76,6 +76,21 @@ def test_catalog_keeps_levels_with_unused_codes(tmp_path):
     assert catalog.collisions == [tuple(range(30))]
 
 
+def test_spelling_is_stored_unless_it_is_the_default(built, tmp_path):
+    assert "spelling" not in json.loads((built / "catalog.json").read_text())
+    source = make_source()
+    spelled = dataclasses.replace(source, spelling=("<s_a_{}>", "<s_b_{}>", "<s_c_{}>"))
+    build_dataset(spelled, tmp_path / "it")
+    assert load_dataset(tmp_path / "it").catalog.spelling == spelled.spelling
+    plain = dataclasses.replace(source, spelling=("<a_{}>", "<b_{}>", "<c_{}>"))
+    fingerprints = [Dataset.of(one).fingerprint for one in (source, plain, spelled)]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_fingerprint_of_runs_that_are_stored(built):
+    assert load_dataset(built).fingerprint == "7450f20731d35ba0"  # that of the release before spellings
+
+
 def test_popularity_counts_train_only(built):
     source = make_source()
     expected = np.zeros(30, int)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,14 @@ def test_text_and_tokens():
     assert code_texts(CATALOG) == ["<a_0>", "<a_1>", *(f"<b_{n}>" for n in range(4)), "<c_0>", "<c_1>", "<c_2>"]
     with pytest.raises(Exception, match=r"UNK|unk"):
         tokenizer.encode("<a_7>")
+
+
+def test_codes_are_written_as_the_catalog_spells_them():
+    catalog = dataclasses.replace(CATALOG, spelling=("<s_a_{}>", "<s_b_{}>", "<C2_{}>"))
+    assert code_texts(catalog)[:3] == ["<s_a_0>", "<s_a_1>", "<s_b_0>"]
+    text = "<s_a_0><s_b_2><C2_1><s_a_1><s_b_3><C2_2>"
+    assert item_tokenizer(catalog).encode(text).ids == item_tokenizer(CATALOG).encode(TEXT).ids
+    assert catalog.behind(9, 2).spelling == catalog.spelling
 
 
 def test_codes_alone_of_a_catalog_behind_a_vocabulary():
