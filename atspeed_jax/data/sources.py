@@ -7,7 +7,7 @@ time.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ class Source:
     train: tuple[np.ndarray, ...]
     valid: tuple[np.ndarray, ...]
     test: tuple[np.ndarray, ...]
-    spelling: tuple[str, ...] | None = None
+    spelling: tuple[str, ...] | None = field(default=None, kw_only=True)
 
 
 def read_atspeed(data_dir, settings: IndexSettings = AS_IT_IS) -> Source:
@@ -90,7 +90,7 @@ def read_atspeed(data_dir, settings: IndexSettings = AS_IT_IS) -> Source:
     by_split = {split: tuple(lines[split][user] for user in users) for split in SPLITS}
     if not any(len(items) for items in by_split["train"]):
         raise SourceError(f"{files['train']}: no interactions at all; training needs at least one.")
-    return Source(directory.resolve().name, index.codes, *by_split.values(), index.spelling)
+    return Source(directory.resolve().name, index.codes, *by_split.values(), spelling=index.spelling)
 
 
 def synthesize(config: SyntheticConfig) -> Source:
