@@ -19,11 +19,13 @@ MATRICES = {
     "up": ("embed", "mlp"),
     "down": ("mlp", "embed"),
 }
+BIASED = ("query", "key", "value", "output")  # those that may have a bias (models/layers.py)
 # End of a parameter's path -> names of its axes; None for an axis without a name. A
 # parameter that is not listed has no names. LoRA `a` has its matrix's input axis, `b`
 # its output axis; the rank has no name (models/lora.py).
 PARAM_AXES: dict[str, tuple[str | None, ...]] = {
     **{f"{name}/kernel": ("layers", inputs, outputs) for name, (inputs, outputs) in MATRICES.items()},
+    **{f"{name}/bias": ("layers", MATRICES[name][1]) for name in BIASED},
     **{f"{name}/a": ("layers", inputs, None) for name, (inputs, _) in MATRICES.items()},
     **{f"{name}/b": ("layers", None, outputs) for name, (_, outputs) in MATRICES.items()},
     "embedding": ("vocab", "embed"),
@@ -36,13 +38,13 @@ JOINED = tuple(map(joined_name, (QUERY_KEY_VALUE, KEY_VALUE, GATE_UP)))
 
 
 def is_joined(path: str) -> bool:
-    """Whether a path is that of several matrices in one (`models.unroll`), which have
-    no logical names: no axis of them can be split.
+    """Whether a path is that of several matrices, or biases, in one (`models.unroll`),
+    which have no logical names: no axis of them can be split.
 
     Args:
       path: see `logical_axes`.
     """
-    return path.endswith(tuple(f"/{name}/kernel" for name in JOINED))
+    return path.endswith(tuple(f"/{name}/{leaf}" for name in JOINED for leaf in ("kernel", "bias")))
 
 
 def logical_axes(path: str) -> tuple[str | None, ...]:

@@ -1,74 +1,41 @@
-"""Reads and writes config.json of a Hugging Face Llama directory.
-
-A field is understood, or known not to change what a forward pass computes, or an error.
-A field that is guessed at would give a model that runs and is wrong.
-"""
+"""Reads and writes config.json of a Hugging Face directory."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.conversion import how_to_convert
+from atspeed_jax.models.hf_fields import (
+    FIXED,
+    OPTIONAL_SIZES,
+    SIZES,
+    describe_type,
+    field_problems,
+    has_attention_bias,
+    is_number,
+)
+from atspeed_jax.models.llama_config import MODEL_TYPES, WITH_ATTENTION_BIAS, LlamaConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
 
 CONFIG_FILE = "config.json"
-
-# Our name of a size -> Hugging Face's.
-SIZES = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "intermediate_size": "intermediate_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
+# Model type -> the class that transformers loads.
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
 }
-OPTIONAL_SIZES = ("num_key_value_heads", "head_dim")
-OPTIONAL = frozenset(
-    ("rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings", *OPTIONAL_SIZES)
-)
-# Fields that have one value only in this architecture; they may be absent.
-FIXED = {
-    "model_type": "llama",
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "attention_dropout": 0.0,
-    "rope_interleaved": False,
-    "partial_rotary_factor": 1.0,
-    "quantization_config": None,
-    "is_encoder_decoder": False,
+# Model type -> fields of parts that our model lacks. Where sliding_window is absent,
+# transformers gives a Mistral a window.
+SWITCHED_OFF = {
+    "llama": {"mlp_bias": False},
+    "mistral": {"sliding_window": None},
+    "qwen2": {"use_sliding_window": False, "sliding_window": None},
+    "qwen3": {"use_sliding_window": False, "sliding_window": None},
 }
-# Fields that do not change the forward pass.
-NEUTRAL = frozenset(
-    (
-        "_name_or_path",
-        "architectures",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "unk_token_id",
-        "dtype",
-        "torch_dtype",
-        "initializer_range",
-        "max_position_embeddings",
-        "max_sequence_length",
-        "pretraining_tp",
-        "use_cache",
-        "transformers_version",
-        "tokenizer_class",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "return_dict",
-        "output_attentions",
-        "output_hidden_states",
-        "chunk_size_feed_forward",
-        "task_specific_params",
-    )
-)
 # Parameters of each kind of rope scaling: our name -> Hugging Face's.
 SCALING = {
     "linear": {"factor": "factor"},
@@ -89,7 +56,7 @@ def read_hf_config(directory: Path, *, dtype: str = "float32", remat: bool = Fal
     """Reads the config of the model in a directory.
 
     Args:
-      directory: of a Hugging Face Llama.
+      directory: of a Hugging Face model of a type in MODEL_TYPES.
       dtype: see `LlamaConfig`.
       remat: see `LlamaConfig`.
 
@@ -105,24 +72,26 @@ def read_hf_config(directory: Path, *, dtype: str = "float32", remat: bool = Fal
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise HFConfigError(f"there is no {path}; give the directory of a Hugging Face Llama model") from None
+        remedy = how_to_convert(Path(directory)) or "give the directory of a Hugging Face model"
+        raise HFConfigError(f"there is no {path}; {remedy}") from None
     except (OSError, ValueError) as error:
         raise HFConfigError(f"{path} cannot be read ({error}); expected the JSON that transformers writes") from error
     if not isinstance(raw, dict):
         raise HFConfigError(f"{path} holds a {type(raw).__name__}, expected the JSON object that transformers writes")
     kind = raw.get("model_type", "nothing")
-    if kind != "llama":
-        raise HFConfigError(f"{path} is of architecture {kind!r}; expected 'llama'")
-    problems = _problems(raw)
+    if kind not in MODEL_TYPES:
+        raise HFConfigError(f"{path} is of architecture {describe_type(kind)}")
+    problems = field_problems(raw)
     theta, scaling = _rope(raw, problems)
     if problems:
-        raise HFConfigError(f"{path} is not a Llama of this kind: " + "; ".join(problems))
+        raise HFConfigError(f"{path} is of no {kind} that can be read: " + "; ".join(problems))
     sizes = {ours: raw[theirs] for ours, theirs in SIZES.items()}
+    optional = {name: raw.get(name, absent[kind]) for name, absent in OPTIONAL_SIZES.items()}
     try:
         return LlamaConfig(
             **sizes,
-            kv_heads=raw.get("num_key_value_heads") or sizes["heads"],
-            head_dim=raw.get("head_dim") or sizes["hidden_size"] // sizes["heads"],
+            kv_heads=optional["num_key_value_heads"] or sizes["heads"],
+            head_dim=optional["head_dim"] or sizes["hidden_size"] // sizes["heads"],
             rope_theta=float(theta),
             norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
             tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
@@ -130,32 +99,11 @@ def read_hf_config(directory: Path, *, dtype: str = "float32", remat: bool = Fal
             dtype=cast(Any, dtype),
             remat=remat,
             rope_scaling=scaling,
+            model_type=kind,
+            attention_bias=has_attention_bias(raw),
         )
     except ValueError as error:
         raise HFConfigError(f"{path}: {error}") from error
-
-
-def _problems(raw: Mapping) -> list[str]:
-    """Describes every wrong field, but for those of rope."""
-    known = {*SIZES.values(), *OPTIONAL, *FIXED, *NEUTRAL}
-    found = [f"field {name}={raw[name]!r} is not supported" for name in raw if name not in known]
-    found += [
-        f"{name}={raw[name]!r} is not supported, only {only!r}"
-        for name, only in FIXED.items()
-        if raw.get(name, only) != only
-    ]
-    for name in (*SIZES.values(), *(name for name in OPTIONAL_SIZES if raw.get(name) is not None)):
-        if type(raw.get(name)) is not int or raw[name] < 1:
-            found.append(f"{name}={raw.get(name)!r}, expected an int of at least 1")
-    if not _is_number(raw.get("rms_norm_eps", 1e-6)):
-        found.append(f"rms_norm_eps={raw['rms_norm_eps']!r}, expected a number above 0")
-    if not isinstance(raw.get("tie_word_embeddings"), bool | None):
-        found.append(f"tie_word_embeddings={raw['tie_word_embeddings']!r}, expected true or false")
-    return found
-
-
-def _is_number(value) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf
 
 
 def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig | None]:
@@ -170,13 +118,15 @@ def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig |
         else:
             problems.append(f"{name}={fields!r}, expected a JSON object")
     thetas = [value for value in (raw.get("rope_theta"), given.pop("rope_theta", None)) if value is not None]
-    problems.extend(f"rope_theta={value!r}, expected a number above 0" for value in thetas if not _is_number(value))
-    bases = {value for value in thetas if _is_number(value)}
+    problems.extend(f"rope_theta={value!r}, expected a number above 0" for value in thetas if not is_number(value))
+    bases = {value for value in thetas if is_number(value)}
     if len(bases) > 1:
         problems.append(f"rope_theta has two values, {sorted(bases)}")
     theta = next(iter(bases), 10_000.0)
     kind = given.pop("rope_type", None) or given.get("type") or "default"
     given.pop("type", None)
+    if given.get("partial_rotary_factor") in (1.0, None):
+        given.pop("partial_rotary_factor", None)
     if kind == "default":
         problems.extend(f"rope parameter {name}={value!r} without a rope_type" for name, value in given.items())
         return theta, None
@@ -189,7 +139,7 @@ def _rope(raw: Mapping, problems: list[str]) -> tuple[float, RopeScalingConfig |
     problems.extend(
         f"rope parameter {name}={given[name]!r}, expected a number above 0"
         for name in names.values()
-        if name in given and not _is_number(given[name])
+        if name in given and not is_number(given[name])
     )
     if problems:
         return theta, None
@@ -219,11 +169,11 @@ def hf_config(
         parameters = {theirs: getattr(config.rope_scaling, ours) for ours, theirs in names.items()}
         scaling = {"rope_type": config.rope_scaling.kind, **parameters}
     return {
-        "architectures": ["LlamaForCausalLM"],
-        **{
-            name: FIXED[name]
-            for name in ("model_type", "hidden_act", "attention_bias", "mlp_bias", "attention_dropout")
-        },
+        "architectures": [CLASSES[config.model_type]],
+        "model_type": config.model_type,
+        **{name: FIXED[name] for name in ("hidden_act", "attention_dropout")},
+        **({"attention_bias": config.attention_bias} if config.model_type in WITH_ATTENTION_BIAS else {}),
+        **SWITCHED_OFF[config.model_type],
         **{theirs: getattr(config, ours) for ours, theirs in SIZES.items()},
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,

@@ -1,6 +1,6 @@
 """One layer of a Llama: attention, MLP and their matrices.
 
-Each matrix may have the low-rank branch of an adapter.
+A matrix may have a bias, and the low-rank branch of an adapter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _last(tree, count: int | None):
 
 
 class Dense(nn.Module):
-    """Multiplies by a matrix and adds the low-rank branch of an adapter.
+    """Multiplies by a matrix, adds its bias and the low-rank branch of an adapter.
 
     The branch is added if the collection "adapter" has one for this matrix
     (models/lora.py).
@@ -39,12 +39,14 @@ class Dense(nn.Module):
       features: size of the last axis of the result.
       out: dtype of the result; None for that of the model.
       first: first column that is computed; the result has the columns from it on.
+      bias: whether the matrix has a bias.
     """
 
     config: LlamaConfig
     features: int
     out: jnp.dtype | None = None
     first: int = 0
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -52,6 +54,11 @@ class Dense(nn.Module):
         out = dtype if self.out is None else self.out
         kernel = self.param("kernel", nn.initializers.normal(0.02), (x.shape[-1], self.features))
         y = project(x, kernel[:, self.first :].astype(dtype), c.products, out)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))[self.first :]
+            # Wide, so that the bias's gradient, a sum over all tokens, is not rounded in
+            # each step.
+            y = (y.astype(c.wide) + bias.astype(c.wide)).astype(out)
         if self.has_variable("adapter", "a"):
             down, up = (self.get_variable("adapter", name).astype(dtype) for name in ("a", "b"))
             dropped = Dropout(c.adapter_dropout, not self.has_rng("dropout"))(x)
@@ -59,7 +66,9 @@ class Dense(nn.Module):
         return y
 
 
-def products(module: nn.Module, x: Array, parts: tuple[str, ...], sizes: tuple[int, ...]) -> list[Array]:
+def products(
+    module: nn.Module, x: Array, parts: tuple[str, ...], sizes: tuple[int, ...], bias: bool = False
+) -> list[Array]:
     """Multiplies by several matrices, in one product where parameters have them joined.
 
     Args:
@@ -67,19 +76,23 @@ def products(module: nn.Module, x: Array, parts: tuple[str, ...], sizes: tuple[i
       x: [B, T, D].
       parts: names of the matrices.
       sizes: columns of each.
+      bias: whether the matrices have biases.
 
     Returns:
       [B, T, size] for each matrix.
     """
     c: LlamaConfig = module.config  # pyright: ignore[reportAttributeAccessIssue]
     if module.has_variable("params", joined_name(parts)):
-        y = Dense(c, sum(sizes), name=joined_name(parts))(x)
+        y = Dense(c, sum(sizes), bias=bias, name=joined_name(parts))(x)
         return jnp.split(y, np.cumsum(sizes)[:-1], -1)
-    return [Dense(c, size, name=name)(x) for name, size in zip(parts, sizes, strict=True)]
+    return [Dense(c, size, bias=bias, name=name)(x) for name, size in zip(parts, sizes, strict=True)]
 
 
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions.
+
+    The config says whether matrices have biases, and whether queries and keys are normed
+    per head (Henry et al. 2020) before they are rotated.
 
     Attributes:
       config: of the model.
@@ -98,12 +111,14 @@ class Attention(nn.Module):
 
         wide, narrow = c.heads * c.head_dim, c.kv_heads * c.head_dim
         if self.has_variable("params", joined_name(QUERY_KEY_VALUE)):
-            query, key, value = products(self, x, QUERY_KEY_VALUE, (wide, narrow, narrow))
+            query, key, value = products(self, x, QUERY_KEY_VALUE, (wide, narrow, narrow), c.qkv_bias)
             query = _last(query, self.n_out)
         else:
-            (query,) = products(self, queried, ("query",), (wide,))
-            key, value = products(self, x, KEY_VALUE, (narrow, narrow))
+            (query,) = products(self, queried, ("query",), (wide,), c.qkv_bias)
+            key, value = products(self, x, KEY_VALUE, (narrow, narrow), c.qkv_bias)
         query, key, value = (one.reshape(*one.shape[:2], -1, c.head_dim) for one in (query, key, value))
+        if c.qk_norm:
+            query, key = RMSNorm(c.norm_eps, name="query_norm")(query), RMSNorm(c.norm_eps, name="key_norm")(key)
         query, key = rotate(query, *angles), rotate(key, *rotary)
         if cache is not None:
             keys, values = (
@@ -114,7 +129,7 @@ class Attention(nn.Module):
             keys, values = key.swapaxes(1, 2), value.swapaxes(1, 2)
         # Training has no cache. Its gradients keep the order of their sums.
         attended = attend(query, keys, values, mask, c.products, trains=cache is None)
-        return Dense(c, c.hidden_size, name="output")(attended), cache
+        return Dense(c, c.hidden_size, bias=c.output_bias, name="output")(attended), cache
 
 
 class MLP(nn.Module):

@@ -2,7 +2,8 @@
 
 Draft and target are two configs of it. The architecture is RMSNorm, rotary positions
 (half-split layout, as Hugging Face stores weights), grouped-query attention and SwiGLU
-(Touvron et al. 2023, section 2.2; Ainslie et al. 2023). Layers are stacked and scanned,
+(Touvron et al. 2023, section 2.2; Ainslie et al. 2023). `LlamaConfig.model_type` adds
+what Qwen2 (biases) and Qwen3 (normed queries and keys) have beside it. Layers are stacked and scanned,
 so compile time does not grow with depth. To decode they may be unrolled
 (models/unroll.py).
 """

@@ -160,7 +160,7 @@ def merge_adapter(params: Mapping, adapter: Mapping, lora: LoraConfig | None) ->
             kernel = layers[group][name]["kernel"]
             assert lora is not None, "layers of an adapter have a LoraConfig"
             branch = jnp.matmul(lora.scale * pair["a"], pair["b"], precision=jax.lax.Precision.HIGHEST)
-            layers[group][name] = {"kernel": kernel + branch.astype(kernel.dtype)}
+            layers[group][name] = layers[group][name] | {"kernel": kernel + branch.astype(kernel.dtype)}
     merged = dict(params) | {"layers": layers}
     if "item_embedding" in adapter:
         merged["embedding"] = _appended(params["embedding"], adapter["item_embedding"], 0)

@@ -4,8 +4,9 @@ Training scans a stack of layers, so the size of its program does not grow with 
 scan copies each layer's weights and cache out of the stack before it uses them. That
 cost counts where a call reads few tokens.
 
-The matrices of an unrolled layer that read the same input are joined into one: a call
-that reads few tokens takes as long as the launches of its products. Stored parameters
+The matrices of an unrolled layer that read the same input are joined into one, and so
+are their biases: a call that reads few tokens takes as long as the launches of its
+products. Stored parameters
 are always stacked and apart.
 """
 
@@ -45,7 +46,7 @@ def unroll(params, *, join: bool = True) -> dict[str, Any]:
 
     Raises:
       ValueError: the layers are unrolled already, or a matrix to be joined has arrays
-        beside its kernel, such as an adapter that is not merged.
+        beside kernel and bias, such as an adapter that is not merged.
     """
     if "layers" not in params:
         raise ValueError(f"parameters {', '.join(sorted(params))} have no stack 'layers': they are unrolled already")
@@ -87,10 +88,8 @@ def restack(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(matrices: Mapping[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
-    kernel = jnp.concatenate([matrices[name]["kernel"] for name in parts], -1)
-    return {name: value for name, value in matrices.items() if name not in parts} | {
-        joined_name(parts): {"kernel": kernel}
-    }
+    joined = {leaf: jnp.concatenate([matrices[name][leaf] for name in parts], -1) for leaf in matrices[parts[0]]}
+    return {name: value for name, value in matrices.items() if name not in parts} | {joined_name(parts): joined}
 
 
 def _apart(layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,18 +103,19 @@ def _apart(layer: Mapping[str, Any]) -> dict[str, Any]:
     ):
         matrices = dict(split[group])
         if (found := matrices.pop(joined_name(parts), None)) is not None:
-            kernel = found["kernel"]
             # The other two parts are equally wide.
-            half = first + (kernel.shape[-1] - first) // 2
-            kernels = jnp.split(kernel, [first, half] if first else [half], -1)
-            split[group] = matrices | {name: {"kernel": one} for name, one in zip(parts, kernels, strict=True)}
+            half = first + (found["kernel"].shape[-1] - first) // 2
+            pieces = {leaf: jnp.split(value, [first, half] if first else [half], -1) for leaf, value in found.items()}
+            split[group] = matrices | {
+                name: {leaf: each[number] for leaf, each in pieces.items()} for number, name in enumerate(parts)
+            }
     return split
 
 
 def _check_kernels(stack: Mapping[str, Any]) -> None:
     for group, parts in (("attention", QUERY_KEY_VALUE), ("mlp", GATE_UP)):
         for name in parts:
-            if stray := sorted(set(stack[group][name]) - {"kernel"}):
+            if stray := sorted(set(stack[group][name]) - {"kernel", "bias"}):
                 raise ValueError(
                     f"layers/{group}/{name} has {', '.join(stray)} beside its kernel, which joining would lose: merge "
                     "adapters first (models.lora.merge_adapter), or unroll with join=False"

@@ -1,4 +1,4 @@
-"""Loads and saves the weights of a Hugging Face Llama, in safetensors only.
+"""Loads and saves the weights of a Hugging Face model, in safetensors only.
 
 Hugging Face has a tensor per layer and matrices [out, in]. Our parameters are stacked
 over layers, and matrices are [in, out]. One table of names (NAMES) serves both
@@ -21,11 +21,16 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from atspeed_jax.models.llama import LlamaConfig, init_params
-from atspeed_jax.models.weight_files import INDEX_FILE, ONE_FILE, WeightsError, file_groups, stored_tensors
+from atspeed_jax.models.weight_files import (
+    EMBEDDING,
+    HEAD,
+    INDEX_FILE,
+    ONE_FILE,
+    WeightsError,
+    file_groups,
+    tensor_files,
+)
 from atspeed_jax.utils.files import write_json
-
-DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # name in a file -> NumPy's
-PROBLEMS_SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +41,13 @@ class Name:
       theirs: the name; "{layer}" stands for the number of the layer.
       ours: the path.
       matrix: the tensor is stored transposed.
+      switch: property of `LlamaConfig` that must be true if the model has the tensor.
     """
 
     theirs: str
     ours: str
     matrix: bool = True
+    switch: str = ""
 
     @property
     def of_tokens(self) -> bool:
@@ -55,18 +62,24 @@ class Name:
 
 _LAYER = "model.layers.{layer}."
 NAMES = (
-    Name("model.embed_tokens.weight", "embedding", matrix=False),
+    Name(EMBEDDING, "embedding", matrix=False),
     Name(_LAYER + "input_layernorm.weight", "layers/attention_norm/scale", matrix=False),
     Name(_LAYER + "self_attn.q_proj.weight", "layers/attention/query/kernel"),
     Name(_LAYER + "self_attn.k_proj.weight", "layers/attention/key/kernel"),
     Name(_LAYER + "self_attn.v_proj.weight", "layers/attention/value/kernel"),
     Name(_LAYER + "self_attn.o_proj.weight", "layers/attention/output/kernel"),
+    Name(_LAYER + "self_attn.q_proj.bias", "layers/attention/query/bias", False, "qkv_bias"),
+    Name(_LAYER + "self_attn.k_proj.bias", "layers/attention/key/bias", False, "qkv_bias"),
+    Name(_LAYER + "self_attn.v_proj.bias", "layers/attention/value/bias", False, "qkv_bias"),
+    Name(_LAYER + "self_attn.o_proj.bias", "layers/attention/output/bias", False, "output_bias"),
+    Name(_LAYER + "self_attn.q_norm.weight", "layers/attention/query_norm/scale", False, "qk_norm"),
+    Name(_LAYER + "self_attn.k_norm.weight", "layers/attention/key_norm/scale", False, "qk_norm"),
     Name(_LAYER + "post_attention_layernorm.weight", "layers/mlp_norm/scale", matrix=False),
     Name(_LAYER + "mlp.gate_proj.weight", "layers/mlp/gate/kernel"),
     Name(_LAYER + "mlp.up_proj.weight", "layers/mlp/up/kernel"),
     Name(_LAYER + "mlp.down_proj.weight", "layers/mlp/down/kernel"),
     Name("model.norm.weight", "norm/scale", matrix=False),
-    Name("lm_head.weight", "head/kernel"),
+    Name(HEAD, "head/kernel"),
 )
 
 
@@ -80,7 +93,8 @@ def _leaf(tree: Mapping, path: str) -> Any:
 
 
 def _names(config: LlamaConfig) -> tuple[Name, ...]:
-    return tuple(name for name in NAMES if name.ours != "head/kernel" or not config.tied_embeddings)
+    held = (name for name in NAMES if not name.switch or getattr(config, name.switch))
+    return tuple(name for name in held if name.theirs != HEAD or not config.tied_embeddings)
 
 
 def their_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
@@ -97,7 +111,7 @@ def their_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
 def load_weights(
     directory: Path, config: LlamaConfig, *, dtype: str = "float32", shardings=None, rows: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Loads the parameters of a Hugging Face Llama.
+    """Loads the parameters of a Hugging Face model.
 
     The host holds one tensor of the files at a time.
 
@@ -187,25 +201,7 @@ def weight_files(directory: Path, config: LlamaConfig) -> dict[str, Path]:
     Raises:
       WeightsError: see `load_weights`.
     """
-    stored, problems = stored_tensors(directory)
-    expected = their_shapes(config)
-    if config.tied_embeddings and "lm_head.weight" in stored:
-        problems.append("lm_head.weight is stored although config.json ties it to the embedding (tie_word_embeddings)")
-        del stored["lm_head.weight"]
-    problems += [f"{name} is missing" for name in expected if name not in stored]
-    problems += [f"{name} is no tensor of this model" for name in stored if name not in expected]
-    for name, (_, shape, kind) in stored.items():
-        if name in expected and shape != expected[name]:
-            problems.append(f"{name} has shape {list(shape)}, expected {list(expected[name])}")
-        if name in expected and kind not in DTYPES:
-            problems.append(f"{name} is stored as {kind}, expected one of {', '.join(DTYPES)}")
-    if problems:
-        more = [f"and {len(problems) - PROBLEMS_SHOWN} more"] if len(problems) > PROBLEMS_SHOWN else []
-        raise WeightsError(
-            f"{directory} does not hold the weights that its config.json describes: "
-            + "; ".join(problems[:PROBLEMS_SHOWN] + more)
-        )
-    return {name: path for name, (path, _, _) in stored.items()}
+    return tensor_files(directory, their_shapes(config), tied=config.tied_embeddings)
 
 
 def save_weights(

@@ -23,6 +23,9 @@ def numpy_llama(config, params):
         value = np.asarray(value, np.float64)
         return value if layer is None else value[layer]
 
+    def bias(name, switch, layer):
+        return leaf("layers", "attention", name, "bias", layer=layer) if switch else 0.0
+
     def norm(x, scale):
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_eps) * scale
 
@@ -35,20 +38,29 @@ def numpy_llama(config, params):
         turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(1j * np.arange(len(x))[:, None] * speed)
         return np.concatenate([turned.real, turned.imag], 1)
 
-    def head(x, kernel, index):
-        return x @ kernel[:, index * config.head_dim : (index + 1) * config.head_dim]
+    def head(projected, index):
+        return projected[:, index * config.head_dim : (index + 1) * config.head_dim]
+
+    def turned_head(projected, index, name, layer):
+        part = head(projected, index)
+        if config.qk_norm:
+            part = norm(part, leaf("layers", "attention", f"{name}_norm", "scale", layer=layer))
+        return turn(part)
 
     def attention(x, layer):
-        q, k, v, o = (
-            leaf("layers", "attention", name, "kernel", layer=layer) for name in ("query", "key", "value", "output")
+        q, k, v = (
+            x @ leaf("layers", "attention", name, "kernel", layer=layer) + bias(name, config.qkv_bias, layer)
+            for name in ("query", "key", "value")
         )
         hidden = np.triu(np.ones((len(x), len(x)), bool), 1)
         outputs = []
         for index in range(config.heads):
-            scores = turn(head(x, q, index)) @ turn(head(x, k, index // group)).T / np.sqrt(config.head_dim)
+            keys = turned_head(k, index // group, "key", layer)
+            scores = turned_head(q, index, "query", layer) @ keys.T / np.sqrt(config.head_dim)
             weights = np.exp(np.where(hidden, -np.inf, scores) - scores.max(1, keepdims=True))
-            outputs.append(weights / weights.sum(1, keepdims=True) @ head(x, v, index // group))
-        return np.concatenate(outputs, 1) @ o
+            outputs.append(weights / weights.sum(1, keepdims=True) @ head(v, index // group))
+        kernel = leaf("layers", "attention", "output", "kernel", layer=layer)
+        return np.concatenate(outputs, 1) @ kernel + bias("output", config.output_bias, layer)
 
     def feed_forward(x, layer):
         gate, up, down = (leaf("layers", "mlp", name, "kernel", layer=layer) for name in ("gate", "up", "down"))

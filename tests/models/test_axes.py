@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,9 @@ MODEL = LlamaConfig(24, 16, 32, 2, 4, 2, 6, 1e4, 1e-6, False, 0.0, "float32", Fa
 SIZES = {"vocab": 24, "embed": 16, "mlp": 32, "heads": 24, "kv_heads": 12, "layers": 2}
 
 
+BIASED = dataclasses.replace(MODEL, model_type="qwen3", attention_bias=True)
+
+
 def named(tree):
     """(path, shape, names) of every leaf."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -20,8 +24,9 @@ def named(tree):
         yield name, leaf.shape, logical_axes(name)
 
 
-def test_every_parameter_of_a_llama_has_the_sizes_its_names_say():
-    for path, shape, names in named(param_shapes(MODEL)):
+@pytest.mark.parametrize("model", [MODEL, BIASED], ids=["plain", "biases and normed heads"])
+def test_every_parameter_of_a_llama_has_the_sizes_its_names_say(model):
+    for path, shape, names in named(param_shapes(model)):
         if path.endswith("scale"):
             assert names == ()
         else:
@@ -42,6 +47,9 @@ def test_a_joined_matrix_is_not_split():
     assert len(joined) == 3
     assert set(joined.values()) == {()}
     assert sum(is_joined(path) for path, _, _ in shapes) == 4  # with key and value of the last layer
+    biased = list(named(jax.eval_shape(unroll, param_shapes(BIASED))))
+    assert sum(is_joined(path) for path, _, _ in biased) == 6
+    assert not any(names for path, _, names in biased if is_joined(path))
     assert not any(is_joined(path) for path, _, _ in named(param_shapes(MODEL)))
 
 

@@ -58,6 +58,10 @@ def fields_of(config=CONFIG):
         dataclasses.replace(CONFIG, tied_embeddings=True, kv_heads=4),
         dataclasses.replace(CONFIG, rope_scaling=LLAMA3),
         dataclasses.replace(CONFIG, rope_scaling=RopeScalingConfig("linear", 2.0)),
+        dataclasses.replace(CONFIG, attention_bias=True),
+        dataclasses.replace(CONFIG, model_type="mistral"),
+        dataclasses.replace(CONFIG, model_type="qwen2"),
+        dataclasses.replace(CONFIG, model_type="qwen3", attention_bias=True),
     ],
 )
 def test_what_is_written_is_read(tmp_path, config):
@@ -68,6 +72,19 @@ def test_an_old_config_with_its_defaults(tmp_path):
     config = read_hf_config(written(tmp_path, LLAMA_68M), dtype="bfloat16", remat=True)
     assert (config.kv_heads, config.head_dim, config.rope_theta, config.rope_scaling) == (12, 64, 10_000.0, None)
     assert (config.layers, config.norm_eps, config.dtype, config.remat) == (2, 1e-6, "bfloat16", True)
+
+
+def test_absent_sizes_are_those_of_transformers(tmp_path):
+    """A Qwen3 has a head_dim that is not the width by the number of heads."""
+    sizes = {"hidden_size": 1024, "num_attention_heads": 64, "max_position_embeddings": 4096}
+    fields = {name: value for name, value in (LLAMA_68M | sizes).items() if name != "model_type"}
+    for kind, wanted in {"llama": (64, 16), "mistral": (8, 16), "qwen2": (32, 16), "qwen3": (32, 128)}.items():
+        config = read_hf_config(written(tmp_path, fields | {"model_type": kind}))
+        assert (config.kv_heads, config.head_dim) == wanted, kind
+        assert (config.model_type, config.qkv_bias, config.qk_norm) == (kind, kind == "qwen2", kind == "qwen3")
+    both = {"num_key_value_heads": None, "head_dim": None, "model_type": "qwen2", "attention_bias": True}
+    config = read_hf_config(written(tmp_path, fields | both))
+    assert (config.kv_heads, config.head_dim, config.output_bias) == (64, 16, False)
 
 
 def test_rope_as_transformers_5_writes_it(tmp_path):
@@ -89,9 +106,14 @@ def test_rope_as_transformers_5_writes_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "messages"),
     [
-        ({"model_type": "mistral"}, ["architecture 'mistral'", "'llama'"]),
+        ({"model_type": "gemma3_text"}, ["architecture 'gemma3_text'", "'llama', 'mistral', 'qwen2', 'qwen3'"]),
+        ({"model_type": "qwen3_moe"}, ["'qwen3_moe', a mixture of experts"]),
+        ({"model_type": "mixtral"}, ["'mixtral', a mixture of experts"]),
+        ({"model_type": ["llama"]}, ["architecture ['llama']"]),
+        ({"model_type": "mistral", "sliding_window": 64}, ["sliding_window=64 is not supported", "no mistral"]),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, ["partial_rotary_factor=0.5"]),
         ({"hidden_act": "gelu"}, ["hidden_act='gelu'", "'silu'"]),
-        ({"attention_bias": True, "new_thing": 3}, ["attention_bias=True", "new_thing=3"]),
+        ({"mlp_bias": True, "new_thing": 3}, ["mlp_bias=True", "new_thing=3"]),
         ({"quantization_config": {"bits": 4}}, ["quantization_config"]),
         ({"num_hidden_layers": None, "hidden_size": "16"}, ["num_hidden_layers=None", "hidden_size='16'"]),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["rope_type 'dynamic'", "'llama3'"]),

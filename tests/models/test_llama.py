@@ -71,6 +71,9 @@ VARIANTS = {
     "tied, one query per key": {"tied_embeddings": True, "kv_heads": 4},
     "four queries per key, one layer": {"kv_heads": 1, "layers": 1},
     "positions slowed as in Llama 3": {"rope_scaling": RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 60)},
+    "biases": {"attention_bias": True},
+    "biases but of the output": {"model_type": "qwen2", "kv_heads": 1},
+    "queries and keys normed": {"model_type": "qwen3", "tied_embeddings": True},
     "positions slowed alike": {"rope_scaling": RopeScalingConfig("linear", 2.5)},
 }
 

@@ -32,6 +32,16 @@ def test_the_branch_is_the_merged_model(model):
     assert np.abs(apart[1, 0, :13] - without[1, 0]).max() > 0.1  # the adapter says something
 
 
+def test_a_merged_matrix_keeps_its_bias():
+    model = dataclasses.replace(MODEL, model_type="qwen3", attention_bias=True)
+    params, adapter = case(model)
+    merged = merge_adapter(params, adapter, LORA)
+    assert jax.tree.structure(merged) == jax.tree.structure(params)
+    want = numpy_llama(merged_config(model, adapter), merged)(TOKENS[1].tolist())
+    apart = forward(model, params, TOKENS, VALID, adapter=scale_adapter(adapter, LORA, False))
+    np.testing.assert_allclose(apart[1], want, atol=1e-4)
+
+
 def test_a_new_adapter_changes_nothing_but_knows_its_items():
     params = jax.tree.map(jnp.asarray, wide_params(MODEL, seed=0))
     adapter = init_adapter(MODEL, LORA, params, 4000, jax.random.key(0))

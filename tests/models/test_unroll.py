@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 
@@ -14,13 +15,15 @@ from numpy_llama import wide_params
 
 SCALING = RopeScalingConfig("llama3", 8.0, 1.0, 4.0, 60)
 CONFIG = LlamaConfig(19, 16, 20, 3, 4, 2, 6, 100.0, 1e-5, True, 0.0, "float32", False, SCALING)
+# Every matrix of attention has a bias, and each head is normed.
+BIASED = dataclasses.replace(CONFIG, model_type="qwen3", attention_bias=True)
 VALID = np.array([[False, False, True, True, True], [True] * 5])
 TOKENS = np.where(VALID, np.arange(10).reshape(2, 5) + 1, 0)
 
 
 @functools.cache
-def params():
-    return wide_params(CONFIG, seed=1)
+def params(config=CONFIG):
+    return wide_params(config, seed=1)
 
 
 def call(positions=None):
@@ -29,9 +32,9 @@ def call(positions=None):
     return inputs if positions is None else inputs.replace(positions=jnp.asarray(positions))
 
 
-def run(unrolled, n_out, positions=None, join=True):
-    step = LlamaStep(CONFIG, unrolled)
-    own = unroll(params(), join=join) if unrolled else params()
+def run(unrolled, n_out, positions=None, join=True, config=CONFIG):
+    step = LlamaStep(config, unrolled)
+    own = unroll(params(config), join=join) if unrolled else params(config)
     return jax.jit(step, static_argnames="n_out")(own, call(positions), step.init_cache(2, 6), n_out=n_out)
 
 
@@ -60,9 +63,19 @@ def test_matrices_that_read_the_same_are_one():
         assert set(layer["mlp"]) == {"gate_up", "down"}
 
 
+def test_biases_of_joined_matrices_are_one():
+    joined, stack = unroll(params(BIASED)), params(BIASED)["layers"]["attention"]
+    for number, parts in enumerate([("query", "key", "value"), ("query", "key", "value"), ("key", "value")]):
+        biases = [stack[name]["bias"][number] for name in parts]
+        found = joined[f"layers_{number}"]["attention"]
+        np.testing.assert_array_equal(found["_".join(parts)]["bias"], np.concatenate(biases))
+        np.testing.assert_array_equal(found["output"]["bias"], stack["output"]["bias"][number])
+
+
+@pytest.mark.parametrize("config", [CONFIG, BIASED], ids=["plain", "biased"])
 @pytest.mark.parametrize("join", [False, True])
-def test_restacking_undoes_unrolling(join):
-    jax.tree.map(np.testing.assert_array_equal, restack(unroll(params(), join=join)), params())
+def test_restacking_undoes_unrolling(join, config):
+    jax.tree.map(np.testing.assert_array_equal, restack(unroll(params(config), join=join)), params(config))
 
 
 def test_an_adapter_is_merged_before_its_matrix_is_joined():
@@ -78,10 +91,14 @@ def test_layers_apart_are_not_taken_apart_again():
         unroll(unroll(params()))
 
 
-@pytest.mark.parametrize(("n_out", "join"), [(1, True), (3, True), (5, True), (3, False)])
-def test_logits_and_caches_are_those_of_the_stack(n_out, join):
+@pytest.mark.parametrize(
+    ("n_out", "join", "config"),
+    [(1, True, CONFIG), (3, True, CONFIG), (5, True, CONFIG), (3, False, CONFIG), (3, True, BIASED)],
+    ids=["1 token", "3 tokens", "all tokens", "apart", "biased"],
+)
+def test_logits_and_caches_are_those_of_the_stack(n_out, join, config):
     """The last layer computes fewer tokens, but writes the keys and values of all."""
-    (logits, caches), (want, stack) = run(True, n_out, join=join), run(False, n_out)
+    (logits, caches), (want, stack) = run(True, n_out, None, join, config), run(False, n_out, config=config)
     assert logits.shape == (2, n_out, 19)
     np.testing.assert_allclose(logits[1], want[1], rtol=0, atol=2e-5)
     np.testing.assert_allclose(logits[0, -3:], want[0, -3:], rtol=0, atol=2e-5)
@@ -97,17 +114,18 @@ def test_only_the_last_tokens_are_put_out(unrolled):
     np.testing.assert_allclose(run(unrolled, 2)[0], whole[:, 3:], atol=1e-5)
 
 
-def rows_of_products(width):
+def rows_of_products(width, config=CONFIG):
     """How many rows each product computes whose result is so wide, in order."""
-    step = LlamaStep(CONFIG, unrolled=True)
-    text = str(jax.make_jaxpr(functools.partial(step, n_out=2))(unroll(params()), call(), step.init_cache(2, 6)))
+    step = LlamaStep(config, unrolled=True)
+    text = str(jax.make_jaxpr(functools.partial(step, n_out=2))(unroll(params(config)), call(), step.init_cache(2, 6)))
     return [int(rows) for rows in re.findall(rf"f32\[2,(\d+),{width}\] = dot_general", text)]
 
 
 def test_the_last_layer_computes_no_more_than_is_put_out():
     query, key = CONFIG.heads * CONFIG.head_dim, CONFIG.kv_heads * CONFIG.head_dim
     assert rows_of_products(2 * CONFIG.intermediate_size) == [5, 5, 2]  # gate and up
-    assert rows_of_products(query + 2 * key) == [5, 5]
+    for config in (CONFIG, BIASED):
+        assert rows_of_products(query + 2 * key, config) == [5, 5]
     assert query == 2 * key
     assert rows_of_products(query) == [2, 5]  # of the last layer, which has its query apart from key and value
 

@@ -1,11 +1,15 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from atspeed_jax.models import weight_files
 from atspeed_jax.models.weight_files import INDEX_FILE, ONE_FILE
-from weight_dirs import problems, split_in_files, stored
+from atspeed_jax.models.weights import load_weights
+from numpy_llama import wide_params
+from weight_dirs import TIED, problems, split_in_files, stored
 
 
 def test_an_index_that_lies(tmp_path):
@@ -49,3 +53,27 @@ def test_no_weights_and_two_kinds_of_them(tmp_path):
     stored_one = tmp_path / ONE_FILE
     stored_one.write_bytes(b"")
     assert "has both" in problems(tmp_path)
+
+
+def other_in_the_last_entry(table):
+    return np.where(np.arange(table.size).reshape(table.shape) == table.size - 1, 9, table).astype(table.dtype)
+
+
+@pytest.mark.parametrize(
+    "change", [np.zeros_like, other_in_the_last_entry, lambda table: table.astype(np.float16), lambda table: table[:-1]]
+)
+def test_another_head_beside_a_tied_embedding_is_refused(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(weight_files, "COMPARED_BYTES", 100)  # three rows at once
+    stored(tmp_path, TIED, **{"lm_head.weight": change(wide_params(TIED, seed=0)["embedding"])})
+    message = problems(tmp_path, TIED)
+    assert "lm_head.weight is stored although config.json ties it" in message
+    assert "set tie_word_embeddings to false" in message
+
+
+@pytest.mark.parametrize("block", [100, 1 << 26])
+def test_the_same_head_beside_a_tied_embedding_is_left_out(tmp_path, monkeypatch, block):
+    """Some programs store both."""
+    monkeypatch.setattr(weight_files, "COMPARED_BYTES", block)
+    params = wide_params(TIED, seed=0)
+    stored(tmp_path, TIED, **{"lm_head.weight": np.array(params["embedding"])})
+    jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path, TIED), params)

@@ -14,15 +14,15 @@ from atspeed_jax.items.catalog import Catalog  # noqa: E402
 from atspeed_jax.models.hf_config import read_hf_config  # noqa: E402
 from atspeed_jax.models.llama import forward  # noqa: E402
 from atspeed_jax.models.weights import load_weights  # noqa: E402
-from hf import TOKENS, VARIANTS, assert_same_rungs, our_rungs, random_llama, their_rungs  # noqa: E402
+from hf import LIVE, TOKENS, assert_same_rungs, our_rungs, random_llama, their_rungs  # noqa: E402
 from numpy_llama import wide_params  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and torch
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", LIVE)
 def test_ladder(tmp_path, variant):
-    model = random_llama(**VARIANTS[variant])
+    model = random_llama(**LIVE[variant])
     model.save_pretrained(tmp_path, max_shard_size="10KB")  # several files and an index
     assert (tmp_path / "model.safetensors.index.json").exists()
     config = read_hf_config(tmp_path)
@@ -35,6 +35,24 @@ def test_narrow_files(tmp_path, dtype):
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="float32").eval()
     config = read_hf_config(tmp_path)
     assert_same_rungs(our_rungs(config, load_weights(tmp_path, config), TOKENS), their_rungs(model, TOKENS))
+
+
+@pytest.mark.parametrize("variant", ["llama_biases", "mistral", "qwen2", "qwen3_biases"])
+def test_an_export_is_the_model_that_was_read(tmp_path, variant):
+    """Class, config.json and tensors; what differs is what the export does not say."""
+    model = random_llama(**LIVE[variant])
+    model.save_pretrained(tmp_path / "theirs")
+    config, catalog = read_hf_config(tmp_path / "theirs"), Catalog.from_codes(np.arange(36).reshape(12, 3) % 12)
+    export_hf(tmp_path / "ours", config, load_weights(tmp_path / "theirs", config), catalog, history=5, dtype="float32")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    assert type(again) is type(model)
+    before, after = model.config.to_dict(), again.config.to_dict()
+    free = ("bos_token_id", "eos_token_id", "pad_token_id", "max_position_embeddings", "_name_or_path")
+    assert {name for name in before if before[name] != after.get(name)} <= set(free)
+    assert after.get("sliding_window") is None
+    ours = again.state_dict()
+    for name, tensor in model.state_dict().items():
+        assert tensor.numpy().tobytes() == ours[name].numpy().tobytes(), name
 
 
 @pytest.mark.parametrize("tied", [False, True])
