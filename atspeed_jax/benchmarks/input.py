@@ -28,6 +28,8 @@ def input_speed(run: Run, *, batches: int, steps: int) -> dict[str, float]:
       steps: number of steps timed.
     """
     train, history = run.config.train_target, run.config.data.history
+    if train is None:
+        raise ValueError("the target of this run is not trained (train_target=None); take a run that trains a target")
     start, length = run.assets.target.initialization, run.dataset.catalog.length
     loss, fit_config = training_loss(start.model, length, train.shuffle, start.lora), train.fit(steps)
     shape = BatchShape(history, train.buckets, train.batch_size)

@@ -80,7 +80,7 @@ class Dataset:
     @cached_property
     def popularity(self) -> np.ndarray:
         """[items] int64: interactions of each item in train, never in valid or test."""
-        counts = np.bincount(np.concatenate(self.train), minlength=self.catalog.items)
+        counts = np.bincount(np.concatenate((*self.train, np.zeros(0, np.int32))), minlength=self.catalog.items)
         counts.setflags(write=False)
         return counts
 

@@ -23,6 +23,7 @@ from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.utils import files
 
+_TOKENS = "token_of_row"  # array of the tokens that the numbers of the tokenizer are
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # jax.export takes any other word too, and lowers for nothing that exists
 
 
@@ -59,33 +60,37 @@ def export_decoder(
     needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
     paths, tree = jax.tree_util.tree_flatten_with_path(needed)
     arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in paths}
+    names, vocabulary = list(arrays), catalog.vocabulary
+    if vocabulary is not None:  # the caller has the numbers of the tokenizer
+        arrays[_TOKENS] = vocabulary.tokens(np.arange(len(vocabulary.rows)))
 
     @jax.jit
     def decode(arrays, tokens, valid):
+        tokens = tokens if vocabulary is None else arrays[_TOKENS][tokens]
         taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
         result = dataclasses.replace(decoders, mesh=None, head=None, **taken).build(setting)(Prompt(tokens, valid))
         ids = jnp.where(result.valid, result.ids, -1)
         return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
 
-    names = list(arrays)
     shape = (batch, prompt_width(catalog, history))
     takes = {
         "arrays": {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()},
         "tokens": jax.ShapeDtypeStruct(shape, jnp.int32),
         "valid": jax.ShapeDtypeStruct(shape, bool),
     }
-    items = {
-        "item": np.arange(catalog.items),
-        "id": catalog.id_of_item,
-        "tokens": list(catalog.tokens(np.arange(catalog.items)).reshape(catalog.items, -1)),
-    }
     with appearing(Path(directory)) as partial:
         exported = jax.export.export(decode, platforms=tuple(platforms))(*takes.values())
         about = _about(exported, takes) | _prompt(catalog) | {"setting": setting.label, "K": setting.search.beams}
         files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
         save_file(arrays, partial / "arrays.safetensors")
-        pq.write_table(pa.table(items), partial / "items.parquet")
+        pq.write_table(_items(catalog), partial / "items.parquet")
         files.write_json(partial / "decoder.json", about)
+
+
+def _items(catalog: Catalog) -> pa.Table:
+    """The items with their ids and the tokens of these."""
+    items = np.arange(catalog.items)
+    return pa.table({"item": items, "id": catalog.id_of_item, "tokens": list(_numbers(catalog, catalog.tokens(items)))})
 
 
 def _about(exported: jax.export.Exported, takes: Mapping) -> dict:
@@ -118,13 +123,21 @@ def _about(exported: jax.export.Exported, takes: Mapping) -> dict:
 
 
 def _prompt(catalog: Catalog) -> dict:
-    """How a prompt is made, for decoder.json."""
-    known = {"pad": PAD, "bos": catalog.bos}
+    """How a prompt is made, for decoder.json. Its tokens are the tokenizer's."""
+    known = {"pad": PAD, "bos": int(_numbers(catalog, np.array(catalog.bos)))}
     if catalog.instruction is None:
-        return {"prompt": "padding on the left, then bos, then the tokens of the user's items, oldest first"} | known
+        begins, alone = ("bos, then ", "") if catalog.begins else ("", "; without items bos alone")
+        prompt = f"padding on the left, then {begins}the tokens of the user's items, oldest first{alone}"
+        return {"prompt": prompt} | known
     items = "the tokens of the user's items, oldest first, with separator between two"
     prompt = f"padding on the left, then head, {items}, tail; without items empty alone"
-    return {"prompt": prompt} | known | vars(catalog.instruction)
+    pieces = {name: np.array(piece, np.int32) for name, piece in vars(catalog.instruction).items()}
+    return {"prompt": prompt} | known | {name: _numbers(catalog, piece).tolist() for name, piece in pieces.items()}
+
+
+def _numbers(catalog: Catalog, tokens: np.ndarray) -> np.ndarray:
+    """The tokenizer's numbers of tokens."""
+    return tokens if catalog.vocabulary is None else catalog.vocabulary.rows[tokens]
 
 
 def check_platforms(platforms: Sequence[str]) -> None:

@@ -105,13 +105,15 @@ class Pretrained:
     def lora(self) -> LoraConfig | None:
         return self.config.lora
 
-    def load(self, shardings=None) -> dict[str, Any]:
-        """Loads the base's parameters: in float32, or with lora in the config's dtype.
+    def load(self, shardings=None, *, dtype: str | None = None) -> dict[str, Any]:
+        """Loads the base's parameters.
 
         Args:
           shardings: see `load_weights`.
+          dtype: of the parameters; None for what training begins with: float32, or with
+            lora the config's dtype.
         """
-        dtype = "float32" if self.lora is None else self.config.dtype
+        dtype = dtype or ("float32" if self.lora is None else self.config.dtype)
         stored = dataclasses.replace(self.model, vocab_size=self.stored_rows)
         how = {"dtype": dtype, "shardings": shardings, "rows": self.rows}
         return load_weights(Path(self.config.directory), stored, **how)

@@ -20,9 +20,9 @@ from atspeed_jax.planning.hlo import COLLECTIVES, FLOPS, read_program
 from atspeed_jax.planning.steps import Step, Steps, describe_models
 from atspeed_jax.planning.tpu import padding
 from atspeed_jax.reporting.tables import ABSENT, Table
-from atspeed_jax.runs.checks import check_batches, check_mesh, check_positions
+from atspeed_jax.runs.checks import check_batches, check_mesh
 from atspeed_jax.runs.experiment import ExperimentConfig
-from atspeed_jax.serving.catalogs import catalog_for
+from atspeed_jax.serving.catalogs import catalog_for, check_positions
 from atspeed_jax.training.chips import Chip, roofline
 from atspeed_jax.training.sharding import make_mesh
 
@@ -91,7 +91,8 @@ def with_batch(config: ExperimentConfig, per_device: int, parts: int) -> Experim
       parts: parts into which the mesh splits a batch.
     """
     names = ("train_target", "train_draft", "train_align", "teacher", "evaluate")
-    batches = {name: dataclasses.replace(getattr(config, name), batch_size=per_device * parts) for name in names}
+    sections = {name: section for name in names if (section := getattr(config, name)) is not None}
+    batches = {name: dataclasses.replace(section, batch_size=per_device * parts) for name, section in sections.items()}
     return dataclasses.replace(config, **batches)
 
 
@@ -126,6 +127,8 @@ def plan(
     """
     if stray := [name for name in steps if name not in STEPS]:
         raise PlanError(f"step {stray[0]!r} is unknown; expected some of {', '.join(STEPS)}")
+    if "train" in steps and config.train_target is None:
+        raise PlanError("step 'train': the target is not trained (train_target=None); leave this step out")
     mesh, pretrained = make_mesh(config.mesh, tpus), describe_models(config)
     if per_device is not None:
         config = with_batch(config, per_device, mesh.shape["data"] * mesh.shape["fsdp"])

@@ -131,12 +131,13 @@ class Steps:
 
     def train_target(self) -> Step:
         """Describes next-item training of the target."""
-        c, model = self.config, self.models["target"]
-        loss = training_loss(model.start.model, self.catalog.length, c.train_target.shuffle, model.start.lora)
+        model, train = self.models["target"], self.config.train_target
+        assert train is not None, "plan has checked it"
+        loss = training_loss(model.start.model, self.catalog.length, train.shuffle, model.start.lora)
         trains = "all" if model.start.lora is None else "adapter"
         tokens = self._prompt + self.catalog.length
-        step = self._fit("train target", c.train_target, loss, model.start.init, model.start.frozen, self._windows())
-        return dataclasses.replace(step, passes=(self._pass(model.config, c.train_target, tokens, tokens, trains),))
+        step = self._fit("train target", train, loss, model.start.init, model.start.frozen, self._windows())
+        return dataclasses.replace(step, passes=(self._pass(model.config, train, tokens, tokens, trains),))
 
     def align_draft(self) -> Step:
         """Describes alignment of the draft.

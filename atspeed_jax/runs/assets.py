@@ -12,22 +12,23 @@ from jax.sharding import Mesh
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
 from atspeed_jax.data.sources import Source, read_atspeed, synthesize
+from atspeed_jax.items.placement import check_known
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
+from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.runs.checks import (
     check_batches,
     check_mesh,
-    check_positions,
     check_same_data,
     check_serving,
     check_settings,
     check_splits,
 )
 from atspeed_jax.runs.experiment import ExperimentConfig, ModelConfig, ServeConfig
-from atspeed_jax.serving.catalogs import catalog_for
+from atspeed_jax.serving.catalogs import catalog_for, check_positions
 from atspeed_jax.training.initialization import Initialization, from_pretrained, from_scratch
-from atspeed_jax.training.sharding import make_mesh, replicated
+from atspeed_jax.training.sharding import make_mesh, replicated, tree_shardings
 from atspeed_jax.utils.distributed import place
 
 
@@ -96,6 +97,8 @@ class Assets:
         base = self.base_of("target")
         if base is not None:
             catalog = catalog_for(self.pretrained.values(), dataset.catalog, self.config.data.prompt)
+            if self.config.train_target is None:
+                check_known(catalog, Path(base.config.directory))
             check_positions(self.pretrained.values(), catalog, self.config.data.history)
             dataset = dataclasses.replace(dataset, catalog=catalog)
         if self.is_trained:
@@ -193,6 +196,13 @@ class ModelAssets:
             return dataclasses.replace(self.pretrained.model, vocab_size=vocab_size)
         assert isinstance(self.settings, ModelConfig), "a model that is trained from scratch"
         return self.settings.llama(vocab_size)
+
+    def as_it_is(self):
+        """The parameters of a pretrained model that is not trained, in its dtype."""
+        assert self.pretrained is not None, "ExperimentConfig has checked it"
+        model = self.pretrained.numbered(self._assets.dataset.catalog.vocabulary)
+        shardings = tree_shardings(param_shapes(model.model), self._assets.mesh)
+        return model.load(shardings, dtype=model.config.dtype)
 
     @functools.cached_property
     def initialization(self) -> Initialization:

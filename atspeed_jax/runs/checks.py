@@ -12,14 +12,11 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from atspeed_jax.data.dataset import Dataset, DatasetError
-from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.decoding.config import Widths, prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.modes import ModesConfig
-from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig
-from atspeed_jax.models.pretrained import Pretrained
 from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.training.sharding import check_batch, check_model
 
@@ -132,23 +129,6 @@ def check_grid(name: str, grid: Iterable[Widths], dataset: Dataset) -> None:
         _check_widths(name, widths, prefixes, ANY_K)
 
 
-def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:
-    """Checks that pretrained models have enough positions.
-
-    Raises:
-      ValueError: a prompt of `history` items and the codes of the next item are longer
-        than a model was made for.
-    """
-    longest = prompt_width(catalog, history) + catalog.length
-    text = "shorten prompt.template or prompt.separator, or " if catalog.instruction else ""
-    for one in pretrained:
-        if one.positions is not None and longest > one.positions:
-            raise ValueError(
-                f"config.data: a prompt of history={history} items and the next one has {longest} tokens, but "
-                f"{one.config.directory} was made for {one.positions} (max_position_embeddings): {text}lower history"
-            )
-
-
 def check_mesh(models: Mapping[str, LlamaConfig], mesh: Mesh) -> None:
     """Checks that models can be split evenly over the mesh.
 
@@ -168,8 +148,9 @@ def check_batches(config: ExperimentConfig, mesh: Mesh) -> None:
     Raises:
       ShardingError: the mesh does not divide a batch size.
     """
-    trainings = {"train_target": config.train_target, "train_draft": config.train_draft}
-    trainings["train_align"] = config.train_align
+    trainings = {"train_draft": config.train_draft, "train_align": config.train_align}
+    if config.train_target is not None:
+        trainings["train_target"] = config.train_target
     for name, section in {**trainings, "teacher": config.teacher}.items():
         check_batch(mesh, section.batch_size, f"config.{name}.batch_size")
     for name, train in trainings.items():

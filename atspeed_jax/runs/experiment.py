@@ -159,7 +159,8 @@ class ExperimentConfig:
       data: what the models read.
       target, draft: the models, trained from scratch (ModelConfig) or from a Hugging
         Face Llama (PretrainedConfig). Only the target may have an adapter (lora).
-      train_target, train_draft: their next-item trainings.
+      train_target, train_draft: their next-item trainings. Without train_target (None)
+        the target is a Hugging Face model that knows the codes, as it is.
       align, train_align: the alignment of the draft, and its training.
       teacher: what the target decodes for the alignment.
       decode: how the pair decodes; the draft is aligned for it.
@@ -173,7 +174,7 @@ class ExperimentConfig:
     data: DataConfig
     target: ModelConfig | PretrainedConfig
     draft: ModelConfig | PretrainedConfig
-    train_target: TrainConfig
+    train_target: TrainConfig | None
     train_draft: TrainConfig
     align: AlignConfig
     train_align: TrainConfig
@@ -183,6 +184,11 @@ class ExperimentConfig:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
+        if self.train_target is None and not (isinstance(self.target, PretrainedConfig) and self.target.lora is None):
+            raise ValueError(
+                "train_target=None: a target that is not trained is a Hugging Face directory without lora; set "
+                "target.directory and target.lora=None, or give train_target"
+            )
         if isinstance(self.draft, PretrainedConfig) and self.draft.lora is not None:
             raise ValueError("draft.lora: a draft is small and trained whole; set draft.lora=None")
         if self.teacher.log_probs and self.align.temperature != 1.0:
@@ -205,7 +211,7 @@ class ExperimentConfig:
                 "a Hugging Face directory, or set data.prompt.kind='item'"
             )
         for name, train in (("train_target", self.train_target), ("train_draft", self.train_draft)):
-            if train.shuffle > 0:
+            if train is not None and train.shuffle > 0:
                 raise ValueError(
                     f"{name}.shuffle={train.shuffle} with data.prompt.kind='instruction': an instruction lists items "
                     f"in order of time, and one item of a row is predicted; set {name}.shuffle=0.0"

@@ -138,6 +138,12 @@ class Fingerprints:
 
     @property
     def prompt(self):
-        """What the models read of a user: number of items, and the text around them."""
-        history, instruction = self._config.data.history, self._assets.dataset.catalog.instruction
-        return history if instruction is None else (history, instruction)
+        """What the models read of a user: number of items, the text around them, and
+        which rows of a pretrained model the tokens are.
+        """
+        history, catalog = self._config.data.history, self._assets.dataset.catalog
+        further = () if catalog.instruction is None else (catalog.instruction,)
+        further += () if catalog.begins else ("no BOS",)
+        if catalog.vocabulary is not None:
+            further += (hashlib.sha256(catalog.vocabulary.rows.astype("<i4").tobytes()).hexdigest()[:16],)
+        return (history, *further) if further else history

@@ -28,6 +28,7 @@ from atspeed_jax.runs.assets import Assets, ModelAssets
 from atspeed_jax.runs.experiment import TrainConfig
 from atspeed_jax.runs.trained import TrainedModels
 from atspeed_jax.serving.settings import Setting
+from atspeed_jax.training.directory import METADATA_FILE, claimed_directory
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.next_item import training_loss, validation
 from atspeed_jax.training.preemption import until_sigterm
@@ -35,6 +36,7 @@ from atspeed_jax.training.sharding import own_rows, shard_batch
 from atspeed_jax.training.task import TrainingTask
 from atspeed_jax.training.train import fit
 from atspeed_jax.utils.distributed import agreed, barrier, is_writer
+from atspeed_jax.utils.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +92,18 @@ class Stages:
     def target(self) -> None:
         """Trains the target on next items.
 
-        The parameters of the step with the best lists on validation users are kept.
+        The parameters of the step with the best lists on validation users are kept. A
+        target that is not trained leaves a record alone.
         """
         train = self._config.train_target
+        if train is None:
+            directory, made_of = self._assets.workdir / "target", self._fingerprints.target
+            begin = functools.partial(self._options.on_begin, "target")
+            if is_writer():
+                with claimed_directory(directory, "target", made_of, begin):
+                    write_json(directory / METADATA_FILE, {"fingerprint": made_of, "trained": False})
+            barrier("target")
+            return
 
         def decoder(params):
             return self._models.decoders(None, target_params=params).build(Setting.beam_search(BEAMS, "vocab"))

@@ -36,6 +36,8 @@ class TrainedModels:
     @functools.cached_property
     def target_params(self):
         """The parameters of the whole target. Raises CheckpointError as `load`."""
+        if self._assets.config.train_target is None:
+            return self._assets.target.as_it_is()
         return self._assets.target.initialization.full_params(self.load(self._assets.target))
 
     @functools.cached_property

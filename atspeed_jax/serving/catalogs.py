@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from atspeed_jax.data.instructions import PromptConfig, read_instruction, same_instruction
+from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.placement import padding_apart, place_codes
 from atspeed_jax.models.pretrained import Pretrained
@@ -45,6 +46,23 @@ def catalog_for(models: Collection[Pretrained], catalog: Catalog, prompt: Prompt
     if None not in read.values():
         found = dataclasses.replace(found, instruction=same_instruction(read))
     return padding_apart(found)
+
+
+def check_positions(pretrained: Iterable[Pretrained], catalog: Catalog, history: int) -> None:
+    """Checks that pretrained models have enough positions.
+
+    Raises:
+      ValueError: a prompt of `history` items and the codes of the next item are longer
+        than a model was made for.
+    """
+    longest = prompt_width(catalog, history) + catalog.length
+    text = "shorten its template or separator, or " if catalog.instruction else ""
+    for one in pretrained:
+        if one.positions is not None and longest > one.positions:
+            raise ValueError(
+                f"a prompt of history={history} items and the next one has {longest} tokens, but "
+                f"{one.config.directory} was made for {one.positions} (max_position_embeddings): {text}lower history"
+            )
 
 
 def _check_same(placed: dict[str, Catalog]) -> None:

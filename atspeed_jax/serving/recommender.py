@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from atspeed_jax.items.filters import known_items
+from atspeed_jax.serving.hugging_face import ModelDirectory, ServedModel
 from atspeed_jax.serving.recommend import Lists
 from atspeed_jax.serving.user_file import FROM_ZERO, User
 from atspeed_jax.utils.ranges import shown
@@ -45,6 +47,38 @@ class Recommender:
           items: number of items of the catalog.
         """
         self._lists, self._items = lists, items
+
+    @classmethod
+    def from_hugging_face(
+        cls,
+        model: str | Path,
+        index: str | Path,
+        *,
+        k: int = 20,
+        exclude_seen: bool = False,
+        batch_size: int = 8,
+        **served: Any,
+    ) -> Recommender:
+        """Makes a recommender of a model that knows the codes of the items.
+
+        Args:
+          model: directory of the model, as transformers saves it.
+          index: file of the items' ids (`items.index_file`).
+          k: items per list, and beams of the search.
+          exclude_seen: whether the items of a history are left out of its list.
+          batch_size: users decoded at once.
+          **served: further fields of `serving.hugging_face.ModelDirectory`, such as
+            draft, prompt, history and dtype.
+
+        Raises:
+          ValueError: as `serving.hugging_face.ServedModel`; k is not within the catalog.
+        """
+        served |= {"draft": Path(served["draft"])} if served.get("draft") else {}
+        opened = ServedModel(ModelDirectory(Path(model), Path(index), **served))
+        items = opened.catalog.items
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= items:
+            raise ValueError(f"k={k!r}: expected a whole number from 1 to {items}, the number of items of the catalog")
+        return cls(opened.lists(k, exclude_seen=exclude_seen, batch_size=batch_size), items)
 
     def __call__(self, histories: Sequence[Sequence[int]]) -> Recommendations:
         """Recommends items to N users.

@@ -20,7 +20,9 @@ from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.export.decoder import export_decoder
 from atspeed_jax.export.directory import ExportError
+from atspeed_jax.items.catalog import Instruction
 from atspeed_jax.items.trie import build_trie, popularity_prior
+from atspeed_jax.items.vocabulary import Vocabulary
 from atspeed_jax.serving.decode_users import prompt_of
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.settings import Setting
@@ -96,6 +98,28 @@ def test_a_bfloat16_decoder_runs_as_readme_says(bfloat16_decoder):
     histories = [[], [2], [1, 0, 2]]
     found = called(directory, prompts_of(CATALOG, histories))
     assert_same_lists(found, decoders, setting, CATALOG, histories)
+
+
+def test_prompts_in_the_numbers_of_a_tokenizer(tmp_path):
+    """Codes in another order than ours, token 0 within the prompt, and no BOS."""
+    rows = np.random.default_rng(0).permutation(CATALOG.vocab_size).astype(np.int32)
+    texts = tuple(tuple(f"<{level}_{n}>" for n in range(size)) for level, size in enumerate(CATALOG.level_sizes))
+    zero = int(np.flatnonzero(rows == 0)[0])
+    text = Instruction((zero,), (), (1,), (zero, 1))
+    catalog = dataclasses.replace(CATALOG, vocabulary=Vocabulary(rows, texts, True), instruction=text, begins=False)
+    decoders, setting, histories = random_decoders("float32"), Setting.beam_search(2, "vocab"), [[], [2], [1, 0, 2]]
+    export_decoder(tmp_path / "out", decoders, setting, catalog, batch=3, history=4, platforms=["cpu"])
+    about = json.loads((tmp_path / "out" / "decoder.json").read_text())
+    table = pq.read_table(tmp_path / "out" / "items.parquet").to_pydict()
+    assert about["head"] == [0]
+    tokens, valid = np.zeros((3, 14), np.int32), np.zeros((3, 14), bool)
+    for row, items in enumerate(histories):
+        codes = [token for item in items for token in table["tokens"][item]]
+        prompt = [*about["head"], *codes, *about["tail"]] if items else about["empty"]
+        tokens[row, 14 - len(prompt) :], valid[row, 14 - len(prompt) :] = prompt, True
+    call = jax.export.deserialize(bytearray((tmp_path / "out" / "decoder.jax").read_bytes())).call
+    found = call(load_file(tmp_path / "out" / "arrays.safetensors"), tokens, valid)
+    assert_same_lists(jax.tree.map(lambda x: np.asarray(x).tolist(), found), decoders, setting, catalog, histories)
 
 
 @pytest.mark.parametrize("first", ["safetensors.flax", "numpy, safetensors.numpy", "jax"])

@@ -8,9 +8,12 @@ import time
 
 import pytest
 
+from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.serving.list_file import claimed_output
+from atspeed_jax.serving.recommender import Recommender
 from devices import environment
+from known_codes import write_index, write_known
 from mains import ROOT, SMALL, run_mains
 
 USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
@@ -23,9 +26,15 @@ def ended(small_run, tmp_path_factory):
     (place / "bad.jsonl").write_text('{"user": 1, "items": [0]}\n' * 9 + '{"user": 1, "items": [99999]}\n')
     (place / "types.jsonl").write_text('{"user": 1, "items": []}\n{"user": "a", "items": []}\n')
 
+    write_known(place / "hf" / "model")
+    write_index(place / "hf" / "x.index.json")
+
     def case(checkpoint, *more, config=None, users="users.jsonl", output="recs.jsonl"):
-        flags = [f"--checkpoint={checkpoint}", f"--input={place / users}", f"--output={place / output}", *more]
+        served = [f"--checkpoint={checkpoint}"] if checkpoint else []
+        flags = [*served, f"--input={place / users}", f"--output={place / output}", *more]
         return "recommend", None, config, flags, ""
+
+    model, index = f"--model={place / 'hf' / 'model'}", f"--index={place / 'hf' / 'x.index.json'}"
 
     cases = {
         "lists": case(small_run.workdir, "--k=6", "--exclude_seen", "--chunk=2"),
@@ -44,6 +53,10 @@ def ended(small_run, tmp_path_factory):
         "unknown item": case(small_run.workdir, "--k=6", users="bad.jsonl", output="other.jsonl"),
         "another is at it": case(small_run.workdir, "--k=6", output="held.jsonl"),
         "unknown suffix": case(small_run.workdir, "--k=6", output="other.csv"),
+        "a model": case(None, model, index, "--k=6", "--template=the user has {items}", output="model.jsonl"),
+        "no index": case(None, model, output="other.jsonl"),
+        "a model and a run": case(small_run.workdir, model, index, output="other.jsonl"),
+        "neither": case(None, output="other.jsonl"),
         "two types": case(small_run.workdir, "--k=6", users="types.jsonl", output="other.parquet"),
     }
     with claimed_output(place / "held.jsonl"):
@@ -75,6 +88,16 @@ def test_a_recommender_gives_the_same_lists(ended, small_run, output, how):
         assert scores == pytest.approx(line["scores"], abs=1e-5)
 
 
+def test_a_model_that_knows_the_codes_is_served_without_a_run(ended):
+    place, results = ended
+    assert results["a model"].code == 0, results["a model"].err
+    lines = [json.loads(line) for line in (place / "model.jsonl").read_text().splitlines()]
+    prompt = PromptConfig("instruction", "the user has {items}", "")
+    recommend = Recommender.from_hugging_face(place / "hf" / "model", place / "hf" / "x.index.json", k=6, prompt=prompt)
+    found = recommend([user["items"] for user in USERS])
+    assert found.items == [line["items"] for line in lines]
+
+
 def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
     place, results = ended
     assert results["served otherwise"].code == results["exactly"].code == 0, results["served otherwise"].err
@@ -97,6 +120,9 @@ def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
         ("trained otherwise", "was trained with another config (recorded -> given): config.align.alpha: 0.9 -> 0.5"),
         ("another is at it", "held.jsonl is being written by another process; wait for it"),
         ("unknown suffix", "other.csv: the name must end in .jsonl or .ndjson or"),
+        ("no index", "give --index=FILE too, which says what codes each item has"),
+        ("a model and a run", "--model serves a Hugging Face directory: leave --workdir and --config out"),
+        ("neither", "give --workdir=DIR of a trained run, or --model=HF_DIR and --index=FILE"),
         ("two types", "types.jsonl, line 2: user 'a' is no int64 as the users before"),
         ("unknown item", "bad.jsonl, line 10: item 99999 of user 1 is not in the catalog"),
     ],
@@ -106,7 +132,8 @@ def test_a_mistake_ends_in_one_clear_line(ended, case, message):
     assert results[case].code == 1
     assert "Traceback" not in results[case].err
     assert message in results[case].err.splitlines()[-1]
-    kept = {"users.jsonl", "bad.jsonl", "types.jsonl", "recs.jsonl", "given.jsonl", "served.jsonl", "exactly.jsonl"}
+    written = {f"{name}.jsonl" for name in ("recs", "given", "served", "exactly", "model")}
+    kept = {"users.jsonl", "bad.jsonl", "types.jsonl", "hf"} | written
     assert {path.name for path in place.iterdir()} == kept  # a refused input leaves nothing half made
 
 

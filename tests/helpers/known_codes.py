@@ -1,0 +1,43 @@
+"""Hugging Face directories whose tokenizer knows the codes of an index, as models for this task come."""
+
+import dataclasses
+import json
+
+import numpy as np
+from tokenizers import AddedToken
+from tokenizers.processors import TemplateProcessing
+
+from bases import BASE, BOS, write_base
+from words import WORDS, words_tokenizer
+
+ITEMS, PADDING = 40, 5
+CODES = np.stack(np.unravel_index(np.random.default_rng(0).permutation(12**3)[:ITEMS], (12,) * 3), 1).tolist()
+INDEX = {str(n): [f"<{level}_{code}>" for level, code in zip("abc", CODES[n], strict=True)] for n in range(ITEMS)}
+# Codes that items have, in the order of their texts: <a_10> before <a_2>.
+TEXTS = sorted({text for codes in INDEX.values() for text in codes})
+
+
+def write_index(path):
+    path.write_text(json.dumps(INDEX))
+    return path
+
+
+def known_tokenizer(bos: bool):
+    tokenizer = words_tokenizer()
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in TEXTS])
+    if bos:
+        tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    return tokenizer
+
+
+def write_known(directory, *, bos=False, padding=PADDING, seed=0, texts=TEXTS, **sizes):
+    """-> config and parameters in the order of the tokenizer, with rows of padding behind it."""
+    config = dataclasses.replace(BASE, vocab_size=len(WORDS) + len(texts) + padding, hidden_size=24, **sizes)
+    params = write_base(directory, config, seed, words=(), max_position_embeddings=256)
+    known_tokenizer(bos).save(str(directory / "tokenizer.json"))
+    return config, params
+
+
+def rows_of(items):
+    """The tokenizer's tokens of items, one after the other."""
+    return [len(WORDS) + TEXTS.index(text) for item in items for text in INDEX[str(item)]]
