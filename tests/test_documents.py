@@ -211,9 +211,9 @@ def test_figures_name_command_machine_and_date(document):
 
 def test_settings_of_pretrained_models_are_those_of_a_config():
     settings = re.findall(
-        r"^```python\n(config\..*?)^```$", LAUNCH.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        r"^```python\n((?:from .*?\n\n)?config\..*?)^```$", LAUNCH.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
-    assert len(settings) == 2
+    assert len(settings) == 3
     config = beauty_llama7b.get_config()
     for block in settings:
         exec(block, {"config": config})

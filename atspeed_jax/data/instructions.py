@@ -1,4 +1,5 @@
-"""The prompt as text: items within an instruction, in the tokens of a pretrained model.
+"""The prompt as text: items within an instruction or a chat, in the tokens of a
+pretrained model.
 
 Item codes are tokens of the vocabulary, at which a tokenizer cuts a text before it does
 anything else. So the pieces of text between the codes are tokenized once, and a prompt
@@ -9,13 +10,18 @@ whole text is refused.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from tokenizers import Tokenizer
 
+from atspeed_jax.data.chat import GIVEN, Chat, PromptError
 from atspeed_jax.data.prompts import prompt_tokens
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import MAKE_ONE, TOKENIZER_FILE, code_texts, extended_tokenizer
@@ -28,27 +34,43 @@ TEMPLATE = (
     "possible item that the user may expect?\n\n### Response:"
 )
 SEPARATOR = ", "
-
-
-class PromptError(ValueError):
-    """An instruction that cannot stand around items."""
+_TEXTS = ("template", "separator", "before", "after")
+_READ = {"item": (), "instruction": _TEXTS, "chat": (*_TEXTS, "system", "chat_options", "date")}
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
     """What a model reads.
 
+    The codes of one id follow one another without text in between.
+
     Attributes:
-      kind: "item", the codes of the newest items behind BOS; or "instruction", for
-        models that begin with a Hugging Face directory: `template` with these items.
-      template: text with {items} where the items stand; the codes of the next item
-        follow it without a space.
+      kind: "item", the codes of the newest items behind BOS. The others are for models
+        that begin with a Hugging Face directory: "instruction", `template` with these
+        items; "chat", the chat template of the model, in which the user says this.
+      template: text with {items} where the items stand.
       separator: text between two items.
+      before: text before each id. A prompt ends with it, since the codes of the next
+        item follow without a space.
+      after: text behind each id of the history.
+      system: text of the system message of a chat; "" for a chat without one.
+      chat_options: further variables of the chat template, as a JSON object such as
+        '{"enable_thinking": false}'.
+      date: the day that a chat template writes as today, such as "2026-01-31"; "" for
+        a template that writes none.
+
+    Raises:
+      PromptError: fields that do not fit.
     """
 
-    kind: Literal["item", "instruction"] = "item"
+    kind: Literal["item", "instruction", "chat"] = "item"
     template: str = TEMPLATE
     separator: str = SEPARATOR
+    before: str = ""
+    after: str = ""
+    system: str = ""
+    chat_options: str = "{}"
+    date: str = ""
 
     def __post_init__(self):
         if self.template.count(PLACEHOLDER) != 1:
@@ -56,18 +78,46 @@ class PromptConfig:
                 f"template={self.template!r} has {PLACEHOLDER} {self.template.count(PLACEHOLDER)} times: put it once, "
                 "where the user's items are to stand"
             )
-        if self.kind == "item" and (self.template, self.separator) != (TEMPLATE, SEPARATOR):
+        if PLACEHOLDER in self.system:
+            raise PromptError(f"system={self.system!r} has {PLACEHOLDER}: the user's items stand in template")
+        for field in dataclasses.fields(self):
+            readers = [kind for kind, names in _READ.items() if field.name in names]
+            if field.name != "kind" and self.kind not in readers and getattr(self, field.name) != field.default:
+                raise PromptError(
+                    f"{field.name} is read with kind={' or '.join(map(repr, readers))} alone: set it, or leave "
+                    f"{field.name} out"
+                )
+        _ = self.options  # complains now
+        try:
+            _ = self.date and datetime.date.fromisoformat(self.date)
+        except ValueError as error:
+            raise PromptError(f"date={self.date!r}: expected a day such as 2026-01-31") from error
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Further variables of the chat template."""
+        try:
+            options = json.loads(self.chat_options)
+        except ValueError as error:
+            raise PromptError(f"chat_options={self.chat_options!r} is no JSON ({error})") from error
+        if not isinstance(options, dict) or options.keys() & set(GIVEN):
             raise PromptError(
-                "template and separator are read with kind='instruction' alone: set it, or leave them out"
+                f"chat_options={self.chat_options!r}: expected a JSON object such as "
+                f"'{{\"enable_thinking\": false}}', without {', '.join(GIVEN)}"
             )
+        return options
 
     def text(self, items: Sequence[str]) -> str:
-        """The template with these items, each as text."""
-        return self.template.replace(PLACEHOLDER, self.separator.join(items))
+        """The template with these items, each as text: what the user says in a chat."""
+        return self.template.replace(
+            PLACEHOLDER, self.separator.join(f"{self.before}{item}{self.after}" for item in items)
+        )
 
 
 def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) -> Instruction | None:
     """Reads the pieces of the prompt as tokens of a pretrained model.
+
+    A chat begins with BOS if the chat template says so, whatever `catalog.begins` says.
 
     Args:
       directory: of the model.
@@ -79,9 +129,9 @@ def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) ->
       codes.
 
     Raises:
-      PromptError: no tokenizer for a text, or a text that the tokenizer does not turn
-        into these pieces.
-      TokenizerError: as `extended_tokenizer`.
+      PromptError: no tokenizer for a text, no chat template for a chat, or a text that
+        the tokenizer does not turn into these pieces.
+      TokenizerError: as `extended_tokenizer` and `read_settings`.
     """
     tokenizer, path = extended_tokenizer(directory, catalog), directory / TOKENIZER_FILE
     alone = prompt.kind == "item"
@@ -89,38 +139,82 @@ def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) ->
         if alone:
             return None
         raise PromptError(
-            f"there is no {path}: an instruction is text, put the model's tokenizer there or take prompt.kind='item'; "
-            f"{MAKE_ONE}"
+            f"there is no {path}: {'a chat' if prompt.kind == 'chat' else 'an instruction'} is text, put the model's "
+            f"tokenizer there or take prompt.kind='item'; {MAKE_ONE}"
         )
     text = PromptConfig("instruction", PLACEHOLDER, "") if alone else prompt
-    codes, bos = code_texts(catalog), [catalog.bos] if catalog.begins else []
-
-    def text_of(item: int) -> str:
-        return "".join(codes[token - catalog.first_code] for token in catalog.tokens(item).tolist())
-
-    def numbered(rows: list[int]) -> list[int]:
-        return rows if catalog.vocabulary is None else catalog.vocabulary.tokens(rows).tolist()
-
-    def encoded(items: Sequence[int], answer: Sequence[int] = ()) -> list[int]:
-        whole_text = text.text([text_of(item) for item in items]) + "".join(map(text_of, answer))
-        tokens = numbered(tokenizer.encode(whole_text, add_special_tokens=False).ids)
-        whole = numbered(tokenizer.encode(whole_text).ids)
-        if whole not in (tokens, [catalog.bos, *tokens]):
-            raise PromptError(
-                f"{path} adds tokens to a text: {whole[:3]}...{whole[-3:]}, expected BOS ({catalog.bos}) before it or "
-                "nothing; take them out of its post_processor, or set bos of the model in the config"
-            )
-        # A prompt of no tokens at all is BOS alone (`Catalog.bos`).
-        return [*bos, *tokens] if bos or items or text.template != PLACEHOLDER else [catalog.bos, *tokens]
-
-    pieces = _cut(encoded((0, 0)), catalog)
-    found = None if pieces is None else Instruction(*pieces, empty=tuple(encoded(())))
-    if found is None or any(encoded(*probe) != _joined(catalog, found, *probe) for probe in _probes(catalog)):
+    encoder = _Encoder(tokenizer, path, catalog, _writer(directory, text), text.kind == "chat")
+    pieces = _cut(encoder.encoded((0, 0)), catalog)
+    found = None if pieces is None else Instruction(*pieces, empty=tuple(encoder.encoded(())))
+    if found is None or any(encoder.encoded(*probe) != _joined(catalog, found, *probe) for probe in _probes(catalog)):
+        given = {name: getattr(text, name) for name in (*_TEXTS, "system") if getattr(text, name) or name in _TEXTS[:2]}
+        where = "these texts and out of the chat template" if text.kind == "chat" else "these texts"
         raise PromptError(
-            f"{path} does not take template={text.template!r} with separator={text.separator!r} apart at the item "
-            "codes: leave texts like <a_1> out of both, and tokens of the vocabulary that reach over a code's < or >"
+            f"{path} does not take {', '.join(f'{name}={value!r}' for name, value in given.items())} apart at the item "
+            f"codes: leave texts like {code_texts(catalog)[0]} out of {where}, and tokens of the vocabulary that reach "
+            "over a code's < or >"
         )
     return None if alone else found
+
+
+def _writer(directory: Path, prompt: PromptConfig) -> Callable[[Sequence[str]], str]:
+    """The function that writes a prompt with the texts of items."""
+    if prompt.kind != "chat":
+        return lambda items: prompt.text(items) + prompt.before
+    chat = Chat(directory, system=prompt.system, options=prompt.options, date=prompt.date)
+    if (times := chat.text(prompt.template).count(PLACEHOLDER)) != 1:
+        raise PromptError(
+            f"the chat template of {directory} shows the user's text with {PLACEHOLDER} {times} times, or changes it; "
+            "expected the text as it is, once: take prompt.kind='instruction' with the text of the chat as template"
+        )
+    return lambda items: chat.text(prompt.text(items)) + prompt.before
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Encoder:
+    """Texts of a prompt as tokens.
+
+    Attributes:
+      tokenizer: of the model, with the codes.
+      path: of the tokenizer.
+      catalog: placed among its tokens.
+      written: the prompt with the texts of items.
+      whole: whether BOS is part of the text.
+    """
+
+    tokenizer: Tokenizer
+    path: Path
+    catalog: Catalog
+    written: Callable[[Sequence[str]], str]
+    whole: bool
+
+    def encoded(self, items: Sequence[int], answer: Sequence[int] = ()) -> list[int]:
+        """The tokens of a prompt and of an answer."""
+        prompt, bos = self.written([self._text_of(item) for item in items]), self.catalog.bos
+        text = prompt + "".join(map(self._text_of, answer))
+        tokens = self._numbered(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        if self.whole:
+            return tokens
+        with_special = self._numbered(self.tokenizer.encode(text).ids)
+        if with_special not in (tokens, [bos, *tokens]):
+            raise PromptError(
+                f"{self.path} adds tokens to a text: {with_special[:3]}...{with_special[-3:]}, expected BOS ({bos}) "
+                "before it or nothing; take them out of its post_processor, or set bos of the model in the config"
+            )
+        # A prompt of no tokens at all is BOS alone (`Catalog.bos`).
+        return [bos, *tokens] if self.catalog.begins or not prompt else tokens
+
+    @functools.cached_property
+    def _codes(self) -> list[str]:
+        return code_texts(self.catalog)
+
+    def _text_of(self, item: int) -> str:
+        first = self.catalog.first_code
+        return "".join(self._codes[token - first] for token in self.catalog.tokens(item).tolist())
+
+    def _numbered(self, rows: list[int]) -> list[int]:
+        vocabulary = self.catalog.vocabulary
+        return rows if vocabulary is None else vocabulary.tokens(rows).tolist()
 
 
 def same_instruction(found: Mapping[str, Instruction]) -> Instruction:

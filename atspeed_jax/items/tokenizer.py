@@ -20,6 +20,7 @@ from atspeed_jax.items.spelling import default_spelling, spell
 TOKENIZER_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer_config.json"
 MAKE_ONE = "transformers makes one of a tokenizer.model: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
 SPECIAL_FILE = "special_tokens_map.json"  # of older releases; its tokens may stand in the settings as well
+CHAT_FILE, CHAT_DIRECTORY = "chat_template.jinja", "additional_chat_templates"
 # What of a pretrained model's settings is true of its tokenizer.json whatever class
 # reads it.
 KEPT = frozenset(
@@ -27,7 +28,10 @@ KEPT = frozenset(
         "bos_token",
         "eos_token",
         "unk_token",
+        "sep_token",
         "pad_token",
+        "cls_token",
+        "mask_token",
         "add_bos_token",
         "add_eos_token",
         "model_max_length",
@@ -140,9 +144,25 @@ def extended_settings(directory: Path) -> dict:
     without the codes.
 
     Raises:
-      TokenizerError: the settings of the directory cannot be read.
+      TokenizerError: as `read_settings`.
     """
-    settings = dict(FAST)
+    given = read_settings(directory).items()
+    return FAST | {name: value for name, value in given if name in KEPT and value is not None}
+
+
+def read_settings(directory: Path) -> dict:
+    """Reads the settings that stand beside the tokenizer of a pretrained model.
+
+    Returns:
+      The fields of special_tokens_map.json and of tokenizer_config.json, which goes
+      first. "chat_template" is that of chat_template.jinja and of the files in
+      additional_chat_templates/, if there are any: a text, or a list of
+      {"name", "template"}. Fields may be None.
+
+    Raises:
+      TokenizerError: a file cannot be read.
+    """
+    settings = {}
     for path in (directory / SPECIAL_FILE, directory / SETTINGS_FILE):
         try:
             given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -150,5 +170,19 @@ def extended_settings(directory: Path) -> dict:
             raise TokenizerError(f"{path} cannot be read ({error}); expected JSON as transformers writes it") from error
         if not isinstance(given, dict):
             raise TokenizerError(f"{path} holds a {type(given).__name__}, expected a JSON object")
-        settings |= {name: value for name, value in given.items() if name in KEPT and value is not None}
-    return settings
+        settings |= {name: value for name, value in given.items() if value is not None or name not in settings}
+    return settings | _chat_files(directory)
+
+
+def _chat_files(directory: Path) -> dict:
+    """The chat templates of a directory that are files, as a setting; {} without any."""
+    paths = {"default": directory / CHAT_FILE} if (directory / CHAT_FILE).is_file() else {}
+    paths |= {path.stem: path for path in sorted((directory / CHAT_DIRECTORY).glob("*.jinja"))}
+    try:
+        texts = {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"a chat template of {directory} cannot be read: {error}") from error
+    if not texts:
+        return {}
+    alone = texts["default"] if list(texts) == ["default"] else None
+    return {"chat_template": alone or [{"name": name, "template": text} for name, text in texts.items()]}

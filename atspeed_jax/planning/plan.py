@@ -54,7 +54,7 @@ def as_read(config: ExperimentConfig, pretrained: Collection[Pretrained], catalo
 
     The tokenizers of pretrained models say which tokens codes and instruction are.
     Without a tokenizer codes come last, and every CHARACTERS characters of an
-    instruction count as a token.
+    instruction count as a token; what a chat template adds does not count.
 
     Args:
       config: of the run.
@@ -72,13 +72,18 @@ def as_read(config: ExperimentConfig, pretrained: Collection[Pretrained], catalo
         catalog = catalog.behind(one.model.vocab_size, one.bos)
     if prompt.kind == "item":
         return catalog
-    head, _, tail = prompt.template.partition(PLACEHOLDER)
+    head, _, tail = (prompt.system + prompt.template).partition(PLACEHOLDER)
 
     def tokens(text: str) -> tuple[int, ...]:
         return (catalog.bos,) * math.ceil(len(text) / CHARACTERS)
 
     bos = (catalog.bos,)
-    instruction = Instruction(bos + tokens(head), tokens(prompt.separator), tokens(tail), bos + tokens(head + tail))
+    instruction = Instruction(
+        bos + tokens(head + prompt.before),
+        tokens(prompt.after + prompt.separator + prompt.before),
+        tokens(prompt.after + tail + prompt.before),
+        bos + tokens(head + tail + prompt.before),
+    )
     return dataclasses.replace(catalog, instruction=instruction)
 
 

@@ -201,18 +201,19 @@ class ExperimentConfig:
                 f"align.top_k={self.align.top_k} with teacher.beams={self.teacher.beams}: AtSpeed-S needs the best "
                 "top_k of a list, and the teacher stores its beams alone; raise teacher.beams or lower align.top_k"
             )
-        if self.data.prompt.kind == "instruction":
+        if self.data.prompt.kind != "item":
             self._check_instruction()
 
     def _check_instruction(self):
+        kind = f"data.prompt.kind={self.data.prompt.kind!r}"
         if not any(isinstance(model, PretrainedConfig) for model in (self.target, self.draft)):
             raise ValueError(
-                "data.prompt.kind='instruction': models trained from scratch know item codes alone; give the target "
-                "a Hugging Face directory, or set data.prompt.kind='item'"
+                f"{kind}: models trained from scratch know item codes alone; give the target a Hugging Face directory, "
+                "or set data.prompt.kind='item'"
             )
         for name, train in (("train_target", self.train_target), ("train_draft", self.train_draft)):
             if train is not None and train.shuffle > 0:
                 raise ValueError(
-                    f"{name}.shuffle={train.shuffle} with data.prompt.kind='instruction': an instruction lists items "
-                    f"in order of time, and one item of a row is predicted; set {name}.shuffle=0.0"
+                    f"{name}.shuffle={train.shuffle} with {kind}: an instruction lists items in order of time, and one "
+                    f"item of a row is predicted; set {name}.shuffle=0.0"
                 )

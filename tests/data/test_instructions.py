@@ -10,12 +10,13 @@ from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, PromptError, r
 from atspeed_jax.data.prompts import prompt_rows, prompt_tokens, prompt_width, training_rows
 from atspeed_jax.items.catalog import Catalog, Instruction
 from atspeed_jax.items.tokenizer import extended_tokenizer
-from text_tokenizers import BOS, TOKENIZERS, byte_level
+from text_tokenizers import BOS, CHAT, TOKENIZERS, byte_level, write_qwen
 
 CODES = np.random.default_rng(0).integers(0, 12, (40, 3))
 REFERENCE = PromptConfig("instruction")
 # Words that a tokenizer without an idea of codes would join to the codes, or to the spaces around them.
 AWKWARD = PromptConfig("instruction", "items<{items}>\n in  order_", "_ <")
+AROUND = PromptConfig("instruction", "items {items}\n", ", ", before=" < ", after="> _")
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -33,7 +34,7 @@ def text_of(item: int) -> str:
     return "".join(f"<{letter}_{code}>" for letter, code in zip("abc", CODES[item].tolist(), strict=True))
 
 
-@pytest.mark.parametrize("prompt", [REFERENCE, AWKWARD], ids=["reference", "awkward"])
+@pytest.mark.parametrize("prompt", [REFERENCE, AWKWARD, AROUND], ids=["reference", "awkward", "around"])
 def test_a_prompt_is_what_the_tokenizer_makes_of_the_text(base, prompt):
     directory, catalog = base
     catalog = dataclasses.replace(catalog, instruction=read_instruction(directory, catalog, prompt))
@@ -42,7 +43,8 @@ def test_a_prompt_is_what_the_tokenizer_makes_of_the_text(base, prompt):
     for count in (0, 1, 2, 3, 7, 30):
         items = rng.integers(0, len(CODES), count).tolist()
         newest = items[-5:]
-        text = prompt.template.replace("{items}", prompt.separator.join(map(text_of, newest)))
+        around = [f"{prompt.before}{text_of(item)}{prompt.after}" for item in newest]
+        text = prompt.template.replace("{items}", prompt.separator.join(around)) + prompt.before
         tokens = prompt_tokens(catalog, items, 5)
         adds_bos = tokenizer.encode("x").ids[0] == BOS
         assert tokens[adds_bos ^ 1 :].tolist() == tokenizer.encode(text).ids
@@ -74,8 +76,90 @@ def test_a_template_has_one_place_for_the_items(times):
 
 def test_an_item_prompt_has_no_text():
     assert PromptConfig() == PromptConfig("item", TEMPLATE, ", ")
-    with pytest.raises(PromptError, match="read with kind='instruction' alone"):
+    with pytest.raises(PromptError, match="read with kind='instruction' or 'chat' alone"):
         PromptConfig(separator=" ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"before": "<"}, "before is read with kind='instruction' or 'chat' alone: set it, or leave before out"),
+        ({"kind": "instruction", "system": "Hi"}, "system is read with kind='chat' alone"),
+        ({"kind": "instruction", "date": "2026-01-31"}, "date is read with kind='chat' alone"),
+        (
+            {"kind": "chat", "system": "{items}"},
+            r"system='\{items\}' has \{items\}: the user's items stand in template",
+        ),
+        ({"kind": "chat", "date": "today"}, "date='today': expected a day such as 2026-01-31"),
+        ({"kind": "chat", "chat_options": "{enable"}, r"chat_options='\{enable' is no JSON"),
+        (
+            {"kind": "chat", "chat_options": "[]"},
+            r"chat_options='\[\]': expected a JSON object such as '\{\"enable_thinking",
+        ),
+        ({"kind": "chat", "chat_options": '{"tools": 1}'}, "without messages, tools, documents"),
+    ],
+)
+def test_fields_that_do_not_fit(fields, message):
+    with pytest.raises(PromptError, match=message):
+        PromptConfig(**fields)
+
+
+def in_chat(directory, template="items {items}!", chat=CHAT, **fields):
+    """The pieces of a chat, and the tokenizer with the codes."""
+    write_qwen(directory, chat_template=chat)
+    _, catalog = saved(Tokenizer.from_file(str(directory / "tokenizer.json")), directory)
+    found = read_instruction(directory, catalog, PromptConfig("chat", template, **fields))
+    return found, extended_tokenizer(directory, catalog)
+
+
+def test_a_chat_is_cut_at_its_items(tmp_path):
+    found, tokenizer = in_chat(
+        tmp_path, system="Be brief.", separator="", before="<|sid_begin|>", after="<|sid_end|>",
+        chat_options='{"enable_thinking": false}',
+    )  # fmt: skip
+    texts = {name: tokenizer.decode(list(tokens), skip_special_tokens=False) for name, tokens in vars(found).items()}
+    head = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nitems "
+    tail = "!<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n<|sid_begin|>"
+    assert texts == {
+        "head": f"{head}<|sid_begin|>",
+        "separator": "<|sid_end|><|sid_begin|>",
+        "tail": f"<|sid_end|>{tail}",
+        "empty": head + tail,
+    }
+    assert found.head[0] == tokenizer.token_to_id("<|im_start|>")
+    assert len(found.separator) == 2
+
+
+def test_a_chat_template_that_trims_the_text_of_the_user(tmp_path):
+    trims = CHAT.replace("message.content +", "(message.content | trim) +")
+    found, tokenizer = in_chat(tmp_path, "{items}\n", trims, separator="", before=" ", after="\n")
+    decoded = [tokenizer.decode(list(piece), skip_special_tokens=False) for piece in vars(found).values()]
+    ends = "<|im_end|>\n<|im_start|>assistant\n "
+    assert decoded == ["<|im_start|>user\n", "\n ", ends, f"<|im_start|>user\n{ends}"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"chat": CHAT.replace("message.content", "message.content | upper")}, "with {items} 0 times, or changes it"),
+        ({"chat": CHAT.replace("message.content", "message.content * 2")}, "with {items} 2 times, or changes it"),
+        (
+            {"chat": CHAT.replace("assistant", "assistant <a_1>")},
+            "leave texts like <a_0> out of these texts and out of",
+        ),
+        ({"system": "As <b_2>"}, r"system='As <b_2>' apart at the item codes: leave texts like <a_0> out of these"),
+        ({"before": "<a_1>"}, "separator=', ', before='<a_1>' apart at the item codes"),
+        ({"chat": "{{ raise_exception('no') }}"}, "the chat template of .* fails: no"),
+    ],
+)
+def test_a_chat_that_cannot_be_cut(tmp_path, fields, message):
+    with pytest.raises(PromptError, match=message):
+        in_chat(tmp_path, **fields)
+
+
+def test_a_directory_without_a_tokenizer_has_no_chat(tmp_path):
+    with pytest.raises(PromptError, match="a chat is text, put the model's tokenizer there"):
+        read_instruction(tmp_path, Catalog(CODES, (12,) * 3).behind(50, BOS), PromptConfig("chat"))
 
 
 def test_truncation_and_padding_of_a_tokenizer_are_not_its_tokens(tmp_path):

@@ -1,6 +1,8 @@
 """Tokenizers of the kinds that Llamas come with, trained on a few words; all begin with SPECIAL."""
 
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+import json
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
@@ -53,3 +55,54 @@ TOKENIZERS = {
     "metaspace never": lambda: metaspace("never"),
     "first llamas": first_llamas,
 }
+
+# Where the byte-level tokenizers of Qwen cut a text into words.
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+QWEN_ADDED = ["<think>", "</think>", "<|sid_begin|>", "<|sid_end|>"]
+QWEN_SETTINGS = {
+    "tokenizer_class": "Qwen2Tokenizer",
+    "add_bos_token": False,
+    "bos_token": None,
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "unk_token": None,
+}
+CHAT = """\
+{%- if messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages if message.role != 'system' %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
+
+def qwen_like(codes=()) -> Tokenizer:
+    """As Qwen: no BOS, token 0 is "!", and codes are added in the order of their texts."""
+    cut = pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated")
+    pre = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    tokenizer = trained(BPE(), trainer, pre=pre, normalizer=normalizers.NFC(), bos=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(QWEN_SPECIAL)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*QWEN_ADDED, *sorted(set(codes)))])
+    return tokenizer
+
+
+def write_qwen(directory, codes=(), **settings) -> Tokenizer:
+    """Writes tokenizer.json and tokenizer_config.json; settings are added to QWEN_SETTINGS."""
+    tokenizer = qwen_like(codes)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    given = {"chat_template": CHAT} | settings
+    (directory / "tokenizer_config.json").write_text(json.dumps(QWEN_SETTINGS | given))
+    return tokenizer

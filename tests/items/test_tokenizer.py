@@ -1,11 +1,19 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from atspeed_jax.data.prompts import prompt_tokens
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.tokenizer import TokenizerError, code_texts, extended_tokenizer, item_tokenizer
+from atspeed_jax.items.tokenizer import (
+    TokenizerError,
+    code_texts,
+    extended_settings,
+    extended_tokenizer,
+    item_tokenizer,
+    read_settings,
+)
 from words import WORDS, words_tokenizer
 
 CATALOG = Catalog.from_codes(np.array([[0, 2, 1], [1, 0, 0], [1, 3, 2]]))
@@ -58,3 +66,23 @@ def test_a_file_that_is_no_tokenizer(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(TokenizerError, match="cannot be read"):
         extended_tokenizer(tmp_path, CATALOG)
+
+
+def test_settings_of_all_their_files(tmp_path):
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<s>", "cls_token": "<cls>", "x": 1}))
+    given = {"bos_token": None, "cls_token": "<c>", "tokenizer_class": "LlamaTokenizer", "chat_template": "old"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(given))
+    assert read_settings(tmp_path) == {"x": 1} | given | {"bos_token": "<s>"}
+    (tmp_path / "chat_template.jinja").write_text("new")
+    kept = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "cls_token": "<c>"}
+    assert extended_settings(tmp_path) == kept | {"chat_template": "new"}
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("other")
+    both = [{"name": "default", "template": "new"}, {"name": "rag", "template": "other"}]
+    assert extended_settings(tmp_path) == kept | {"chat_template": both}
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(TokenizerError, match=r"a chat template of .* cannot be read: .*utf-8"):
+        read_settings(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json holds a list, expected a JSON object"):
+        read_settings(tmp_path)
