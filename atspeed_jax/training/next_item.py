@@ -39,19 +39,21 @@ def shuffle_items(batch, length: int, rate: float, key):
     directions: this lets a causal model learn both.
 
     Args:
-      batch: rows of items alone, left-padded, T = 1 + L * bucket.
+      batch: rows of items alone, left-padded, T = 1 + L * bucket; or L * bucket where
+        rows do not begin with BOS, and then the first item of a full row stays.
       length: codes per item, L.
       rate: the share of the rows.
       key: the random key.
     """
     which, order = jax.random.split(key)
     rows, width = batch["tokens"].shape
-    items = batch["tokens"][:, 1:].reshape(rows, (width - 1) // length, length)
-    is_item = batch["predict"][:, 1:].reshape(items.shape).all(-1)
+    first = 1 if (width - 1) % length == 0 else 0  # column of the first item
+    items = batch["tokens"][:, first:].reshape(rows, (width - first) // length, length)
+    is_item = batch["predict"][:, first:].reshape(items.shape).all(-1)
     shuffled = jax.random.bernoulli(which, rate, (rows, 1))
     place = jnp.where(is_item, shuffled * jax.random.uniform(order, is_item.shape), -1.0)  # padding stays in front
     items = jnp.take_along_axis(items, jnp.argsort(place, axis=1, stable=True)[..., None], 1)
-    return batch | {"tokens": jnp.concatenate((batch["tokens"][:, :1], items.reshape(rows, -1)), 1)}
+    return batch | {"tokens": jnp.concatenate((batch["tokens"][:, :first], items.reshape(rows, -1)), 1)}
 
 
 def training_loss(model: LlamaConfig, length: int, shuffle: float, lora: LoraConfig | None = None):

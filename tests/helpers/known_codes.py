@@ -22,9 +22,9 @@ def write_index(path):
     return path
 
 
-def known_tokenizer(bos: bool):
+def known_tokenizer(bos: bool, texts=TEXTS):
     tokenizer = words_tokenizer()
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in TEXTS])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     if bos:
         tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
     return tokenizer
@@ -34,8 +34,14 @@ def write_known(directory, *, bos=False, padding=PADDING, seed=0, texts=TEXTS, *
     """-> config and parameters in the order of the tokenizer, with rows of padding behind it."""
     config = dataclasses.replace(BASE, vocab_size=len(WORDS) + len(texts) + padding, hidden_size=24, **sizes)
     params = write_base(directory, config, seed, words=(), max_position_embeddings=256)
-    known_tokenizer(bos).save(str(directory / "tokenizer.json"))
+    known_tokenizer(bos, texts).save(str(directory / "tokenizer.json"))
     return config, params
+
+
+def texts_of(catalog):
+    """The codes that the items of a catalog have, in the order of their texts."""
+    patterns = zip("abc", catalog.codes.T, strict=True)
+    return sorted({f"<{level}_{code}>" for level, codes in patterns for code in codes.tolist()})
 
 
 def rows_of(items):

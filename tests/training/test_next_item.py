@@ -171,6 +171,20 @@ def test_shuffled_rows_hold_the_same_whole_items(length):
     assert moved == pytest.approx(expected, rel=0.15)
 
 
+def test_rows_that_do_not_begin_with_bos_are_shuffled_by_whole_items():
+    """The first code of a full row is not predicted, and its item stays."""
+    full = np.array([[10, 11, 20, 21, 30, 31], [0, 0, 10, 11, 20, 21]], np.int32)
+    predict = np.array([[0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1]], bool)
+    batch = {
+        "tokens": np.repeat(full, 50, 0),
+        "valid": np.repeat(full > 0, 50, 0),
+        "predict": np.repeat(predict, 50, 0),
+    }
+    shuffled = shuffled_items(batch, 2, 1.0)
+    assert {tuple(row) for row in shuffled[:50].tolist()} == {(10, 11, 20, 21, 30, 31), (10, 11, 30, 31, 20, 21)}
+    assert {tuple(row) for row in shuffled[50:].tolist()} == {(0, 0, 10, 11, 20, 21)}
+
+
 def test_every_order_of_a_shuffled_row_is_as_likely():
     row = rows_of_items(np.random.default_rng(1), 1, 2, 3)
     row["tokens"][0, 1:] = [10, 11, 20, 21, 30, 31]
