@@ -1,4 +1,4 @@
-"""A Hugging Face Llama from which a run starts.
+"""A Hugging Face model from which a run starts.
 
 It is opened and checked before any long work, and loaded when a stage needs it. Item
 codes that its tokenizer does not know become tokens behind its vocabulary. Their
@@ -31,7 +31,7 @@ class PretrainedConfig:
     """Which pretrained model to start from, and what of it to train.
 
     Attributes:
-      directory: of a Hugging Face Llama.
+      directory: of a Hugging Face model (`models.llama_config.MODEL_TYPES`).
       lora: shape of the adapter that is trained beside the item rows; None trains all
         parameters.
       dtype: of activations, and with lora of the frozen weights.
@@ -150,7 +150,8 @@ def open_pretrained(config: PretrainedConfig) -> Pretrained:
       config: which model.
 
     Raises:
-      HFConfigError: config.json is of no Llama, or names neither BOS nor EOS.
+      HFConfigError: config.json is of no model that can be read, or names neither BOS
+        nor EOS.
       WeightsError: the directory does not hold the weights that config.json describes.
     """
     directory, found = Path(config.directory), describe_pretrained(config)

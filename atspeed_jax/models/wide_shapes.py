@@ -12,8 +12,9 @@ from atspeed_jax.models.llama_config import LlamaConfig
 _KNOWN = {
     *("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"),
     *("rope_theta", "rope_scaling", "norm_eps", "tied_embeddings", "dropout", "dtype", "remat"),
-    *("remat_policy", "precision", "adapter_dropout"),
+    *("remat_policy", "precision", "adapter_dropout", "model_type", "attention_bias"),
 }
+_LACKING = ("qkv_bias", "output_bias", "qk_norm")  # parts that a larger model is not given
 
 
 class WidenError(ValueError):
@@ -103,7 +104,12 @@ def widened_config(config: LlamaConfig, name: str, shape: Shape | None = None) -
 
 
 def _check_switches(config: LlamaConfig) -> None:
-    """Raises WidenError for a switch of the config that widening does not know."""
+    """Raises WidenError for a switch or a part that widening does not know."""
+    if parts := [name for name in _LACKING if getattr(config, name)]:
+        raise WidenError(
+            f"the trained model of type {config.model_type!r} has {', '.join(parts)}: only a model without biases and "
+            "without normed heads can be widened exactly, such as a Llama or a Mistral"
+        )
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name not in _KNOWN and value != field.default:

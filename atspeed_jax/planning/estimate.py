@@ -105,7 +105,8 @@ class Pass:
         """
         c = self.model
         wide = self.itemsize * 3 * c.hidden_size
-        split = self.itemsize * (2 * c.head_dim * (c.heads + c.kv_heads) + 3 * c.intermediate_size)
+        heads = 2 + c.qk_norm  # a normed query or key is kept before and after its norm
+        split = self.itemsize * (heads * c.head_dim * (c.heads + c.kv_heads) + 3 * c.intermediate_size)
         return self.rows * self.tokens * (wide + split / tensor) + self.logits_of_attention(tensor)
 
     def logits_of_attention(self, tensor: int) -> float:

@@ -32,6 +32,7 @@ MESHES = {
     "fsdp": MeshConfig(1, 8, 1),
     "mixed": MeshConfig(2, 2, 2),
     "tensor": MeshConfig(1, 1, 8),
+    "split": MeshConfig(1, 4, 2),
 }
 SPECULATIVE = Setting.strict("draft", 5, DecodeConfig((6, 6), 2, "vocab"))
 STEPS, LENGTH, BATCH, ITEMS = 20, 3, 16, 4

@@ -1,9 +1,11 @@
 """A process of its own, with 8 CPU devices: an adapter, teacher data and alignment on a mesh, beside one device.
 
-Prints a JSON object (tests/training/test_sharding.py).
+Prints a JSON object (tests/training/test_sharding.py). Arguments: the model type and the mesh.
 """
 
+import dataclasses
 import json
+import sys
 
 import jax
 import numpy as np
@@ -21,6 +23,8 @@ from atspeed_jax.training.sharding import make_mesh
 from atspeed_jax.training.step import initializer, make_train_step
 from eight_devices import DRAFT, FIT, IDS, LENGTH, MESHES, OPTIM, TARGET, batches, relative
 
+KIND = {"model_type": sys.argv[1], "attention_bias": sys.argv[1] == "qwen3"}
+TARGET, DRAFT = (dataclasses.replace(model, **KIND) for model in (TARGET, DRAFT))
 BEAMS, STEPS = 4, 8
 LORA = LoraConfig(4, 8.0, 0.0, ("q_proj", "o_proj", "down_proj"))
 ALIGN = AlignConfig(
@@ -70,7 +74,15 @@ def on(name):
     mesh = make_mesh(MESHES[name])
 
     def placed(model, seed):
-        own = jax.tree.map(lambda x: 4 * x, init_params(model, jax.random.key(seed)))
+        def begin(path, leaf):
+            """What begins alike everywhere proves nothing: biases at 0, scales of heads at 1."""
+            names = [part.key for part in path]
+            noise = 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+            if "bias" in names:
+                return noise
+            return 1 + noise if {"query_norm", "key_norm"} & set(names) else 4 * leaf
+
+        own = jax.tree_util.tree_map_with_path(begin, init_params(model, jax.random.key(seed)))
         return jax.device_put(own, sharding.tree_shardings(own, mesh))
 
     context = jax.device_put(tree_context(build_trie(IDS), IDS), sharding.replicated(mesh))
@@ -87,7 +99,7 @@ def on(name):
 
 
 def main():
-    alone, mixed = on("one"), on("mixed")
+    alone, mixed = on("one"), on(sys.argv[2])
     report = {
         "same_beams": bool((alone["beams"] == mixed["beams"]).all() and (alone["beams"] >= 0).any()),
         "thoughts": float(np.abs(alone["thoughts"] - mixed["thoughts"]).max()),

@@ -25,10 +25,17 @@ LORA = LoraConfig(rank=3, alpha=6.0, dropout=0.05, targets=("q_proj", "v_proj", 
 ITEMS = 7
 
 
-@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+KINDS = {
+    "untied": {},
+    "tied": {"tie_word_embeddings": True},
+    "qwen3": {"model_type": "qwen3", "attention_bias": True, "tie_word_embeddings": True},
+}
+
+
+@pytest.fixture(params=KINDS)
 def base(request, tmp_path):
     """(their model, our config, our parameters)."""
-    model = random_llama(tie_word_embeddings=request.param)
+    model = random_llama(**KINDS[request.param])
     model.save_pretrained(tmp_path / "base")
     config = read_hf_config(tmp_path / "base")
     return model, config, load_weights(tmp_path / "base", config)

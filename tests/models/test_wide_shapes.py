@@ -19,6 +19,11 @@ def test_every_named_shape_takes_the_pair_of_beauty(name):
     assert big.norm_eps * big.hidden_size == pytest.approx(1e-6 * 128)
 
 
+def test_a_mistral_is_widened_as_a_llama():
+    mistral = dataclasses.replace(PLAIN, model_type="mistral")
+    assert widened_config(mistral, "10m") == dataclasses.replace(widened_config(PLAIN, "10m"), model_type="mistral")
+
+
 @dataclasses.dataclass(frozen=True)
 class Switched(LlamaConfig):
     query_norm: bool = False
@@ -43,6 +48,14 @@ def switched():
         ),
         (lambda: widened_config(dataclasses.replace(PLAIN, heads=99, kv_heads=99), "10m"), "key heads 99, .* has 96"),
         (lambda: widened_config(dataclasses.replace(PLAIN, head_dim=400), "10m"), "head_dim=400 .*larger than.*384"),
+        (
+            lambda: widened_config(dataclasses.replace(PLAIN, model_type="qwen2"), "10m"),
+            "of type 'qwen2' has qkv_bias: only a model without biases",
+        ),
+        (
+            lambda: widened_config(dataclasses.replace(PLAIN, model_type="qwen3", attention_bias=True), "10m"),
+            "of type 'qwen3' has qkv_bias, output_bias, qk_norm",
+        ),
         (switched, "query_norm=True of the trained model: this switch cannot be widened exactly"),
     ],
 )

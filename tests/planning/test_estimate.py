@@ -34,6 +34,8 @@ def test_what_a_backward_pass_keeps():
     assert passed().activations(1) == 3 * layer
     assert passed(remat=True).activations(1) == layer + 3 * 2 * 5 * 8 * 4
     assert layer < passed(remat=True, remat_policy="dots").activations(1) < 3 * layer
+    normed = passed(model_type="qwen3")
+    assert normed.layer_activations(1) == layer + 4 * 2 * 5 * 4 * (2 + 1)  # query and key before their norms
     half = passed(dtype="bfloat16")
     assert half.activations(1) < passed().activations(1)
     assert passed().activations(2) < passed().activations(1)

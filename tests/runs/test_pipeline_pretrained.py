@@ -23,7 +23,7 @@ from atspeed_jax.training.directory import TrainingDirectoryError
 from bases import BASE, BOS, write_base
 
 LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.1, targets=("q_proj", "v_proj"))
-SMALL_DRAFT = dataclasses.replace(BASE, hidden_size=8, tied_embeddings=True)
+SMALL_DRAFT = dataclasses.replace(BASE, hidden_size=8, tied_embeddings=True, model_type="qwen3")
 
 
 @pytest.fixture(scope="module")

@@ -195,8 +195,10 @@ def test_every_axis_of_a_mesh():
 
 
 @pytest.mark.slow
-def test_adapter_teacher_and_alignment_on_eight_devices_as_on_one():
-    report = report_of("eight_devices_aligned.py", 8)
+@pytest.mark.parametrize(("model_type", "mesh"), [("llama", "mixed"), ("qwen3", "split")])
+def test_adapter_teacher_and_alignment_on_eight_devices_as_on_one(model_type, mesh):
+    """A Qwen3 with biases and normed heads has every parameter that a model may have."""
+    report = report_of("eight_devices_aligned.py", 8, model_type, mesh)
     assert report["same_beams"]
     assert report["thoughts"] < 1e-4
     for found in (report["adapter"], report["aligned"]):
