@@ -8,9 +8,10 @@ from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 
 from bases import BASE, BOS, write_base
+from hf import random_llama
 from words import WORDS, words_tokenizer
 
-ITEMS, PADDING = 40, 5
+ITEMS, PADDING = 60, 5
 CODES = np.stack(np.unravel_index(np.random.default_rng(0).permutation(12**3)[:ITEMS], (12,) * 3), 1).tolist()
 INDEX = {str(n): [f"<{level}_{code}>" for level, code in zip("abc", CODES[n], strict=True)] for n in range(ITEMS)}
 # Codes that items have, in the order of their texts: <a_10> before <a_2>.
@@ -36,6 +37,12 @@ def write_known(directory, *, bos=False, padding=PADDING, seed=0, texts=TEXTS, *
     params = write_base(directory, config, seed, words=(), max_position_embeddings=256)
     known_tokenizer(bos, texts).save(str(directory / "tokenizer.json"))
     return config, params
+
+
+def write_known_by_transformers(directory, **fields):
+    """A random model of these fields of config.json, which needs torch, with the tokenizer of `write_known`."""
+    random_llama(vocab_size=len(WORDS) + len(TEXTS) + PADDING, **fields).save_pretrained(directory)
+    known_tokenizer(bos=False).save(str(directory / "tokenizer.json"))
 
 
 def texts_of(catalog):

@@ -54,7 +54,7 @@ def best(config, params, prompt, k):
     ],
     ids=["items", "text with token 0"],
 )
-@pytest.mark.parametrize("draft", [None, "draft"])
+@pytest.mark.parametrize("draft", [pytest.param(None, marks=pytest.mark.slow), "draft"])
 def test_lists_are_those_of_every_ids_score(place, prompt, made, draft):
     directory, config, params = place
     drafted = {"draft": directory / draft} if draft else {}
@@ -99,7 +99,7 @@ def test_bad_input(place, tmp_path):
         ServedModel(ModelDirectory(tmp_path, directory / "x.index.json"))
     with pytest.raises(SourceError, match=r"nothing\.json: cannot be read"):
         ServedModel(ModelDirectory(directory / "target", tmp_path / "nothing.json"))
-    with pytest.raises(ValueError, match=r"k=41: expected a whole number from 1 to 40"):
+    with pytest.raises(ValueError, match=r"k=61: expected a whole number from 1 to 60"):
         Recommender.from_hugging_face(directory / "target", directory / "x.index.json", k=ITEMS + 1)
 
 
