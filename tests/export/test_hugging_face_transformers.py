@@ -14,6 +14,7 @@ from atspeed_jax.data.instructions import TEMPLATE, PromptConfig, read_instructi
 from atspeed_jax.data.prompts import prompt_rows, prompt_tokens  # noqa: E402
 from atspeed_jax.export.hugging_face import export_adapter, export_hf  # noqa: E402
 from atspeed_jax.items.catalog import Catalog  # noqa: E402
+from atspeed_jax.items.placement import place_codes  # noqa: E402
 from atspeed_jax.models.llama import forward  # noqa: E402
 from atspeed_jax.models.lora import LoraConfig, merged_config  # noqa: E402
 from atspeed_jax.models.pretrained import PretrainedConfig, describe_pretrained  # noqa: E402
@@ -62,24 +63,29 @@ def test_auto_tokenizer_reads_a_prompt_as_the_run_does(tmp_path, kind, settings)
     assert theirs.convert_ids_to_tokens(catalog.vocab_size - 1) == "<c_11>"
 
 
+@pytest.mark.parametrize("padding", [0, pytest.param(7, marks=pytest.mark.slow), 50])
 @pytest.mark.parametrize("tied", [False, True])
-def test_auto_peft_gives_our_logits(tmp_path, tied):
+def test_auto_peft_gives_our_logits(tmp_path, tied, padding):
+    """padding: rows of the base behind the tokens of its tokenizer; the 36 codes take the first of them."""
     torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
     tokenizer = TOKENIZERS["first llamas"]()
-    sizes = dataclasses.replace(BASE, vocab_size=tokenizer.get_vocab_size(), tied_embeddings=tied)
+    sizes = dataclasses.replace(BASE, vocab_size=tokenizer.get_vocab_size() + padding, tied_embeddings=tied)
     write_base(tmp_path / "base", sizes, words=(), bos_token_id=BOS)
     tokenizer.save(str(tmp_path / "base" / "tokenizer.json"))
     lora = LoraConfig(rank=2, alpha=4.0, dropout=0.0, targets=("q_proj", "up_proj"))
     base = describe_pretrained(PretrainedConfig(str(tmp_path / "base"), lora))
-    params, catalog = base.load(), Catalog(CODES, (12,) * 3).behind(sizes.vocab_size, BOS)
-    adapter = base.init_trainable(jax.random.key(0), params, catalog.code_count)
+    catalog = place_codes(Catalog(CODES, (12,) * 3), tmp_path / "base", sizes.vocab_size, BOS)
+    placed = base.numbered(catalog.vocabulary)
+    params = placed.load()
+    adapter = placed.init_trainable(jax.random.key(0), params, catalog.code_count)
     adapter = jax.tree.map(lambda leaf: 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), adapter)
     export_adapter(tmp_path / "adapter", base, adapter, catalog)
     model = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
     tokens = prompt_rows(catalog, [ITEMS], 4)
     with torch.no_grad():
-        theirs = model(torch.from_numpy(tokens).long()).logits.numpy()
-    ours = forward(merged_config(base.model, adapter), base.full_params(adapter, params), tokens, tokens > 0)
+        rows = np.arange(catalog.vocab_size) if catalog.vocabulary is None else catalog.vocabulary.rows
+        theirs = model(torch.from_numpy(rows[tokens]).long()).logits.numpy()[..., rows]
+    ours = forward(merged_config(placed.model, adapter), placed.full_params(adapter, params), tokens, tokens > 0)
     assert theirs.shape[-1] == catalog.vocab_size
     assert theirs.std() > 0.05
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
