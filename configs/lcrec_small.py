@@ -30,6 +30,11 @@ Later kept steps of a longer trained target are harder to follow: with two known
 import ml_collections
 from ml_collections import config_dict
 
+DATA = dict(
+    dataset=config_dict.placeholder(str),  # None: the only one of the directory
+    spelling=config_dict.placeholder(tuple),  # None: that of the index
+    levels=config_dict.placeholder(int),  # None: all codes of an id
+)
 TRAIN = dict(
     batch_size=64,
     buckets=(2, 4, 6, 9, 13, 21),
@@ -76,7 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         dict(
             name="lcrec_small",
-            data=dict(source="atspeed", history=20, synthetic=None),
+            data=DATA | dict(source="atspeed", history=20, synthetic=None),
             target=MODEL
             | dict(hidden_size=128, intermediate_size=512, layers=4, head_dim=32, dropout=0.1, tied_embeddings=False),
             draft=MODEL | dict(hidden_size=64, intermediate_size=224, layers=2, head_dim=16, dropout=0.0),

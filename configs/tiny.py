@@ -65,7 +65,14 @@ def get_config() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         dict(
             name="tiny",
-            data=dict(source="synthetic", history=16, synthetic=SYNTHETIC),
+            data=dict(
+                source="synthetic",
+                history=16,
+                synthetic=SYNTHETIC,
+                dataset=config_dict.placeholder(str),
+                spelling=config_dict.placeholder(tuple),
+                levels=config_dict.placeholder(int),
+            ),
             target=MODEL | dict(hidden_size=96, intermediate_size=256, layers=3, heads=4, kv_heads=2, head_dim=24),
             draft=MODEL | dict(hidden_size=32, intermediate_size=96, layers=1, heads=2, kv_heads=2, head_dim=16),
             train_target=TRAIN,

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax.data.sources import read_atspeed
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning.plan import NOTES, STEPS, plan, table
 from atspeed_jax.planning.tpu import tpu_devices
@@ -43,7 +42,7 @@ def main() -> None:
     if path:
         files.check_writable("--json", path)
     config, chip, data = load(FLAGS.config, ExperimentConfig), chip_of(FLAGS.chip), FLAGS.data_dir
-    catalog = Catalog.from_codes(read_atspeed(data).codes) if data else Catalog.random(FLAGS.items, (256,) * 4)
+    catalog = config.data.read(data).catalog if data else Catalog.random(FLAGS.items, (256,) * 4)
     print(f"{catalog.items:,} items" + ("" if data else " with random ids (no --data_dir)"))
     tpus = tpu_devices(FLAGS.chip, FLAGS.devices) if FLAGS.compiler == "tpu" else None
     rows = plan(config, catalog, chip, steps=tuple(FLAGS.steps), per_device=FLAGS.batch_per_device, tpus=tpus)

@@ -88,13 +88,14 @@ def valid_batches(dataset: Dataset, shape: BatchShape, *, users: int | None, see
     With history for `shape.history`, a row is a window of at most history + 1 items
     that ends in validation items. A user with many validation items gets several rows:
     every item to be predicted has at least history // 2 items before it, where the user
-    has them. With an instruction every item has a row, with history items before it.
+    has them. With an instruction every item has a row, with history items before it. So
+    has every row of a dataset with rows, with the history of that row.
 
     Args:
       dataset: its train and validation items are read.
       shape: of the batches.
-      users: how many users with validation items, chosen by `seed`; None (or more than
-        the dataset has) for all.
+      users: how many users with validation items, or rows of a dataset with rows,
+        chosen by `seed`; None (or more than the dataset has) for all.
       seed: of the choice.
 
     Returns:
@@ -103,18 +104,7 @@ def valid_batches(dataset: Dataset, shape: BatchShape, *, users: int | None, see
     """
     history, batch_size = shape.history, shape.batch_size
     check_batch_size(batch_size)
-    with_items = np.array([user for user, items in enumerate(dataset.valid) if len(items)], np.int64)
-    if users is not None and users < len(with_items):
-        with_items = np.sort(np.random.default_rng(seed).choice(with_items, users, replace=False))
-    windows, predicted = [], []
-    block = max(1, (history + 1) // 2) if dataset.catalog.instruction is None else 1
-    for user in with_items.tolist():
-        known, new = dataset.train[user], dataset.valid[user]
-        sequence = np.concatenate((known, new))
-        for start in range(len(known), len(sequence), block):
-            end = min(start + block, len(sequence))
-            windows.append(sequence[max(0, end - history - 1) : end])
-            predicted.append(end - start)
+    windows, predicted = (_row_windows if dataset.rows else _valid_windows)(dataset, history, users, seed)
     buckets = bucket_lengths(shape.buckets, history + 1)
     lengths = np.array([len(window) for window in windows], np.int64)
     tables = _tables(training_rows, dataset.catalog, windows, lengths, buckets)
@@ -173,6 +163,38 @@ def _windows(dataset: Dataset, history: int) -> list[np.ndarray]:
         for items in dataset.train
         for end in range((len(items) - 1) % step + 1, len(items) + 1, step)
     ]
+
+
+def _valid_windows(dataset: Dataset, history: int, users: int | None, seed: int) -> tuple[list[np.ndarray], list[int]]:
+    """The windows of `valid_batches`, and how many of their last items are predicted."""
+    with_items = _choice(
+        np.array([user for user, items in enumerate(dataset.valid) if len(items)], np.int64), users, seed
+    )
+    windows, predicted = [], []
+    block = max(1, (history + 1) // 2) if dataset.catalog.instruction is None else 1
+    for user in with_items.tolist():
+        known, new = dataset.train[user], dataset.valid[user]
+        sequence = np.concatenate((known, new))
+        for start in range(len(known), len(sequence), block):
+            end = min(start + block, len(sequence))
+            windows.append(sequence[max(0, end - history - 1) : end])
+            predicted.append(end - start)
+    return windows, predicted
+
+
+def _row_windows(dataset: Dataset, history: int, users: int | None, seed: int) -> tuple[list[np.ndarray], list[int]]:
+    """As `_valid_windows`, where users are asked once per row: a window per row."""
+    rows = dataset.rows["valid"]
+    chosen = _choice(np.arange(len(rows)), users, seed).tolist()
+    windows = [np.append(rows.histories[row], rows.targets[row])[-(history + 1) :] for row in chosen]
+    return windows, [1] * len(windows)
+
+
+def _choice(rows: np.ndarray, count: int | None, seed: int) -> np.ndarray:
+    """`count` of the rows in order, chosen by `seed`; all if they are no more."""
+    if count is None or count >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
 
 
 def _tables(make: Callable, catalog: Catalog, sequences: Sequence[np.ndarray], lengths, buckets) -> dict:

@@ -1,8 +1,8 @@
-"""The stored dataset: array_record files written by a TFDS builder, and the catalog.
+"""The stored dataset: array_record files and the catalog.
 
     directory/catalog.json                        name, fingerprint, level sizes, ids,
                                                   spelling unless it is the default
-    directory/interactions/1.0.0/*.array_record*  a record per user: train, valid, test
+    directory/interactions/, held_out_rows/       array_record files (`data.records`)
 
 A directory is complete or absent: it is written beside its final name, under a
 temporary one, and renamed at the end.
@@ -10,26 +10,32 @@ temporary one, and renamed at the end.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from atspeed_jax.data.records import (
+    ROW_SPLITS,
+    VERSION,
+    Interactions,
+    needed_files,
+    read_interactions,
+    read_rows,
+    write_records,
+)
+from atspeed_jax.data.rows import Rows
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.items.catalog import Catalog
 
 CATALOG_FILE = "catalog.json"
-USERS_SPLIT = "users"
-VERSION = "1.0.0"
 _REMEDY = (
     "Build it in the checkout with `python -m launch.prepare_data --config=configs/NAME.py --workdir=DIR "
     "[--data_dir=DIR]`."
@@ -51,6 +57,8 @@ class Dataset:
       catalog: the ids of the items.
       train, valid, test: per user (same order in all three) an int32 array of items in
         time order; may be empty.
+      rows: "valid" and "test" -> the rows of that split, if users are asked once per row;
+        `valid` and `test` then hold the targets of each user's rows.
     """
 
     name: str
@@ -58,19 +66,20 @@ class Dataset:
     train: tuple[np.ndarray, ...]
     valid: tuple[np.ndarray, ...]
     test: tuple[np.ndarray, ...]
+    rows: Mapping[str, Rows] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: Source) -> Dataset:
         """The dataset that `build_dataset` stores of `source`.
 
         Raises:
-          DatasetError: splits of different users, or an interaction with an unknown
-            item.
+          DatasetError: splits of different users, an interaction with an unknown item,
+            or rows that are not those of valid and test.
           CatalogError: the ids of the source are no catalog.
         """
-        catalog = Catalog.from_codes(source.codes, source.spelling)
+        catalog = source.catalog
         _check_interactions(source, catalog.items)
-        return cls(source.name, catalog, source.train, source.valid, source.test)
+        return cls(source.name, catalog, source.train, source.valid, source.test, source.rows)
 
     @property
     def users(self) -> int:
@@ -96,7 +105,12 @@ class Dataset:
         for split in SPLITS:
             rows = getattr(self, split)
             digest.update(np.array([len(row) for row in rows], "<i8").tobytes())
-            digest.update(np.concatenate((*rows, np.zeros(0, np.int32))).astype("<i4").tobytes())
+            digest.update(_joined(rows))
+        for split, held_out in sorted(self.rows.items()):
+            digest.update(split.encode() + held_out.users.astype("<i8").tobytes())
+            digest.update(held_out.targets.astype("<i4").tobytes())
+            digest.update(np.array([len(history) for history in held_out.histories], "<i8").tobytes())
+            digest.update(_joined(held_out.histories))
         return digest.hexdigest()[:16]
 
     def history(self, user: int, split: str) -> np.ndarray:
@@ -105,6 +119,7 @@ class Dataset:
         Args:
           user: number of the user.
           split: "valid" gives the train items, "test" the train, then the valid items.
+            Where users are asked once per row, each row has its history.
 
         Returns:
           [n] int32, in time order.
@@ -114,39 +129,6 @@ class Dataset:
         if split == "test":
             return np.concatenate((self.train[user], self.valid[user]))
         raise ValueError(f'split is {split!r}; a history is asked for "valid" or "test".')
-
-
-class Interactions(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of a `Source`: one record per user, in the source's order.
-
-    The name of this class names the stored directory.
-    """
-
-    VERSION = tfds.core.Version(VERSION)
-    url_infos = None  # nothing is downloaded, and TFDS's own search for checksums needs a package it does not require
-
-    def __init__(self, *, source: Source, **kwargs):
-        self._source = source
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        sequence = tfds.features.Tensor(shape=(None,), dtype=np.int32)
-        features = {"user": np.int32} | dict.fromkeys(SPLITS, sequence)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=f"Interactions of {self._source.name}, split by global time.",
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # users stay in order, so a row number names a user
-        )
-
-    def _split_generators(self, dl_manager):
-        del dl_manager  # nothing is ever downloaded
-        return {USERS_SPLIT: self._generate_examples()}
-
-    def _generate_examples(self):
-        rows = zip(self._source.train, self._source.valid, self._source.test, strict=True)
-        for user, sequences in enumerate(rows):
-            yield user, {"user": user, **dict(zip(SPLITS, sequences, strict=True))}
 
 
 def build_dataset(source: Source, directory) -> None:
@@ -172,9 +154,7 @@ def build_dataset(source: Source, directory) -> None:
     except OSError as error:
         raise DatasetError(f"{directory}: cannot be written ({error}); give a directory you may write to.") from error
     try:
-        builder = Interactions(source=source, data_dir=str(building), file_format="array_record")
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces the temporary path as the final one
-            builder.download_and_prepare()
+        write_records(source, building)
         entries = {
             "name": source.name,
             "fingerprint": stored.fingerprint,
@@ -183,6 +163,8 @@ def build_dataset(source: Source, directory) -> None:
         }
         if stored.catalog.spelling is not None:
             entries["spelling"] = stored.catalog.spelling
+        if stored.rows:
+            entries["rows"] = True
         (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
         _check_free(directory)  # again: another build may have ended first
         building.rename(directory)
@@ -202,22 +184,17 @@ def load_dataset(directory) -> Dataset:
         raise DatasetError(f"{directory}: no such dataset directory. {_REMEDY}")
     file = directory / CATALOG_FILE
     records = directory / Interactions.name / VERSION
-    for needed in (file, records / "dataset_info.json", records / "features.json"):
-        if not needed.is_file():
-            raise DatasetError(
-                f"{needed}: missing, so the dataset is incomplete; remove {directory} and build it again. {_REMEDY}"
-            )
+    _check_complete(directory, [file, *needed_files(directory, rows=False)])
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
         name, fingerprint = str(entries["name"]), entries["fingerprint"]
         catalog = Catalog(np.array(entries["codes"]), tuple(entries["level_sizes"]), spelling=entries.get("spelling"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # CatalogError is a ValueError
         raise DatasetError(f"{file}: damaged ({error}); remove {directory} and build it again. {_REMEDY}") from error
+    _check_complete(directory, needed_files(directory, rows=bool(entries.get("rows"))))
     try:
-        builder = tfds.builder_from_directory(str(records))
-        rows = builder.as_data_source(split=USERS_SPLIT)  # pyright: ignore[reportCallIssue] (a decorator hides split)
-        rows = sorted(rows.__getitems__(range(len(rows))), key=lambda row: row["user"])
-        dataset = Dataset(name, catalog, *(tuple(row[split] for row in rows) for split in SPLITS))
+        rows = read_rows(directory) if entries.get("rows") else {}
+        dataset = Dataset(name, catalog, *read_interactions(directory), rows=rows)
         if dataset.fingerprint != fingerprint:  # a truncated file can be read, as fewer or empty rows
             raise ValueError(f"content {dataset.fingerprint} differs from the {fingerprint} that {file.name} names")
     except Exception as error:  # whatever TFDS or array_record make of damaged files
@@ -225,6 +202,15 @@ def load_dataset(directory) -> Dataset:
             f"{records}: cannot be read ({error}); remove {directory} and build it again. {_REMEDY}"
         ) from error
     return dataset
+
+
+def _check_complete(directory: Path, needed: list[Path]) -> None:
+    """Raises DatasetError for a file that is missing."""
+    for file in needed:
+        if not file.is_file():
+            raise DatasetError(
+                f"{file}: missing, so the dataset is incomplete; remove {directory} and build it again. {_REMEDY}"
+            )
 
 
 def _check_interactions(source: Source, items: int) -> None:
@@ -239,6 +225,27 @@ def _check_interactions(source: Source, items: int) -> None:
                     f"source {source.name!r}, {split}, user {user}: an item outside 0..{items - 1}; "
                     f"the catalog has {items} items."
                 )
+    if source.rows:
+        _check_rows(source, items)
+
+
+def _check_rows(source: Source, items: int) -> None:
+    """Raises DatasetError for rows that are not those of valid and test."""
+    if set(source.rows) != set(ROW_SPLITS):
+        raise DatasetError(f"source {source.name!r} has rows of {sorted(source.rows)}; expected {list(ROW_SPLITS)}.")
+    for split, rows in source.rows.items():
+        histories = np.concatenate((*rows.histories, np.zeros(0, np.int32)))
+        if len(histories) and not 0 <= histories.min() <= histories.max() < items:
+            raise DatasetError(
+                f"source {source.name!r}: a {split} row has a history with an item outside 0..{items - 1}."
+            )
+        if _joined(rows.targets_by_user(len(source.train))) != _joined(getattr(source, split)):
+            raise DatasetError(f"source {source.name!r}: the {split} items are not the targets of the {split} rows.")
+
+
+def _joined(sequences: tuple[np.ndarray, ...]) -> bytes:
+    """The items of all sequences, one behind the other."""
+    return np.concatenate((*sequences, np.zeros(0, np.int32))).astype("<i4").tobytes()
 
 
 def _check_free(directory: Path) -> None:

@@ -1,19 +1,23 @@
 """Sources of interactions.
 
-Each ends as a `Source`: item ids, and per user three lists of items split by global
-time.
+Each ends as a `Source`: item ids, and per user three lists of items. Here are AtSpeed's
+layout and the synthetic source, which are split by global time; other layouts have
+files of their names (`data.layouts`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from atspeed_jax.data.rows import Rows
 from atspeed_jax.data.simulate import SyntheticConfig, simulate
 from atspeed_jax.data.split import k_core, keep_rated, renumber, sequences, split_by_time
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.index_file import AS_IT_IS, IndexSettings, SourceError, read_index
 from atspeed_jax.items.quantize import residual_kmeans
 
@@ -36,6 +40,10 @@ class Source:
         0..items-1 in time order; may be empty.
       spelling: how the codes of each level are written; None for "<a_{}>", "<b_{}>",
         ... (`items.spelling`).
+      rows: "valid" and "test" -> the rows of that split, where its users are asked once
+        per row; `valid` and `test` then hold the targets of each user's rows. Empty if
+        a user is asked once, about all items of the split.
+      titles: of the items that have one.
     """
 
     name: str
@@ -44,6 +52,13 @@ class Source:
     valid: tuple[np.ndarray, ...]
     test: tuple[np.ndarray, ...]
     spelling: tuple[str, ...] | None = field(default=None, kw_only=True)
+    rows: Mapping[str, Rows] = field(default_factory=dict, kw_only=True)
+    titles: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog of the ids. Raises CatalogError for codes that are no catalog."""
+        return Catalog.from_codes(self.codes, self.spelling)
 
 
 def read_atspeed(data_dir, settings: IndexSettings = AS_IT_IS) -> Source:
@@ -77,7 +92,7 @@ def read_atspeed(data_dir, settings: IndexSettings = AS_IT_IS) -> Source:
         raise SourceError(f"{directory}: the item index must be the only *.json file there, found: {found}. {_LAYOUT}")
 
     index = read_index(indices[0], settings)
-    lines = {split: _read_users(file, len(index.codes)) for split, file in files.items()}
+    lines = {split: read_users(file, len(index.codes)) for split, file in files.items()}
     users = list(lines["train"])
     for split in ("valid", "test"):
         if odd := lines[split].keys() ^ lines["train"].keys():
@@ -119,8 +134,19 @@ def synthesize(config: SyntheticConfig) -> Source:
     return Source("synthetic", codes, *(sequences(part, len(old_users)) for part in parts))
 
 
-def _read_users(file: Path, items: int) -> dict[int, np.ndarray]:
-    """user number -> items (from 0 on), in file order."""
+def read_users(file: Path, items: int) -> dict[int, np.ndarray]:
+    """Reads lines `user item item ...` with numbers from 1 on.
+
+    Args:
+      file: of the lines; a user may have none.
+      items: number of items that the index has.
+
+    Returns:
+      user -> items from 0 on, in the order of the file.
+
+    Raises:
+      SourceError: a malformed line; it names file and line.
+    """
     users: dict[int, np.ndarray] = {}
     lines: dict[int, int] = {}
     with file.open(encoding="utf-8-sig", errors="replace") as text:

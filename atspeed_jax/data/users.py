@@ -1,4 +1,4 @@
-"""Users with items held out from training.
+"""Users with items held out from training, or their rows (`data.rows`).
 
 A model is chosen by the items of the split "valid", and measured on those of "test".
 """
@@ -15,10 +15,10 @@ from atspeed_jax.data.dataset import Dataset
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOutUsers:
-    """N users with items in one split.
+    """N users with items in one split, or N rows of users.
 
     Attributes:
-      users: [N] int64, their numbers.
+      users: [N] int64, their numbers. The number of a user with several rows repeats.
       histories: N arrays of the items known before that split, oldest first.
       truths: N arrays of the items in the split.
     """
@@ -45,7 +45,12 @@ def held_out_users(dataset: Dataset, split: str) -> HeldOutUsers:
     Args:
       dataset: of the users.
       split: "valid" or "test".
+
+    Returns:
+      one entry per user; one entry per row if the dataset has rows.
     """
+    if rows := dataset.rows.get(split):
+        return HeldOutUsers(rows.users, list(rows.histories), list(rows.targets[:, None]))
     users = np.array([user for user, items in enumerate(getattr(dataset, split)) if len(items)], np.int64)
     histories = [dataset.history(user, split) for user in users.tolist()]
     return HeldOutUsers(users, histories, [getattr(dataset, split)[user] for user in users.tolist()])

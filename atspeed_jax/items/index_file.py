@@ -1,8 +1,11 @@
 """The item index: a file that says which codes each item has.
 
-{"0": ["<a_17>", "<b_3>"], "1": ["<a_2>", "<b_250>"], ...}   item -> codes as text
-{"0": [17, 3], "1": [2, 250], ...}                          item -> codes as integers
-{"17,3": 0, "2,250": 1, ...}                                codes as integers -> item
+*.json           {"0": ["<a_17>", "<b_3>"], ...}            item -> codes as text
+                 {"0": [17, 3], ...}                        item -> codes as integers
+                 {"17,3": 0, ...}                           codes as integers -> item
+*.jsonl          {"item_id": "B01", "token_ids": [151700, 160001], "metadata": {}}
+*.parquet        columns pid and sid, lists of integers
+*.txt            <a_17><b_3> TAB title TAB item
 """
 
 from __future__ import annotations
@@ -10,184 +13,35 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH, Catalog
-from atspeed_jax.items.spelling import SpellingError, checked_spelling, parse_code, spell
+from atspeed_jax.items.index_formats import read_info, read_json_lines, read_parquet
+from atspeed_jax.items.item_index import AS_IT_IS, EXPECTED, IndexSettings, ItemIndex, SourceError, index_of
 
 _KEY = re.compile(r"0|[1-9][0-9]{0,17}")
 _ID_KEY = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})+")
-_EXPECTED = 'expected {"0": ["<a_47>", "<b_103>", ...], ...}'
-
-
-class SourceError(ValueError):
-    """Raw data that cannot be read; the message names the file, the line or entry, and
-    the remedy.
-    """
-
-
-@dataclass(frozen=True, eq=False)
-class ItemIndex:
-    """What an index says.
-
-    Attributes:
-      codes: [items, L] int32, the id of every item.
-      spelling: how the codes of each level are written; None for "<a_{}>", "<b_{}>",
-        ... (`items.spelling`).
-    """
-
-    codes: np.ndarray
-    spelling: tuple[str, ...] | None = None
-
-    @property
-    def catalog(self) -> Catalog:
-        """The catalog of these ids.
-
-        Raises:
-          CatalogError: the ids are no catalog.
-        """
-        return Catalog.from_codes(self.codes, self.spelling)
-
-
-@dataclass(frozen=True)
-class IndexSettings:
-    """What a config says about an index.
-
-    Attributes:
-      spelling: how codes are written that an index gives as integers, a pattern per
-        level; None for "<a_{}>", "<b_{}>", ...
-      levels: codes of an id that are kept, the first ones; None for all.
-    """
-
-    spelling: tuple[str, ...] | None = None
-    levels: int | None = None
-
-
-AS_IT_IS = IndexSettings()
+_READERS = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".parquet": read_parquet,
+    ".txt": read_info,
+}
 
 
 def read_index(file: Path, settings: IndexSettings = AS_IT_IS) -> ItemIndex:
-    """Reads an index in one of the forms above. Items are 0, 1, ... without gaps.
+    """Reads an index in one of the forms above, which the name of the file tells.
+
+    Items are 0, 1, ... without gaps: the keys of a JSON file, the third column of a
+    *.txt file, the lines or rows of others.
 
     Raises:
       SourceError: a malformed file; it names file and entry.
     """
-    return index_of(file, _by_item(file, _parse(file)), settings)
-
-
-def index_of(file: Path, ids: Sequence, settings: IndexSettings = AS_IT_IS) -> ItemIndex:
-    """Makes an index of the codes of every item.
-
-    Args:
-      file: that holds them, for messages.
-      ids: per item a list of codes, all as text or all as integers.
-      settings: what the config says about it.
-
-    Raises:
-      SourceError: ids of several lengths, malformed codes, or codes of a level that do
-        not follow one pattern; it names file and item.
-    """
-    if not len(ids):
-        raise SourceError(f"{file}: no items; {_EXPECTED}.")
-    for item, codes in enumerate(ids):
-        if not isinstance(codes, list) or not codes or (settings.levels is None and len(codes) > MAX_LENGTH):
-            raise SourceError(
-                f'{file}: item {item} has {codes!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", '
-                '"<b_103>"].'
-            )
-    ids = _of_one_length(file, ids, settings.levels)
-    numbers = all(type(code) is int for code in ids[0])
-    codes, found = (_integers(file, ids), None) if numbers else _texts(file, ids)
-    spelling = settings.spelling if numbers else found
-    try:
-        checked = checked_spelling(spelling, codes.shape[1])
-    except SpellingError as error:
-        raise SourceError(f"{file}: {'config.data.' if numbers else ''}{error}") from error
-    if not numbers and settings.spelling is not None and settings.spelling != found:
-        raise SourceError(
-            f"{file}: codes are written {found}, but config.data.spelling={settings.spelling}; leave data.spelling "
-            "out, it is for codes that are integers."
-        )
-    return ItemIndex(codes, checked)
-
-
-def _of_one_length(file: Path, ids: Sequence[list], levels: int | None) -> Sequence[list]:
-    """The ids, cut to `levels` codes. Raises SourceError for several lengths."""
-    if levels is not None:
-        short = next((item for item, codes in enumerate(ids) if len(codes) < levels), None)
-        if short is not None:
-            raise SourceError(
-                f"{file}: item {short} has {len(ids[short])} codes, but config.data.levels={levels}; lower it."
-            )
-        return [codes[:levels] for codes in ids]
-    for item, codes in enumerate(ids):
-        if len(codes) != len(ids[0]):
-            shortest = min(map(len, ids))
-            raise SourceError(
-                f"{file}: item {item} has {len(codes)} codes, item 0 has {len(ids[0])}; all ids must have the same "
-                f"length. If the last code only tells items of one id apart, set config.data.levels={shortest}: ids "
-                f"are cut to {shortest} codes, and an id that several items share stands for all of them."
-            )
-    return ids
-
-
-def _texts(file: Path, ids: Sequence[list]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """codes [items, L] and the pattern of each level, of codes as text."""
-    patterns: list[str] = []
-    known: list[dict[object, int]] = [{} for _ in ids[0]]
-    codes = np.zeros((len(ids), len(ids[0])), np.int32)
-    for item, tokens in enumerate(ids):
-        for level, token in enumerate(tokens):
-            code = known[level].get(token) if isinstance(token, str) else None
-            if code is None:
-                pattern, code = _parse_code(file, item, level, token)
-                if item == 0:
-                    patterns.append(pattern)
-                elif pattern != patterns[level]:
-                    raise SourceError(
-                        f"{file}: item {item}, token {token!r} at position {level + 1} begins with {_name(pattern)!r} "
-                        f"where item 0 has {_name(patterns[level])!r}; a level has one letter, so correct the token "
-                        "or the order of the codes."
-                    )
-                known[level][token] = code
-            codes[item, level] = code
-    return codes, tuple(patterns)
-
-
-def _parse_code(file: Path, item: int, level: int, token) -> tuple[str, int]:
-    """(pattern, number) of a code as text."""
-    where, parsed = f"{file}: item {item}, position {level + 1}", parse_code(token)
-    if parsed is None or parsed[1] >= MAX_CODES:
-        raise SourceError(
-            f"{where}: malformed token {token!r}; expected <letter_number> such as <a_47>, with a number below "
-            f"{MAX_CODES}."
-        )
-    if spell(*parsed) != token:
-        raise SourceError(
-            f"{where}: {token!r} has a leading zero, but a code has one spelling; expected {spell(*parsed)!r}."
-        )
-    return parsed
-
-
-def _name(pattern: str) -> str:
-    """What stands before the number, such as "a" or "s_a"."""
-    return pattern[1:].partition("_{")[0]
-
-
-def _integers(file: Path, ids: Sequence[list]) -> np.ndarray:
-    """codes [items, L] of codes as integers."""
-    for item, codes in enumerate(ids):
-        for level, code in enumerate(codes):
-            if type(code) is not int or not 0 <= code < MAX_CODES:
-                raise SourceError(
-                    f"{file}: item {item}, position {level + 1}: malformed code {code!r}; expected an integer from 0 "
-                    f"to {MAX_CODES - 1}, as in item 0."
-                )
-    return np.array(ids, np.int32)
+    if not file.is_file():
+        raise SourceError(f"{file}: no such file; expected an index of the items.")
+    if reader := _READERS.get(file.suffix.lower()):
+        return reader(file, settings)
+    return index_of(file, _by_item(file, read_object(file)), settings)
 
 
 def _by_item(file: Path, entries: dict) -> list:
@@ -218,16 +72,22 @@ def _turned(file: Path, entries: dict) -> dict:
     return by_item
 
 
-def _parse(file: Path) -> dict:
-    """The entries of the index file. Raises SourceError for a file that is no JSON
-    object, or repeats an item.
+def read_object(file: Path, key: str = "item", expected: str = EXPECTED) -> dict:
+    """Reads a JSON object.
+
+    Args:
+      key: what its keys are, for messages.
+      expected: what the file should hold, for messages.
+
+    Raises:
+      SourceError: a file that is no JSON object or empty, or repeats a key.
     """
 
     def no_repeats(pairs):
         entries = dict(pairs)
         if len(entries) != len(pairs):
             twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise SourceError(f"{file}: item {twice} has two entries; keep one.")
+            raise SourceError(f"{file}: {key} {twice} has two entries; keep one.")
         return entries
 
     try:
@@ -235,9 +95,9 @@ def _parse(file: Path) -> dict:
     except SourceError:
         raise
     except OSError as error:
-        raise SourceError(f"{file}: cannot be read ({error}); {_EXPECTED}.") from error
+        raise SourceError(f"{file}: cannot be read ({error}); {expected}.") from error
     except (ValueError, RecursionError) as error:  # RecursionError: of lists in lists in lists
-        raise SourceError(f"{file}: not a JSON text ({error}); {_EXPECTED}.") from error
+        raise SourceError(f"{file}: not a JSON text ({error}); {expected}.") from error
     if not isinstance(entries, dict) or not entries:
-        raise SourceError(f"{file}: expected a non-empty JSON object, {_EXPECTED}.")
+        raise SourceError(f"{file}: expected a non-empty JSON object, {expected}.")
     return entries

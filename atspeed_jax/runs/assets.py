@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from atspeed_jax.alignment.tree import tree_context
 from atspeed_jax.data.dataset import Dataset, DatasetError, load_dataset
-from atspeed_jax.data.sources import Source, read_atspeed, synthesize
+from atspeed_jax.data.sources import Source, synthesize
 from atspeed_jax.items.placement import check_known
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig
@@ -59,7 +59,7 @@ class Assets:
         if config.data.source == "synthetic" and data_dir is not None:
             raise DatasetError(
                 f"config.data.source='synthetic' reads no directory, but {data_dir} is given: leave --data_dir out, or "
-                "take a config with data.source='atspeed'"
+                "take a config whose data.source is a layout"
             )
         self.config, self.workdir, self.data_dir = config, Path(workdir), data_dir
         self.serve, self.is_trained = serve or ServeConfig.of(config), serve is not None
@@ -148,7 +148,7 @@ class Assets:
         if self.config.data.source == "synthetic":
             assert self.config.data.synthetic is not None, "DataConfig has checked it"
             return synthesize(self.config.data.synthetic)
-        return None if self.data_dir is None else read_atspeed(self.data_dir)
+        return None if self.data_dir is None else self.config.data.read(self.data_dir)
 
     @functools.cached_property
     def trie(self):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Literal
 
 from atspeed_jax.alignment.align import AlignConfig
 from atspeed_jax.alignment.teacher import TeacherConfig
+from atspeed_jax.data.files import ReadSettings
 from atspeed_jax.data.instructions import PromptConfig
+from atspeed_jax.data.layouts import read_source
 from atspeed_jax.data.simulate import SyntheticConfig
+from atspeed_jax.data.sources import Source
 from atspeed_jax.evaluation.config import EvaluateConfig
+from atspeed_jax.items.catalog import MAX_LENGTH
+from atspeed_jax.items.item_index import IndexSettings
+from atspeed_jax.items.spelling import checked_spelling
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.sizes import LlamaSizes
@@ -25,22 +32,42 @@ class DataConfig:
     """What the models read.
 
     Attributes:
-      source: "synthetic" (made from `synthetic`) or "atspeed" (a data directory in the
-        AtSpeed text layout).
+      source: "synthetic" (made from `synthetic`), or the layout of a data directory
+        (`data.layouts`); "auto" for the only layout whose files it has.
       history: how many of a user's newest items a model sees.
       synthetic: sizes of the synthetic data; None for other sources.
       prompt: the text around the items.
+      dataset: how the names of the files begin, where several datasets lie in one data
+        directory; None for the only one.
+      spelling: how codes are written that the index of a data directory gives as
+        integers, a pattern per level such as "<s_a_{}>"; None for "<a_{}>", "<b_{}>",
+        ...
+      levels: codes of an id that are read of the index, the first ones; None for all.
     """
 
-    source: Literal["synthetic", "atspeed"]
+    source: Literal["synthetic", "auto", "atspeed", "lcrec", "lcrec_rows", "minionerec", "p5"]
     history: R.Items
     synthetic: SyntheticConfig | None
     prompt: PromptConfig = PromptConfig()
+    dataset: str | None = None
+    spelling: tuple[str, ...] | None = None
+    levels: Annotated[int, R.Range(1, MAX_LENGTH)] | None = None
 
     def __post_init__(self):
         R.check_ranges(self)
+        if self.spelling is not None:
+            checked_spelling(self.spelling, len(self.spelling))
         if self.source == "synthetic" and self.synthetic is None:
             raise ValueError("source is 'synthetic' but synthetic is None: give its sizes")
+
+    def read(self, data_dir: Path | str) -> Source:
+        """Reads a data directory in the layout that `source` names.
+
+        Raises:
+          SourceError: see `data.layouts.read_source`.
+        """
+        layout = "auto" if self.source == "synthetic" else self.source
+        return read_source(layout, data_dir, ReadSettings(self.dataset, IndexSettings(self.spelling, self.levels)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +139,9 @@ def _shared(config: TrainConfig, base: type) -> dict:
 _MADE_WITH = {
     "data.source": ("data", "target", "teacher", "draft_sft", "draft"),
     "data.synthetic": ("data", "target", "teacher", "draft_sft", "draft"),
+    "data.dataset": ("data", "target", "teacher", "draft_sft", "draft"),
+    "data.spelling": ("data", "target", "teacher", "draft_sft", "draft"),
+    "data.levels": ("data", "target", "teacher", "draft_sft", "draft"),
     "data": ("target", "teacher", "draft_sft", "draft"),
     "target": ("target", "teacher", "draft"),
     "train_target": ("target", "teacher", "draft"),

@@ -7,13 +7,13 @@ import dataclasses
 from atspeed_jax.evaluation.evaluate import Evaluation, evaluate
 from atspeed_jax.evaluation.examples import examples_of
 from atspeed_jax.evaluation.store import MeasurementStore
+from atspeed_jax.items.titles import TITLES_FILE, read_titles, with_titles
 from atspeed_jax.reporting.curves import loss_curves
 from atspeed_jax.reporting.environment import environment, what_was_run
 from atspeed_jax.reporting.report import format_table, write_report
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.fingerprints import fingerprint
 from atspeed_jax.runs.serve import tuned_calls_by_nodes, tuned_settings
-from atspeed_jax.runs.titles import TITLES_FILE, read_titles, with_titles
 from atspeed_jax.runs.trained import RunView, TrainedModels
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.metrics_log import read_metrics

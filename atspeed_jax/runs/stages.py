@@ -21,9 +21,12 @@ from atspeed_jax.alignment.teacher_files import load_teacher
 from atspeed_jax.alignment.teacher_prompts import teacher_prompts
 from atspeed_jax.data.batches import BatchShape, steps_per_epoch, train_batches, valid_batches
 from atspeed_jax.data.dataset import Dataset, DatasetError, build_dataset
+from atspeed_jax.data.layouts import needs
+from atspeed_jax.data.sources import Source
 from atspeed_jax.data.summary import summarize
 from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
+from atspeed_jax.items.titles import TITLES_FILE
 from atspeed_jax.runs.assets import Assets, ModelAssets
 from atspeed_jax.runs.experiment import TrainConfig
 from atspeed_jax.runs.trained import TrainedModels
@@ -76,18 +79,24 @@ class Stages:
         if new:
             if assets.source is None:
                 raise DatasetError(
-                    "this config reads a data directory: give --data_dir=DIR with sequential_{train,valid,test}.txt "
-                    "and one *.json index"
+                    f"this config reads a data directory: give --data_dir=DIR with {needs(self._config.data.source)}"
                 )
             # Every complaint comes first: what is stored would block the next try.
             assets.checked(Dataset.of(assets.source))
             self._options.on_begin("data")
             if is_writer():
                 build_dataset(assets.source, directory)
+                self._keep_titles(assets.source)
         barrier("data")
         dataset = assets.dataset  # loaded, and so checked
         if (new or always_print) and is_writer():
             print(summarize(dataset).text(), flush=True)
+
+    def _keep_titles(self, source: Source) -> None:
+        """Stores the titles of a source for the report, unless the user has put some."""
+        file = self._assets.workdir / TITLES_FILE
+        if source.titles and not file.exists():
+            write_json(file, {str(item): title for item, title in source.titles.items()})
 
     def target(self) -> None:
         """Trains the target on next items.

@@ -1,12 +1,8 @@
 import json
 
-import numpy as np
 import pytest
 
-from atspeed_jax.items.index_file import IndexSettings, SourceError, read_index
-from atspeed_jax.items.tokenizer import code_texts
-
-ONEREC = ("<s_a_{}>", "<s_b_{}>", "<s_c_{}>")
+from atspeed_jax.items.index_file import IndexSettings, SourceError, read_index, read_object
 
 
 def written(directory, entries):
@@ -15,65 +11,34 @@ def written(directory, entries):
     return file
 
 
-@pytest.mark.parametrize(
-    ("tokens", "spelling"),
-    [
-        (("<a_2>", "<b_0>"), None),
-        (("<s_a_2>", "<s_b_0>"), ("<s_a_{}>", "<s_b_{}>")),
-        (("<C0_2>", "<C1_0>"), ("<C0_{}>", "<C1_{}>")),
-        (("<b_2>", "<a_0>"), ("<b_{}>", "<a_{}>")),
-        ((2, 0), None),
-    ],
-)
-def test_codes_keep_the_spelling_of_the_index(tmp_path, tokens, spelling):
-    index = read_index(written(tmp_path, {"0": list(tokens)}))
-    assert (index.codes.tolist(), index.spelling, index.catalog.spelling) == ([[2, 0]], spelling, spelling)
-    if isinstance(tokens[0], str):
-        texts = code_texts(index.catalog)
-        assert (texts[2], texts[3]) == tokens
-
-
-def test_integers_take_the_spelling_of_the_config(tmp_path):
+def test_items_of_codes_and_codes_of_items_are_one_index(tmp_path):
     by_item, by_id = {"0": [340, 6, 1], "1": [3, 0, 2]}, {"3,0,2": 1, "340,6,1": 0}
+    spelling = ("<s_a_{}>", "<s_b_{}>", "<s_c_{}>")
     for entries in (by_item, by_id):
-        index = read_index(written(tmp_path, entries), IndexSettings(spelling=ONEREC))
-        np.testing.assert_array_equal(index.codes, [[340, 6, 1], [3, 0, 2]])
-        assert index.spelling == ONEREC
-
-
-def test_ids_of_several_lengths_are_refused_or_cut(tmp_path):
-    file = written(tmp_path, {"0": ["<a_1>", "<b_2>"], "1": ["<a_1>", "<b_2>", "<c_1>"]})
-    with pytest.raises(
-        SourceError, match=r"item 1 has 3 codes, item 0 has 2.*config\.data\.levels=2: ids are cut to 2"
-    ):
-        read_index(file)
-    assert read_index(file, IndexSettings(levels=2)).codes.tolist() == [[1, 2], [1, 2]]
-    with pytest.raises(SourceError, match=r"item 0 has 2 codes, but config\.data\.levels=3; lower it"):
-        read_index(file, IndexSettings(levels=3))
+        index = read_index(written(tmp_path, entries), IndexSettings(spelling=spelling))
+        assert (index.codes.tolist(), index.spelling) == ([[340, 6, 1], [3, 0, 2]], spelling)
 
 
 @pytest.mark.parametrize(
-    ("entries", "spelling", "message"),
+    ("entries", "message"),
     [
-        ({"0": ["<a_1>", "<a_2>"]}, None, "spelling: levels 1 and 2 are both written '<a_{}>'"),
-        ({"0": ["<a_1>"], "1": ["<s_a_2>"]}, None, "item 1, token '<s_a_2>' at position 1 begins with 's_a'"),
-        ({"0": ["<a_1>"]}, ("<s_a_{}>",), "are written ('<a_{}>',), but config.data.spelling=('<s_a_{}>',); leave"),
-        ({"0": [1, 2]}, ("<s_a_{}>",), "config.data.spelling=('<s_a_{}>',) has 1 patterns, but ids have 2"),
-        ({"0": [1, 2], "1": [1, "<b_2>"]}, None, "item 1, position 2: malformed code '<b_2>'; expected an integer"),
-        ({"0": [1, 65536]}, None, "malformed code 65536"),
-        ({"0": [True, 1]}, None, "malformed token True"),
-        ({"1,2": 0, "3,4": 0}, None, "ids [1, 2] and [3,4] are both item 0"),
-        ({"1,2": 1, "3,4": 2}, None, "item 0 is missing"),
-        ({"0": []}, None, "item 0 has []"),
+        ({"1,2": 0, "3,4": 0}, "ids [1, 2] and [3,4] are both item 0"),
+        ({"1,2": 1, "3,4": 2}, "item 0 is missing"),
+        ({"1,2": 0, "3": 1}, "key '1,2' is not an item number"),
     ],
 )
-def test_bad_indices(tmp_path, entries, spelling, message):
+def test_bad_items(tmp_path, entries, message):
     with pytest.raises(SourceError) as error:
-        read_index(written(tmp_path, entries), IndexSettings(spelling=spelling))
-    assert "shop.index.json: " in str(error.value)
-    assert message in str(error.value)
+        read_index(written(tmp_path, entries))
+    assert f"shop.index.json: {message}" in str(error.value)
 
 
 def test_an_index_that_is_not_there(tmp_path):
-    with pytest.raises(SourceError, match=r"no\.json: cannot be read"):
+    with pytest.raises(SourceError, match=r"no\.json: no such file"):
         read_index(tmp_path / "no.json")
+
+
+def test_objects_say_what_their_keys_are(tmp_path):
+    (tmp_path / "users.json").write_text('{"4": [], "4": [1]}')
+    with pytest.raises(SourceError, match=r"users\.json: user 4 has two entries; keep one"):
+        read_object(tmp_path / "users.json", "user")

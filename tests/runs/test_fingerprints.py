@@ -77,7 +77,8 @@ def prints_of(config):
     """The fingerprint of every stage, with stand-ins for the data, their text, and the target's bits."""
     assets = Assets(config, Path("nowhere"), None, None)
     catalog = SimpleNamespace(instruction=fingerprint(config.data.prompt))
-    data = fingerprint(config.data.source, config.data.synthetic)
+    read = [getattr(config.data, name) for name in ("source", "synthetic", "dataset", "spelling", "levels")]
+    data = fingerprint(*read)
     assets.__dict__["dataset"] = SimpleNamespace(fingerprint=data, catalog=catalog)
     fingerprints = Fingerprints(assets, lambda: {"params": np.frombuffer(fingerprints.target.encode(), np.uint8)})
     return {"data": data} | {stage: fingerprints.of(stage) for stage in ("target", "teacher", "draft_sft", "draft")}

@@ -4,8 +4,8 @@ import shutil
 import pytest
 
 import small
+from atspeed_jax.items.titles import TitlesError
 from atspeed_jax.runs.pipeline import Run
-from atspeed_jax.runs.titles import TitlesError
 
 
 @pytest.fixture

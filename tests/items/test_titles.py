@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from atspeed_jax.runs.titles import TitlesError, read_titles, with_titles
+from atspeed_jax.items.titles import TitlesError, read_titles, with_titles
 
 
 def test_titles_as_texts_or_in_objects(tmp_path):

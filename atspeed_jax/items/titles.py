@@ -1,4 +1,4 @@
-"""Titles of items, which a report shows beside example users."""
+"""Titles of items, which stand beside the items in reports and lists."""
 
 from __future__ import annotations
 

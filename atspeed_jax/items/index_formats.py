@@ -1,0 +1,141 @@
+"""Indices that are no JSON object: JSON lines, parquet and the info file of MiniOneRec."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atspeed_jax.items.catalog import MAX_LENGTH
+from atspeed_jax.items.item_index import IndexSettings, ItemIndex, SourceError, index_of, of_one_length
+
+CODE = re.compile(r"<[^<>]*>")
+_LARGEST = 2**31  # no model has that many tokens
+
+
+def read_json_lines(file: Path, settings: IndexSettings) -> ItemIndex:
+    """Reads {"item_id": "B01", "token_ids": [151700, 160001], "metadata": {}} per line.
+
+    The n-th line is item n. The codes of a level are its tokens in ascending order,
+    from 0 on. A "title" of the metadata is the title of the item.
+
+    Raises:
+      SourceError: a line of another form, an item twice, or a token at two levels.
+    """
+    names, ids, titles = [], [], {}
+    for number, line in lines(file):
+        where = f"{file}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise SourceError(f"{where}: {line!r} is no JSON ({error}); expected an item per line.") from error
+        tokens = entry.get("token_ids") if isinstance(entry, dict) else None
+        if not isinstance(tokens, list) or not all(type(token) is int and 0 <= token < _LARGEST for token in tokens):
+            raise SourceError(f'{where}: {line!r}; expected {{"item_id": "B01", "token_ids": [151700, 160001, ...]}}.')
+        if not 1 <= len(tokens) <= MAX_LENGTH:
+            raise SourceError(f"{where}: {len(tokens)} tokens; expected 1 to {MAX_LENGTH}.")
+        metadata = entry.get("metadata")
+        title = metadata.get("title") if isinstance(metadata, dict) else None
+        if isinstance(title, str) and title.strip():
+            titles[len(ids)] = title
+        names.append(str(entry.get("item_id", len(ids))))
+        ids.append(tokens)
+    if not ids:
+        raise SourceError(f"{file}: no items; expected an item per line.")
+    _refuse_repeats(file, names)
+    tokens = np.array(of_one_length(file, ids, settings.levels), np.int64)
+    levels = [np.unique(level, return_inverse=True) for level in tokens.T]
+    for level, (one, _) in enumerate(levels):
+        for other, (two, _) in enumerate(levels[:level]):
+            if len(both := np.intersect1d(one, two)):
+                raise SourceError(
+                    f"{file}: token {both[0]} is a code of levels {other + 1} and {level + 1}; each level needs tokens "
+                    "that no other level has."
+                )
+    codes = np.stack([np.reshape(code, -1) for _, code in levels], 1).tolist()
+    index = index_of(file, codes, dataclasses.replace(settings, levels=None))
+    model_tokens = tuple(level for level, _ in levels)
+    return dataclasses.replace(index, titles=titles, names=tuple(names), model_tokens=model_tokens)
+
+
+def read_parquet(file: Path, settings: IndexSettings) -> ItemIndex:
+    """Reads the columns pid (the name of an item) and sid (its codes, integers or
+    texts). Row n is item n. A column title is read if the file has one.
+
+    Raises:
+      SourceError: another file, or an item twice.
+    """
+    try:
+        schema = pq.read_schema(file)
+        if missing := [name for name in ("pid", "sid") if name not in schema.names]:
+            raise SourceError(f"{file}: has columns {schema.names}, but not {missing}; expected pid and sid.")
+        columns = [name for name in ("pid", "sid", "title") if name in schema.names]
+        table = pq.read_table(file, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{file}: cannot be read as parquet ({error}); expected columns pid and sid.") from error
+    names = tuple(str(name) for name in table["pid"].to_pylist())
+    _refuse_repeats(file, names)
+    titles = table["title"].to_pylist() if "title" in columns else []
+    index = index_of(file, table["sid"].to_pylist(), settings)
+    known = {item: title for item, title in enumerate(titles) if isinstance(title, str) and title.strip()}
+    return dataclasses.replace(index, titles=known, names=names)
+
+
+def read_info(file: Path, settings: IndexSettings) -> ItemIndex:
+    """Reads `<a_99><b_53><c_168> TAB title TAB 719` per line, in any order.
+
+    Raises:
+      SourceError: a line of another form, an item twice, or items with gaps.
+    """
+    ids, titles = {}, {}
+    for number, line in lines(file):
+        first, *title, last = line.split("\t")
+        codes = CODE.findall(first)
+        if not title or not codes or "".join(codes) != first.strip() or not last.strip().isdecimal():
+            raise SourceError(
+                f"{file}, line {number}: {line!r}; expected codes, a title and an item, TAB between them."
+            )
+        item = int(last)
+        if item in ids:
+            raise SourceError(f"{file}, line {number}: item {item} again; an item has one line.")
+        ids[item] = codes
+        if text := "\t".join(title).strip():
+            titles[item] = text
+    gap = next((item for item in range(len(ids)) if item not in ids), None)
+    if gap is not None:
+        raise SourceError(
+            f"{file}: item {gap} is missing; {len(ids)} lines must be the items 0..{len(ids) - 1}. Put the "
+            "*.index.json of all items beside the file, or renumber the items."
+        )
+    return dataclasses.replace(index_of(file, [ids[item] for item in range(len(ids))], settings), titles=titles)
+
+
+def lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields number (from 1 on) and text of the lines of a file that are not blank.
+
+    Raises:
+      SourceError: the file cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as text:
+            for number, line in enumerate(text, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except OSError as error:
+        raise SourceError(f"{file}: cannot be read ({error}).") from error
+
+
+def _refuse_repeats(file: Path, names) -> None:
+    """Raises SourceError if a name is that of two items."""
+    if len(set(names)) < len(names):
+        first: dict[str, int] = {}
+        for item, name in enumerate(names):
+            if name in first:
+                raise SourceError(f"{file}: items {first[name]} and {item} are both {name!r}; keep one.")
+            first[name] = item

@@ -1,0 +1,83 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import layouts
+from atspeed_jax.items.index_file import read_index
+from atspeed_jax.items.item_index import IndexSettings, SourceError
+
+TOKENS = [[151700, 160001, 168500], [151690, 160001, 168501]]
+
+
+def write_lines(file, entries):
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return file
+
+
+def test_json_lines_name_items_and_tokens_of_a_model(tmp_path):
+    entries = [
+        {"item_id": name, "token_ids": tokens, "metadata": metadata}
+        for name, tokens, metadata in zip(("B01", "B02"), TOKENS, ({"title": "Soap"}, {}), strict=True)
+    ]
+    index = read_index(write_lines(tmp_path / "items.jsonl", entries))
+    assert (index.codes.tolist(), index.names, index.titles) == ([[1, 0, 0], [0, 0, 1]], ("B01", "B02"), {0: "Soap"})
+    assert [tokens.tolist() for tokens in index.model_tokens] == [[151690, 151700], [160001], [168500, 168501]]
+    assert read_index(tmp_path / "items.jsonl", IndexSettings(levels=2)).codes.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([{"item_id": "a"}], 'line 1: .*expected {"item_id": "B01", "token_ids"'),
+        ([{"item_id": "a", "token_ids": [1, "2"]}], "line 1: .*expected"),
+        ([{"item_id": "a", "token_ids": []}], "line 1: 0 tokens; expected 1 to 8"),
+        ([{"item_id": "a", "token_ids": [1, 2]}, {"item_id": "a", "token_ids": [1, 3]}], "items 0 and 1 are both 'a'"),
+        ([{"item_id": "a", "token_ids": [1, 1]}], "token 1 is a code of levels 1 and 2"),
+        ([{"token_ids": [1, 2]}, {"token_ids": [1]}], r"item 1 has 1 codes, item 0 has 2.*levels=1"),
+        ([], "no items"),
+    ],
+)
+def test_bad_json_lines(tmp_path, entries, message):
+    with pytest.raises(SourceError, match=rf"items\.jsonl.*{message}"):
+        read_index(write_lines(tmp_path / "items.jsonl", entries))
+
+
+def test_parquet_of_pid_and_sid(tmp_path):
+    file = tmp_path / "pid2sid.parquet"
+    pq.write_table(pa.table({"pid": [700, 12], "sid": [[340, 6566, 5603], [3, 0, 2]]}), file)
+    spelling = ("<s_a_{}>", "<s_b_{}>", "<s_c_{}>")
+    index = read_index(file, IndexSettings(spelling=spelling))
+    assert (index.codes.tolist(), index.spelling) == ([[340, 6566, 5603], [3, 0, 2]], spelling)
+    assert index.names == ("700", "12")
+    pq.write_table(pa.table({"pid": [700]}), file)
+    with pytest.raises(SourceError, match=r"has columns \['pid'\], but not \['sid'\]"):
+        read_index(file)
+    file.write_text("x")
+    with pytest.raises(SourceError, match="cannot be read as parquet"):
+        read_index(file)
+
+
+def test_info_in_any_order(tmp_path):
+    file = layouts.write_info(tmp_path / "info" / "shop.txt")
+    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    index = read_index(file)
+    assert (index.codes.tolist(), index.titles) == (layouts.IDS, layouts.TITLES)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("<a_1><b_2>\t3", r"line 5: '<a_1><b_2>\\t3'; expected codes, a title and an item"),
+        ("a_1\ttitle\t4", "line 5: .*expected codes"),
+        ("<a_1><b_2>\ttitle\t3", "line 5: item 3 again"),
+        ("<a_1><b_2>\ttitle\t5", r"item 4 is missing; 5 lines must be the items 0\.\.4"),
+        ("<a_1>\ttitle\t4", r"item 4 has 1 codes, item 0 has 2"),
+    ],
+)
+def test_bad_info(tmp_path, line, message):
+    file = layouts.write_info(tmp_path / "shop.txt")
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(SourceError, match=rf"shop\.txt.*{message}"):
+        read_index(file)
