@@ -56,8 +56,8 @@ class Dense(nn.Module):
         y = project(x, kernel[:, self.first :].astype(dtype), c.products, out)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))[self.first :]
-            # Wide, so that the bias's gradient, a sum over all tokens, is not rounded in
-            # each step.
+            # Wide, so that the gradient of the bias, a sum over all tokens, is summed wide
+            # by any compiler.
             y = (y.astype(c.wide) + bias.astype(c.wide)).astype(out)
         if self.has_variable("adapter", "a"):
             down, up = (self.get_variable("adapter", name).astype(dtype) for name in ("a", "b"))

@@ -36,6 +36,19 @@ def test_a_matrix_adds_the_branch_of_its_adapter(x):
     np.testing.assert_allclose(adapted - plain, np.asarray(x) @ np.asarray(a) @ np.asarray(b), atol=1e-4)
 
 
+def test_a_bias_is_added_to_the_columns_that_are_computed(x):
+    dense = Dense(CONFIG, 12, bias=True)
+    variables = dense.init(jax.random.key(1), x)
+    assert not np.any(variables["params"]["bias"])  # as transformers begins
+    bias = jax.random.normal(jax.random.key(2), (12,))
+    given = {"params": variables["params"] | {"bias": bias}}
+    np.testing.assert_allclose(
+        dense.apply(given, x) - dense.apply(variables, x), jnp.broadcast_to(bias, (2, 5, 12)), atol=1e-5
+    )
+    last = Dense(CONFIG, 12, bias=True, first=9).apply(given, x)
+    np.testing.assert_allclose(last, dense.apply(given, x)[..., 9:], atol=1e-6)
+
+
 def test_a_matrix_has_the_dtype_that_is_asked_for(x):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     for out, dtype in ((None, "bfloat16"), (jnp.float32, "float32")):

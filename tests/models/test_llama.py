@@ -220,15 +220,16 @@ def loss_and_grads(config, params, tokens, valid):
     return jax.value_and_grad(lambda p: jnp.sin(forward(config, p, tokens, valid) * valid[..., None]).sum())(params)
 
 
-def float64_case():
+def float64_case(config=CONFIG):
     """(config, params, tokens, valid); call it under enable_x64."""
-    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params_of(CONFIG))
-    return dataclasses.replace(CONFIG, dtype="float64"), params, *ragged()
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params_of(config))
+    return dataclasses.replace(config, dtype="float64"), params, *ragged()
 
 
-def test_remat_changes_no_value_and_no_gradient():
+@pytest.mark.parametrize("kind", [{}, {"model_type": "qwen3", "attention_bias": True}], ids=["llama", "qwen3"])
+def test_remat_changes_no_value_and_no_gradient(kind):
     with jax.enable_x64(True):
-        config, *rest = float64_case()
+        config, *rest = float64_case(dataclasses.replace(CONFIG, **kind))
         plain, remat = (loss_and_grads(dataclasses.replace(config, remat=r), *rest) for r in (False, True))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), plain, remat)
 
