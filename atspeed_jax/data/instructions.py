@@ -144,9 +144,11 @@ def read_instruction(directory: Path, catalog: Catalog, prompt: PromptConfig) ->
         )
     text = PromptConfig("instruction", PLACEHOLDER, "") if alone else prompt
     encoder = _Encoder(tokenizer, path, catalog, _writer(directory, text), text.kind == "chat")
+    encoder.check_added()
     pieces = _cut(encoder.encoded((0, 0)), catalog)
     found = None if pieces is None else Instruction(*pieces, empty=tuple(encoder.encoded(())))
-    if found is None or any(encoder.encoded(*probe) != _joined(catalog, found, *probe) for probe in _probes(catalog)):
+    joins = dataclasses.replace(catalog, instruction=found)  # once: it copies the codes of all items
+    if found is None or any(encoder.encoded(*probe) != _joined(joins, *probe) for probe in _probes(catalog)):
         given = {name: getattr(text, name) for name in (*_TEXTS, "system") if getattr(text, name) or name in _TEXTS[:2]}
         where = "these texts and out of the chat template" if text.kind == "chat" else "these texts"
         raise PromptError(
@@ -193,16 +195,18 @@ class _Encoder:
         prompt, bos = self.written([self._text_of(item) for item in items]), self.catalog.bos
         text = prompt + "".join(map(self._text_of, answer))
         tokens = self._numbered(self.tokenizer.encode(text, add_special_tokens=False).ids)
-        if self.whole:
-            return tokens
-        with_special = self._numbered(self.tokenizer.encode(text).ids)
-        if with_special not in (tokens, [bos, *tokens]):
-            raise PromptError(
-                f"{self.path} adds tokens to a text: {with_special[:3]}...{with_special[-3:]}, expected BOS ({bos}) "
-                "before it or nothing; take them out of its post_processor, or set bos of the model in the config"
-            )
         # A prompt of no tokens at all is BOS alone (`Catalog.bos`).
-        return [bos, *tokens] if self.catalog.begins or not prompt else tokens
+        return [bos, *tokens] if not prompt or (self.catalog.begins and not self.whole) else tokens
+
+    def check_added(self) -> None:
+        """Raises PromptError if the tokenizer adds other tokens than BOS to a text."""
+        text, bos = self.written([self._text_of(0)]), self.catalog.bos
+        bare, whole = (self._numbered(self.tokenizer.encode(text, add_special_tokens=add).ids) for add in (False, True))
+        if not self.whole and whole not in (bare, [bos, *bare]):
+            raise PromptError(
+                f"{self.path} adds tokens to a text: {whole[:3]}...{whole[-3:]}, expected BOS ({bos}) before it or "
+                "nothing; take them out of its post_processor, or set bos of the model in the config"
+            )
 
     @functools.cached_property
     def _codes(self) -> list[str]:
@@ -250,9 +254,9 @@ def _cut(tokens: list[int], catalog: Catalog) -> tuple[tuple[int, ...], ...] | N
     return tuple(tokens[: first[0]]), tuple(tokens[first[-1] + 1 : second[0]]), tuple(tokens[second[-1] + 1 :])
 
 
-def _joined(catalog: Catalog, instruction: Instruction, items: Sequence[int], answer: Sequence[int]) -> list[int]:
+def _joined(catalog: Catalog, items: Sequence[int], answer: Sequence[int]) -> list[int]:
     """Tokens of a prompt that is put together from pieces, and of an answer."""
-    prompt = prompt_tokens(dataclasses.replace(catalog, instruction=instruction), items, len(items))
+    prompt = prompt_tokens(catalog, items, len(items))
     return [*prompt.tolist(), *catalog.tokens(answer).reshape(-1).tolist()]
 
 
