@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from atspeed_jax.items.titles import TitlesError, read_titles
 from atspeed_jax.reporting.tables import Table, as_markdown, as_text
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.fingerprints import fingerprint
@@ -38,6 +39,19 @@ def by_chunk(lists: Lists) -> Lists:
         return lists(users)
 
     return chunk
+
+
+def given_titles(items: int) -> dict[int, str] | None:
+    """Reads the titles of items that --titles names; None without the flag.
+
+    Raises:
+      TitlesError: the file does not exist, or as `read_titles`.
+    """
+    if FLAGS.titles is None:
+        return None
+    if not Path(FLAGS.titles).is_file():
+        raise TitlesError(f"--titles={FLAGS.titles}: no such file")
+    return read_titles(Path(FLAGS.titles), items)
 
 
 def served() -> tuple[int, Callable[[], tuple[Lists, str]]]:

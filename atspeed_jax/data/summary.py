@@ -22,6 +22,7 @@ class DataSummary:
 
     Attributes:
       users_with, interactions: of each split, in the order of SPLITS.
+      train_only: users with train items and none to be asked about.
       trained_items: items that train holds.
       shared_ids: ids that several items carry.
       colliding_items: items that share their id.
@@ -35,6 +36,7 @@ class DataSummary:
     users: int
     users_with: tuple[int, ...]
     interactions: tuple[int, ...]
+    train_only: int
     items: int
     trained_items: int
     ids: int
@@ -55,6 +57,7 @@ class DataSummary:
         levels = zip(self.codes_in_use, self.level_sizes, strict=True)
         rows = {
             "users": f"{self.users:,} (with items: {by_split(self.users_with)})",
+            "in train alone": f"{self.train_only:,} users, who are never asked about",
             "interactions": by_split(self.interactions),
             "items": f"{self.items:,} ({self.trained_items:,} in train)",
             "ids": f"{self.ids:,} of {len(self.level_sizes)} codes; {self.shared_ids:,} ids are shared, by "
@@ -82,6 +85,9 @@ def summarize(dataset: Dataset) -> DataSummary:
         users=dataset.users,
         users_with=tuple(users_with.values()),
         interactions=tuple(sum(map(len, rows)) for rows in parts.values()),
+        train_only=sum(
+            1 for one in zip(*parts.values(), strict=True) if len(one[0]) and not (len(one[1]) + len(one[2]))
+        ),
         items=catalog.items,
         trained_items=int((dataset.popularity > 0).sum()),
         ids=len(catalog.ids),

@@ -27,6 +27,11 @@ class HeldOutUsers:
     histories: list[np.ndarray]
     truths: list[np.ndarray]
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """[N] the user of each entry; None if no user has two entries."""
+        return None if len(np.unique(self.users)) == len(self.users) else self.users
+
     def batches(self, dataset: Dataset, shape: BatchShape) -> list[dict]:
         """The users' histories as prompts, see `data.batches.prompt_batches`."""
         return prompt_batches(dataset.catalog, self.histories, shape)

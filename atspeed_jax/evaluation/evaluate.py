@@ -111,8 +111,8 @@ class Evaluation:
         lists = {"target": quality.Found(unseen_items(ids, seen, *catalog.items_by_id(self.dataset.popularity)), ids)}
         for name, make in (("popularity", self._popularity), ("covisitation", self._covisitation)):
             lists[name] = quality.Found.of_items(catalog, make(remove_seen=remove_seen))
-        sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
-        return quality.measure(lists, catalog, users.truths, seen, **sampling)
+        sampling: dict = {"samples": config.bootstrap_samples, "seed": config.seed}
+        return quality.measure(lists, catalog, users.truths, seen, **sampling, groups=users.groups)
 
     def _target_ids(self, seen: Sequence[np.ndarray] | None) -> np.ndarray:
         """The ids of the target's lists for all users, [N, K].
@@ -195,7 +195,7 @@ class Evaluation:
         single = self.batches(self.everyone.sample(config.latency_users, config.seed + 2), batch_size=1)
         latency = timing.latencies(built, single, repeats=config.latency_repeats)
         base = latency[settings[0].baseline.label]
-        sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
+        sampling: dict = {"samples": config.bootstrap_samples, "seed": config.seed}
         ratios = {label: metrics.bootstrap_interval(base / latency[label], **sampling) for label in built}
         return {
             label: {

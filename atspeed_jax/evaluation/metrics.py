@@ -133,16 +133,19 @@ def _check_no_repeats(sorted_keys: np.ndarray, items: int) -> None:
         raise MetricError(f"the list of user {user} holds item {item} twice; an item may stand in a list only once")
 
 
-def bootstrap_interval(values: np.ndarray, *, samples: int, seed: int) -> Interval:
+def bootstrap_interval(values: np.ndarray, *, samples: int, seed: int, groups: np.ndarray | None = None) -> Interval:
     """The mean of some values and its 95 % percentile interval.
 
     The users are resampled with replacement (Efron and Tibshirani 1993, section 13.3).
-    The same arguments give the same interval.
+    The same arguments give the same interval. Values of one user are not independent:
+    where a user has several, `groups` makes the interval one over users.
 
     Args:
-      values: [N], one per user.
+      values: [N], one per user, or one per row of users.
       samples: resamplings.
       seed: of the resampling.
+      groups: [N], the user of each value, who is resampled with all values; None if each
+        value is that of another user.
 
     Raises:
       MetricError: values that are empty, not finite or not one-dimensional; fewer than
@@ -156,24 +159,30 @@ def bootstrap_interval(values: np.ndarray, *, samples: int, seed: int) -> Interv
     if samples < 1:
         raise MetricError(f"samples = {samples}, expected at least 1")
     rng = np.random.default_rng(seed)
-    block = max(1, _DRAWS_AT_ONCE // len(values))
+    totals, counts = values, None
+    if groups is not None:
+        _, members = np.unique(groups, return_inverse=True)
+        totals, counts = np.bincount(members, values), np.bincount(members)
+    block = max(1, _DRAWS_AT_ONCE // len(totals))
+    drawn = [
+        rng.integers(len(totals), size=(min(block, samples - start), len(totals))) for start in range(0, samples, block)
+    ]
     means = np.concatenate(
-        [
-            values[rng.integers(len(values), size=(min(block, samples - start), len(values)))].mean(axis=1)
-            for start in range(0, samples, block)
-        ]
+        [totals[rows].mean(axis=1) if counts is None else totals[rows].sum(1) / counts[rows].sum(1) for rows in drawn]
     )
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, *, samples: int, seed: int) -> Interval:
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, *, samples: int, seed: int, groups: np.ndarray | None = None
+) -> Interval:
     """The mean of a - b over the same users, and its 95 % interval, users resampled in
     pairs.
 
     Args:
       a, b: [N] each.
-      samples, seed: see `bootstrap_interval`.
+      samples, seed, groups: see `bootstrap_interval`.
 
     Raises:
       MetricError: shapes that differ, and as `bootstrap_interval`.
@@ -181,15 +190,15 @@ def paired_difference(a: np.ndarray, b: np.ndarray, *, samples: int, seed: int) 
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         raise MetricError(f"a has shape {a.shape} and b {b.shape}; a paired difference needs the same users in both")
-    return bootstrap_interval(a - b, samples=samples, seed=seed)
+    return bootstrap_interval(a - b, samples=samples, seed=seed, groups=groups)
 
 
-def summarize(measures: Mapping[str, np.ndarray], *, samples: int, seed: int) -> dict:
+def summarize(measures: Mapping[str, np.ndarray], *, samples: int, seed: int, groups: np.ndarray | None = None) -> dict:
     """A quality entry of the report.
 
     Args:
       measures: values [N] by name, as `measure_lists` gives them.
-      samples, seed: see `bootstrap_interval`.
+      samples, seed, groups: see `bootstrap_interval`.
 
     Returns:
       {"recall@10": mean, ..., "intervals": {"recall@10": [low, high], ...}, "users":
@@ -198,16 +207,24 @@ def summarize(measures: Mapping[str, np.ndarray], *, samples: int, seed: int) ->
     Raises:
       MetricError: as `bootstrap_interval`.
     """
-    intervals = {name: bootstrap_interval(values, samples=samples, seed=seed) for name, values in measures.items()}
+    how: dict = {"samples": samples, "seed": seed, "groups": groups}
+    intervals = {name: bootstrap_interval(values, **how) for name, values in measures.items()}
     return _entry(intervals, measures)
 
 
-def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], *, samples: int, seed: int) -> dict:
+def compare(
+    a: Mapping[str, np.ndarray],
+    b: Mapping[str, np.ndarray],
+    *,
+    samples: int,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> dict:
     """A difference entry of the report: paired differences a - b of every measure of a.
 
     Args:
       a, b: values [N] by name, of the same users.
-      samples, seed: see `bootstrap_interval`.
+      samples, seed, groups: see `bootstrap_interval`.
 
     Returns:
       The form of `summarize`.
@@ -217,7 +234,8 @@ def compare(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], *, samples
     """
     if missing := sorted(set(a) - set(b)):
         raise MetricError(f"nothing to compare {', '.join(missing)} with; measure both sides at the same k")
-    intervals = {name: paired_difference(a[name], b[name], samples=samples, seed=seed) for name in a}
+    how: dict = {"samples": samples, "seed": seed, "groups": groups}
+    intervals = {name: paired_difference(a[name], b[name], **how) for name in a}
     return _entry(intervals, a)
 
 

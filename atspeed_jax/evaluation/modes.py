@@ -175,7 +175,7 @@ class ModeTable:
         }
         if not selection_of(search.mode).tests_draws and not search.tolerance:  # else equal in law alone
             row |= self.evaluation.equality(setting, users, draws[0])
-        sampling = {"samples": config.bootstrap_samples, "seed": config.seed}
+        sampling: dict = {"samples": config.bootstrap_samples, "seed": config.seed, "groups": users.groups}
         mine, theirs = self._quality(draws, users, search.beams), self._quality(alone, users, search.beams)
         row["quality"] = metrics.summarize(mine, **sampling)
         row["difference_to_baseline"] = metrics.compare(mine, theirs, **sampling)

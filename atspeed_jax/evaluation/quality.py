@@ -57,6 +57,7 @@ def measure(
     *,
     samples: int,
     seed: int,
+    groups: np.ndarray | None = None,
 ) -> dict:
     """Measures the lists of all methods under one habit.
 
@@ -66,7 +67,7 @@ def measure(
       truths: N arrays of true items.
       seen: N arrays of the items left out of the lists; empty where seen items are
         kept.
-      samples, seed: of the bootstrap.
+      samples, seed, groups: of the bootstrap (`metrics.bootstrap_interval`).
 
     Returns:
       {method: entry, "differences": {"target - NAME": entry}}. An entry is that of
@@ -75,7 +76,7 @@ def measure(
       among `seen`; "id_hits", "id_truths" and "id_impossible", the same of ids, where
       an id is impossible if all its items are among `seen`.
     """
-    sampling = {"samples": samples, "seed": seed}
+    sampling: dict = {"samples": samples, "seed": seed, "groups": groups}
     true_ids = [catalog.id_of_item[truth] for truth in truths]
     counts = _impossible(catalog, truths, seen)
     measured, report = {}, {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +17,16 @@ from atspeed_jax.serving.recommend import Lists
 from atspeed_jax.serving.user_file import User
 
 
-def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
+def export_lists(
+    directory: Path, lists: Lists, dataset: Dataset, titles: Mapping[int, str] = MappingProxyType({})
+) -> None:
     """Writes lists.parquet, a row per user with test items; raises as `export_hf`.
 
     Columns: "user"; "history", the items known before the test split, oldest first;
     "items", the list (`recommend.lists_of`), best first, with "scores"; "next", the
-    user's test items.
+    user's test items. If `titles` has titles of items: "titles", those of "items", null
+    for an item without one. Where users are asked once per row, a row of the table is
+    such a row.
     """
     users = held_out_users(dataset, "test")
     with appearing(Path(directory)) as partial:
@@ -33,6 +38,9 @@ def export_lists(directory: Path, lists: Lists, dataset: Dataset) -> None:
             "scores": [of_list[row >= 0] for row, of_list in zip(items, scores, strict=True)],
             "next": users.truths,
         }
+        if titles:
+            named = [[titles.get(item) for item in row.tolist()] for row in found["items"]]
+            found["titles"] = pa.array(named, pa.list_(pa.string()))
         pq.write_table(pa.table(found), partial / "lists.parquet")
 
 

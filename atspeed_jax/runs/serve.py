@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, get_args
 
+from atspeed_jax.items.titles import TITLES_FILE, read_titles
 from atspeed_jax.runs.trained import RunView
 from atspeed_jax.runs.tuning import tuned_for
 from atspeed_jax.serving.decoders import Decoders
@@ -14,6 +15,15 @@ from atspeed_jax.serving.settings import Setting
 from atspeed_jax.tuning.tuned_file import TUNED_FILE, Tuning, tuned_setting
 
 DrafterChoice = Literal["draft", "popularity", "none", "tuned"]
+
+
+def titles_of(run: RunView) -> dict[int, str]:
+    """The titles of items in the working directory of a run; empty without a file.
+
+    Raises:
+      TitlesError: as `read_titles`.
+    """
+    return read_titles(run.workdir / TITLES_FILE, run.catalog.items)
 
 
 def decoders_of(

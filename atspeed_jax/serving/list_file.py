@@ -168,8 +168,8 @@ def finish(output: Output, chunk: int) -> None:
 
 
 def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
-    """Writes a parquet file of JSON lines {"user", "items", "scores"}, `chunk` lines at
-    a time; it appears whole or not at all.
+    """Writes a parquet file of JSON lines {"user", "items", "scores"} that may have
+    "titles", `chunk` lines at a time; it appears whole or not at all.
     """
     types = {"items": pa.list_(pa.int64()), "scores": pa.list_(pa.float64())}
     unfinished, schema = output.with_name(f".{output.name}.partial"), None
@@ -177,6 +177,8 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
         with lines.open(encoding="utf-8") as file, contextlib.ExitStack() as stack:
             while schema is None or group:
                 group = [json.loads(line) for line in itertools.islice(file, chunk)]
+                if group and "titles" in group[0]:
+                    types["titles"] = pa.list_(pa.string())
                 columns = {name: [line[name] for line in group] for name in ("user", *types)}
                 if schema is None:
                     schema = pa.schema({"user": pa.array(columns["user"]).type} | types)

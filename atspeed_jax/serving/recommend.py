@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from tqdm import tqdm
@@ -89,7 +89,14 @@ def lists_of(
 
 
 def recommend(
-    users: Iterable[User], lists: Lists, output: Output, *, chunk: int, fingerprint: str, progress: tqdm
+    users: Iterable[User],
+    lists: Lists,
+    output: Output,
+    *,
+    chunk: int,
+    fingerprint: str,
+    progress: tqdm,
+    titles: Mapping[int, str] | None = None,
 ) -> int:
     """Writes the lists of all users to `output`: a JSON line each, or a row if the
     output is named *.parquet.
@@ -103,6 +110,8 @@ def recommend(
       fingerprint: of whatever else decides the lists.
       progress: a bar that counts users as they are written; those of an earlier run do
         not count for its speed.
+      titles: of items, which the lines get as "titles", null for an item without one;
+        None for lines without titles.
 
     Returns:
       How many users the output holds.
@@ -111,6 +120,8 @@ def recommend(
       RecommendError: the partial file was made from other histories or another
         fingerprint (nothing is overwritten), or the output cannot be written.
     """
+    if titles is not None:
+        fingerprint += hashlib.sha256(json.dumps(sorted(titles.items())).encode()).hexdigest()[:16]
     if is_writer():
         resume(output, fingerprint)
     barrier("what is already written")
@@ -129,7 +140,7 @@ def recommend(
         count += len(group)
         _add(digest, group)
         with written(output.partial):
-            files.append_text(output.partial, "".join(_line(*one) for one in found))
+            files.append_text(output.partial, "".join(_line(*one, titles) for one in found))
             files.write_json(output.claim, made_from | {"users": count, "histories": digest.hexdigest()})
         progress.update(len(group))
     if is_writer():
@@ -145,7 +156,10 @@ def _add(digest, users: Iterable[User]) -> None:
         digest.update(json.dumps([user.user, user.items.tolist()]).encode())
 
 
-def _line(user: User, items: np.ndarray, scores: np.ndarray) -> str:
+def _line(user: User, items: np.ndarray, scores: np.ndarray, titles: Mapping[int, str] | None) -> str:
     """The JSON line of a user. items, scores: the user's row of `Lists`."""
-    shown = np.round(scores[items >= 0].astype(float), 5).tolist()
-    return json.dumps({"user": user.user, "items": items[items >= 0].tolist(), "scores": shown}) + "\n"
+    shown, listed = np.round(scores[items >= 0].astype(float), 5).tolist(), items[items >= 0].tolist()
+    line = {"user": user.user, "items": listed, "scores": shown}
+    if titles is not None:
+        line["titles"] = [titles.get(item) for item in listed]
+    return json.dumps(line) + "\n"

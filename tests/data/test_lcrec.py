@@ -7,6 +7,7 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.files import ReadSettings
 from atspeed_jax.data.layouts import read_source
 from atspeed_jax.data.sources import SourceError
+from atspeed_jax.data.summary import summarize
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.items.item_index import IndexSettings
 
@@ -18,6 +19,7 @@ def test_leave_one_out(tmp_path):
     assert [items.tolist() for items in source.valid] == [[3], [0], []]  # two items: trained on, never asked about
     assert [items.tolist() for items in source.test] == [[1], [2], []]
     assert source.rows == {}
+    assert "1 users, who are never asked about" in summarize(Dataset.of(source)).text()
     test = held_out_users(Dataset.of(source), "test")
     assert [items.tolist() for items in test.histories] == [[0, 1, 2, 3], [3, 0]]
 

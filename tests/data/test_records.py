@@ -63,5 +63,5 @@ def test_every_row_is_validated_on_with_its_history(source):
 
 def test_rows_are_counted(source):
     summary = summarize(Dataset.of(source))
-    assert summary.interactions == (5, 2, 3)
+    assert (summary.interactions, summary.train_only) == ((5, 2, 3), 0)
     assert not any("begin with the end of their own history" in warning for warning in summary.warnings)

@@ -157,3 +157,20 @@ def test_bad_values(values, samples, message):
 def test_paired_difference_needs_the_same_users():
     with pytest.raises(MetricError, match="same users"):
         paired_difference(np.zeros(3), np.zeros(4), samples=10, seed=0)
+
+
+def test_rows_of_one_user_are_resampled_together():
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(60), 5)
+    values = rng.normal(size=60)[users] + 0.01 * rng.normal(size=300)
+    by_user = bootstrap_interval(values, samples=1000, seed=0, groups=users)
+    by_row = bootstrap_interval(values, samples=1000, seed=0)
+    assert by_user.mean == by_row.mean
+    # Five equal rows say no more than one: the true error is sqrt(5) times that of 300 rows.
+    assert 1.9 < (by_user.high - by_user.low) / (by_row.high - by_row.low) < 2.6
+    alone = bootstrap_interval(values, samples=50, seed=0, groups=np.arange(300))
+    assert alone == pytest.approx(bootstrap_interval(values, samples=50, seed=0), rel=1e-12)
+    summary = summarize({"a": values}, samples=1000, seed=0, groups=users)
+    assert summary["intervals"]["a"] == [by_user.low, by_user.high]
+    compared = compare({"a": values}, {"a": 0 * values}, samples=1000, seed=0, groups=users)
+    assert compared["intervals"]["a"] == [by_user.low, by_user.high]

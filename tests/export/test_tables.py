@@ -14,12 +14,14 @@ def test_lists_as_a_table(small_run, tmp_path):
     c, dataset = run.config, run.dataset
     shape = BatchShape(c.data.history, c.evaluate.buckets, 8)
     lists = lists_of(run.decoders(None), Setting.beam_search(10, "vocab"), dataset, shape, exclude_seen=False)
-    export_lists(tmp_path / "lists", lists, dataset)
+    titles = {item: f"item {item}" for item in range(1, dataset.catalog.items)}
+    export_lists(tmp_path / "lists", lists, dataset, titles)
     rows = pq.read_table(tmp_path / "lists" / "lists.parquet").to_pylist()
     assert [row["user"] for row in rows] == [user for user, items in enumerate(dataset.test) if len(items)]
     for row in rows:
         assert row["history"] == dataset.history(row["user"], "test").tolist()
         assert row["next"] == dataset.test[row["user"]].tolist()
+        assert row["titles"] == [titles.get(item) for item in row["items"]]
         assert len(row["items"]) == len(row["scores"]) == 10
         assert row["scores"] == sorted(row["scores"], reverse=True)
     hits = [len(set(row["items"]) & set(row["next"])) / len(row["next"]) for row in rows]

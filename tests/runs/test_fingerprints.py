@@ -76,7 +76,7 @@ def with_other(config, path):
 def prints_of(config):
     """The fingerprint of every stage, with stand-ins for the data, their text, and the target's bits."""
     assets = Assets(config, Path("nowhere"), None, None)
-    catalog = SimpleNamespace(instruction=fingerprint(config.data.prompt))
+    catalog = SimpleNamespace(instruction=fingerprint(config.data.prompt), begins=True, vocabulary=None)
     read = [getattr(config.data, name) for name in ("source", "synthetic", "dataset", "spelling", "levels")]
     data = fingerprint(*read)
     assets.__dict__["dataset"] = SimpleNamespace(fingerprint=data, catalog=catalog)

@@ -47,9 +47,10 @@ QUIET = tqdm(disable=True)
 USERS = [User(f"u{n}", np.arange(n % 5)) for n in range(11)]
 
 
-def write(users, lists, path, *, chunk=4, fingerprint="a", progress=QUIET) -> int:
+def write(users, lists, path, *, chunk=4, fingerprint="a", progress=QUIET, titles=None) -> int:
     with claimed_output(path) as output:
-        return recommend(users, lists, output, chunk=chunk, fingerprint=fingerprint, progress=progress)
+        how = {"chunk": chunk, "fingerprint": fingerprint, "progress": progress, "titles": titles}
+        return recommend(users, lists, output, **how)
 
 
 def read(path) -> list[dict]:
@@ -62,6 +63,29 @@ def test_one_line_per_user_in_order(tmp_path):
     assert read(tmp_path / "r.jsonl") == [line_of(user) for user in USERS]
     assert (bar.initial, bar.told) == (0, [0, 4, 4, 3])
     assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
+def test_titles_stand_beside_their_items(tmp_path, name):
+    lines = [line_of(user) for user in USERS]
+    titles = {lines[0]["items"][0]: "Soap, \u00e0 la carte"}
+    expected = [line | {"titles": [titles.get(item) for item in line["items"]]} for line in lines]
+    assert write(USERS, stand_in, tmp_path / name, titles=titles) == 11
+    found = read(tmp_path / name) if name == "r.jsonl" else pq.read_table(tmp_path / name).to_pylist()
+    assert found == expected
+
+
+def test_an_output_is_not_gone_on_with_under_other_titles(tmp_path):
+    def interrupted(users):
+        if users[0].user == "u4":
+            raise KeyboardInterrupt
+        return stand_in(users)
+
+    with pytest.raises(KeyboardInterrupt):
+        write(USERS, interrupted, tmp_path / "r.jsonl", titles={0: "Soap"})
+    with pytest.raises(RecommendError, match="begun with another model"):
+        write(USERS, stand_in, tmp_path / "r.jsonl", titles={0: "Comb"})
+    assert write(USERS, stand_in, tmp_path / "r.jsonl", titles={0: "Soap"}) == 11
 
 
 @pytest.mark.parametrize("chunk", [4, 11, 50])
