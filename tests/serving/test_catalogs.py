@@ -9,8 +9,9 @@ from atspeed_jax.data.prompts import prompt_tokens
 from atspeed_jax.items.placement import check_known
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.pretrained import PretrainedConfig, describe_pretrained
-from atspeed_jax.serving.catalogs import catalog_for
+from atspeed_jax.serving.catalogs import catalog_for, check_positions
 from bases import BASE, CATALOG, write_base
+from hf import GOLDEN
 from words import WORDS, words_tokenizer
 
 TEXT = PromptConfig("instruction", "the user has {items} the", "?")
@@ -75,3 +76,12 @@ def test_text_with_a_code_and_a_model_without_a_tokenizer(tmp_path):
         catalog_for([bare], CATALOG, TEXT)
     with pytest.raises(TokenizerError, match="there is no"):
         check_known(catalog_for([bare], CATALOG, PromptConfig()), tmp_path / "bare")
+
+
+@pytest.mark.parametrize("kind", ["llama_biases", "mistral", "qwen2", "qwen3"])
+def test_a_prompt_longer_than_the_positions_of_any_type_is_refused(kind):
+    """BOS, the codes of 84 items of 3 codes and those of the next: 256 tokens are the most."""
+    opened, catalog = describe_pretrained(PretrainedConfig(str(GOLDEN / kind), None, bos=1)), CATALOG.behind(38, 1)
+    check_positions([opened], catalog, 84)
+    with pytest.raises(ValueError, match=rf"history=85 .* has 259 tokens, but .*{kind} was made for 256"):
+        check_positions([opened], catalog, 85)
