@@ -17,7 +17,7 @@ train_target.batch_size and evaluate.batch_size, or raise train_target.accumulat
 
 import ml_collections
 
-from atspeed_jax.data.instructions import SEPARATOR, TEMPLATE
+from atspeed_jax.data.instructions import PromptConfig
 from configs import atspeed_s
 
 # bos: <s> of Llama's tokenizer; llama-68m's and old llama-7b's config.json say 0, which is <unk>.
@@ -29,7 +29,7 @@ def get_config(prompt: str = "instruction") -> ml_collections.ConfigDict:
         raise ValueError(f"prompt {prompt!r}: expected 'instruction' or 'item'")
     config = atspeed_s.get_config()
     config.name = "beauty_llama7b"
-    config.data.prompt = ml_collections.ConfigDict(dict(kind=prompt, template=TEMPLATE, separator=SEPARATOR))
+    config.data.prompt = ml_collections.ConfigDict(vars(PromptConfig(prompt)))
     lora = dict(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "v_proj"))
     config.target = ml_collections.ConfigDict(BASE | dict(directory="configs/models/llama_7b", lora=lora))
     config.draft = ml_collections.ConfigDict(BASE | dict(directory="configs/models/llama_68m", lora=None))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from atspeed_jax.data.prompts import prompt_width
 from atspeed_jax.decoding.base import DecodeError
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.planning import plan as planning
@@ -72,6 +73,9 @@ def test_an_instruction_without_a_tokenizer_is_measured_by_its_letters():
     prompt = SEVEN_B.data.prompt
     longest = len(prompt.template) / 3 + 20 * 4 + 19
     assert len(catalog.instruction.head) + len(catalog.instruction.tail) + 20 * 4 + 19 == pytest.approx(longest, abs=4)
+    around = changed(changed(SEVEN_B, "data.prompt.before", 30 * "x"), "data.prompt.after", 60 * "x")
+    widest = prompt_width(as_read(around, (), catalog), 20)
+    assert widest - prompt_width(catalog, 20) == 20 * (10 + 20) + 10
     item = changed(changed(SEVEN_B, "data.prompt.kind", "item"), "data.history", 3)
     assert as_read(item, (), CATALOG) is CATALOG
 

@@ -94,6 +94,10 @@ def test_prompts_of_the_7b_pair():
 def test_a_prompt_on_the_command_line(monkeypatch):
     file, text = CONFIGS / "beauty_llama7b.py", "--config.data.prompt.template=Then {items}?"
     assert from_command_line(monkeypatch, file, text).data.prompt == PromptConfig("instruction", "Then {items}?")
+    fields = ("before=<", "after=>", 'chat_options={"a": 1}', "kind=chat", "system=Hi", "date=2026-01-31")
+    flags = [f"--config.data.prompt.{field}" for field in fields]
+    chat = PromptConfig("chat", before="<", after=">", system="Hi", chat_options='{"a": 1}', date="2026-01-31")
+    assert from_command_line(monkeypatch, file, *flags).data.prompt == chat
     with pytest.raises(ConfigError, match=r"config\.data\.prompt: template='Then' has {items} 0 times: put it once"):
         from_command_line(monkeypatch, file, "--config.data.prompt.template=Then")
 
