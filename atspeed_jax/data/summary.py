@@ -109,7 +109,7 @@ def summarize(dataset: Dataset) -> DataSummary:
 def _odd_splits(users_with: dict[str, int], users: int) -> list[str]:
     """Warnings of splits that hold items of few users."""
     return [
-        f"{count:,} of {users:,} users have {split} items, all others have none: is sequential_{split}.txt whole?"
+        f"{count:,} of {users:,} users have {split} items, all others have none: are the data of {split} whole?"
         for split, count in users_with.items()
         if count < FEW * users
     ]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.item_index import IndexSettings, ItemIndex, SourceError, index_of, of_one_length
+from atspeed_jax.items.tokenizer import read_tokenizer
 
 CODE = re.compile(r"<[^<>]*>")
 _LARGEST = 2**31  # no model has that many tokens
@@ -62,6 +63,32 @@ def read_json_lines(file: Path, settings: IndexSettings) -> ItemIndex:
     index = index_of(file, codes, dataclasses.replace(settings, levels=None))
     model_tokens = tuple(level for level, _ in levels)
     return dataclasses.replace(index, titles=titles, names=tuple(names), model_tokens=model_tokens)
+
+
+def in_words_of(index: ItemIndex, file: Path, directory: Path) -> ItemIndex:
+    """Writes the codes of an index that names tokens as the model's tokenizer does.
+
+    Args:
+      index: read of `file`. One that names no tokens is returned as it is.
+      directory: of the model that the index was made for.
+
+    Raises:
+      SourceError: a token that the tokenizer does not have, or texts of a level that do
+        not follow one pattern.
+    """
+    tokenizer = None if index.model_tokens is None else read_tokenizer(directory)
+    if index.model_tokens is None or tokenizer is None:
+        return index
+    texts = [[tokenizer.id_to_token(token) for token in level] for level in index.model_tokens]
+    for level, tokens in zip(texts, index.model_tokens, strict=True):
+        if None in level:
+            raise SourceError(
+                f"{file}: the tokenizer in {directory} has no token {tokens[level.index(None)]}; give the model that "
+                "the index was made for."
+            )
+    ids = [[texts[level][code] for level, code in enumerate(codes)] for codes in index.codes.tolist()]
+    found = index_of(file, ids)
+    return dataclasses.replace(index, codes=found.codes, spelling=found.spelling, model_tokens=None)
 
 
 def read_parquet(file: Path, settings: IndexSettings) -> ItemIndex:

@@ -23,6 +23,7 @@ from atspeed_jax.decoding.base import ScoreNorm
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.index_file import read_index
+from atspeed_jax.items.index_formats import in_words_of
 from atspeed_jax.items.placement import check_known
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
@@ -82,7 +83,7 @@ class ServedModel:
             they were made for.
         """
         self.directory = directory
-        catalog = read_index(directory.index).catalog
+        catalog = in_words_of(read_index(directory.index), directory.index, directory.model).catalog
         self._target, self._draft = self._opened(directory.model), self._opened(directory.draft)
         models = [one for one in (self._target, self._draft) if one is not None]
         catalog = catalog_for(models, catalog, directory.prompt)

@@ -49,7 +49,7 @@ def test_a_split_that_is_empty_for_nearly_all(users_with, warned):
     assert len(found) == warned
     if warned:
         assert "4 of 100 users have valid items" in found[0]
-        assert "is sequential_valid.txt whole?" in found[0]
+        assert "are the data of valid whole?" in found[0]
 
 
 TRAIN = [[0, 1, 2], [3, 4], [5], [1, 0, 1]]

@@ -3,9 +3,12 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 import layouts
 from atspeed_jax.items.index_file import read_index
+from atspeed_jax.items.index_formats import in_words_of
 from atspeed_jax.items.item_index import IndexSettings, SourceError
 
 TOKENS = [[151700, 160001, 168500], [151690, 160001, 168501]]
@@ -42,6 +45,22 @@ def test_json_lines_name_items_and_tokens_of_a_model(tmp_path):
 def test_bad_json_lines(tmp_path, entries, message):
     with pytest.raises(SourceError, match=rf"items\.jsonl.*{message}"):
         read_index(write_lines(tmp_path / "items.jsonl", entries))
+
+
+def test_tokens_of_a_model_are_written_as_its_tokenizer_does(tmp_path):
+    words = {"the": 0, "<s_a_7>": 1, "<s_b_0>": 2, "<s_a_3>": 3, "<s_b_12>": 4}
+    Tokenizer(WordLevel(words)).save(str(tmp_path / "tokenizer.json"))
+    file = write_lines(tmp_path / "items.jsonl", [{"token_ids": [3, 2]}, {"token_ids": [1, 4]}])
+    index = in_words_of(read_index(file), file, tmp_path)
+    assert (index.codes.tolist(), index.spelling) == ([[3, 0], [7, 12]], ("<s_a_{}>", "<s_b_{}>"))
+    plain = read_index(layouts.write_index(tmp_path / "shop") / "Beauty.index.json")
+    assert in_words_of(plain, file, tmp_path) is plain
+    write_lines(file, [{"token_ids": [3, 9]}])
+    with pytest.raises(SourceError, match=r"has no token 9; give the model"):
+        in_words_of(read_index(file), file, tmp_path)
+    write_lines(file, [{"token_ids": [0, 2]}])
+    with pytest.raises(SourceError, match="malformed token 'the'"):
+        in_words_of(read_index(file), file, tmp_path)
 
 
 def test_parquet_of_pid_and_sid(tmp_path):
