@@ -109,7 +109,8 @@ def check_known(catalog: Catalog, directory: Path) -> None:
     pieces = tokenizer.encode(text, add_special_tokens=False).tokens
     raise TokenizerError(
         f"{directory / TOKENIZER_FILE} has none of the index's codes as tokens: it cuts {text} into {pieces}. Give the "
-        "index that the model was trained with, or train the model with these codes (python -m launch.pipeline)"
+        "index that the model was trained with, or train the model with these codes (in the checkout: python -m "
+        "launch.pipeline)"
     )
 
 

@@ -62,7 +62,7 @@ def test_a_base_lends_its_tokenizer(tmp_path):
     found = exported_of(base, catalog, tmp_path / "out")
     assert found["config.json"]["bos_token_id"] == 2
     tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
-    assert tokenizer.encode("the <a_1><b_0>").ids == [3, 7, 8]
+    assert tokenizer.encode("the <a_1><b_0>").ids == [2, 3, 7, 8]  # its BOS first
     expected = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     assert found["tokenizer_config.json"] == expected
 

@@ -24,7 +24,7 @@ from atspeed_jax.serving.recommend import lists_of
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.user_file import User
 from atspeed_jax.training.directory import TrainingDirectoryError
-from bases import BASE, BOS, write_base
+from bases import BASE, write_base
 from words import words_of
 
 pytestmark = pytest.mark.slow  # models with other tokens go the same way in test_pipeline_pretrained.py
@@ -92,7 +92,7 @@ def test_prompts_are_the_tokens_of_the_text(trained, tmp_path):
             if row >= 0:
                 items = ", ".join(text_of(catalog, item) for item in users.histories[row][-4:].tolist())
                 text = TEMPLATE.replace("{items}", items)
-                assert tokens[tokens != PAD].tolist() == [BOS, *tokenizer.encode(text).ids]
+                assert tokens[tokens != PAD].tolist() == tokenizer.encode(text).ids
                 rows += 1
     assert rows == len(users.users)
     positions = json.loads((tmp_path / "out" / "config.json").read_text())["max_position_embeddings"]
@@ -159,7 +159,7 @@ def test_models_trained_with_another_text_are_refused(trained):
         ),
         (
             {"max_position_embeddings": 60},
-            r"history=4 items and the next one has 6\d tokens, but .*draft was made for 60 .*: shorten prompt.template",
+            r"history=4 items and the next one has 6\d tokens, but .*draft was made for 60 .*: shorten its template",
         ),
     ],
     ids=["no tokenizer", "two tokenizers", "too long"],
