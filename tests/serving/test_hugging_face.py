@@ -97,7 +97,7 @@ def test_bad_input(place, tmp_path):
         served(directory, history=100)
     with pytest.raises(HFConfigError, match="there is no"):
         ServedModel(ModelDirectory(tmp_path, directory / "x.index.json"))
-    with pytest.raises(SourceError, match=r"nothing\.json: cannot be read"):
+    with pytest.raises(SourceError, match=r"nothing\.json: no such file"):
         ServedModel(ModelDirectory(directory / "target", tmp_path / "nothing.json"))
     with pytest.raises(ValueError, match=r"k=61: expected a whole number from 1 to 60"):
         Recommender.from_hugging_face(directory / "target", directory / "x.index.json", k=ITEMS + 1)
