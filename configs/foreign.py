@@ -37,7 +37,7 @@ def get_config(options: str = "3") -> ml_collections.ConfigDict:
     named = [word for word in words if word in PRESETS]
     config.data.prompt = ml_collections.ConfigDict(vars(preset(named[0]) if named else PromptConfig()))
     base = dict(dtype="float32", remat=False, remat_policy="nothing", precision="highest", dropout=0.0)
-    base |= dict(directory=config_dict.required_placeholder(str), bos=config_dict.placeholder(int), lora=None)
+    base |= dict(directory="HF_DIR", bos=config_dict.placeholder(int), lora=None)
     config.target = ml_collections.ConfigDict(base)
     if "draft" in words:
         config.draft = ml_collections.ConfigDict(base)
