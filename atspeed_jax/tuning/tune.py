@@ -85,8 +85,20 @@ class TuneConfig:
             raise TuneError(f"drafter {min(stray)!r}: expected 'draft' or 'popularity'; beam search is always measured")
 
     def timed(self, batches: Sequence[dict]) -> Sequence[dict]:
-        """The batches, all of one size, that decoders are timed with."""
-        return batches[: max(self.batches, -(-self.users // len(batches[0]["row"])))]
+        """The batches, all of one size, that decoders are timed with.
+
+        They lie at equal distances among all, which are in order of the prompts' lengths.
+
+        Returns:
+          Batches whose rows are numbered 0..n-1 anew.
+        """
+        count = min(len(batches), max(self.batches, -(-self.users // len(batches[0]["row"]))))
+        chosen = [batches[number * len(batches) // count] for number in range(count)]
+        rows = np.sort(np.concatenate([batch["row"] for batch in chosen]))
+        rows = rows[rows >= 0]
+        return [
+            batch | {"row": np.where(batch["row"] >= 0, np.searchsorted(rows, batch["row"]), -1)} for batch in chosen
+        ]
 
 
 class Tuned(NamedTuple):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from atspeed_jax.data.users import held_out_users
@@ -30,18 +31,32 @@ TIMES = RoundTimes(NARROW, NARROW, Curve((4,), (1.0,)), 0.1, NARROW, NARROW)
 
 
 def test_calls_are_counted_on_more_users_than_are_timed():
+    """Batches at equal distances, since they are in order of length, with rows that are numbered anew."""
     config = dataclasses.replace(CONFIG, users=5, batches=2)
-    pairs = [{"row": [2 * number, 2 * number + 1]} for number in range(9)]
-    assert config.timed(pairs) == pairs[:3]
-    assert dataclasses.replace(config, batches=4).timed(pairs) == pairs[:4]
-    assert config.timed(pairs[:1]) == pairs[:1]
+    rows = np.random.default_rng(0).permutation(18).reshape(9, 2)
+    pairs = [{"row": row, "number": number} for number, row in enumerate(rows)]
+    pairs[3]["row"] = np.array([rows[3, 0], -1])  # a filler
+
+    def numbers(config, pairs):
+        chosen = config.timed(pairs)
+        order = np.concatenate([pair["row"] for pair in chosen])
+        assert sorted(order[order >= 0].tolist()) == list(range((order >= 0).sum()))
+        known = np.concatenate([pairs[pair["number"]]["row"] for pair in chosen])
+        assert (np.argsort(order) == np.argsort(known)).all()
+        return [pair["number"] for pair in chosen]
+
+    assert numbers(config, pairs) == [0, 3, 6]
+    assert numbers(dataclasses.replace(config, batches=4), pairs) == [0, 2, 4, 6]
+    assert numbers(config, pairs[:1]) == [0]
 
 
 @pytest.fixture(scope="module")
 def tuned(small_run):
     run, said = small_run.run, []
     shape = dataclasses.replace(run.config.evaluate.batch_shape(run.config.data.history), batch_size=2)
-    batches = held_out_users(run.dataset, "valid").sample(4, 0).batches(run.dataset, shape)
+    batches = (
+        held_out_users(run.dataset, "valid").sample(8, 0).batches(run.dataset, shape)[::-1]
+    )  # 4, of which 2 are timed
     decoders = run.decoders(run.draft_params)
     given = {"times": dict.fromkeys(CONFIG.drafters, TIMES), "say": said.append}
     found = [T.choose(decoders, batches, beams, "vocab", CONFIG, **given) for beams in CONFIG.beams]
