@@ -1,7 +1,7 @@
 """The directory of P5 and TIGER: sequential_data.txt, and an index of the items.
 
-sequential_data.txt     user item item ...      numbers from 1 on, oldest item first
-datamaps.json           {"item2id": {"B01": "1", ...}, ...}     optional
+sequential_data.txt     user item item ..., numbers from 1 on, oldest item first
+datamaps.json           {"item2id": {"B01": "1", ...}, ...}; optional
 *.index.json            item -> codes, items from 0 on: item 1 of the text is "0"
 """
 

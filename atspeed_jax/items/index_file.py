@@ -1,8 +1,8 @@
 """The item index: a file that says which codes each item has.
 
-*.json           {"0": ["<a_17>", "<b_3>"], ...}            item -> codes as text
-                 {"0": [17, 3], ...}                        item -> codes as integers
-                 {"17,3": 0, ...}                           codes as integers -> item
+*.json           {"0": ["<a_17>", "<b_3>"], ...}: item -> codes as text
+                 {"0": [17, 3], ...}: item -> codes as integers
+                 {"17,3": 0, ...}: codes as integers -> item
 *.jsonl          {"item_id": "B01", "token_ids": [151700, 160001], "metadata": {}}
 *.parquet        columns pid and sid, lists of integers
 *.txt            <a_17><b_3> TAB title TAB item

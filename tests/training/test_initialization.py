@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig, open_pretrained
 from atspeed_jax.training.initialization import from_pretrained, from_scratch
@@ -22,7 +23,8 @@ def test_from_scratch_everything_is_trained():
 @pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "adapter"])
 def test_from_a_base(tmp_path, lora):
     params = write_base(tmp_path / "base")
-    start = from_pretrained(open_pretrained(PretrainedConfig(str(tmp_path / "base"), lora)), 4, whole_mesh())
+    catalog = Catalog.from_codes(np.arange(4)[:, None]).behind(6, 2)
+    start = from_pretrained(open_pretrained(PretrainedConfig(str(tmp_path / "base"), lora)), catalog, whole_mesh())
     jax.tree.map(np.testing.assert_array_equal, start.frozen, params)
     assert start.lora == lora
     assert start.model.vocab_size == (6 if lora else 10)

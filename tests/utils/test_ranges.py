@@ -89,6 +89,7 @@ ZERO = {  # fields that take 0, and what it means there; of one config alone, or
     "average": "no moving average",
     "b1": "no momentum",
     "b2": "the last gradient alone",
+    "bos": "the first token of the vocabulary",
     "core": "nobody is filtered out",
     "coverage_weight": "TreeKD alone",
     "density_weight": "the first term alone",
