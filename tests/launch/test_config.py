@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import pytest
 from ml_collections import ConfigDict, config_dict
 
+from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.runs.config import ConfigError
+from atspeed_jax.runs.experiment import ExperimentConfig
+from configs import foreign
 from launch.config import load, to_fields
 
 
@@ -57,3 +60,26 @@ def test_a_dataclass_becomes_fields_again_that_can_be_changed():
     assert (changed.limit, changed.source, changed.note) == (5, Source(9, "here"), "tried")
     raw.limit = None
     assert load(raw, Experiment).limit is None
+
+
+@pytest.mark.parametrize(
+    ("options", "trained", "kind", "widths"),
+    [
+        ("3", False, "item", (64, 96)),
+        ("4,minionerec", False, "instruction", (64, 96, 96)),
+        ("3,onerec,lora", True, "chat", (64, 96)),
+        ("1,draft", False, "item", ()),
+    ],
+)
+def test_a_model_of_others(options, trained, kind, widths):
+    config = load(foreign.get_config(options), ExperimentConfig)
+    assert (config.train_target is not None) == (config.target.lora is not None) == trained
+    assert config.data.prompt.kind == kind
+    assert config.decode.widths == widths
+    assert isinstance(config.draft, PretrainedConfig) == ("draft" in options)
+
+
+@pytest.mark.parametrize("options", ["", "9", "x,lora", "3,minionrec"])
+def test_a_model_of_others_that_is_not_described(options):
+    with pytest.raises(ValueError, match=rf"'{options}': expected the number of codes of an id, 1 to 8, and some of"):
+        foreign.get_config(options)
