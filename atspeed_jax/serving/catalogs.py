@@ -76,6 +76,7 @@ def _check_same(placed: dict[str, Catalog]) -> None:
         )
         if not same:
             texts = "; ".join(f"{name} has {text}" for name, text in found.items())
+            texts += "" if found[first] != found[name] else "; they give a code different tokens"
             raise ValueError(f"draft and target must share one vocabulary, but {texts}: take models of one tokenizer")
 
 

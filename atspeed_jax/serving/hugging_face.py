@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 
@@ -32,6 +32,7 @@ from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
 from atspeed_jax.serving.settings import DecodeConfig, Setting
 
+ServedDtype = Literal["float32", "bfloat16"]
 WIDTH = 64  # beams that a draft proposes for a level, at least; 2K if that is more
 
 
@@ -58,9 +59,19 @@ class ModelDirectory:
     draft: Path | None = None
     prompt: PromptConfig = PromptConfig()
     history: int = 20
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: ServedDtype = "float32"
     norm: ScoreNorm = "vocab"
     bos: int | None = None
+
+    def __post_init__(self):
+        for name, kind in (("dtype", ServedDtype), ("norm", ScoreNorm)):
+            if getattr(self, name) not in get_args(kind):
+                words = ", ".join(map(repr, get_args(kind)))
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {words}")
+        if not isinstance(self.prompt, PromptConfig):
+            raise ValueError(
+                f"prompt={self.prompt!r}: expected a PromptConfig, or the name of a preset such as 'lcrec'"
+            )
 
 
 class ServedModel:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from atspeed_jax.data.prompt_presets import preset
 from atspeed_jax.items.filters import known_items
 from atspeed_jax.serving.hugging_face import ModelDirectory, ServedModel
 from atspeed_jax.serving.recommend import Lists
@@ -68,12 +69,14 @@ class Recommender:
           exclude_seen: whether the items of a history are left out of its list.
           batch_size: users decoded at once.
           **served: further fields of `serving.hugging_face.ModelDirectory`, such as
-            draft, prompt, history and dtype.
+            draft, prompt, history and dtype. A prompt may be the name of a preset
+            (`data.prompt_presets`).
 
         Raises:
           ValueError: as `serving.hugging_face.ServedModel`; k is not within the catalog.
         """
         served |= {"draft": Path(served["draft"])} if served.get("draft") else {}
+        served |= {"prompt": preset(served["prompt"])} if isinstance(served.get("prompt"), str) else {}
         opened = ServedModel(ModelDirectory(Path(model), Path(index), **served))
         items = opened.catalog.items
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= items:

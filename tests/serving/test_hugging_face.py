@@ -118,6 +118,20 @@ def test_codes_that_the_model_does_not_know(place, tmp_path):
         ServedModel(ModelDirectory(tmp_path / "target", directory / "x.index.json"))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dtype", "int8", "dtype='int8': expected one of 'float32', 'bfloat16'"),
+        ("norm", "x", "norm='x': expected one of 'vocab', 'trie'"),
+        ("prompt", 3, "prompt=3: expected a PromptConfig, or the name of a preset"),
+        ("prompt", "minionrec", "no prompt is named 'minionrec'; expected one of atspeed"),
+    ],
+)
+def test_fields_that_are_refused(place, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        Recommender.from_hugging_face(place[0] / "target", place[0] / "x.index.json", **{field: value})
+
+
 def test_another_dtype(place):
     directory, _, _ = place
     model = served(directory, dtype="bfloat16")
