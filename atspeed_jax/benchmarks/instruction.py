@@ -9,13 +9,12 @@ neither, interleaved.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from atspeed_jax.benchmarks.random_models import CODES, ITEMS, SIZES, random_decoders
+from atspeed_jax.benchmarks.random_models import CODES, ITEMS, model_and_numbers, random_decoders
 from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.prompts import shared_head
 from atspeed_jax.items.catalog import BOS, Catalog, Instruction
@@ -77,12 +76,8 @@ def measure(model: str, given: dict[str, int]) -> list[list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a row per method and variant."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--model", default="4M", choices=list(SIZES))
-    for name, default in NUMBERS.items():
-        parser.add_argument(f"--{name}", default=default, type=int)
-    given = vars(parser.parse_args(arguments))
-    print(as_text(Table("text vocabulary", ["method", "variant", "ms", "ratio"], measure(given.pop("model"), given))))
+    model, given = model_and_numbers(__doc__, NUMBERS, arguments)
+    print(as_text(Table("text vocabulary", ["method", "variant", "ms", "ratio"], measure(model, given))))
 
 
 if __name__ == "__main__":

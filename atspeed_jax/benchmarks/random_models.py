@@ -6,8 +6,9 @@ others are not.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +25,27 @@ ITEMS = 12_000
 # Name -> (hidden, intermediate, layers): about 4, 25 and 110 million parameters with
 # the vocabulary of CODES.
 SIZES = {"4M": (256, 688, 4), "25M": (512, 1376, 8), "110M": (768, 3072, 12)}
+
+
+def model_and_numbers(
+    about: str | None, numbers: Mapping[str, int], arguments: Sequence[str] | None
+) -> tuple[str, dict[str, int]]:
+    """Parses the command line of a benchmark of random models.
+
+    Args:
+      about: its docstring, whose first line is shown by --help.
+      numbers: its flags beside --model, with their defaults.
+      arguments: the command line; None for that of the process.
+
+    Returns:
+      The name of one of SIZES, and the numbers.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--model", default="4M", choices=list(SIZES))
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", default=default, type=int)
+    given = vars(parser.parse_args(arguments))
+    return given.pop("model"), given
 
 
 def random_config(name: str, vocab_size: int) -> LlamaConfig:

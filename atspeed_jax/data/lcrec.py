@@ -11,6 +11,7 @@ Items count from 0.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def index_beside(directory: Path, name: str, settings: ReadSettings) -> ItemInde
         raise SourceError(f"{directory}: needs one index of the items, {name}{INDEX_NEEDS[4:]}; found: {names}.")
     index = read_index(found[0], settings.index)
     titles = titles_of(directory / f"{name}.item.json", index)
-    return ItemIndex(index.codes, index.spelling, titles or index.titles, index.names, index.model_tokens)
+    return dataclasses.replace(index, titles=titles or index.titles)
 
 
 def _read_inter(file: Path) -> list[Row]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import dataclasses
 import re
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def read_minionerec(directory: Path, settings: ReadSettings, needs: str) -> Sour
     index = read_index(index_file, settings.index)
     if index_file.name.endswith(".index.json"):
         titles = titles_of(index_file.with_name(index_file.name.replace(".index.json", ".item.json")), index)
-        index = ItemIndex(index.codes, index.spelling, titles, index.names, index.model_tokens)
+        index = dataclasses.replace(index, titles=titles)
     ids = _texts(index)
     cut = settings.index.levels is not None
     rows = {split: _read_csv(file, ids, index_file, cut=cut) for split, file in files.items()}

@@ -7,7 +7,6 @@ have their codes in the order of the text, and some lack codes that no item has.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from atspeed_jax.items.catalog import PAD, Catalog
-from atspeed_jax.items.tokenizer import SETTINGS_FILE, TOKENIZER_FILE, TokenizerError, code_texts, read_tokenizer
+from atspeed_jax.items.tokenizer import TOKENIZER_FILE, TokenizerError, code_texts, read_settings, read_tokenizer
 from atspeed_jax.items.vocabulary import Vocabulary
 
 SHOWN = 3  # codes that a message names
@@ -180,12 +179,7 @@ def _adds_bos(tokenizer: Tokenizer, directory: Path) -> bool:
     bare = tokenizer.encode("", add_special_tokens=False).ids
     if len(tokenizer.encode("").ids) > len(bare):
         return True
-    settings = directory / SETTINGS_FILE
-    try:
-        found = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{settings} cannot be read ({error}); expected JSON as transformers writes it") from error
-    return isinstance(found, dict) and found.get("add_bos_token") is True
+    return read_settings(directory).get("add_bos_token") is True
 
 
 def _levels(catalog: Catalog) -> tuple[tuple[str, ...], ...]:

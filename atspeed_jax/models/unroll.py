@@ -6,8 +6,7 @@ cost counts where a call reads few tokens.
 
 The matrices of an unrolled layer that read the same input are joined into one, and so
 are their biases: a call that reads few tokens takes as long as the launches of its
-products. Stored parameters
-are always stacked and apart.
+products. Stored parameters are always stacked and apart.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import jax
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.instructions import PromptConfig
-from atspeed_jax.data.prompts import prompt_width, shared_head
+from atspeed_jax.data.prompts import shared_head
 from atspeed_jax.decoding.base import ScoreNorm
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
@@ -164,11 +164,6 @@ class ServedModel:
         setting = self.decoders.fitted(self.setting(k), say)
         shape = BatchShape(self.directory.history, _buckets(self.directory.history), batch_size)
         return lists_of(self.decoders, setting, self.dataset, shape, exclude_seen=exclude_seen)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Number of tokens of the longest prompt."""
-        return prompt_width(self.catalog, self.directory.history)
 
 
 def _buckets(history: int) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 import pytest
 
 from atspeed_jax.benchmarks import instruction
+from atspeed_jax.benchmarks.random_models import SIZES
 from atspeed_jax.data.prompts import shared_head
 from reports import toy_decoders
 
@@ -18,7 +19,7 @@ def test_variants_leave_out_logits_and_the_head():
 
 @pytest.mark.slow
 def test_a_row_per_method_and_variant(capsys, monkeypatch):
-    monkeypatch.setitem(instruction.SIZES, "tiny", (64, 64, 1))
+    monkeypatch.setitem(SIZES, "tiny", (64, 64, 1))
     monkeypatch.setattr(instruction, "ITEMS", 20)
     monkeypatch.setattr(instruction, "CODES", (4, 5))
     instruction.main(["--model=tiny", "--vocabulary=3000", "--history=2", "--batches=1", "--repeats=1", "--beams=2"])

@@ -1,13 +1,14 @@
 import pytest
 
 from atspeed_jax.benchmarks import large_catalog
+from atspeed_jax.serving import decode_users
 
 
 @pytest.mark.slow
 def test_a_small_one(capsys, monkeypatch):
     """Users whose lists seem to differ are decoded again in float64."""
     monkeypatch.setattr(
-        large_catalog, "differing", lambda a, b: ~(a.tokens == b.tokens).all((1, 2)) | (a.score[:, 0] < 0)
+        decode_users, "differing", lambda a, b: ~(a.tokens == b.tokens).all((1, 2)) | (a.score[:, 0] < 0)
     )
     numbers = {"items": 300, "codes": 8, "levels": 3, "beams": 9, "users": 2, "tokens": 7}
     large_catalog.main([f"--{name}={value}" for name, value in numbers.items()])

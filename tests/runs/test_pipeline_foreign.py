@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from atspeed_jax.data.batches import BatchShape
-from atspeed_jax.data.users import held_out_users
 from atspeed_jax.export.hugging_face import export_adapter, export_hf
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.lora import LoraConfig
@@ -18,10 +16,9 @@ from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.record import record_config
-from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.lists import differing
 from atspeed_jax.serving.recommender import Recommender
-from atspeed_jax.serving.settings import Setting
+from both_ways import decoded_both_ways
 from known_codes import texts_of, write_known
 
 HISTORIES = [[], [3], [5, 1, 7, 7, 2], [0, 2]]
@@ -87,10 +84,7 @@ def test_a_draft_for_it(place, tmp_path):
     run = Run(config, tmp_path / "run", None)
     for stage in ("teacher", "draft"):
         run.make(stage)
-    decoders, users = run.decoders(run.draft_params), held_out_users(run.dataset, "test")
-    batches = users.batches(run.dataset, BatchShape(4, run.config.evaluate.buckets, 2))
-    alone = decode_users(decoders.build(Setting.beam_search(5, "vocab")), batches, len(users.users))
-    ours = decode_users(decoders.build(Setting.strict("draft", 5, run.config.decode)), batches, len(users.users))
+    alone, ours = decoded_both_ways(run)
     assert not differing(ours, alone).any()
     assert ours.calls.mean() < 3
     how = {"history": 4, "dtype": "float32", "base": run.base_of("draft")}

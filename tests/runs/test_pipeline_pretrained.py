@@ -16,11 +16,10 @@ from atspeed_jax.models.peft_files import load_adapter
 from atspeed_jax.models.weights import load_weights
 from atspeed_jax.runs.experiment import PretrainedConfig
 from atspeed_jax.runs.pipeline import Run
-from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.lists import differing
-from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training.directory import TrainingDirectoryError
 from bases import BASE, BOS, write_base
+from both_ways import decoded_both_ways
 
 LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.1, targets=("q_proj", "v_proj"))
 SMALL_DRAFT = dataclasses.replace(BASE, hidden_size=8, tied_embeddings=True, model_type="qwen3")
@@ -77,10 +76,7 @@ def run_key(run):
 
 def test_speculation_gives_the_lists_of_plain_beam_search(trained):
     _, _, run, _ = trained
-    decoders, users = run.decoders(run.draft_params), held_out_users(run.dataset, "test")
-    batches = users.batches(run.dataset, BatchShape(4, run.config.evaluate.buckets, 2))
-    alone = decode_users(decoders.build(Setting.beam_search(5, "vocab")), batches, len(users.users))
-    ours = decode_users(decoders.build(Setting.strict("draft", 5, run.config.decode)), batches, len(users.users))
+    alone, ours = decoded_both_ways(run)
     assert not differing(ours, alone).any()
     assert ours.calls.mean() < 3
 
