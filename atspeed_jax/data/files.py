@@ -118,7 +118,16 @@ def source_of_rows(name: str, index: ItemIndex, rows: Mapping[str, Sequence[Row]
     }
     targets = (held_out[split].targets_by_user(len(train)) for split in SPLITS[1:])
     arrays = tuple(np.array(items, np.int32) for items in train)
-    return Source(name, index.codes, arrays, *targets, spelling=index.spelling, rows=held_out, titles=index.titles)
+    return Source(
+        name,
+        index.codes,
+        arrays,
+        *targets,
+        spelling=index.spelling,
+        rows=held_out,
+        titles=index.titles,
+        names=index.names,
+    )
 
 
 def check_items(where: str, items: Iterable[int], count: int) -> None:

@@ -52,7 +52,7 @@ def read_lcrec(directory: Path, settings: ReadSettings, needs: str) -> Source:
     splits = leave_one_out(np.array(items, np.int32) for items in users.values())
     if not any(map(len, splits["train"])):
         raise SourceError(f"{file}: no interactions at all; training needs at least one.")
-    return Source(name, index.codes, *splits.values(), spelling=index.spelling, titles=index.titles)
+    return Source(name, index.codes, *splits.values(), spelling=index.spelling, titles=index.titles, names=index.names)
 
 
 def read_lcrec_rows(directory: Path, settings: ReadSettings, needs: str) -> Source:

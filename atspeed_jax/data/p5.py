@@ -36,7 +36,9 @@ def read_p5(directory: Path, settings: ReadSettings, needs: str) -> Source:
         raise SourceError(f"{file}: no interactions at all; training needs at least one.")
     titles = titles_of(index_file.with_name(f"{index_file.name.partition('.index.')[0]}.item.json"), index)
     name = settings.dataset or directory.resolve().name
-    return Source(name, index.codes, *splits.values(), spelling=index.spelling, titles=titles or index.titles)
+    return Source(
+        name, index.codes, *splits.values(), spelling=index.spelling, titles=titles or index.titles, names=index.names
+    )
 
 
 def _index_file(directory: Path, settings: ReadSettings) -> Path:

@@ -19,6 +19,7 @@ from atspeed_jax.data.simulate import SyntheticConfig, simulate
 from atspeed_jax.data.split import k_core, keep_rated, renumber, sequences, split_by_time
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.index_file import AS_IT_IS, IndexSettings, SourceError, read_index
+from atspeed_jax.items.names import Name
 from atspeed_jax.items.quantize import residual_kmeans
 
 SPLITS = ("train", "valid", "test")
@@ -44,6 +45,7 @@ class Source:
         per row; `valid` and `test` then hold the targets of each user's rows. Empty if
         a user is asked once, about all items of the split.
       titles: of the items that have one.
+      names: what the data call each item, such as an ASIN; None for its number.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Source:
     spelling: tuple[str, ...] | None = field(default=None, kw_only=True)
     rows: Mapping[str, Rows] = field(default_factory=dict, kw_only=True)
     titles: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+    names: tuple[Name, ...] | None = field(default=None, kw_only=True)
 
     @property
     def catalog(self) -> Catalog:

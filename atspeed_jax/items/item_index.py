@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from atspeed_jax.items.catalog import MAX_CODES, MAX_LENGTH, Catalog
+from atspeed_jax.items.names import Name
 from atspeed_jax.items.spelling import SpellingError, checked_spelling, parse_code, spell
 
 EXPECTED = 'expected {"0": ["<a_47>", "<b_103>", ...], ...}'
@@ -37,7 +38,7 @@ class ItemIndex:
     codes: np.ndarray
     spelling: tuple[str, ...] | None = None
     titles: Mapping[int, str] = field(default_factory=dict)
-    names: tuple[str, ...] | None = None
+    names: tuple[Name, ...] | None = None
     model_tokens: tuple[np.ndarray, ...] | None = None
 
     @property

@@ -26,6 +26,7 @@ from atspeed_jax.data.sources import Source
 from atspeed_jax.data.summary import summarize
 from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
+from atspeed_jax.items.names import NAMES_FILE
 from atspeed_jax.items.titles import TITLES_FILE
 from atspeed_jax.runs.assets import Assets, ModelAssets
 from atspeed_jax.runs.experiment import TrainConfig
@@ -87,6 +88,7 @@ class Stages:
             if is_writer():
                 build_dataset(assets.source, directory)
                 self._keep_titles(assets.source)
+                self._keep_names(assets.source)
         barrier("data")
         dataset = assets.dataset  # loaded, and so checked
         if (new or always_print) and is_writer():
@@ -97,6 +99,12 @@ class Stages:
         file = self._assets.workdir / TITLES_FILE
         if source.titles and not file.exists():
             write_json(file, {str(item): title for item, title in source.titles.items()})
+
+    def _keep_names(self, source: Source) -> None:
+        """Stores what the data call the items, so that lists can say it."""
+        file = self._assets.workdir / NAMES_FILE
+        if source.names is not None:
+            write_json(file, list(source.names))
 
     def target(self) -> None:
         """Trains the target on next items.
