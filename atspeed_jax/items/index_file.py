@@ -4,7 +4,7 @@
                  {"0": [17, 3], ...}: item -> codes as integers
                  {"17,3": 0, ...}: codes as integers -> item
 *.jsonl          {"item_id": "B01", "token_ids": [151700, 160001], "metadata": {}}
-*.parquet        columns pid and sid, lists of integers
+*.parquet        columns pid and sid, lists of integers; or name, title, codes and item
 *.txt            <a_17><b_3> TAB title TAB item
 """
 
@@ -26,13 +26,38 @@ _READERS = {
     ".parquet": read_parquet,
     ".txt": read_info,
 }
+_GAP_IN_JSON = ("entries", "Add it, or renumber the items")
+_GAPS = {
+    ".txt": ("lines", "Put the *.index.json of all items beside the file, or renumber the items"),
+    ".parquet": ("rows", "Add it, or renumber the items"),
+}
 
 
 def read_index(file: Path, settings: IndexSettings = AS_IT_IS) -> ItemIndex:
     """Reads an index in one of the forms above, which the name of the file tells.
 
     Items are 0, 1, ... without gaps: the keys of a JSON file, the third column of a
-    *.txt file, the lines or rows of others.
+    *.txt file, the column item of a parquet file, the lines or rows of others.
+
+    Raises:
+      SourceError: a malformed file, or a gap; it names file and entry.
+    """
+    index = read_index_with_gaps(file, settings)
+    if index.numbers is not None:
+        count, missing = len(index.codes), _first_gap(index.numbers.tolist())
+        what, remedy = _GAPS.get(file.suffix.lower(), _GAP_IN_JSON)
+        raise SourceError(
+            f"{file}: item {missing} is missing; {count} {what} must be the items 0..{count - 1}. {remedy}."
+        )
+    return index
+
+
+def read_index_with_gaps(file: Path, settings: IndexSettings = AS_IT_IS) -> ItemIndex:
+    """Reads an index that may leave out items, as that of a catalog whose items come
+    and go.
+
+    Returns:
+      The index, whose `numbers` are those of its items where items are left out.
 
     Raises:
       SourceError: a malformed file; it names file and entry.
@@ -41,11 +66,18 @@ def read_index(file: Path, settings: IndexSettings = AS_IT_IS) -> ItemIndex:
         raise SourceError(f"{file}: no such file; expected an index of the items.")
     if reader := _READERS.get(file.suffix.lower()):
         return reader(file, settings)
-    return index_of(file, _by_item(file, read_object(file)), settings)
+    by_item = _by_item(file, read_object(file))
+    numbers = sorted(by_item)
+    return index_of(file, [by_item[item] for item in numbers], settings, numbers)
 
 
-def _by_item(file: Path, entries: dict) -> list:
-    """The codes of items 0, 1, ... in order."""
+def _first_gap(numbers: list[int]) -> int:
+    """The first number 0, 1, ... that ascending `numbers` lack."""
+    return next((place for place, number in enumerate(numbers) if place != number), len(numbers))
+
+
+def _by_item(file: Path, entries: dict) -> dict[int, object]:
+    """item -> codes."""
     if all(_ID_KEY.fullmatch(key) for key in entries) and all(type(item) is int for item in entries.values()):
         entries = _turned(file, entries)
     items: dict[int, object] = {}
@@ -53,13 +85,7 @@ def _by_item(file: Path, entries: dict) -> list:
         if not _KEY.fullmatch(key):
             raise SourceError(f'{file}: key {key!r} is not an item number; keys are "0", "1", ... without gaps.')
         items[int(key)] = codes
-    for item in range(len(items)):
-        if item not in items:
-            raise SourceError(
-                f"{file}: item {item} is missing; {len(items)} entries must be the items 0..{len(items) - 1}. "
-                "Add it, or renumber the items."
-            )
-    return [items[item] for item in range(len(items))]
+    return items
 
 
 def _turned(file: Path, entries: dict) -> dict:

@@ -17,6 +17,7 @@ from atspeed_jax.items.item_index import IndexSettings, ItemIndex, SourceError, 
 from atspeed_jax.items.tokenizer import read_tokenizer
 
 CODE = re.compile(r"<[^<>]*>")
+_FORMS = (("name", "codes"), ("pid", "sid"))  # columns of names and of codes
 _LARGEST = 2**31  # no model has that many tokens
 
 
@@ -29,7 +30,7 @@ def read_json_lines(file: Path, settings: IndexSettings) -> ItemIndex:
     Raises:
       SourceError: a line of another form, an item twice, or a token at two levels.
     """
-    names, ids, titles = [], [], {}
+    names, ids, titles, named = [], [], {}, False
     for number, line in lines(file):
         where = f"{file}, line {number}"
         try:
@@ -46,11 +47,12 @@ def read_json_lines(file: Path, settings: IndexSettings) -> ItemIndex:
         if isinstance(title, str) and title.strip():
             titles[len(ids)] = title
         names.append(str(entry.get("item_id", len(ids))))
+        named |= "item_id" in entry
         ids.append(tokens)
     if not ids:
         raise SourceError(f"{file}: no items; expected an item per line.")
     _refuse_repeats(file, names)
-    tokens = np.array(of_one_length(file, ids, settings.levels), np.int64)
+    tokens = np.array(of_one_length(file, ids, settings.levels, range(len(ids))), np.int64)
     levels = [np.unique(level, return_inverse=True) for level in tokens.T]
     for level, (one, _) in enumerate(levels):
         for other, (two, _) in enumerate(levels[:level]):
@@ -62,7 +64,7 @@ def read_json_lines(file: Path, settings: IndexSettings) -> ItemIndex:
     codes = np.stack([np.reshape(code, -1) for _, code in levels], 1).tolist()
     index = index_of(file, codes, dataclasses.replace(settings, levels=None))
     model_tokens = tuple(level for level, _ in levels)
-    return dataclasses.replace(index, titles=titles, names=tuple(names), model_tokens=model_tokens)
+    return dataclasses.replace(index, titles=titles, names=tuple(names) if named else None, model_tokens=model_tokens)
 
 
 def in_words_of(index: ItemIndex, file: Path, directory: Path) -> ItemIndex:
@@ -92,33 +94,63 @@ def in_words_of(index: ItemIndex, file: Path, directory: Path) -> ItemIndex:
 
 
 def read_parquet(file: Path, settings: IndexSettings) -> ItemIndex:
-    """Reads the columns pid (the name of an item) and sid (its codes, integers or
-    texts). Row n is item n. A column title is read if the file has one.
+    """Reads a row per item, in one of two forms.
+
+    1. Columns name, codes (integers or texts) and item, whose numbers may have gaps.
+       Without the column item, row n is item n.
+    2. Columns pid (the name of an item) and sid (its codes). Row n is item n.
+
+    A column title is read if the file has one. Names keep the type of their column: a
+    text or a whole number.
 
     Raises:
-      SourceError: another file, or an item twice.
+      SourceError: another file, a row without name or codes, or an item twice.
     """
     try:
         schema = pq.read_schema(file)
-        if missing := [name for name in ("pid", "sid") if name not in schema.names]:
-            raise SourceError(f"{file}: has columns {schema.names}, but not {missing}; expected pid and sid.")
-        columns = [name for name in ("pid", "sid", "title") if name in schema.names]
-        table = pq.read_table(file, columns=columns)
+        name, codes = next((form for form in _FORMS if set(form) <= set(schema.names)), (None, None))
+        if name is None:
+            raise SourceError(
+                f"{file}: has columns {schema.names}; expected name and codes (with item and title, if known), or pid "
+                "and sid."
+            )
+        given = {column for column in ("item", "title") if column in schema.names} - (
+            {"item"} if name == "pid" else set()
+        )
+        table = pq.read_table(file, columns=[name, codes, *sorted(given)])
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{file}: cannot be read as parquet ({error}); expected columns pid and sid.") from error
-    names = tuple(str(name) for name in table["pid"].to_pylist())
+        raise SourceError(f"{file}: cannot be read as parquet ({error}); expected columns name and codes.") from error
+    if "item" in given:
+        table = table.sort_by("item")
+    numbers = _numbers(file, table["item"].to_pylist()) if "item" in given else None
+    names = tuple(table[name].to_pylist())
+    for row, value in enumerate(names):
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise SourceError(f"{file}: row {row}, column {name}, has {value!r}; expected a text or a whole number.")
     _refuse_repeats(file, names)
-    titles = table["title"].to_pylist() if "title" in columns else []
-    index = index_of(file, table["sid"].to_pylist(), settings)
-    known = {item: title for item, title in enumerate(titles) if isinstance(title, str) and title.strip()}
+    titles = table["title"].to_pylist() if "title" in given else []
+    index = index_of(file, table[codes].to_pylist(), settings, numbers)
+    known = {row: title for row, title in enumerate(titles) if isinstance(title, str) and title.strip()}
     return dataclasses.replace(index, titles=known, names=names)
+
+
+def _numbers(file: Path, numbers: list) -> list[int]:
+    """The column item, ascending. Raises SourceError for what is no number of an item,
+    or comes twice.
+    """
+    for row, number in enumerate(numbers):
+        if type(number) is not int or number < 0:
+            raise SourceError(f"{file}: column item has {number!r}; expected the number of an item, from 0 on.")
+        if row and number == numbers[row - 1]:
+            raise SourceError(f"{file}: item {number} has two rows; keep one.")
+    return numbers
 
 
 def read_info(file: Path, settings: IndexSettings) -> ItemIndex:
     """Reads `<a_99><b_53><c_168> TAB title TAB 719` per line, in any order.
 
     Raises:
-      SourceError: a line of another form, an item twice, or items with gaps.
+      SourceError: a line of another form, or an item twice.
     """
     ids, titles = {}, {}
     for number, line in lines(file):
@@ -134,13 +166,9 @@ def read_info(file: Path, settings: IndexSettings) -> ItemIndex:
         ids[item] = codes
         if text := "\t".join(title).strip():
             titles[item] = text
-    gap = next((item for item in range(len(ids)) if item not in ids), None)
-    if gap is not None:
-        raise SourceError(
-            f"{file}: item {gap} is missing; {len(ids)} lines must be the items 0..{len(ids) - 1}. Put the "
-            "*.index.json of all items beside the file, or renumber the items."
-        )
-    return dataclasses.replace(index_of(file, [ids[item] for item in range(len(ids))], settings), titles=titles)
+    numbers = sorted(ids)
+    index = index_of(file, [ids[item] for item in numbers], settings, numbers)
+    return dataclasses.replace(index, titles={row: titles[item] for row, item in enumerate(numbers) if item in titles})
 
 
 def lines(file: Path) -> Iterator[tuple[int, str]]:

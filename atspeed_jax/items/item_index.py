@@ -26,13 +26,16 @@ class ItemIndex:
     """What an index says.
 
     Attributes:
-      codes: [items, L] int32, the id of every item.
+      codes: [items, L] int32, the id of the item of each row.
       spelling: how the codes of each level are written; None for "<a_{}>", "<b_{}>",
         ... (`items.spelling`).
-      titles: of the items that have one.
-      names: what the file calls each item, such as an ASIN; None for the number.
+      titles: of the items that have one, by row.
+      names: what the file calls the item of each row, such as an ASIN; None for the
+        number.
       model_tokens: per level the token of each code in the model that the index was
         made for, [codes of the level] int64; None for an index that names no tokens.
+      numbers: [items] int64, the item of each row, ascending; None where row n is item
+        n, as in each index without gaps.
     """
 
     codes: np.ndarray
@@ -40,6 +43,7 @@ class ItemIndex:
     titles: Mapping[int, str] = field(default_factory=dict)
     names: tuple[Name, ...] | None = None
     model_tokens: tuple[np.ndarray, ...] | None = None
+    numbers: np.ndarray | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -68,13 +72,16 @@ class IndexSettings:
 AS_IT_IS = IndexSettings()
 
 
-def index_of(file: Path, ids: Sequence, settings: IndexSettings = AS_IT_IS) -> ItemIndex:
+def index_of(
+    file: Path, ids: Sequence, settings: IndexSettings = AS_IT_IS, numbers: Sequence[int] | None = None
+) -> ItemIndex:
     """Makes an index of the codes of every item.
 
     Args:
       file: that holds them, for messages.
       ids: per item a list of codes, all as text or all as integers.
       settings: what the config says about it.
+      numbers: the item of each entry of `ids`, ascending; None for 0, 1, ...
 
     Raises:
       SourceError: ids of several lengths, malformed codes, or codes of a level that do
@@ -82,73 +89,82 @@ def index_of(file: Path, ids: Sequence, settings: IndexSettings = AS_IT_IS) -> I
     """
     if not len(ids):
         raise SourceError(f"{file}: no items; {EXPECTED}.")
-    for item, codes in enumerate(ids):
+    items = range(len(ids)) if numbers is None else numbers
+    for item, codes in zip(items, ids, strict=True):
         if not isinstance(codes, list) or not codes or (settings.levels is None and len(codes) > MAX_LENGTH):
             raise SourceError(
                 f'{file}: item {item} has {codes!r}; expected a list of 1 to {MAX_LENGTH} tokens such as ["<a_47>", '
                 '"<b_103>"].'
             )
-    ids = of_one_length(file, ids, settings.levels)
-    numbers = all(type(code) is int for code in ids[0])
-    codes, found = (_integers(file, ids), None) if numbers else _texts(file, ids)
-    spelling = settings.spelling if numbers else found
+    ids = of_one_length(file, ids, settings.levels, items)
+    integers = all(type(code) is int for code in ids[0])
+    codes, found = (_integers(file, ids, items), None) if integers else _texts(file, ids, items)
+    spelling = settings.spelling if integers else found
     try:
         checked = checked_spelling(spelling, codes.shape[1])
     except SpellingError as error:
-        raise SourceError(f"{file}: {'config.data.' if numbers else ''}{error}") from error
-    if not numbers and settings.spelling is not None and settings.spelling != found:
+        raise SourceError(f"{file}: {'config.data.' if integers else ''}{error}") from error
+    if not integers and settings.spelling is not None and settings.spelling != found:
         raise SourceError(
             f"{file}: codes are written {found}, but config.data.spelling={settings.spelling}; leave data.spelling "
             "out, it is for codes that are integers."
         )
-    return ItemIndex(codes, checked)
+    dense = items[-1] == len(items) - 1
+    return ItemIndex(codes, checked, numbers=None if dense else np.array(items, np.int64))
 
 
-def of_one_length(file: Path, ids: Sequence[list], levels: int | None) -> Sequence[list]:
+def of_one_length(file: Path, ids: Sequence[list], levels: int | None, items: Sequence[int]) -> Sequence[list]:
     """Cuts ids to `levels` codes, if that is not None.
+
+    Args:
+      file: that holds them, for messages.
+      ids: per item a list of codes.
+      levels: codes of an id that are kept.
+      items: the item of each id.
 
     Raises:
       SourceError: ids of several lengths, or shorter than `levels`; it names file and
         item.
     """
     if levels is not None:
-        short = next((item for item, codes in enumerate(ids) if len(codes) < levels), None)
+        short = next(((item, len(codes)) for item, codes in zip(items, ids, strict=True) if len(codes) < levels), None)
         if short is not None:
             raise SourceError(
-                f"{file}: item {short} has {len(ids[short])} codes, but config.data.levels={levels}; lower it."
+                f"{file}: item {short[0]} has {short[1]} codes, but config.data.levels={levels}; lower it."
             )
         return [codes[:levels] for codes in ids]
-    for item, codes in enumerate(ids):
+    for item, codes in zip(items, ids, strict=True):
         if len(codes) != len(ids[0]):
             shortest = min(map(len, ids))
             raise SourceError(
-                f"{file}: item {item} has {len(codes)} codes, item 0 has {len(ids[0])}; all ids must have the same "
-                f"length. If the last code only tells items of one id apart, set config.data.levels={shortest}: ids "
-                f"are cut to {shortest} codes, and an id that several items share stands for all of them."
+                f"{file}: item {item} has {len(codes)} codes, item {items[0]} has {len(ids[0])}; all ids must have the "
+                "same length. If the last code only tells items of one id apart, set config.data.levels="
+                f"{shortest}: ids are cut to {shortest} codes, and an id that several items share stands for all of "
+                "them."
             )
     return ids
 
 
-def _texts(file: Path, ids: Sequence[list]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _texts(file: Path, ids: Sequence[list], items: Sequence[int]) -> tuple[np.ndarray, tuple[str, ...]]:
     """codes [items, L] and the pattern of each level, of codes as text."""
     patterns: list[str] = []
     known: list[dict[object, int]] = [{} for _ in ids[0]]
     codes = np.zeros((len(ids), len(ids[0])), np.int32)
-    for item, tokens in enumerate(ids):
+    for row, (item, tokens) in enumerate(zip(items, ids, strict=True)):
         for level, token in enumerate(tokens):
             code = known[level].get(token) if isinstance(token, str) else None
             if code is None:
                 pattern, code = _parse_code(file, item, level, token)
-                if item == 0:
+                if row == 0:
                     patterns.append(pattern)
                 elif pattern != patterns[level]:
                     raise SourceError(
                         f"{file}: item {item}, token {token!r} at position {level + 1} begins with {_name(pattern)!r} "
-                        f"where item 0 has {_name(patterns[level])!r}; a level has one letter, so correct the token "
-                        "or the order of the codes."
+                        f"where item {items[0]} has {_name(patterns[level])!r}; a level has one letter, so correct the "
+                        "token or the order of the codes."
                     )
                 known[level][token] = code
-            codes[item, level] = code
+            codes[row, level] = code
     return codes, tuple(patterns)
 
 
@@ -172,13 +188,13 @@ def _name(pattern: str) -> str:
     return pattern[1:].partition("_{")[0]
 
 
-def _integers(file: Path, ids: Sequence[list]) -> np.ndarray:
+def _integers(file: Path, ids: Sequence[list], items: Sequence[int]) -> np.ndarray:
     """codes [items, L] of codes as integers."""
-    for item, codes in enumerate(ids):
+    for item, codes in zip(items, ids, strict=True):
         for level, code in enumerate(codes):
             if type(code) is not int or not 0 <= code < MAX_CODES:
                 raise SourceError(
                     f"{file}: item {item}, position {level + 1}: malformed code {code!r}; expected an integer from 0 "
-                    f"to {MAX_CODES - 1}, as in item 0."
+                    f"to {MAX_CODES - 1}, as in item {items[0]}."
                 )
     return np.array(ids, np.int32)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from atspeed_jax.items.index_file import IndexSettings, SourceError, read_index, read_object
+from atspeed_jax.items.index_file import IndexSettings, SourceError, read_index, read_index_with_gaps, read_object
 
 
 def written(directory, entries):
@@ -31,6 +31,17 @@ def test_bad_items(tmp_path, entries, message):
     with pytest.raises(SourceError) as error:
         read_index(written(tmp_path, entries))
     assert f"shop.index.json: {message}" in str(error.value)
+
+
+def test_gaps_are_items_that_the_index_leaves_out(tmp_path):
+    for entries in ({"4": [3, 0], "0": [1, 2]}, {"3,0": 4, "1,2": 0}):
+        index = read_index_with_gaps(written(tmp_path, entries))
+        assert (index.numbers.tolist(), index.codes.tolist()) == ([0, 4], [[1, 2], [3, 0]])
+        with pytest.raises(SourceError, match=r"item 1 is missing; 2 entries must be the items 0\.\.1\. Add it"):
+            read_index(written(tmp_path, entries))
+    assert read_index_with_gaps(written(tmp_path, {"1": [3, 0], "0": [1, 2]})).numbers is None
+    with pytest.raises(SourceError, match="item 7 has 1 codes, item 2 has 2"):
+        read_index_with_gaps(written(tmp_path, {"2": [3, 0], "7": [1]}))
 
 
 def test_an_index_that_is_not_there(tmp_path):

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 import layouts
-from atspeed_jax.items.index_file import read_index
+from atspeed_jax.items.index_file import read_index, read_index_with_gaps
 from atspeed_jax.items.index_formats import in_words_of
 from atspeed_jax.items.item_index import IndexSettings, SourceError
 
@@ -69,13 +69,57 @@ def test_parquet_of_pid_and_sid(tmp_path):
     spelling = ("<s_a_{}>", "<s_b_{}>", "<s_c_{}>")
     index = read_index(file, IndexSettings(spelling=spelling))
     assert (index.codes.tolist(), index.spelling) == ([[340, 6566, 5603], [3, 0, 2]], spelling)
-    assert index.names == ("700", "12")
+    assert index.names == (700, 12)
     pq.write_table(pa.table({"pid": [700]}), file)
-    with pytest.raises(SourceError, match=r"has columns \['pid'\], but not \['sid'\]"):
+    with pytest.raises(SourceError, match=r"has columns \['pid'\]; expected name and codes .*or pid and sid"):
         read_index(file)
     file.write_text("x")
     with pytest.raises(SourceError, match="cannot be read as parquet"):
         read_index(file)
+
+
+def write_catalog(file, **changed):
+    table = {"item": [2, 0, 1], "name": ["B02", "B00", "B01"], "title": [None, "Soap", " "], "codes": IDS}
+    pq.write_table(pa.table({name: values for name, values in (table | changed).items() if values is not None}), file)
+    return file
+
+
+IDS = [[1, 0], [0, 1], [1, 1]]
+
+
+def test_parquet_of_names_titles_and_codes(tmp_path):
+    index = read_index(write_catalog(tmp_path / "index.parquet"))
+    assert (index.codes.tolist(), index.names) == ([[0, 1], [1, 1], [1, 0]], ("B00", "B01", "B02"))
+    assert (index.titles, index.numbers) == ({0: "Soap"}, None)
+    unnumbered = read_index(write_catalog(tmp_path / "index.parquet", item=None, title=None, name=[7, 5, 6]))
+    assert (unnumbered.codes.tolist(), unnumbered.names, unnumbered.titles) == (IDS, (7, 5, 6), {})
+
+
+def test_parquet_whose_items_have_gaps(tmp_path):
+    file = write_catalog(tmp_path / "index.parquet", item=[9, 0, 4], title=["Comb", None, None])
+    index = read_index_with_gaps(file)
+    assert (index.numbers.tolist(), index.names) == ([0, 4, 9], ("B00", "B01", "B02"))
+    assert (index.codes.tolist(), index.titles) == ([[0, 1], [1, 1], [1, 0]], {2: "Comb"})
+    with pytest.raises(SourceError, match=r"item 1 is missing; 3 rows must be the items 0\.\.2"):
+        read_index(file)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"item": [0, 1, 1]}, "item 1 has two rows; keep one"),
+        ({"item": [0, 1, -2]}, "column item has -2; expected the number"),
+        ({"item": [0, None, 1]}, "column item has None; expected the number"),
+        ({"name": ["a", None, "b"]}, "row 0, column name, has None; expected a text or a whole number"),
+        ({"name": ["a", "b", "a"]}, "items 1 and 2 are both 'a'"),
+        ({"codes": [[1], [2], None]}, "item 1 has None; expected a list"),
+        ({"codes": [[1], [2], [0, 1]], "item": [3, 0, 8]}, "item 8 has 2 codes, item 0 has 1"),
+        ({"codes": None}, r"has columns \['item', 'name', 'title'\]; expected name and codes"),
+    ],
+)
+def test_bad_parquet_of_codes(tmp_path, changed, message):
+    with pytest.raises(SourceError, match=rf"index\.parquet: .*{message}"):
+        read_index_with_gaps(write_catalog(tmp_path / "index.parquet", **changed))
 
 
 def test_info_in_any_order(tmp_path):
