@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atspeed_jax.data.files import PLAIN, ReadSettings
+from atspeed_jax.data.ingested import INDEX, INTERACTIONS, RECORD, read_ingested
 from atspeed_jax.data.lcrec import INDEX_NEEDS, read_lcrec, read_lcrec_rows
 from atspeed_jax.data.minionerec import csv_files, read_minionerec
 from atspeed_jax.data.p5 import SEQUENCES, read_p5
@@ -52,6 +53,11 @@ LAYOUTS = {
         "index/<ds>.index.json",
         lambda directory: all(csv_files(directory, split, None) for split in SPLITS),
         read_minionerec,
+    ),
+    "ingested": Layout(
+        f"{RECORD}, {INTERACTIONS} and items.parquet of launch.ingest, and {INDEX} of launch.build_ids",
+        _has(RECORD),
+        read_ingested,
     ),
     "p5": Layout(f"{SEQUENCES} and {INDEX_NEEDS}", _has(SEQUENCES), read_p5),
 }

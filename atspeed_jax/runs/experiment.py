@@ -45,7 +45,7 @@ class DataConfig:
       levels: codes of an id that are read of the index, the first ones; None for all.
     """
 
-    source: Literal["synthetic", "auto", "atspeed", "lcrec", "lcrec_rows", "minionerec", "p5"]
+    source: Literal["synthetic", "auto", "atspeed", "lcrec", "lcrec_rows", "minionerec", "p5", "ingested"]
     history: R.Items
     synthetic: SyntheticConfig | None
     prompt: PromptConfig = PromptConfig()

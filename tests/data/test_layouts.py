@@ -6,7 +6,7 @@ import layouts
 from atspeed_jax.data.layouts import LAYOUTS, needs, read_source
 from atspeed_jax.data.sources import SourceError
 
-WRITERS = {name: getattr(layouts, f"write_{name}") for name in ("lcrec", "lcrec_rows", "minionerec", "p5")}
+WRITERS = {name: getattr(layouts, f"write_{name}") for name in ("lcrec", "lcrec_rows", "minionerec", "p5", "ingested")}
 
 
 @pytest.mark.parametrize("name", WRITERS)

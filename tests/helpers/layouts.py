@@ -2,8 +2,12 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 IDS = [[3, 0], [1, 2], [3, 0], [0, 1]]
 TITLES = {0: "Soap", 1: "Comb", 3: "Brush, 2 pieces"}
+NAMES = ["B07", "B01", "B33", "B02"]
 USERS = {"41": [0, 1, 2, 3, 1], "7": [3, 0, 2], "9": [1, 3]}
 HEADER = "user_id:token\titem_id_list:token_seq\titem_id:token"
 # split -> (user, history, target); the histories of user 41 grow, those of user 7 are cut.
@@ -70,4 +74,35 @@ def write_p5(directory):
     lines = [" ".join(map(str, [user, *(item + 1 for item in items)])) for user, items in USERS.items()]
     (directory / "sequential_data.txt").write_text("\n".join(lines) + "\n")
     (directory / "datamaps.json").write_text(json.dumps({"item2id": {f"B{item}": str(item + 1) for item in range(4)}}))
+    return directory
+
+
+def write_ingested(directory, *, rows=False, sources=()):
+    """The users of USERS as launch.ingest writes them, with the last two items of each held out."""
+    directory.mkdir(parents=True, exist_ok=True)
+    events = [
+        (user, item, 1000 * time, max(0, time - len(items) + 3) if len(items) > 2 else 0)
+        for user, items in enumerate(USERS.values())
+        for time, item in enumerate(items)
+    ]
+    kinds = {"user": pa.int32(), "item": pa.int32(), "time": pa.int64(), "split": pa.int8()}
+    columns = {
+        name: pa.array(column, kind)
+        for (name, kind), column in zip(kinds.items(), zip(*events, strict=True), strict=True)
+    }
+    pq.write_table(pa.table(columns), directory / "interactions.parquet")
+    titles = [TITLES.get(item) for item in range(len(IDS))]
+    pq.write_table(pa.table({"item": range(len(IDS)), "name": NAMES, "title": titles}), directory / "items.parquet")
+    index = {"item": range(len(IDS)), "name": NAMES, "title": titles, "codes": IDS}
+    pq.write_table(pa.table(index), directory / "index.parquet")
+    record = {
+        "format": 1,
+        "name": "shop",
+        "users": len(USERS),
+        "items": len(IDS),
+        "interactions": len(events),
+        "rows": rows,
+    }
+    record["sources"] = [{"file": str(file.resolve()), "bytes": file.stat().st_size} for file in sources]
+    (directory / "ingest.json").write_text(json.dumps(record))
     return directory

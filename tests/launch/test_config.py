@@ -8,7 +8,7 @@ from ml_collections import ConfigDict, config_dict
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import ExperimentConfig
-from configs import foreign
+from configs import foreign, own
 from launch.config import load, to_fields
 
 
@@ -83,3 +83,12 @@ def test_a_model_of_others(options, trained, kind, widths):
 def test_a_model_of_others_that_is_not_described(options):
     with pytest.raises(ValueError, match=rf"'{options}': expected the number of codes of an id, 1 to 8, and some of"):
         foreign.get_config(options)
+
+
+@pytest.mark.parametrize("size", own.SIZES)
+@pytest.mark.parametrize("levels", [1, 3, 4, 8])
+def test_a_config_for_your_interactions(size, levels):
+    config = load(own.get_config(f"{levels},{size}"), ExperimentConfig)
+    assert (config.data.source, config.data.synthetic) == ("ingested", None)
+    assert len(config.decode.widths) == levels - 1
+    assert config.decode.gamma == max(1, levels - 1)
