@@ -21,9 +21,15 @@ SOURCES = ("atspeed_jax", "pyproject.toml", "README.md", "LICENSE")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 # Extras that a room needs beside the core; other rooms work with the core alone.
-EXTRAS = {"data": {"train"}, "training": {"train"}, "reporting": {"report"}, "benchmarks": {"report", "hugging_face"}}
+EXTRAS = {
+    "data": {"train"},
+    "ids": {"ids", "text"},
+    "training": {"train"},
+    "reporting": {"report"},
+    "benchmarks": {"report", "hugging_face"},
+}
 # Where a distribution is not named as its import.
-DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint"}
+DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "sklearn": "scikit-learn"}
 
 
 def distribution(text: str) -> str:
@@ -48,7 +54,7 @@ def required_by_heading(text: str) -> dict[str, list[str]]:
 def test_requirements_and_the_package_declare_the_same():
     """requirements.txt sets up a checkout, pyproject.toml an installed library."""
     read = required_by_heading((ROOT / "requirements.txt").read_text(encoding="utf-8"))
-    for extra in ("hugging_face", "tpu_compiler"):
+    for extra in ("hugging_face", "tpu_compiler", "text"):
         of_tests = required_by_heading((ROOT / "tests" / f"{extra}.txt").read_text(encoding="utf-8"))
         read[extra] = [line for lines in of_tests.values() for line in lines]
     assert read == DECLARED

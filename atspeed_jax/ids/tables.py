@@ -1,0 +1,164 @@
+"""The directory that ids are made in: items and interactions in, index and codebooks out.
+
+items.parquet           row n is item n: item, name, title, text, category, brand, vector
+interactions.parquet    user, item, time, split (0 train, 1 valid, 2 test)
+index.parquet           row n is item n: item, name, title, codes
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from atspeed_jax.ids.errors import IdsError
+from atspeed_jax.items.names import Name, NamesError, check_names
+
+ITEMS_FILE = "items.parquet"
+INTERACTIONS_FILE = "interactions.parquet"
+INDEX_FILE = "index.parquet"
+TEXT_COLUMNS = ("title", "brand", "category", "text")  # in this order in the text of an item
+TRAIN, TEST = 0, 2
+_MAKE = "in the checkout, `python -m launch.ingest` makes it"
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTable:
+    """Items, one per row.
+
+    Attributes:
+      file: that they come from, for messages.
+      names: what the user calls each item.
+      titles: of each item, None where it has none.
+      texts: title, brand, category and text of each item in one text; may be empty.
+      vectors: the column of vectors; None without it.
+    """
+
+    file: Path
+    names: tuple[Name, ...]
+    titles: tuple[str | None, ...]
+    texts: tuple[str, ...]
+    vectors: pa.ChunkedArray | None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_items(path: Path) -> ItemTable:
+    """Reads items.parquet of a data directory.
+
+    Raises:
+      IdsError: a missing file or column, an item twice, or items out of order.
+    """
+    table = read_columns(path, ("item", "name"), _MAKE)
+    numbers = table["item"].to_numpy()
+    if not np.array_equal(numbers, np.arange(len(numbers))):
+        row = int(np.argmax(numbers != np.arange(len(numbers))))
+        raise IdsError(f"{path}: row {row} is item {numbers[row]}; row n must be item n. Make the file again.")
+    return item_table(path, table)
+
+
+def item_table(path: Path, table: pa.Table) -> ItemTable:
+    """Makes items of a table with the column name, and title, text, category, brand and
+    vector where it has them.
+
+    Raises:
+      IdsError: no rows, a name that is no text or whole number, or an item twice.
+    """
+    if not table.num_rows:
+        raise IdsError(f"{path}: no items; expected one or more rows.")
+    names = table["name"].to_pylist()
+    try:
+        check_names(names, str(path))
+    except NamesError as error:
+        raise IdsError(f"{error}. Keep one row per item.") from error
+    columns = {name: table[name].to_pylist() for name in TEXT_COLUMNS if name in table.column_names}
+    parts = zip(*columns.values(), strict=True) if columns else ((),) * len(names)
+    texts = tuple(" ".join(str(part).strip() for part in one if part is not None).strip() for one in parts)
+    titles = tuple(columns.get("title", [None] * len(names)))
+    return ItemTable(path, tuple(names), titles, texts, table["vector"] if "vector" in table.column_names else None)
+
+
+def read_columns(path: Path, columns: Sequence[str], remedy: str) -> pa.Table:
+    """Reads a parquet file that must have some columns.
+
+    Args:
+      path: of the file.
+      columns: it must have; all columns are read.
+      remedy: what to do about a missing file.
+
+    Raises:
+      IdsError: a missing or damaged file, or a missing column.
+    """
+    if not path.is_file():
+        raise IdsError(f"{path}: no such file; {remedy}.")
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise IdsError(f"{path} cannot be read as parquet ({error}); {remedy}.") from error
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise IdsError(f"{path} has columns {table.column_names}, but not {missing}; {remedy}.")
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """The log of a data directory, one entry per interaction.
+
+    Attributes:
+      users: [N] numbers of users.
+      items: [N] numbers of items.
+      split: [N] 0 for train, 1 for valid, 2 for test.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    split: np.ndarray
+
+
+def read_interactions(path: Path, items: int) -> Interactions:
+    """Reads interactions.parquet of a data directory.
+
+    Raises:
+      IdsError: a missing file or column, or an item that the catalog does not have.
+    """
+    table = read_columns(path, ("user", "item", "split"), _MAKE)
+    found = Interactions(*(table[name].to_numpy() for name in ("user", "item", "split")))
+    wrong = (found.items < 0) | (found.items >= items)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise IdsError(
+            f"{path}: row {row} is of item {found.items[row]}, but {ITEMS_FILE} has {items} items; make both again."
+        )
+    return found
+
+
+def index_bytes(numbers: Sequence[int], items: ItemTable, codes: np.ndarray) -> bytes:
+    """Returns the content of an index file.
+
+    Args:
+      numbers: of the items, one per row.
+      items: their names and titles.
+      codes: [rows, L] of the items.
+    """
+    columns = {
+        "item": pa.array(numbers, pa.int64()),
+        "name": pa.array(items.names),
+        "title": pa.array(items.titles, pa.string()),
+        "codes": pa.array(codes.astype(np.int32).tolist(), pa.list_(pa.int32())),
+    }
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Returns vectors [N, D] as float32, each scaled to length 1 unless it is 0."""
+    vectors = np.asarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths == 0, 1, lengths)
