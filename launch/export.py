@@ -14,7 +14,7 @@ from absl import flags
 
 from atspeed_jax.export import decoder, directory, hugging_face, tables
 from atspeed_jax.reporting.report import read_report
-from atspeed_jax.runs.serve import decoders_of, lists_by, titles_of
+from atspeed_jax.runs.serve import decoders_of, lists_by, names_of, titles_of
 from launch.serving import DRAFTER_HELP
 from launch.stage import FLAGS, open_run, say, start
 
@@ -37,8 +37,8 @@ def export() -> None:
     run, name, note = open_run(writes=False), FLAGS.model, ""
     catalog, history = run.catalog, run.config.data.history
     if FLAGS.format == "lists":
-        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
-        tables.export_lists(output, lists_by(run, decoders, setting, exclude_seen=False), run.dataset, titles_of(run))
+        lists = lists_by(run, *decoders_of(run, FLAGS.drafter, FLAGS.k, say), exclude_seen=False)
+        tables.export_lists(output, lists, run.dataset, titles_of(run), names_of(run))
     elif FLAGS.format == "decoder":
         decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say, batch_size=FLAGS.batch)
         how = {"history": history, "batch": FLAGS.batch, "platforms": FLAGS.platforms}

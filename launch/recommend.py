@@ -19,7 +19,7 @@ from atspeed_jax.serving.recommend import recommend
 from atspeed_jax.serving.user_file import INPUT_HELP, UserFile
 from atspeed_jax.utils.distributed import check_same, is_writer
 from launch import hugging_face
-from launch.serving import DRAFTER_HELP, by_chunk, given_titles, served
+from launch.serving import DRAFTER_HELP, by_chunk, served
 from launch.sigterm import lists_kept
 from launch.stage import FLAGS, say, start
 
@@ -37,21 +37,20 @@ def define_flags() -> None:
     flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What to do with a line that is no user.")
     flags.DEFINE_enum("on_unknown", "error", ["error", "skip"], "What to do with an unknown item of a history.")
     flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a time.", 1, 1_000_000)
-    flags.DEFINE_string(
-        "titles", None, "JSON file of the items' titles, which the lists get: those of *.item.json too."
-    )
+    flags.DEFINE_string("titles", None, "JSON file of the items' titles, which the lists get; *.item.json will do.")
     hugging_face.define_flags()
 
 
 def main() -> None:
     with claimed_output(Path(FLAGS.output)) as output:
-        items, load = served()
-        file = UserFile(Path(FLAGS.input), items, FLAGS.on_bad, FLAGS.on_unknown, output.one_type)
-        total, titles = file.check(), given_titles(items)
-        lists, made_from = load()
-        check_same(fingerprint(made_from, file, total), "model, flags or number of users")
+        model = served()
+        file = UserFile(Path(FLAGS.input), model.items, FLAGS.on_bad, FLAGS.on_unknown, output.one_type)
+        total = file.check()
+        lists, made_from = model.load()
+        check_same(fingerprint(made_from, str(file.path), total), "model, flags or number of users")
         with tqdm(total=total, unit="user", desc="recommend", disable=not is_writer()) as bar:
-            how = {"chunk": FLAGS.chunk, "fingerprint": made_from, "progress": bar, "titles": titles}
+            how = {"chunk": FLAGS.chunk, "fingerprint": made_from, "progress": bar}
+            how |= {"titles": model.titles, "names": model.items}
             count = recommend(file.users(say), by_chunk(lists), output, **how)
     say(f"{count} users: {output.path}")
 

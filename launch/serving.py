@@ -1,13 +1,15 @@
 """What mains that decode with a trained run share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from atspeed_jax.items.names import ItemNames
 from atspeed_jax.items.titles import TitlesError, read_titles
 from atspeed_jax.reporting.tables import Table, as_markdown, as_text
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.fingerprints import fingerprint
-from atspeed_jax.runs.serve import decoders_of, lists_by
+from atspeed_jax.runs.serve import decoders_of, lists_by, names_of, titles_of
 from atspeed_jax.serving.recommend import Lists
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.preemption import stop_after_sigterm
@@ -41,28 +43,42 @@ def by_chunk(lists: Lists) -> Lists:
     return chunk
 
 
-def given_titles(items: int) -> dict[int, str] | None:
-    """Reads the titles of items that --titles names; None without the flag.
+@dataclass(frozen=True)
+class Served:
+    """What the flags of launch.recommend name.
+
+    Attributes:
+      items: what files call the items of the catalog.
+      titles: of items, for the lists; None for lists without titles.
+      load: loads the models. It gives the function from users to lists, and a
+        fingerprint of whatever decides the lists.
+    """
+
+    items: ItemNames
+    titles: Mapping[int, str] | None
+    load: Callable[[], tuple[Lists, str]]
+
+
+def _titles(items: ItemNames, known: Mapping[int, str]) -> Mapping[int, str] | None:
+    """The titles that --titles names. Without the flag those that are known, if items
+    have names.
 
     Raises:
       TitlesError: the file does not exist, or as `read_titles`.
     """
     if FLAGS.titles is None:
-        return None
+        return known if known and items.names is not None else None
     if not Path(FLAGS.titles).is_file():
         raise TitlesError(f"--titles={FLAGS.titles}: no such file")
-    return read_titles(Path(FLAGS.titles), items)
+    return read_titles(Path(FLAGS.titles), items.items)
 
 
-def served() -> tuple[int, Callable[[], tuple[Lists, str]]]:
+def served() -> Served:
     """Opens what the flags of launch.recommend name: a run or a Hugging Face model.
-
-    Returns:
-      The number of items, and a function that loads the models. That gives the function
-      from users to lists, and a fingerprint of whatever decides the lists.
 
     Raises:
       ConfigError: neither is named.
+      TitlesError, NamesError: a file of titles or names cannot be read.
     """
     if FLAGS.model:
         model = hugging_face.served_model()
@@ -72,7 +88,7 @@ def served() -> tuple[int, Callable[[], tuple[Lists, str]]]:
             lists = model.lists(FLAGS.k, **how, say=say)
             return lists, fingerprint(*model.fingerprint, FLAGS.k, FLAGS.exclude_seen)
 
-        return model.catalog.items, load_model
+        return Served(model.names, _titles(model.names, model.titles), load_model)
     if not FLAGS.workdir:
         raise ConfigError("give --workdir=DIR of a trained run, or --model=HF_DIR and --index=FILE")
     run = open_run(writes=False)
@@ -84,7 +100,8 @@ def served() -> tuple[int, Callable[[], tuple[Lists, str]]]:
         lists = lists_by(run, decoders, setting, exclude_seen=FLAGS.exclude_seen)
         return lists, fingerprint(*map(fingerprint_of, models), setting, FLAGS.exclude_seen, shapes)
 
-    return run.dataset.catalog.items, load_run
+    names = names_of(run)
+    return Served(names, _titles(names, titles_of(run)), load_run)
 
 
 def publish(path: Path, found: dict | list, table: Table) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,20 +14,25 @@ from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.users import held_out_users
 from atspeed_jax.evaluation.quality import HABITS, QUALITY_METHODS
 from atspeed_jax.export.directory import appearing
+from atspeed_jax.items.names import ItemNames
 from atspeed_jax.serving.recommend import Lists
 from atspeed_jax.serving.user_file import User
 
 
 def export_lists(
-    directory: Path, lists: Lists, dataset: Dataset, titles: Mapping[int, str] = MappingProxyType({})
+    directory: Path,
+    lists: Lists,
+    dataset: Dataset,
+    titles: Mapping[int, str] = MappingProxyType({}),
+    names: ItemNames | None = None,
 ) -> None:
     """Writes lists.parquet, a row per user with test items; raises as `export_hf`.
 
     Columns: "user"; "history", the items known before the test split, oldest first;
     "items", the list (`recommend.lists_of`), best first, with "scores"; "next", the
-    user's test items. If `titles` has titles of items: "titles", those of "items", null
-    for an item without one. Where users are asked once per row, a row of the table is
-    such a row.
+    user's test items. Items are called as `names` says, and by their numbers without
+    it. If `titles` has titles of items: "titles", those of "items", null for an item
+    without one. Where users are asked once per row, a row of the table is such a row.
     """
     users = held_out_users(dataset, "test")
     with appearing(Path(directory)) as partial:
@@ -39,8 +45,13 @@ def export_lists(
             "next": users.truths,
         }
         if titles:
-            named = [[titles.get(item) for item in row.tolist()] for row in found["items"]]
-            found["titles"] = pa.array(named, pa.list_(pa.string()))
+            titled = [[titles.get(item) for item in row.tolist()] for row in found["items"]]
+            found["titles"] = pa.array(titled, pa.list_(pa.string()))
+        if names is not None and names.names is not None:
+            kind = pa.list_(pa.string() if names.texts else pa.int64())
+            for column in ("history", "items", "next"):
+                called = (names.called(np.asarray(row).tolist()) for row in found[column])
+                found[column] = pa.array([list(map(str, row)) if names.texts else row for row in called], kind)
         pq.write_table(pa.table(found), partial / "lists.parquet")
 
 

@@ -11,7 +11,7 @@ import jax
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.experiment import ServeConfig
 from atspeed_jax.runs.record import WorkdirError, recorded
-from atspeed_jax.runs.serve import DrafterChoice, decoders_of, lists_by
+from atspeed_jax.runs.serve import DrafterChoice, decoders_of, lists_by, names_of, titles_of
 from atspeed_jax.runs.trained import RunView
 from atspeed_jax.serving.recommender import Recommender
 from atspeed_jax.training.checkpoint import is_finished
@@ -47,7 +47,8 @@ class TrainedRun(RunView):
             users take as long as a full batch.
 
         Returns:
-          A `Recommender`: called with histories, it gives lists.
+          A `Recommender`: called with histories, it gives lists, both of them of names
+          where the items of the run have names.
 
         Raises:
           ValueError: k is not within the catalog, or another argument cannot work.
@@ -59,7 +60,7 @@ class TrainedRun(RunView):
             raise ValueError(f"k={k!r}: expected a whole number from 1 to {items}, the number of items of the catalog")
         decoders, setting = decoders_of(self, drafter, k, _LOG.warning, batch_size=batch_size)
         lists = lists_by(self, decoders, setting, exclude_seen=exclude_seen, batch_size=batch_size)
-        return Recommender(lists, items)
+        return Recommender(lists, names_of(self), titles_of(self))
 
 
 def open_run(workdir: str | Path, *, serve: ServeConfig | None = None) -> TrainedRun:

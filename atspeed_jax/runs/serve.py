@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, get_args
 
+from atspeed_jax.items.names import NAMES_FILE, ItemNames, read_names
 from atspeed_jax.items.titles import TITLES_FILE, read_titles
 from atspeed_jax.runs.trained import RunView
 from atspeed_jax.runs.tuning import tuned_for
@@ -24,6 +25,16 @@ def titles_of(run: RunView) -> dict[int, str]:
       TitlesError: as `read_titles`.
     """
     return read_titles(run.workdir / TITLES_FILE, run.catalog.items)
+
+
+def names_of(run: RunView) -> ItemNames:
+    """What the items of a run are called: by the names in its working directory, or by
+    their numbers without such a file.
+
+    Raises:
+      NamesError: as `read_names`.
+    """
+    return ItemNames(run.catalog.items, read_names(run.workdir / NAMES_FILE, run.catalog.items))
 
 
 def decoders_of(

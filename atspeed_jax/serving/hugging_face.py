@@ -24,6 +24,7 @@ from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.index_file import read_index
 from atspeed_jax.items.index_formats import in_words_of
+from atspeed_jax.items.names import ItemNames
 from atspeed_jax.items.placement import check_known
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
@@ -80,6 +81,8 @@ class ServedModel:
     Attributes:
       directory: what was opened.
       dataset: the catalog of the items, and no users.
+      names: what the index calls the items.
+      titles: of items, where the index has some.
     """
 
     def __init__(self, directory: ModelDirectory):
@@ -94,7 +97,9 @@ class ServedModel:
             they were made for.
         """
         self.directory = directory
-        catalog = in_words_of(read_index(directory.index), directory.index, directory.model).catalog
+        index = in_words_of(read_index(directory.index), directory.index, directory.model)
+        self.names = ItemNames(len(index.codes), index.names, numbers_too=True)
+        self.titles, catalog = dict(index.titles), index.catalog
         self._target, self._draft = self._opened(directory.model), self._opened(directory.draft)
         models = [one for one in (self._target, self._draft) if one is not None]
         catalog = catalog_for(models, catalog, directory.prompt)

@@ -26,8 +26,7 @@ from atspeed_jax.utils.distributed import agreed, check_shared, is_writer
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 OUTPUT_HELP = (
-    f"File to write, named {' or '.join(SUFFIXES)}; its item numbers count from 0, as in the input. An interrupted run "
-    "goes on."
+    f"File to write, named {' or '.join(SUFFIXES)}; items are called as in the input. An interrupted run goes on."
 )
 
 
@@ -145,16 +144,17 @@ def _read(claim: Path) -> dict:
     return made_from if isinstance(made_from, dict) else {}
 
 
-def finish(output: Output, chunk: int) -> None:
+def finish(output: Output, chunk: int, texts: bool = False) -> None:
     """Gives the lines their final name, converted to the format that the name says.
 
     Args:
       output: whose partial file is complete.
       chunk: lines that are converted at a time.
+      texts: whether items are called by texts; else by whole numbers.
     """
     name = output.path.name.lower()
     if name.endswith(".parquet"):
-        _as_parquet(output.partial, output.path, chunk)
+        _as_parquet(output.partial, output.path, chunk, texts=texts)
         output.partial.unlink()
     elif name.endswith(".gz"):
         unfinished = output.path.with_name(f".{output.path.name}.partial")
@@ -167,11 +167,11 @@ def finish(output: Output, chunk: int) -> None:
     output.claim.unlink()
 
 
-def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
+def _as_parquet(lines: Path, output: Path, chunk: int, *, texts: bool) -> None:
     """Writes a parquet file of JSON lines {"user", "items", "scores"} that may have
     "titles", `chunk` lines at a time; it appears whole or not at all.
     """
-    types = {"items": pa.list_(pa.int64()), "scores": pa.list_(pa.float64())}
+    types = {"items": pa.list_(pa.string() if texts else pa.int64()), "scores": pa.list_(pa.float64())}
     unfinished, schema = output.with_name(f".{output.name}.partial"), None
     try:
         with lines.open(encoding="utf-8") as file, contextlib.ExitStack() as stack:
@@ -180,6 +180,8 @@ def _as_parquet(lines: Path, output: Path, chunk: int) -> None:
                 if group and "titles" in group[0]:
                     types["titles"] = pa.list_(pa.string())
                 columns = {name: [line[name] for line in group] for name in ("user", *types)}
+                if texts:
+                    columns["items"] = [[str(name) for name in items] for items in columns["items"]]
                 if schema is None:
                     schema = pa.schema({"user": pa.array(columns["user"]).type} | types)
                     writer = stack.enter_context(pq.ParquetWriter(unfinished, schema))

@@ -20,11 +20,12 @@ from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.numbering import count_from_one
 from atspeed_jax.items.filters import unseen_items
+from atspeed_jax.items.names import FROM_ZERO, ItemNames
 from atspeed_jax.serving.decode_users import find_ids, without_seen
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.list_file import Output, RecommendError, finish, resume, written
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.user_file import FROM_ZERO, User
+from atspeed_jax.serving.user_file import User
 from atspeed_jax.utils import files
 from atspeed_jax.utils.distributed import barrier, is_writer
 
@@ -97,6 +98,7 @@ def recommend(
     fingerprint: str,
     progress: tqdm,
     titles: Mapping[int, str] | None = None,
+    names: ItemNames | None = None,
 ) -> int:
     """Writes the lists of all users to `output`: a JSON line each, or a row if the
     output is named *.parquet.
@@ -112,6 +114,7 @@ def recommend(
         not count for its speed.
       titles: of items, which the lines get as "titles", null for an item without one;
         None for lines without titles.
+      names: what lines call the items; None for their numbers.
 
     Returns:
       How many users the output holds.
@@ -120,10 +123,8 @@ def recommend(
       RecommendError: the partial file was made from other histories or another
         fingerprint (nothing is overwritten), or the output cannot be written.
     """
-    if titles is not None:
-        fingerprint += hashlib.sha256(json.dumps(sorted(titles.items())).encode()).hexdigest()[:16]
     if is_writer():
-        resume(output, fingerprint)
+        resume(output, fingerprint + _of_words(titles, names))
     barrier("what is already written")
     users, made_from = iter(users), json.loads(output.claim.read_text("utf-8"))
     digest, count = hashlib.sha256(), made_from["users"]
@@ -140,14 +141,21 @@ def recommend(
         count += len(group)
         _add(digest, group)
         with written(output.partial):
-            files.append_text(output.partial, "".join(_line(*one, titles) for one in found))
+            files.append_text(output.partial, "".join(_line(*one, titles, names) for one in found))
             files.write_json(output.claim, made_from | {"users": count, "histories": digest.hexdigest()})
         progress.update(len(group))
     if is_writer():
         with written(output.path):
-            finish(output, chunk)
+            finish(output, chunk, names is not None and names.texts)
     barrier("the finished file")  # a long conversion would outlast the wait of processes that end
     return count
+
+
+def _of_words(titles: Mapping[int, str] | None, names: ItemNames | None) -> str:
+    """A fingerprint of what lines call the items; empty for lines of numbers alone."""
+    words = () if titles is None else (sorted(titles.items()),)
+    words += () if names is None or names.names is None else (names.names,)
+    return "".join(hashlib.sha256(json.dumps(one).encode()).hexdigest()[:16] for one in words)
 
 
 def _add(digest, users: Iterable[User]) -> None:
@@ -156,10 +164,12 @@ def _add(digest, users: Iterable[User]) -> None:
         digest.update(json.dumps([user.user, user.items.tolist()]).encode())
 
 
-def _line(user: User, items: np.ndarray, scores: np.ndarray, titles: Mapping[int, str] | None) -> str:
+def _line(
+    user: User, items: np.ndarray, scores: np.ndarray, titles: Mapping[int, str] | None, names: ItemNames | None
+) -> str:
     """The JSON line of a user. items, scores: the user's row of `Lists`."""
     shown, listed = np.round(scores[items >= 0].astype(float), 5).tolist(), items[items >= 0].tolist()
-    line = {"user": user.user, "items": listed, "scores": shown}
+    line = {"user": user.user, "items": listed if names is None else names.called(listed), "scores": shown}
     if titles is not None:
         line["titles"] = [titles.get(item) for item in listed]
     return json.dumps(line) + "\n"

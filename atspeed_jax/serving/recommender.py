@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from atspeed_jax.data.prompt_presets import preset
 from atspeed_jax.items.filters import known_items
+from atspeed_jax.items.names import ItemNames, Name, item_names
 from atspeed_jax.serving.hugging_face import ModelDirectory, ServedModel
 from atspeed_jax.serving.recommend import Lists
-from atspeed_jax.serving.user_file import FROM_ZERO, User
+from atspeed_jax.serving.user_file import User
 from atspeed_jax.utils.ranges import shown
 
 
@@ -24,12 +26,12 @@ class Recommendations(NamedTuple):
     """Lists of N users, in the order of their histories, best item first.
 
     Attributes:
-      items: [N][<= K] numbers of items, counted from 0. A list is shorter than K where no
-        more items are left.
+      items: [N][<= K] names of items; numbers, counted from 0, where items have no
+        names. A list is shorter than K where no more items are left.
       scores: [N][<= K] log-probabilities of the items' ids, one per item.
     """
 
-    items: list[list[int]]
+    items: list[list[Name]]
     scores: list[list[float]]
 
 
@@ -38,16 +40,22 @@ class Recommender:
 
     `open_run(...).recommender(...)` makes one. With the same settings the lists equal
     those of launch.recommend, a command of the checkout.
+
+    Attributes:
+      titles: of items, by what lists call them.
     """
 
-    def __init__(self, lists: Lists, items: int):
+    def __init__(self, lists: Lists, items: int | ItemNames, titles: Mapping[int, str] = MappingProxyType({})):
         """Keeps what decodes.
 
         Args:
           lists: users -> items and scores, as `serving.recommend.lists_of` makes it.
-          items: number of items of the catalog.
+          items: what histories and lists call the items of the catalog; or their number,
+            for items that are called by number.
+          titles: of items, by number.
         """
-        self._lists, self._items = lists, items
+        self._lists, self._items = lists, item_names(items)
+        self.titles: dict[Name, str] = dict(zip(self._items.called(titles), titles.values(), strict=True))
 
     @classmethod
     def from_hugging_face(
@@ -81,26 +89,27 @@ class Recommender:
         items = opened.catalog.items
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= items:
             raise ValueError(f"k={k!r}: expected a whole number from 1 to {items}, the number of items of the catalog")
-        return cls(opened.lists(k, exclude_seen=exclude_seen, batch_size=batch_size), items)
+        lists = opened.lists(k, exclude_seen=exclude_seen, batch_size=batch_size)
+        return cls(lists, opened.names, opened.titles)
 
-    def __call__(self, histories: Sequence[Sequence[int]]) -> Recommendations:
+    def __call__(self, histories: Sequence[Sequence[Name]]) -> Recommendations:
         """Recommends items to N users.
 
         The decoder is compiled in the first call, and once more for each further bucket of
         history lengths.
 
         Args:
-          histories: [N][any length] item numbers, counted from 0, oldest item first. The
-            models read the newest items, as many as the run was trained for. A history may
-            be empty.
+          histories: [N][any length] names of items, oldest item first; numbers, counted
+            from 0, where items have no names. The models read the newest items, as many
+            as the run was trained for. A history may be empty.
 
         Returns:
-          `.items` and `.scores`: per user a list of at most K item numbers, best first,
-          and their log-probabilities.
+          `.items` and `.scores`: per user a list of at most K items, best first, and
+          their log-probabilities.
 
         Raises:
-          HistoryError: a history is no sequence of whole numbers, or holds an item that is
-            not in the catalog.
+          HistoryError: a history is no sequence of items, or holds an item that is not in
+            the catalog.
           DecodeError: the scores of a user are not finite.
         """
         users = [User(f"histories[{n}]", items) for n, items in enumerate(self._checked(histories))]
@@ -109,11 +118,11 @@ class Recommender:
         items, scores = self._lists(users)
         found = items >= 0
         return Recommendations(
-            [row[there].tolist() for row, there in zip(items, found, strict=True)],
+            [self._items.called(row[there].tolist()) for row, there in zip(items, found, strict=True)],
             [row[there].tolist() for row, there in zip(scores, found, strict=True)],
         )
 
-    def _checked(self, histories: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    def _checked(self, histories: Sequence[Sequence[Name]]) -> list[np.ndarray]:
         if isinstance(histories, str | bytes | Mapping) or not hasattr(histories, "__iter__"):
             raise HistoryError(
                 f"histories is {shown(histories)}: expected one history per user, such as [[12, 7], [3]]"
@@ -121,8 +130,21 @@ class Recommender:
         return [_items_of(history, f"histories[{n}]", self._items) for n, history in enumerate(histories)]
 
 
-def _items_of(history: Sequence[int], name: str, items: int) -> np.ndarray:
+def _items_of(history: Sequence[Name], name: str, items: ItemNames) -> np.ndarray:
     """A history as an array [any length] int64. Raises HistoryError as `Recommender`."""
+    numbers = _numbers(history, name) if items.names is None else _numbers_of_names(history, name, items)
+    known, unknown = known_items(numbers, items.items)
+    if len(unknown):
+        first = unknown[0] if items.names is None else shown(list(history)[numbers.tolist().index(-1)])
+        raise HistoryError(
+            f"{name} holds item {first}, which is not in the catalog, {items.described}; correct it, or leave such "
+            "items out"
+        )
+    return known
+
+
+def _numbers(history: Sequence[Name], name: str) -> np.ndarray:
+    """The numbers that a history of item numbers holds."""
     try:
         array = np.asarray(history)
     except ValueError as error:  # sequences of several lengths
@@ -134,10 +156,15 @@ def _items_of(history: Sequence[int], name: str, items: int) -> np.ndarray:
         return np.zeros(0, np.int64)
     if array.dtype.kind not in "iu":
         raise HistoryError(f"{name} is {shown(history)}: expected whole numbers, one for each item")
-    known, unknown = known_items(array, items)
-    if len(unknown):
-        raise HistoryError(
-            f"{name} holds item {unknown[0]}, which is not in the catalog, whose items are 0 to {items - 1}; "
-            f"{FROM_ZERO}; correct it, or leave such items out"
-        )
-    return known
+    return array
+
+
+def _numbers_of_names(history: Sequence[Name], name: str, items: ItemNames) -> np.ndarray:
+    """The numbers of the items that a history names; -1 for an unknown one."""
+    if isinstance(history, str | bytes | Mapping) or not hasattr(history, "__iter__"):
+        raise HistoryError(f"{name} is {shown(history)}: expected a sequence of items; for one user give [[...]]")
+    try:
+        given = (value.item() if isinstance(value, np.generic) else value for value in history)
+        return np.array([items.number(value) for value in given], np.int64)
+    except ValueError as error:
+        raise HistoryError(f"{name}: {error}") from error

@@ -1,24 +1,15 @@
 """A file of users and their histories, read one user at a time.
 
 The file holds JSON lines {"user": ..., "items": [...]}, oldest item first, plain or
-gzipped; or it is parquet with these columns. "-" is standard input. The first bytes of
-a file say which it is; its name need not.
+gzipped; or it is parquet with these columns (`serving.row_file`).
 """
 
 from __future__ import annotations
 
 import array
-import codecs
-import contextlib
 import dataclasses
-import gzip
-import io
-import itertools
 import json
 import math
-import re
-import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -26,38 +17,26 @@ from typing import Literal
 import jax
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from atspeed_jax.items.filters import known_items
+from atspeed_jax.items.names import FROM_ZERO, ItemNames, item_names
+from atspeed_jax.serving.row_file import STANDARD_INPUT, RowForm, file_rows, is_stream
 from atspeed_jax.utils.ranges import shown
 
 OnMistake = Literal["error", "skip"]
-STANDARD_INPUT = Path("-")
-_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
-_OTHERS = {
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"PK\x03\x04": "a zip archive",
-    codecs.BOM_UTF16_LE: "text in UTF-16",
-    codecs.BOM_UTF16_BE: "text in UTF-16",
-}
-_OTHERS_INSIDE = {
-    _GZIP: "gzipped twice",
-    _PARQUET: "parquet, which is read from a file that is not compressed",
-}
-_DIGITS = re.compile(r"0|[1-9][0-9]{0,17}")
-FROM_ZERO = "item numbers count from 0, as in the index (those of sequential_*.txt count from 1: subtract 1)"
 FORMATS = 'give JSON lines in UTF-8, plain or gzipped, or a parquet file, with "user" and "items"'
 NAMED = 5  # users whom a message names
 INPUT_HELP = (
     'Lines {"user": ..., "items": [...]}, oldest item first, plain or gzipped, or parquet; - for standard input. '
-    f"{FROM_ZERO[0].upper()}{FROM_ZERO[1:]}."
+    f"{FROM_ZERO[0].upper()}{FROM_ZERO[1:]}. In a run whose items have names, items are named."
 )
 
 
 class UserFileError(ValueError):
     """A file of users that cannot be read."""
+
+
+_FORM = RowForm((("user", "items"),), FORMATS, UserFileError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +45,7 @@ class User:
 
     Attributes:
       user: a string, number or bool, which the output repeats unchanged.
-      items: [n] int64, the history, oldest item first.
+      items: [n] int64, the numbers of the history's items, oldest item first.
     """
 
     user: object
@@ -79,17 +58,18 @@ class UserFile:
 
     Attributes:
       path: of the file; "-" for standard input.
-      items: number of items in the catalog.
+      items: what the file calls the items of the catalog; or their number, for a file
+        that calls them by number.
       on_bad: what becomes of a line that is no user. "error" raises UserFileError with
         the line's number and content; "skip" leaves the line out and reports it.
-      on_unknown: what becomes of an item outside 0..items-1. "error" raises
+      on_unknown: what becomes of an item that the catalog lacks. "error" raises
         UserFileError; "skip" leaves the item out of the history.
       one_type: whether all users must have the type of the first one, as those of a
         parquet column.
     """
 
     path: Path
-    items: int
+    items: int | ItemNames
     on_bad: OnMistake = "error"
     on_unknown: OnMistake = "error"
     one_type: bool = False
@@ -107,7 +87,7 @@ class UserFile:
         path = self.path
         if path != STANDARD_INPUT and (path.is_dir() or not path.exists()):
             raise UserFileError(f"there is no input file {path}; {FORMATS}, or - for standard input")
-        if not _is_stream(path):
+        if not is_stream(path):
             return sum(1 for _ in self.users(lambda _: None))
         if jax.process_count() > 1:
             raise UserFileError(f"--input={path}: {jax.process_count()} processes cannot share a stream; give a file")
@@ -125,13 +105,15 @@ class UserFile:
             file that cannot be read.
         """
         first_type, left_out, names = None, _LeftOut(), array.array("q")
-        for number, line in _rows(self.path):
+        called = item_names(self.items)
+        for number, line in file_rows(self.path, _FORM):
             where = f"{self.path}, line {number}"
-            user = self._user(line, where, first=not (names or left_out.lines))
-            if isinstance(user, str):
-                report(f"left out: {user}")
+            found = self._user(line, called, where, first=not (names or left_out.lines))
+            if isinstance(found, str):
+                report(f"left out: {found}")
                 left_out.lines += 1
                 continue
+            user, given = found
             if self.one_type:
                 own_type = _column_type(user, where)
                 first_type = first_type or own_type
@@ -140,12 +122,12 @@ class UserFile:
                         f"{where}: user {shown(user.user)} is no {first_type} as the users before, and a parquet "
                         "column has one type; correct it, or give an --output that ends in .jsonl"
                     )
-            known, unknown = known_items(user.items, self.items)
+            known, unknown = known_items(user.items, called.items)
             if len(unknown) and self.on_unknown == "error":
+                first = int(unknown[0]) if called.names is None else given[user.items.tolist().index(-1)]
                 raise UserFileError(
-                    f"{where}: item {shown(int(unknown[0]))} of user {shown(user.user)} is not in the catalog, "
-                    f"whose items are 0 to {self.items - 1}; {FROM_ZERO}; correct it, or leave such items out with "
-                    "--on_unknown=skip"
+                    f"{where}: item {shown(first)} of user {shown(user.user)} is not in the catalog, "
+                    f"{called.described}; correct it, or leave such items out with --on_unknown=skip"
                 )
             left_out.add(user, len(unknown))
             names.append(hash((type(user.user), user.user)))  # 8 bytes, however long a name is
@@ -155,12 +137,12 @@ class UserFile:
         if repeated := len(names) - len(np.unique(np.array(names))):
             report(f"note: {repeated} lines of {self.path} repeat the user of a line before; each line gets a list")
 
-    def _user(self, line: bytes | dict, where: str, *, first: bool) -> User | str:
-        """The user of a line; of a line that is no user and may be left out, what is
-        wrong with it.
+    def _user(self, line: bytes | dict, called: ItemNames, where: str, *, first: bool) -> tuple[User, list] | str:
+        """The user of a line, and the items as the line has them; of a line that is no
+        user and may be left out, what is wrong with it.
         """
         try:
-            return _user_of(line)
+            return _user_of(line, called)
         except (ValueError, RecursionError) as error:  # RecursionError: of lists in lists in lists
             text = line.decode("utf-8", "replace") if isinstance(line, bytes) else json.dumps(line, default=str)
             text = shown(text.strip())
@@ -200,81 +182,17 @@ class _LeftOut:
         return f"{text}: {', '.join(self.names)}{more}" if self.names else text
 
 
-def _is_stream(path: Path) -> bool:
-    """Whether a file can be read only once: standard input, or a pipe."""
-    return path == STANDARD_INPUT or not path.is_file()
-
-
-def _rows(path: Path) -> Iterator[tuple[int, bytes | dict]]:
-    """Yields (number from 1 on, line or parquet row) of all that is not blank."""
-    with contextlib.ExitStack() as stack:
-        try:
-            file = sys.stdin.buffer if path == STANDARD_INPUT else stack.enter_context(path.open("rb"))
-            assert isinstance(file, io.BufferedReader), "a buffered file, into which one may peek"
-            if not _is_stream(path) and (path.suffix.lower() == ".parquet" or file.peek(4).startswith(_PARQUET)):
-                yield from _parquet_rows(path)
-            else:
-                yield from _json_lines(_unpacked(file, path))
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserFileError(f"{path} cannot be read ({error or type(error).__name__}); is it whole?") from error
-
-
-def _unpacked(file: io.BufferedReader, path: Path) -> io.BufferedReader | gzip.GzipFile:
-    """The file as bytes of lines.
-
-    Raises:
-      UserFileError: the first bytes are those of another format.
+def _user_of(line: bytes | dict, called: ItemNames) -> tuple[User, list]:
+    """The user of a line or row, and the items as the line has them. Raises ValueError
+    for one that is no user.
     """
-    unpacked = gzip.GzipFile(fileobj=file) if file.peek(8).startswith(_GZIP) else file
-    begins = unpacked.peek(8)
-    for magic, what in (_OTHERS | _OTHERS_INSIDE).items():
-        if begins.startswith(magic):
-            raise UserFileError(f"{path} is {what}; {FORMATS}")
-    return unpacked
-
-
-def _json_lines(file: io.BufferedReader | gzip.GzipFile) -> Iterator[tuple[int, bytes]]:
-    """Yields (number, line) of every line that is not blank."""
-    for number, line in enumerate(file, start=1):  # bytes: one line that is not UTF-8 is a bad line, not the end
-        line = line.removeprefix(codecs.BOM_UTF8)  # of the first, or where files were joined
-        if line.strip():
-            yield number, line
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """Yields (number, row) of every row."""
-    try:
-        with pq.ParquetFile(path) as file:
-            if missing := {"user", "items"} - set(file.schema_arrow.names):
-                raise pa.ArrowKeyError(f"it lacks {', '.join(sorted(missing))}")
-            batches = file.iter_batches(batch_size=4096, columns=["user", "items"])
-            yield from enumerate(itertools.chain.from_iterable(batch.to_pylist() for batch in batches), start=1)
-    except pa.ArrowException as error:
-        raise UserFileError(f"{path} cannot be read as parquet with columns user and items ({error})") from error
-
-
-def _user_of(line: bytes | dict) -> User:
-    """The user of a line or row. Raises ValueError for one that is no user."""
     value = json.loads(line.decode("utf-8")) if isinstance(line, bytes) else line
     if not isinstance(value, dict) or "user" not in value or not isinstance(value.get("items"), list):
         raise ValueError('expected {"user": ..., "items": [...]}')
     user = value["user"]
     if not isinstance(user, str | int | float) or (isinstance(user, float) and not math.isfinite(user)):
         raise ValueError(f"user {shown(user)} ({type(user).__name__}) is not a string, finite number or bool")
-    return User(user, np.array([_number(item) for item in value["items"]]))
-
-
-def _number(item) -> int:
-    """An item as a number: 3, 3.0 as tables have it that once had a gap, or "3".
-
-    Raises:
-      ValueError: anything else.
-    """
-    if type(item) is int:
-        return item
-    if (isinstance(item, float) and item.is_integer()) or (isinstance(item, str) and _DIGITS.fullmatch(item)):
-        return int(item)
-    raise ValueError(f"item {shown(item)} is not the number of an item")
+    return User(user, np.array([called.number(item) for item in value["items"]])), value["items"]
 
 
 def _column_type(user: User, where: str) -> pa.DataType:

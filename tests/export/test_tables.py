@@ -4,6 +4,7 @@ import pytest
 
 from atspeed_jax.data.batches import BatchShape
 from atspeed_jax.export.tables import export_figures, export_lists
+from atspeed_jax.items.names import ItemNames
 from atspeed_jax.serving.recommend import lists_of
 from atspeed_jax.serving.settings import Setting
 
@@ -24,6 +25,11 @@ def test_lists_as_a_table(small_run, tmp_path):
         assert row["titles"] == [titles.get(item) for item in row["items"]]
         assert len(row["items"]) == len(row["scores"]) == 10
         assert row["scores"] == sorted(row["scores"], reverse=True)
+    names = ItemNames(dataset.catalog.items, tuple(f"B{item}" for item in range(dataset.catalog.items)))
+    export_lists(tmp_path / "named", lists, dataset, titles, names)
+    for row, named in zip(rows, pq.read_table(tmp_path / "named" / "lists.parquet").to_pylist(), strict=True):
+        changed = {column: [f"B{item}" for item in row[column]] for column in ("history", "items", "next")}
+        assert named == row | changed
     hits = [len(set(row["items"]) & set(row["next"])) / len(row["next"]) for row in rows]
     assert np.mean(hits) == pytest.approx(small_run.report["quality"]["target"]["seen_kept"]["recall@10"])
 

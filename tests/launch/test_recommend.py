@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 
 from atspeed_jax.data.instructions import PromptConfig
@@ -17,6 +18,7 @@ from known_codes import write_index, write_known
 from mains import ROOT, SMALL, run_mains
 
 USERS = [{"user": f"u{n}", "items": list(range(n))} for n in range(5)]
+NAMES = [f"B{item:02}" for item in range(40)]
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,15 @@ def ended(small_run, tmp_path_factory):
     (place / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in USERS))
     (place / "bad.jsonl").write_text('{"user": 1, "items": [0]}\n' * 9 + '{"user": 1, "items": [99999]}\n')
     (place / "types.jsonl").write_text('{"user": 1, "items": []}\n{"user": "a", "items": []}\n')
+
+    for file in small_run.workdir.iterdir():
+        (place / "hf" / "named").mkdir(parents=True, exist_ok=True)
+        (place / "hf" / "named" / file.name).symlink_to(file)
+    (place / "hf" / "named" / "names.json").write_text(json.dumps(NAMES))
+    (place / "hf" / "named" / "titles.json").unlink(missing_ok=True)
+    (place / "hf" / "named" / "titles.json").write_text(json.dumps({"3": "Soap"}))
+    named = [user | {"items": [NAMES[item] for item in user["items"]]} for user in USERS]
+    (place / "hf" / "named.jsonl").write_text("".join(json.dumps(user) + "\n" for user in named))
 
     write_known(place / "hf" / "model")
     write_index(place / "hf" / "x.index.json")
@@ -52,6 +63,10 @@ def ended(small_run, tmp_path_factory):
         "trained otherwise": case(small_run.workdir, "--config.align.alpha=0.5", output="other.jsonl"),
         "unknown item": case(small_run.workdir, "--k=6", users="bad.jsonl", output="other.jsonl"),
         "another is at it": case(small_run.workdir, "--k=6", output="held.jsonl"),
+        "names": case(
+            place / "hf" / "named", "--k=6", "--exclude_seen", users="hf/named.jsonl", output="hf/named_lists.parquet"
+        ),
+        "unknown name": case(place / "hf" / "named", "--k=6", output="other.jsonl"),
         "unknown suffix": case(small_run.workdir, "--k=6", output="other.csv"),
         "a model": case(None, model, index, "--k=6", "--template=the user has {items}", output="model.jsonl"),
         "no index": case(None, model, output="other.jsonl"),
@@ -74,6 +89,16 @@ def test_every_user_gets_a_list_without_what_was_seen(ended):
     for line, user in zip(lines, USERS, strict=True):
         assert len(set(line["items"])) == len(line["scores"]) == 6
         assert not set(line["items"]) & set(user["items"])
+
+
+def test_a_run_with_names_reads_and_writes_them(ended):
+    place, results = ended
+    assert results["names"].code == 0, results["names"].err
+    lines = [json.loads(line) for line in (place / "recs.jsonl").read_text().splitlines()]
+    for line, named in zip(lines, pq.read_table(place / "hf" / "named_lists.parquet").to_pylist(), strict=True):
+        assert named["items"] == [NAMES[item] for item in line["items"]]
+        assert named["titles"] == ["Soap" if item == 3 else None for item in line["items"]]
+        assert (named["user"], named["scores"]) == (line["user"], line["scores"])
 
 
 @pytest.mark.parametrize(
@@ -124,6 +149,7 @@ def test_widths_too_small_for_k_are_raised_and_give_the_same_lists(ended):
         ("a model and a run", "--model serves a Hugging Face directory: leave --workdir and --config out"),
         ("neither", "give --workdir=DIR of a trained run, or --model=HF_DIR and --index=FILE"),
         ("two types", "types.jsonl, line 2: user 'a' is no int64 as the users before"),
+        ("unknown name", "users.jsonl, line 2: item 0 of user 'u1' is not in the catalog, whose 40 items are called"),
         ("unknown item", "bad.jsonl, line 10: item 99999 of user 1 is not in the catalog"),
     ],
 )

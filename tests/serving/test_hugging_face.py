@@ -138,3 +138,20 @@ def test_another_dtype(place):
     assert {leaf.dtype.name for leaf in jax.tree.leaves(model.decoders.target_params)} == {"bfloat16"}
     assert dataclasses.replace(model.directory, dtype="float32") == served(directory).directory
     assert len(CODES) == model.catalog.items
+
+
+def test_items_of_an_index_with_names_are_named(place, tmp_path):
+    """Names of the index in lists, and names or numbers in histories: the same lists as by numbers."""
+    directory, _, _ = place
+    lines = [
+        {"item_id": f"B{item:02}", "token_ids": rows_of([item]), "metadata": {"title": f"Item {item}"}}
+        for item in range(ITEMS)
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    served = {"k": 5, "prompt": TEXT}
+    numbered = Recommender.from_hugging_face(directory / "target", directory / "x.index.json", **served)(HISTORIES)
+    named = Recommender.from_hugging_face(directory / "target", tmp_path / "items.jsonl", **served)
+    expected = [[f"B{item:02}" for item in items] for items in numbered.items]
+    assert named([[f"B{item:02}" for item in items] for items in HISTORIES]).items == expected
+    assert named(HISTORIES) == (expected, numbered.scores)
+    assert named.titles["B07"] == "Item 7"

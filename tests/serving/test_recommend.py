@@ -1,6 +1,7 @@
 """A batch job's file: the lists of evaluation, in order, once each, whatever interrupts it."""
 
 import dataclasses
+import gzip
 import io
 import json
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.decoding.base import DecodeError
+from atspeed_jax.items.names import ItemNames
 from atspeed_jax.serving.decode_users import decode_users
 from atspeed_jax.serving.list_file import RecommendError, claimed_output
 from atspeed_jax.serving.recommend import lists_of, recommend
@@ -47,9 +49,9 @@ QUIET = tqdm(disable=True)
 USERS = [User(f"u{n}", np.arange(n % 5)) for n in range(11)]
 
 
-def write(users, lists, path, *, chunk=4, fingerprint="a", progress=QUIET, titles=None) -> int:
+def write(users, lists, path, *, chunk=4, fingerprint="a", progress=QUIET, titles=None, names=None) -> int:
     with claimed_output(path) as output:
-        how = {"chunk": chunk, "fingerprint": fingerprint, "progress": progress, "titles": titles}
+        how = {"chunk": chunk, "fingerprint": fingerprint, "progress": progress, "titles": titles, "names": names}
         return recommend(users, lists, output, **how)
 
 
@@ -75,6 +77,21 @@ def test_titles_stand_beside_their_items(tmp_path, name):
     assert found == expected
 
 
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.parquet"])
+@pytest.mark.parametrize("kind", [str, int])
+def test_lists_are_of_names(tmp_path, name, kind):
+    names = ItemNames(20, tuple(kind(900 - item) for item in range(20)))
+    expected = [line_of(user) for user in USERS]
+    expected = [line | {"items": [kind(900 - item) for item in line["items"]]} for line in expected]
+    assert write(USERS, stand_in, tmp_path / name, names=names) == 11
+    if name == "r.parquet":
+        assert pq.read_table(tmp_path / name).to_pylist() == expected
+    else:
+        content = (tmp_path / name).read_bytes()
+        lines = gzip.decompress(content) if name.endswith("gz") else content
+        assert [json.loads(line) for line in lines.splitlines()] == expected
+
+
 def test_an_output_is_not_gone_on_with_under_other_titles(tmp_path):
     def interrupted(users):
         if users[0].user == "u4":
@@ -85,6 +102,8 @@ def test_an_output_is_not_gone_on_with_under_other_titles(tmp_path):
         write(USERS, interrupted, tmp_path / "r.jsonl", titles={0: "Soap"})
     with pytest.raises(RecommendError, match="begun with another model"):
         write(USERS, stand_in, tmp_path / "r.jsonl", titles={0: "Comb"})
+    with pytest.raises(RecommendError, match="begun with another model"):
+        write(USERS, stand_in, tmp_path / "r.jsonl", titles={0: "Soap"}, names=ItemNames(20, tuple(range(1, 21))))
     assert write(USERS, stand_in, tmp_path / "r.jsonl", titles={0: "Soap"}) == 11
 
 

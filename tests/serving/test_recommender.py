@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from atspeed_jax.items.names import ItemNames
 from atspeed_jax.serving.recommender import HistoryError, Recommendations, Recommender
 
 ITEMS = 40
@@ -68,3 +69,28 @@ def test_what_is_no_history_is_refused_by_its_place(histories, message):
     with pytest.raises(HistoryError, match=re.escape(message)):
         Recommender(lists, ITEMS)(histories)
     assert not lists.users
+
+
+NAMES = ItemNames(ITEMS, tuple(f"B{item:02}" for item in range(ITEMS)))
+
+
+def test_histories_and_lists_are_of_names():
+    lists = StandIn()
+    recommend = Recommender(lists, NAMES, {3: "Soap"})
+    found = recommend([["B12", "B07"], [], np.array(["B03"])])
+    assert found.items == [["B07"], ["B07", "B08"], ["B03"]]
+    assert [user.items.tolist() for user in lists.users] == [[12, 7], [], [3]]
+    assert recommend.titles == {"B03": "Soap"}
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        ([["B01"], ["B03", "B99"]], "histories[1] holds item 'B99', which is not in the catalog, whose 40 items are"),
+        (["B01"], "histories[0] is 'B01': expected a sequence of items; for one user give [[...]]"),
+        ([[1.5]], "histories[0]: item 1.5 is not the name of an item"),
+    ],
+)
+def test_what_is_no_history_of_names_is_refused(histories, message):
+    with pytest.raises(HistoryError, match=re.escape(message)):
+        Recommender(StandIn(), NAMES)(histories)

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from atspeed_jax.serving import user_file
-from atspeed_jax.serving.user_file import STANDARD_INPUT, UserFile, UserFileError
+from atspeed_jax.serving.row_file import STANDARD_INPUT
+from atspeed_jax.serving.user_file import UserFile, UserFileError
 
 
 def read(path, items=4, said=None, **how):
