@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     {"shapes", "utils"},
     {"items"},
-    {"data", "ids", "models", "decoding"},
+    {"data", "ingest", "ids", "models", "decoding"},
     {"alignment", "serving"},
     {"evaluation", "training", "tuning"},
     {"reporting", "export"},

@@ -24,6 +24,7 @@ DECLARED = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 EXTRAS = {
     "data": {"train"},
     "ids": {"ids", "text"},
+    "ingest": {"ingest"},
     "training": {"train"},
     "reporting": {"report"},
     "benchmarks": {"report", "hugging_face"},

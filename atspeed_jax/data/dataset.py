@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +31,7 @@ from atspeed_jax.data.records import (
 from atspeed_jax.data.rows import Rows
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.utils.building import built
 
 CATALOG_FILE = "catalog.json"
 _REMEDY = (
@@ -147,29 +145,24 @@ def build_dataset(source: Source, directory) -> None:
     """
     directory = Path(directory).absolute()
     stored = Dataset.of(source)
-    _check_free(directory)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        building = _temporary_sibling(directory)
+        with built(directory) as building:
+            write_records(source, building)
+            entries = {
+                "name": source.name,
+                "fingerprint": stored.fingerprint,
+                "level_sizes": stored.catalog.level_sizes,
+                "codes": stored.catalog.codes.tolist(),
+            }
+            if stored.catalog.spelling is not None:
+                entries["spelling"] = stored.catalog.spelling
+            if stored.rows:
+                entries["rows"] = True
+            (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
+    except FileExistsError as error:
+        raise DatasetError(str(error)) from error
     except OSError as error:
         raise DatasetError(f"{directory}: cannot be written ({error}); give a directory you may write to.") from error
-    try:
-        write_records(source, building)
-        entries = {
-            "name": source.name,
-            "fingerprint": stored.fingerprint,
-            "level_sizes": stored.catalog.level_sizes,
-            "codes": stored.catalog.codes.tolist(),
-        }
-        if stored.catalog.spelling is not None:
-            entries["spelling"] = stored.catalog.spelling
-        if stored.rows:
-            entries["rows"] = True
-        (building / CATALOG_FILE).write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
-        _check_free(directory)  # again: another build may have ended first
-        building.rename(directory)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def load_dataset(directory) -> Dataset:
@@ -246,34 +239,3 @@ def _check_rows(source: Source, items: int) -> None:
 def _joined(sequences: tuple[np.ndarray, ...]) -> bytes:
     """The items of all sequences, one behind the other."""
     return np.concatenate((*sequences, np.zeros(0, np.int32))).astype("<i4").tobytes()
-
-
-def _check_free(directory: Path) -> None:
-    """Raises DatasetError for a directory that is not empty, or a file of that name."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise DatasetError(f"{directory} exists and is kept: give another directory, or remove it.")
-
-
-def _temporary_sibling(directory: Path) -> Path:
-    """Makes a fresh directory beside `directory`; removes those of builds that were
-    killed on this machine.
-    """
-    prefix = f".{directory.name}.building-{socket.gethostname()}-"
-    for leftover in directory.parent.glob(f"{prefix}*"):
-        process = leftover.name.removeprefix(prefix)
-        if process.isdigit() and (int(process) == os.getpid() or not _alive(int(process))):
-            shutil.rmtree(leftover, ignore_errors=True)
-    building = directory.parent / f"{prefix}{os.getpid()}"
-    building.mkdir()
-    return building
-
-
-def _alive(process: int) -> bool:
-    """Whether a process of this machine runs."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -14,7 +14,11 @@ from main_flags import flags_of
 from mains import ALL, ROOT, run_mains
 
 DEFINED = re.compile(r'(?:DEFINE_(?!config)\w+|DEFINE_config_file|define_numbers|define_choice)\(\s*"(\w+)"')
-BESIDE = {"benchmark": ("suites",), "recommend": ("hugging_face",)}  # modules that define flags of a main
+BESIDE = {
+    "benchmark": ("suites",),
+    "recommend": ("hugging_face",),
+    "ingest": ("ingest_flags",),
+}  # modules that define flags of a main
 PATHS = ("borrow", "output", "json", "workdir")
 
 

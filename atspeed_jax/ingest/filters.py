@@ -1,0 +1,94 @@
+"""Filters of the events in the database: texts, repeats, and the k-core."""
+
+from __future__ import annotations
+
+import duckdb
+
+from atspeed_jax.ingest.settings import Filters, IngestError
+
+Step = tuple[str, int, int, int]  # what was applied, and the events, users and items that are left
+
+
+def apply_filters(connection: duckdb.DuckDBPyConnection, filters: Filters, *, titled: bool) -> list[Step]:
+    """Filters the table `events` (u, i, t).
+
+    Args:
+      connection: that has the table, and `item_texts` (name, ...) if items are given.
+      filters: what is kept; rating and time window are applied already.
+      titled: whether items are given.
+
+    Returns:
+      what each filter has left, in order.
+
+    Raises:
+      IngestError: nothing is left.
+    """
+    steps: list[Step] = []
+
+    def keep(what: str, select: str) -> None:
+        connection.execute(f"CREATE TABLE kept AS {select}")
+        connection.execute("DROP TABLE events")
+        connection.execute("ALTER TABLE kept RENAME TO events")
+        steps.append((what, *sizes(connection)))
+        if not steps[-1][1]:
+            raise IngestError(f"no event is left: {told(steps)}; change the filters.")
+
+    if filters.need_text:
+        if not titled:
+            raise IngestError("need_text drops items without text, but no item file is given: give --items.")
+        keep("items with text", f"SELECT events.* FROM events JOIN items USING (i) WHERE {_has_text(connection)}")
+    if filters.repeats != "all":
+        best = "min" if filters.repeats == "first" else "max"
+        keep(f"the {filters.repeats} of each user and item", f"SELECT u, i, {best}(t) AS t FROM events GROUP BY u, i")
+    if filters.user_core > 1 or filters.item_core > 1:
+        _core(connection, filters)
+        steps.append((f"users of {filters.user_core} and items of {filters.item_core} events", *sizes(connection)))
+        if not steps[-1][1]:
+            raise IngestError(f"no event is left: {told(steps)}; lower the core.")
+    return steps
+
+
+def _has_text(connection: duckdb.DuckDBPyConnection) -> str:
+    """An SQL condition: the item has a title or a text that is not blank."""
+    columns = [row[0] for row in connection.execute("DESCRIBE item_texts").fetchall()]
+    texts = [name for name in ("title", "text") if name in columns]
+    if not texts:
+        raise IngestError("need_text drops items without text, but the item file has neither title nor text.")
+    blank = " OR ".join(f"trim(coalesce({name}, '')) <> ''" for name in texts)
+    return f"items.text IN (SELECT name FROM item_texts WHERE {blank})"
+
+
+def _core(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
+    """Drops users and items of too few events until all have enough."""
+    while True:
+        for letter, least in (("u", filters.user_core), ("i", filters.item_core)):
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE few_{letter} AS SELECT {letter} FROM events GROUP BY {letter} "
+                f"HAVING count(*) < {least}"
+            )
+        found = connection.execute("SELECT (SELECT count(*) FROM few_u) + (SELECT count(*) FROM few_i)").fetchone()
+        if not (found and found[0]):
+            return
+        connection.execute(
+            "CREATE TABLE kept AS SELECT * FROM events WHERE u NOT IN (SELECT u FROM few_u) "
+            "AND i NOT IN (SELECT i FROM few_i)"
+        )
+        connection.execute("DROP TABLE events")
+        connection.execute("ALTER TABLE kept RENAME TO events")
+
+
+def sizes(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
+    """Events, users and items of the table `events`."""
+    found = connection.execute(
+        "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM (SELECT DISTINCT u FROM events)), "
+        "(SELECT count(*) FROM (SELECT DISTINCT i FROM events))"
+    ).fetchone()
+    assert found is not None
+    return found
+
+
+def told(steps: list[Step]) -> str:
+    """What the filters left, in words."""
+    return "; ".join(
+        f"{what}: {events:,} events of {users:,} users and {items:,} items" for what, events, users, items in steps
+    )

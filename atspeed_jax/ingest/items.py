@@ -1,0 +1,125 @@
+"""Item files: titles, texts and other properties of the items of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import duckdb
+
+from atspeed_jax.ingest.settings import Columns, IngestError
+from atspeed_jax.ingest.tables import Table, column, explained, named_columns, need
+from atspeed_jax.ingest.times import first_row
+
+PROPERTIES = ("title", "text", "category", "brand", "price", "vector")
+USUAL = {
+    "item_name": (
+        *("item_id", "itemid", "item", "parent_asin", "asin", "movieid", "movie_id", "product_id", "productid"),
+        *("product", "article_id", "business_id", "sku", "iid", "id"),
+    ),
+    "title": ("title", "name", "prod_name", "item_title"),
+    "text": ("text", "description", "detail_desc", "features"),
+    "category": ("category", "categories", "genres", "main_category", "product_type_name"),
+    "brand": ("brand", "store", "brand_name"),
+    "price": ("price",),
+    "vector": ("vector", "embedding"),
+}
+_FLAGS = {"item_name": "item_name"}
+
+
+def load_items(
+    connection: duckdb.DuckDBPyConnection, table: Table, columns: Columns, item: str, say: Callable[[str], None]
+) -> list[str]:
+    """Makes the table `item_texts` (name and the properties that the file has).
+
+    Args:
+      connection: that reads the table.
+      table: of the items.
+      columns: that the user named.
+      item: the column of the log that names the item; it is preferred here too.
+      say: gets what was found.
+
+    Returns:
+      what is worth a warning.
+
+    Raises:
+      IngestError: a column that is missing, an item without name or twice, or vectors
+        that are no finite numbers of one width; it names the row.
+    """
+    usual = USUAL | {"item_name": (item.lower(), *USUAL["item_name"])}
+    wanted = {"item_name": columns.item_name, **{name: getattr(columns, name) for name in PROPERTIES}}
+    found = named_columns(table, wanted, usual)
+    need(table, found, ("item_name",), _FLAGS)
+    if len(found) == 1:
+        raise IngestError(
+            f"{table.name}: no column is known as title, text or another property; it has {', '.join(table.columns)}. "
+            "Name one: --title=NAME or --text=NAME."
+        )
+    say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
+    name = column(found["item_name"])
+    with explained(table.name):
+        lacking = connection.execute(
+            f"SELECT count(*) FROM {table.sql} WHERE {name} IS NULL OR trim({name}::VARCHAR) = ''"
+        ).fetchone()
+        if lacking and lacking[0]:
+            bad = first_row(connection, table, f"{name} IS NULL OR trim({name}::VARCHAR) = ''", found["item_name"])
+            raise IngestError(f"{bad}: expected the name of an item ({lacking[0]} rows lack it).")
+        selected = [
+            f"trim({name}::VARCHAR) AS name",
+            *(_property(role, found[role]) for role in PROPERTIES if role in found),
+        ]
+        connection.execute(f"CREATE TABLE item_texts AS SELECT {', '.join(selected)} FROM {table.sql}")
+    twice = connection.execute(
+        "SELECT name, count(*) FROM item_texts GROUP BY name HAVING count(*) > 1 ORDER BY name LIMIT 1"
+    ).fetchone()
+    if twice:
+        raise IngestError(f"{table.name}: item {twice[0]!r} has {twice[1]} rows; keep one of each item.")
+    if "vector" in found:
+        _check_vectors(connection, table)
+    return _warnings(connection, table)
+
+
+def _property(role: str, name: str) -> str:
+    """An SQL expression of a property; lists of texts become one text."""
+    quoted = column(name)
+    if role == "vector":
+        return f"CAST({quoted} AS DOUBLE[]) AS vector"
+    text = f"nullif(trim({quoted}::VARCHAR), '')"
+    return f"CASE WHEN typeof({quoted}) LIKE '%[]' THEN trim({text}, '[] ') ELSE {text} END AS {role}"
+
+
+def _check_vectors(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Raises IngestError for vectors that are not finite, or of several widths."""
+    bad = connection.execute(
+        "SELECT name FROM item_texts "
+        "WHERE NOT list_bool_and(list_transform(vector, lambda x: coalesce(isfinite(x), false))) LIMIT 1"
+    ).fetchone()
+    if bad:
+        raise IngestError(
+            f"{table.name}: the vector of item {bad[0]!r} has an entry that is no finite number; correct it."
+        )
+    widths = connection.execute(
+        "SELECT len(vector), count(*), min(name) FROM item_texts GROUP BY 1 ORDER BY 2 DESC"
+    ).fetchall()
+    if len(widths) > 1:
+        usual, rare = widths[0], widths[-1]
+        raise IngestError(
+            f"{table.name}: the vector of item {rare[2]!r} has {rare[0] or 0} numbers, those of {usual[1]} items have "
+            f"{usual[0] or 0}; give vectors of one width to all items."
+        )
+
+
+def _warnings(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
+    """Says how many items of the log the file lacks, or gives no title or text."""
+    lacks = connection.execute(
+        "SELECT count(*), min(text), (SELECT count(*) FROM items) FROM items "
+        "WHERE text NOT IN (SELECT name FROM item_texts)"
+    ).fetchone()
+    assert lacks is not None
+    count, example, items = lacks
+    if count == items:
+        other = connection.execute("SELECT min(name) FROM item_texts").fetchone()
+        raise IngestError(
+            f"{table.name}: none of the {items} items of the log is here; the log has {example!r}, this file "
+            f"{other[0] if other else None!r}. Name the column of the same names: --item_name=NAME."
+        )
+    return [f"{table.name}: {count:,} of {items:,} items of the log are not here, such as {example!r}"] if count else []

@@ -1,0 +1,67 @@
+"""Splits the events in the database into train (0), valid (1) and test (2)."""
+
+from __future__ import annotations
+
+import duckdb
+
+from atspeed_jax.ingest.settings import IngestError, Split
+
+_DAY = 86_400_000  # milliseconds
+LEAST_HELD_OUT = 3  # events of a user of whom two are held out
+
+
+def split_of_event(connection: duckdb.DuckDBPyConnection, split: Split) -> tuple[str, dict]:
+    """Finds the split of each event.
+
+    Args:
+      connection: with the table `events` (u, i, t).
+      split: how they are split.
+
+    Returns:
+      (an SQL expression of the split of a row of `events`, what was cut where).
+    """
+    if split.how == "leave_one_out":
+        last = "row_number() OVER (PARTITION BY u ORDER BY t DESC, i DESC)"
+        total = "count(*) OVER (PARTITION BY u)"
+        return f"CASE WHEN {total} < {LEAST_HELD_OUT} THEN 0 ELSE greatest(0, 3 - {last}) END", {}
+    found = connection.execute("SELECT count(*) FROM events").fetchone()
+    assert found is not None
+    count = found[0]
+    places = (1 - split.valid_share - split.test_share, 1 - split.test_share)
+    cuts = [_time_at(connection, min(count - 1, round(count * share))) for share in places]
+    return f"(t >= {cuts[0]})::INTEGER + (t >= {cuts[1]})::INTEGER", {"valid_from": cuts[0], "test_from": cuts[1]}
+
+
+def _time_at(connection: duckdb.DuckDBPyConnection, place: int) -> int:
+    """The time of the event at this place in time order: first its day, then the moment
+    in it, so that only the events of one day are sorted.
+    """
+    before = 0
+    days = connection.execute(f"SELECT t // {_DAY} AS day, count(*) FROM events GROUP BY day ORDER BY day").fetchall()
+    for day, count in days:
+        if before + count > place:
+            found = connection.execute(
+                f"SELECT t FROM events WHERE t // {_DAY} = {day} ORDER BY t LIMIT 1 OFFSET {place - before}"
+            ).fetchone()
+            assert found is not None
+            return found[0]
+        before += count
+    raise AssertionError(f"place {place} of {before} events")
+
+
+def check_split(counts: dict[int, int], split: Split, cut: dict) -> None:
+    """Checks that no split is empty.
+
+    Raises:
+      IngestError: a split is; it says what to change.
+    """
+    names = ("train", "valid", "test")
+    empty = [name for number, name in enumerate(names) if not counts.get(number)]
+    if empty:
+        found = ", ".join(f"{name} {counts.get(number, 0):,}" for number, name in enumerate(names))
+        why = (
+            f"no user has {LEAST_HELD_OUT} events"
+            if split.how == "leave_one_out"
+            else f"many events have one time ({cut}): take another share, or leave_one_out"
+        )
+        raise IngestError(f"the split {split.how!r} leaves {' and '.join(empty)} empty ({found} events): {why}.")

@@ -1,0 +1,105 @@
+"""Times of a log, in any unit, as milliseconds since 1970 in UTC.
+
+The unit is found once for the whole log. A log of two units, or of times with and
+without a time zone, is refused: nobody could tell what came first.
+"""
+
+from __future__ import annotations
+
+import datetime
+
+import duckdb
+
+from atspeed_jax.ingest.settings import IngestError
+from atspeed_jax.ingest.tables import Table, column, explained
+
+# Numbers below a bound are of that unit: 10**11 seconds end in the year 5138, and 10**11 milliseconds in 1973.
+_UNITS = {"seconds": 10.0**11, "milliseconds": 10.0**14, "microseconds": 10.0**17, "nanoseconds": 10.0**20}
+_TO_MS = {"seconds": "* 1000", "milliseconds": "", "microseconds": "/ 1000", "nanoseconds": "/ 1000000"}
+_ZONE = "[0-9]([zZ]|[ ]?UTC|[+-][0-9]{2}(:?[0-9]{2})?)$"  # behind the minutes or seconds
+_EXPECTED = "expected a number such as 1400000000, or a date such as 2024-05-01 or 2024-05-01 12:30:00+02:00"
+
+
+def milliseconds(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
+    """Finds how the times of a column are written.
+
+    Args:
+      connection: that reads the table.
+      table: of the log.
+      name: of the column.
+
+    Returns:
+      (an SQL expression of the column in milliseconds since 1970, what was found).
+
+    Raises:
+      IngestError: a time that cannot be read, two units, or times with and without a
+        time zone; it names rows.
+    """
+    kind = _kind(connection, table, name)
+    text, number = f"trim({column(name)}::VARCHAR)", f"try_cast({column(name)} AS DOUBLE)"
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return f"epoch_ms({column(name)}::TIMESTAMPTZ)", kind.lower()
+    is_number, is_date = f"({number} IS NOT NULL)", f"(try_cast({text} AS TIMESTAMPTZ) IS NOT NULL)"
+    zoned = f"regexp_matches({text}, '{_ZONE}')"
+    zoned = f"(length({text}) > 10 AND {zoned})"
+    with explained(table.name):
+        row = connection.execute(
+            f"SELECT count(*), count(*) FILTER ({is_number}), min({number}), max({number}), "
+            f"count(*) FILTER (NOT {is_number} AND {is_date}), "
+            f"count(*) FILTER (NOT {is_number} AND {is_date} AND {zoned}) FROM {table.sql}"
+        ).fetchone()
+    assert row is not None
+    rows, numbers, least, most, dates, with_zone = row
+    if not rows:
+        raise IngestError(f"{table.name}: no rows at all; expected a row per event.")
+    if numbers + dates < rows:
+        bad = first_row(connection, table, f"NOT coalesce({is_number} OR {is_date}, false)", name)
+        raise IngestError(f"{bad}: cannot be read as a time; {_EXPECTED}.")
+    if numbers and dates:
+        one, other = (first_row(connection, table, of, name) for of in (is_number, f"NOT {is_number}"))
+        raise IngestError(f"{one} is a number, but {other} is a date; write all times in one way.")
+    if dates:
+        if 0 < with_zone < dates:
+            one, other = (first_row(connection, table, of, name) for of in (zoned, f"NOT {zoned}"))
+            raise IngestError(f"{one} names a time zone, but {other} names none; write all times in one way.")
+        return f"epoch_ms(CAST({text} AS TIMESTAMPTZ))", "dates with time zone" if with_zone else "dates, taken as UTC"
+    unit, unit_of_least = _unit(most), _unit(least)
+    if unit is None or unit_of_least is None:
+        bad = first_row(connection, table, f"abs({number}) = {max(abs(least), abs(most))!r}", name)
+        raise IngestError(f"{bad}: is no time in seconds to nanoseconds since 1970; {_EXPECTED}.")
+    if unit != unit_of_least:
+        one, other = (first_row(connection, table, f"{number} = {value!r}", name) for value in (least, most))
+        raise IngestError(
+            f"{one} is in {unit_of_least} since 1970 ({_day(least, unit_of_least)}), but {other} in {unit} "
+            f"({_day(most, unit)}); write all times in one unit."
+        )
+    return f"CAST(floor({number} {_TO_MS[unit]}) AS BIGINT)", f"{unit} since 1970"
+
+
+def _kind(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> str:
+    """The type of a column."""
+    found = connection.execute(f"SELECT typeof({column(name)}) FROM {table.sql} LIMIT 1").fetchone()
+    return str(found[0]) if found else "VARCHAR"
+
+
+def _unit(value: float) -> str | None:
+    return next((unit for unit, bound in _UNITS.items() if abs(value) < bound), None)
+
+
+def _day(value: float, unit: str) -> str:
+    """The day of a number of that unit."""
+    ms = {"seconds": value * 1e3, "milliseconds": value, "microseconds": value / 1e3, "nanoseconds": value / 1e6}[unit]
+    return str((datetime.datetime(1970, 1, 1) + datetime.timedelta(milliseconds=ms)).date())
+
+
+def first_row(connection: duckdb.DuckDBPyConnection, table: Table, condition: str, name: str) -> str:
+    """Describes the first row that a condition holds for, as file, row and content."""
+    numbered = f"SELECT row_number() OVER () AS row_number_, * FROM {table.sql}"
+    found = connection.execute(
+        f"SELECT row_number_, {column(name)} FROM ({numbered}) WHERE {condition} ORDER BY row_number_ LIMIT 1"
+    ).fetchone()
+    if found is None:
+        return table.name
+    line = found[0] + table.first_line - 1
+    where = f"line {line}" if table.first_line and len(table.files) == 1 else f"row {found[0]}"
+    return f"{table.name}, {where}: {name} {found[1]!r}"
