@@ -50,12 +50,13 @@ def given_config() -> IngestConfig:
       IngestError: settings that do not go together.
     """
     columns = Columns(**{field.name: FLAGS[field.name].value for field in dataclasses.fields(Columns)})
-    cores = {
-        name: FLAGS.core if FLAGS[name].value is None else FLAGS[name].value for name in ("user_core", "item_core")
-    }
-    times = {name: _moment(name) for name in ("since", "until")}
+    user_core, item_core = (
+        FLAGS.core if FLAGS[name].value is None else FLAGS[name].value for name in ("user_core", "item_core")
+    )
     repeats = cast(Repeats, FLAGS.repeats)
-    filters = Filters(min_rating=FLAGS.min_rating, need_text=FLAGS.need_text, repeats=repeats, **cores, **times)
+    filters = Filters(
+        FLAGS.min_rating, _moment("since"), _moment("until"), FLAGS.need_text, repeats, user_core, item_core
+    )
     split = Split(cast(How, FLAGS.split), FLAGS.valid_share, FLAGS.test_share)
     return IngestConfig(columns, filters, split, Limits(FLAGS.memory_gb, FLAGS.threads))
 

@@ -79,6 +79,8 @@ def ingest(
             write_json(building / RECORD, record)
     except FileExistsError as error:
         raise IngestError(f"--output={error}") from error
+    except OSError as error:
+        raise IngestError(f"--output={output} cannot be written ({error}); give a place you may write to.") from error
     except duckdb.OutOfMemoryException as error:
         raise IngestError(f"memory ran out ({str(error).splitlines()[0]}); raise --memory_gb.") from error
     return record

@@ -57,12 +57,7 @@ def load_log(
       IngestError: columns that are missing, rows without user, item or time, a rating
         that is no number, times that cannot be read, or nothing that is left.
     """
-    found = named_columns(table, {role: getattr(columns, role) for role in USUAL}, USUAL)
-    if filters.min_rating is None and columns.rating is None:
-        found.pop("rating", None)
-    need(table, found, ("user", "item", "time"), FLAGS)
-    if filters.min_rating is not None:
-        need(table, found, ("rating",), FLAGS)
+    found = _columns(table, columns, filters)
     say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
     needed = ", ".join(column(name) for name in found.values())
     with explained(table.name):  # one pass over the files; they are read again for a message alone
@@ -78,14 +73,8 @@ def load_log(
     say(f"{table.name}: times are {times}")
 
     user, item = (f"trim({column(found[role])}::VARCHAR)" for role in ("user", "item"))
-    kept = [
-        f"({time}) {sign} {moment}"
-        for sign, moment in ((">=", filters.since), ("<", filters.until))
-        if moment is not None
-    ]
-    if filters.min_rating is not None:
-        kept.append(f"try_cast({column(found['rating'])} AS DOUBLE) >= {filters.min_rating!r}")
     steps = [("read", *_sizes(connection, "raw", user, item))]
+    kept = _kept(found, filters, time)
     connection.execute(
         f"CREATE TABLE chosen AS SELECT {user} AS user, {item} AS item, {time} AS t FROM raw "
         f"WHERE {' AND '.join(kept) or 'true'}"
@@ -95,6 +84,36 @@ def load_log(
         steps.append(("rated and in the time window", *_sizes(connection, "chosen", "user", "item")))
     if not steps[-1][1]:
         raise IngestError(f"{table.name}: no event is left of {steps[0][1]} by rating and time window; change them.")
+    _number(connection)
+    steps.append(("the same event once", *_sizes(connection, "events", "u", "i")))
+    return Loaded(found, times, steps)
+
+
+def _columns(table: Table, columns: Columns, filters: Filters) -> dict[str, str]:
+    """Finds the columns of a log: role -> column."""
+    found = named_columns(table, {role: getattr(columns, role) for role in USUAL}, USUAL)
+    if filters.min_rating is None and columns.rating is None:
+        found.pop("rating", None)
+    need(table, found, ("user", "item", "time"), FLAGS)
+    if filters.min_rating is not None:
+        need(table, found, ("rating",), FLAGS)
+    return found
+
+
+def _kept(found: dict[str, str], filters: Filters, time: str) -> list[str]:
+    """SQL conditions of the rows that rating and time window keep."""
+    kept = [
+        f"({time}) {sign} {moment}"
+        for sign, moment in ((">=", filters.since), ("<", filters.until))
+        if moment is not None
+    ]
+    if filters.min_rating is not None:
+        kept.append(f"try_cast({column(found['rating'])} AS DOUBLE) >= {filters.min_rating!r}")
+    return kept
+
+
+def _number(connection: duckdb.DuckDBPyConnection) -> None:
+    """Makes `users`, `items` and `events` of the table `chosen` (user, item, t), which is dropped."""
     for role, letter in (("user", "u"), ("item", "i")):
         number = connection.execute(f"SELECT bool_and(regexp_matches({role}, '{NUMBER}')) FROM chosen").fetchone()
         name = f"CAST({role} AS BIGINT)" if number and number[0] else role
@@ -107,8 +126,6 @@ def load_log(
         "JOIN items ON items.text = chosen.item"
     )
     connection.execute("DROP TABLE chosen")
-    steps.append(("the same event once", *_sizes(connection, "events", "u", "i")))
-    return Loaded(found, times, steps)
 
 
 def _refuse(connection: duckdb.DuckDBPyConnection, table: Table, condition: str, name: str, expected: str) -> None:

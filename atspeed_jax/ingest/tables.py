@@ -107,7 +107,7 @@ def open_table(
     else:
         sql = f"read_parquet({listed})"
     with explained(str(files[0])):
-        columns = tuple(connection.execute(f"SELECT * FROM {sql} LIMIT 0").fetch_arrow_table().column_names)
+        columns = tuple(row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall())
     return Table(files, sql, columns, 1 if kinds == {"json"} else 0)
 
 

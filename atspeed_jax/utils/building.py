@@ -26,7 +26,10 @@ def built(directory: Path) -> Iterator[Path]:
     """
     directory = directory.absolute()
     check_free(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"{directory.parent} is below a file, or is one") from error
     building = _sibling(directory)
     try:
         yield building

@@ -185,14 +185,6 @@ def test_killed_build_leaves_nothing_half_made(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_build_under_way_elsewhere_is_left_alone(tmp_path):
-    sibling = dataset_module._temporary_sibling(tmp_path / "shop")
-    other = sibling.with_name(f"{sibling.name.rpartition('-')[0]}-{os.getppid()}")
-    sibling.rename(other)
-    build_dataset(make_source(), tmp_path / "shop")
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "shop", other])
-
-
 def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
     def fail(self):
         yield 0, {"user": 0, **{split: np.zeros(2, np.int32) for split in SPLITS}}

@@ -1,0 +1,53 @@
+import pytest
+
+from atspeed_jax.ingest.log import load_log
+from atspeed_jax.ingest.settings import Columns, Filters, IngestError
+
+HEADER = "customer,product,stars,ts\n"
+
+
+def loaded(connection, table, lines, columns=None, **filters):
+    return load_log(connection, table(HEADER + lines), Columns(**columns or {}), Filters(**filters), lambda line: None)
+
+
+def test_users_and_items_are_numbered_in_the_order_of_their_names(connection, table):
+    found = loaded(connection, table, "b,10,5,20\na,9,5,10\nb,9,5,30\nb,9,5,30\n")
+    assert found.columns == {"user": "customer", "item": "product", "time": "ts"}
+    assert found.steps == [("read", 4, 2, 2), ("the same event once", 3, 2, 2)]
+    assert connection.execute("SELECT u, name FROM users ORDER BY u").fetchall() == [(0, "a"), (1, "b")]
+    assert connection.execute("SELECT i, name FROM items ORDER BY i").fetchall() == [(0, 9), (1, 10)]
+    assert connection.execute("FROM events ORDER BY ALL").fetchall() == [(0, 0, 10_000), (1, 0, 30_000), (1, 1, 20_000)]
+
+
+@pytest.mark.parametrize("name", ["007", "1.0", "+1", "12345678901234567890", "x"])
+def test_a_name_that_is_no_plain_number_keeps_all_names_text(connection, table, name):
+    loaded(connection, table, f"1,{name},5,1\n2,3,5,1\n")
+    assert connection.execute("SELECT name FROM items ORDER BY i").fetchall() == sorted([(name,), ("3",)])
+
+
+def test_rating_and_time_window(connection, table):
+    lines = "a,x,5,1\na,y,3,2\na,z,4.5,3\nb,x,5,4\n"
+    found = loaded(connection, table, lines, min_rating=4.0, since=1000, until=4000)
+    assert found.steps[1] == ("rated and in the time window", 2, 1, 2)
+    assert connection.execute("SELECT name FROM items ORDER BY i").fetchall() == [("x",), ("z",)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "filters", "message"),
+    [
+        ("a,x,5,1\n ,x,5,1\n", {}, r"line 3: customer ' ': expected a user \(1 of 2 rows lack it\)"),
+        ("a,,5,1\n", {}, "line 2: product .*: expected a item"),
+        ("a,x,,1\n", {"min_rating": 4.0}, "line 2: stars .*: expected a number as the rating"),
+        ("a,x,good,1\n", {"min_rating": 4.0}, "line 2: stars 'good': expected a number as the rating"),
+        ("a,x,3,1\n", {"min_rating": 4.0}, "no event is left of 1 by rating and time window"),
+    ],
+)
+def test_rows_that_cannot_be_used_are_refused(connection, table, lines, filters, message):
+    with pytest.raises(IngestError, match=message):
+        loaded(connection, table, lines, **filters)
+
+
+def test_a_rating_is_needed_only_for_its_filter(connection, table):
+    loaded(connection, table, "a,x,good,1\n")
+    with pytest.raises(IngestError, match="no column is known as the rating; it has user, item, ts"):
+        load_log(connection, table("user,item,ts\na,x,1\n"), Columns(), Filters(min_rating=4.0), lambda line: None)

@@ -1,0 +1,110 @@
+import gzip
+
+import pytest
+
+from atspeed_jax.ingest.settings import IngestError
+from atspeed_jax.ingest.tables import column, explained, files_of, kind_of, named_columns, need, open_table, quoted
+
+ROWS = [("007", "a b"), ("1e3", "")]
+
+
+def rows(connection, table):
+    with explained(table.name):
+        return connection.execute(f"SELECT * FROM {table.sql}").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.csv", "user,item\n007,a b\n1e3,\n"),
+        ("log.tsv", "user\titem\n007\ta b\n1e3\t\n"),
+        ("log.txt", "user;item\r\n007;a b\r\n1e3;\r\n"),
+        ("log.inter", "user|item\n007|a b\n1e3|"),
+        ("log.CSV", "\ufeffuser,item\n007,a b\n1e3,\n"),
+    ],
+)
+def test_cells_of_text_files_stay_text(connection, table, name, text):
+    found = table(text, name)
+    assert found.columns == ("user", "item")
+    assert [(user, item or "") for user, item in rows(connection, found)] == ROWS
+
+
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.jsonl.gz"])
+def test_gzip(connection, tmp_path, name):
+    text = "user,item\n007,a b\n" if "csv" in name else '{"user": "007", "item": "a b"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    assert rows(connection, open_table(connection, str(tmp_path / name))) == ROWS[:1]
+
+
+def test_parquet_and_a_pattern_of_files(connection, tmp_path):
+    for number in range(2):
+        connection.execute(f"COPY (SELECT {number} AS user) TO '{tmp_path}/part-{number}.parquet' (FORMAT parquet)")
+    found = open_table(connection, f"{tmp_path}/part-*.parquet")
+    assert rows(connection, found) == [(0,), (1,)]
+    assert found.name == f"{tmp_path}/part-0.parquet and 1 more"
+    assert found.first_line == 0
+
+
+def test_header_may_be_given(connection, table):
+    found = table("007,a b\n", header=("user", "item"))
+    assert (rows(connection, found), found.first_line) == (ROWS[:1], 1)
+
+
+def test_names_of_files(tmp_path):
+    with pytest.raises(IngestError, match=r"none\.csv: no such file; give a file or a pattern"):
+        files_of(str(tmp_path / "none.csv"))
+    with pytest.raises(IngestError, match=r"log\.xlsx: the name says no known form; expected .*\.csv, .*\.csv\.gz"):
+        kind_of(tmp_path / "log.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"log\.csv: is empty"),
+        ("a,,b\n", r"log\.csv, line 1: columns \['a', '', 'b'\]; expected a name for each"),
+        ("a,a\n", r"log\.csv, line 1: columns \['a', 'a'\]; expected a name for each column, each once"),
+    ],
+)
+def test_headers_that_cannot_be_are_refused(table, text, message):
+    with pytest.raises(IngestError, match=message):
+        table(text)
+
+
+def test_files_of_one_pattern_are_alike(connection, tmp_path):
+    (tmp_path / "a.csv").write_text("user,item\n1,2\n")
+    (tmp_path / "b.csv").write_text("item,user\n1,2\n")
+    (tmp_path / "c.jsonl").write_text("{}\n")
+    with pytest.raises(IngestError, match=r"b\.csv: the header 'item,user' differs from 'user,item'"):
+        open_table(connection, f"{tmp_path}/*.csv")
+    with pytest.raises(IngestError, match="several forms: csv, json"):
+        open_table(connection, f"{tmp_path}/*")
+
+
+def test_a_malformed_line_is_named(connection, table):
+    with pytest.raises(IngestError, match=r"log\.csv: cannot be read: .*[Ll]ine:? 3.*4,5,6"):
+        rows(connection, table("user,item\n1,2\n4,5,6\n7,8\n"))
+
+
+def test_truncated_gzip_is_named(connection, tmp_path):
+    file = tmp_path / "log.csv.gz"
+    file.write_bytes(gzip.compress(b"user,item\n" + bytes(range(48, 58)) * 999)[:-9])
+    with pytest.raises(IngestError, match=r"log\.csv\.gz: cannot be read"):
+        rows(connection, open_table(connection, str(file)))
+
+
+def test_texts_and_names_in_sql(connection):
+    assert connection.execute(f"SELECT {quoted(chr(39) + ';')} AS {column('a' + chr(34))}").fetchall() == [("';",)]
+
+
+def test_columns_are_found_by_usual_names_whatever_their_capitals(table):
+    found = table("ItemID,user_id:token,Rating\n")
+    usual = {"user": ("user_id",), "item": ("itemid",), "time": ("timestamp",)}
+    assert named_columns(found, {"user": None, "item": None, "time": None}, usual) == {
+        "user": "user_id:token",
+        "item": "ItemID",
+    }
+    assert named_columns(found, {"user": "Rating"}, usual) == {"user": "Rating"}
+    with pytest.raises(IngestError, match=r"no column 'rating' for the user; it has ItemID, user_id:token, Rating"):
+        named_columns(found, {"user": "rating"}, usual)
+    with pytest.raises(IngestError, match=r"as the user or the time; it has .*Rating\. Name it: --u=NAME --t=NAME"):
+        need(found, {"item": "ItemID"}, ("user", "item", "time"), {"user": "u", "item": "i", "time": "t"})
