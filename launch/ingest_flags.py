@@ -50,9 +50,7 @@ def given_config() -> IngestConfig:
       IngestError: settings that do not go together.
     """
     columns = Columns(**{field.name: FLAGS[field.name].value for field in dataclasses.fields(Columns)})
-    user_core, item_core = (
-        FLAGS.core if FLAGS[name].value is None else FLAGS[name].value for name in ("user_core", "item_core")
-    )
+    user_core, item_core = (cast(int, FLAGS.core if own is None else own) for own in (FLAGS.user_core, FLAGS.item_core))
     repeats = cast(Repeats, FLAGS.repeats)
     filters = Filters(
         FLAGS.min_rating, _moment("since"), _moment("until"), FLAGS.need_text, repeats, user_core, item_core

@@ -27,7 +27,7 @@ ITEMS = "items.parquet"
 INDEX = "index.parquet"
 HISTORIES = "histories.parquet"
 FORMAT = 1
-_REBUILD = "write the directory again with `python -m launch.ingest`"
+_REBUILD = "write the directory again in the checkout with `python -m launch.ingest`"
 
 
 def read_ingested(directory: Path, settings: ReadSettings, needs: str) -> Source:
@@ -39,7 +39,8 @@ def read_ingested(directory: Path, settings: ReadSettings, needs: str) -> Source
     record = _record(directory / RECORD, needs)
     if not (directory / INDEX).is_file():
         raise SourceError(
-            f"{directory / INDEX}: the items have no ids yet; run `python -m launch.build_ids --data_dir={directory}`."
+            f"{directory / INDEX}: the items have no ids yet; in the checkout run "
+            f"`python -m launch.build_ids --data_dir={directory}`."
         )
     index = read_index(directory / INDEX, settings.index)
     _check_items(directory, index, record["items"])
@@ -95,8 +96,10 @@ def check_sources(directory: Path, given: Iterable[Path]) -> None:
 def _record(file: Path, needs: str) -> dict:
     """What RECORD says."""
     if not file.is_file():
-        raise SourceError(f"{file}: no such file; give a directory of `python -m launch.ingest`. {needs}")
-    record = read_object(file, "field", "expected the record of launch.ingest")
+        raise SourceError(
+            f"{file}: no such file; give a directory that `python -m launch.ingest` of the checkout wrote. {needs}"
+        )
+    record = read_object(file, "field", "expected the record that the checkout's launch.ingest writes")
     if record.get("format") != FORMAT:
         raise SourceError(f"{file}: format is {record.get('format')!r}, expected {FORMAT}; {_REBUILD}.")
     kinds = {"name": str, "users": int, "items": int, "interactions": int, "rows": bool}
@@ -108,7 +111,7 @@ def _record(file: Path, needs: str) -> dict:
 
 def _check_items(directory: Path, index: ItemIndex, items: int) -> None:
     """Checks that the index is that of the items of the directory."""
-    again = f"run `python -m launch.build_ids --data_dir={directory}` again"
+    again = f"in the checkout run `python -m launch.build_ids --data_dir={directory}` again"
     if len(index.codes) != items:
         raise SourceError(f"{directory / INDEX}: {len(index.codes)} items, but the log has {items}; {again}.")
     names = _columns(directory / ITEMS, ("name",))["name"].to_pylist()

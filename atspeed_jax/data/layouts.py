@@ -55,7 +55,7 @@ LAYOUTS = {
         read_minionerec,
     ),
     "ingested": Layout(
-        f"{RECORD}, {INTERACTIONS} and items.parquet of launch.ingest, and {INDEX} of launch.build_ids",
+        f"{RECORD}, {INTERACTIONS} and items.parquet of the checkout's launch.ingest, and {INDEX} of launch.build_ids",
         _has(RECORD),
         read_ingested,
     ),

@@ -67,7 +67,10 @@ EVENTS = sum(map(len, USERS))
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: (d / "index.parquet").unlink(), r"no ids yet; run `python -m launch\.build_ids --data_dir=.*data`"),
+        (
+            lambda d: (d / "index.parquet").unlink(),
+            r"no ids yet; in the checkout run `python -m launch\.build_ids --data_dir=.*data`",
+        ),
         (lambda d: (d / "ingest.json").unlink(), r"ingest\.json: no such file.*launch\.ingest"),
         (record(format=2), "format is 2, expected 1"),
         (record(users="3"), "users is '3', expected a int"),
