@@ -1,16 +1,19 @@
-"""Gives the items of a data directory their ids.
+"""Gives the items of a data directory their ids, or new items theirs.
 
 python -m launch.build_ids --data_dir=DATA [--method=kmeans] [--levels=4] [--codes=256]
     [--vectors=text+cooccurrence] [--collisions=move]
+python -m launch.build_ids --data_dir=DATA --assign=items_new.csv --output=grown.parquet
 
-DATA holds items.parquet and interactions.parquet. Written are index.parquet and
-codebooks.safetensors. Without --levels and --codes the size of the catalog decides.
+DATA holds items.parquet and interactions.parquet. Written are index.parquet,
+codebooks.safetensors and a report. Without --levels and --codes the catalog's size
+decides. --assign keeps the codebooks and known ids; new items of the file get theirs.
 """
 
 from pathlib import Path
 
 from absl import flags
 
+from atspeed_jax.ids.assign import assign
 from atspeed_jax.ids.build import build, check_new, read_catalog, write
 from atspeed_jax.ids.settings import COLLISIONS, MAX_CODEBOOK, METHODS, IdsConfig, default_size
 from atspeed_jax.items.catalog import MAX_LENGTH
@@ -24,15 +27,22 @@ def define_flags() -> None:
     flags.DEFINE_integer("codes", None, "Codes per level.", 2, MAX_CODEBOOK)
     flags.DEFINE_enum("collisions", "move", COLLISIONS, "What becomes of items with equal codes.")
     vectors = "auto, vector (a column of items.parquet), text, cooccurrence, text+cooccurrence, or a file."
-    flags.DEFINE_string("vectors", "auto", f"Of the items: {vectors}")
+    flags.DEFINE_string("vectors", "auto", f"Of the items: {vectors} With --assign a file, if DATA's were given.")
     flags.DEFINE_string("text", "auto", "Vectors of texts: auto, tfidf, or a model of sentence-transformers.")
     flags.DEFINE_integer("dimensions", 64, "Of the vectors of texts and of co-occurrence.", 1, 4_096)
     flags.DEFINE_integer("seed", 0, "Of everything.", 0, 2**31 - 1)
-    flags.DEFINE_bool("overwrite", False, "Replace the ids that DATA has.")
+    flags.DEFINE_string("assign", None, "File of items; those that are new get ids.")
+    flags.DEFINE_string("index", None, "assign: index of the known items; without it, that of DATA.")
+    flags.DEFINE_string("output", None, "assign: index to write.")
+    flags.DEFINE_bool("only_listed", False, "assign: leave out known items that the file does not list.")
+    flags.DEFINE_bool("overwrite", False, "Replace files that exist.")
 
 
 def main() -> None:
-    directory = Path(FLAGS.data_dir)
+    directory, new = Path(FLAGS.data_dir), FLAGS.assign
+    if new is not None:
+        options = {name: getattr(FLAGS, name) for name in ("index", "output", "only_listed", "overwrite")}
+        return assign(directory, Path(new), FLAGS.vectors, **options, say=say)
     check_new(directory, FLAGS.overwrite)
     items = read_catalog(directory)
     levels, codes = default_size(len(items))
@@ -43,6 +53,7 @@ def main() -> None:
     say(f"{len(items)} items: {config.levels} levels of {config.codes} codes, {config.method}")
     write(directory, build(directory, config, items, say))
     say(f"written: {directory}/index.parquet, {directory}/codebooks.safetensors")
+    return None
 
 
 if __name__ == "__main__":

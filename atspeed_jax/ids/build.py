@@ -81,9 +81,10 @@ def build(directory: Path, config: IdsConfig, items: ItemTable, say: Say) -> Bui
         check_room(len(items), (config.codes,) * config.levels + (len(items),) * (config.collisions == "further"))
     log = read_interactions(directory / INTERACTIONS_FILE, len(items))
     vectors, space = make_vectors(config, items, log, say)
-    codebooks = residual_kmeans(vectors, (config.codes,) * config.levels, seed=config.seed, say=say)
+    sizes, balanced = (config.codes,) * config.levels, config.method == "balanced"
+    codebooks, codes = residual_kmeans(vectors, sizes, seed=config.seed, balanced=balanced, say=say)
     model = IdsModel(config, space, codebooks)
-    codes = resolve(model.assign(vectors), model.latents(vectors), codebooks, config.collisions)
+    codes = resolve(codes, model.latents(vectors), codebooks, config.collisions)
     return Built(model, items, log, vectors, codes)
 
 

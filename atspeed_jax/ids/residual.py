@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from atspeed_jax.ids.balance import Balanced, balanced_codes, balanced_kmeans
 from atspeed_jax.ids.codebooks import Codebooks, as_host, distinct_rows, shuffled
 from atspeed_jax.ids.kmeans import KMeansConfig, kmeans, nearest_codes
-from atspeed_jax.ids.points import data_mesh, place
+from atspeed_jax.ids.points import data_mesh, place, unblocked
 
 
 def residual_kmeans(
@@ -18,27 +19,46 @@ def residual_kmeans(
     sizes: Sequence[int],
     *,
     seed: int,
+    balanced: bool = False,
     config: KMeansConfig | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Codebooks:
-    """Finds the codebooks of vectors. Equal vectors count once.
+) -> tuple[Codebooks, np.ndarray]:
+    """Finds the codebooks of vectors, and the codes of the vectors.
+
+    Equal vectors count once and have equal codes.
 
     Args:
       vectors: [N, D] finite floats.
       sizes: codes of each level.
       seed: of the order of the vectors and of the first centers.
+      balanced: whether no code has more than 1.2 times the vectors of the mean code
+        (`balance.cap_of`). Then a few vectors do not have the code that
+        `Codebooks.assign` gives.
       config: of the k-means of a level.
       say: takes a line per level.
+
+    Returns:
+      codebooks, and codes [N, L] int32.
     """
-    config, mesh, key = config or KMeansConfig(), data_mesh(), jax.random.key(seed)
-    distinct, _ = distinct_rows(vectors)
-    points = place(distinct[shuffled(len(distinct), seed)], max(sizes), mesh)
-    centers = []
-    for level, size in enumerate(sizes):
-        found = kmeans(points, size, config, jax.random.fold_in(key, level))
-        _, left = nearest_codes(points, found, jnp.zeros(size))
+    config, key = config or KMeansConfig(), jax.random.key(seed)
+    distinct, place_of = distinct_rows(vectors)
+    count = len(distinct)
+    order = shuffled(count, seed)
+    points = place(distinct[order], max(sizes), data_mesh())
+    centers, prices, codes = [], [], np.zeros((count, len(sizes)), np.int32)
+    for number, size in enumerate(sizes):
+        of_level = jax.random.fold_in(key, number)
+        if balanced:
+            level = balanced_kmeans(points, size, config, of_level)
+            chosen, left = balanced_codes(points, level, count)
+        else:
+            level = Balanced(kmeans(points, size, config, of_level), jnp.zeros(size))
+            nearest, left = nearest_codes(points, *level)
+            chosen = unblocked(nearest, count)
         points = points._replace(rows=left)
-        centers.append(found)
-        error = float((left**2 * points.weight[..., None]).sum()) / len(distinct)
-        say(f"level {level + 1}: {size} codes, mean squared error {error:.4g}")
-    return Codebooks(as_host(centers), tuple(np.zeros(size, np.float32) for size in sizes))
+        codes[order, number] = chosen
+        centers.append(level.centers)
+        prices.append(level.prices)
+        error = float((left**2 * points.weight[..., None]).sum()) / count
+        say(f"level {number + 1}: {size} codes, mean squared error {error:.4g}")
+    return Codebooks(as_host(centers), as_host(prices)), codes[place_of]

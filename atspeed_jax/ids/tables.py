@@ -48,6 +48,16 @@ class ItemTable:
     def __len__(self) -> int:
         return len(self.names)
 
+    def take(self, rows: Sequence[int]) -> ItemTable:
+        """Returns the items of some rows."""
+        return ItemTable(
+            self.file,
+            tuple(self.names[row] for row in rows),
+            tuple(self.titles[row] for row in rows),
+            tuple(self.texts[row] for row in rows),
+            None if self.vectors is None else self.vectors.take(pa.array(rows, pa.int64())),
+        )
+
 
 def read_items(path: Path) -> ItemTable:
     """Reads items.parquet of a data directory.
@@ -138,7 +148,7 @@ def read_interactions(path: Path, items: int) -> Interactions:
     return found
 
 
-def index_bytes(numbers: Sequence[int], items: ItemTable, codes: np.ndarray) -> bytes:
+def index_bytes(numbers: Sequence[int] | np.ndarray, items: ItemTable, codes: np.ndarray) -> bytes:
     """Returns the content of an index file.
 
     Args:

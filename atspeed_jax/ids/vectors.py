@@ -38,12 +38,12 @@ class VectorSpace:
     encoder: TextEncoder | None = None
     bridge: np.ndarray | None = None
 
-    def of_new(self, items: ItemTable, file: Path | None = None) -> np.ndarray:
+    def of_new(self, items: ItemTable, given: np.ndarray | None = None) -> np.ndarray:
         """Returns the vectors [items, D] of items without interactions.
 
         Args:
           items: new ones.
-          file: with their vectors in order, for GIVEN; None for the column vector.
+          given: [items, D], for GIVEN; None for the column vector.
 
         Raises:
           IdsError: vectors of co-occurrence, which need interactions; vectors of another
@@ -55,10 +55,10 @@ class VectorSpace:
                 f"with --vectors={TEXT} or --vectors={BOTH}, then assign"
             )
         if self.kind == GIVEN:
-            found = file_vectors(file, items) if file else column_vectors(items)
+            found = column_vectors(items) if given is None else given
             if found.shape[1] != self.width:
                 raise IdsError(
-                    f"{file or items.file}: vectors of {found.shape[1]} numbers, but the codebooks were made of "
+                    f"{items.file}: vectors of {found.shape[1]} numbers, but the codebooks were made of "
                     f"vectors of {self.width}; give vectors of the same model"
                 )
             return found

@@ -16,8 +16,9 @@ def vectors():
 
 def test_the_error_is_that_of_the_oracles(vectors):
     lines = []
-    books = residual_kmeans(vectors, (16, 16), seed=0, say=lines.append)
-    error = ((vectors - books.reconstruct(books.assign(vectors))) ** 2).sum()
+    books, codes = residual_kmeans(vectors, (16, 16), seed=0, say=lines.append)
+    np.testing.assert_array_equal(codes, books.assign(vectors))
+    error = ((vectors - books.reconstruct(codes)) ** 2).sum()
     left = vectors.astype(np.float64)
     for level in range(2):
         peer = KMeans(16, n_init=1, random_state=level).fit(left)
@@ -33,7 +34,7 @@ def test_the_error_is_that_of_the_oracles(vectors):
 
 
 def test_a_seed_repeats_and_levels_may_differ_in_size(vectors):
-    one, two, other = (residual_kmeans(vectors, (4, 8), seed=seed) for seed in (5, 5, 6))
+    one, two, other = (residual_kmeans(vectors, (4, 8), seed=seed)[0] for seed in (5, 5, 6))
     assert [len(centers) for centers in one.centers] == [4, 8]
     np.testing.assert_array_equal(one.assign(vectors), two.assign(vectors))
     assert (one.assign(vectors) != other.assign(vectors)).any()
@@ -41,6 +42,6 @@ def test_a_seed_repeats_and_levels_may_differ_in_size(vectors):
 
 def test_twins_share_an_id_and_count_once(vectors):
     twins = np.concatenate([vectors, np.repeat(vectors[:1], 300, axis=0)])
-    one, two = (residual_kmeans(rows, (4, 4), seed=0) for rows in (vectors, twins))
+    one, two = (residual_kmeans(rows, (4, 4), seed=0)[0] for rows in (vectors, twins))
     np.testing.assert_array_equal(one.assign(twins), two.assign(twins))
     assert (two.assign(twins)[500:] == two.assign(twins)[0]).all()
