@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from atspeed_jax.ingest.filters import sizes
 from atspeed_jax.ingest.settings import Columns, Filters, IngestError
 from atspeed_jax.ingest.tables import Table, column, explained, named_columns, need
 from atspeed_jax.ingest.times import first_row, milliseconds
@@ -21,6 +22,7 @@ USUAL = {
     "time": ("timestamp", "time", "unixreviewtime", "date", "datetime", "created_at", "event_time", "t_dat", "ts"),
     "rating": ("rating", "overall", "stars", "score"),
 }
+_HEAD = 1000  # rows in which the unit of the times is found
 FLAGS = {"user": "user", "item": "item", "time": "time", "rating": "rating"}
 NUMBER = "^(0|-?[1-9][0-9]{0,17})$"  # a text that is the one spelling of a whole number
 
@@ -59,34 +61,83 @@ def load_log(
     """
     found = _columns(table, columns, filters)
     say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
-    needed = ", ".join(column(name) for name in found.values())
-    with explained(table.name):  # one pass over the files; they are read again for a message alone
-        connection.execute(f"CREATE TABLE raw AS SELECT {needed} FROM {table.sql}")
-    raw = dataclasses.replace(table, sql="raw")
-    for role in ("user", "item", "time"):
-        name = column(found[role])
-        _refuse(connection, raw, f"{name} IS NULL OR trim({name}::VARCHAR) = ''", found[role], f"a {role}")
-    if "rating" in found:
-        number = f"try_cast({column(found['rating'])} AS DOUBLE)"
-        _refuse(connection, raw, f"NOT coalesce(isfinite({number}), false)", found["rating"], "a number as the rating")
-    time, times = milliseconds(connection, raw, found["time"])
+    head = dataclasses.replace(table, sql=f"(SELECT * FROM {table.sql} LIMIT {_HEAD})")
+    time, times = milliseconds(connection, head, found["time"])
     say(f"{table.name}: times are {times}")
-
-    user, item = (f"trim({column(found[role])}::VARCHAR)" for role in ("user", "item"))
-    steps = [("read", *_sizes(connection, "raw", user, item))]
-    kept = _kept(found, filters, time)
-    connection.execute(
-        f"CREATE TABLE chosen AS SELECT {user} AS user, {item} AS item, {time} AS t FROM raw "
-        f"WHERE {' AND '.join(kept) or 'true'}"
-    )
-    connection.execute("DROP TABLE raw")
+    _read(connection, table, found, time)
+    kept = _kept(filters)
+    steps = [("read", *_keys(connection, kept))]
     if kept:
-        steps.append(("rated and in the time window", *_sizes(connection, "chosen", "user", "item")))
+        steps.append(("rated and in the time window", *_kept_sizes(connection, kept)))
     if not steps[-1][1]:
         raise IngestError(f"{table.name}: no event is left of {steps[0][1]} by rating and time window; change them.")
-    _number(connection)
-    steps.append(("the same event once", *_sizes(connection, "events", "u", "i")))
+    types = dict.fromkeys(("user", "item"), not table.typed)
+    for role in types if table.typed else ():
+        types[role] = "INT" in _type(connection, table, found[role])
+    _number(connection, kept, types)
+    steps.append(("the same event once", *sizes(connection)))
     return Loaded(found, times, steps)
+
+
+def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, str], time: str) -> None:
+    """Makes the table `raw` (user, item, t, rating) in one pass over the files.
+
+    They are read again for a message alone.
+    """
+    names = [f"nullif(trim({column(found[role])}::VARCHAR), '') AS {role}" for role in ("user", "item")]
+    number = f"try_cast({column(found['rating'])} AS DOUBLE)" if "rating" in found else "NULL::DOUBLE"
+    with explained(table.name):
+        connection.execute(
+            f"CREATE TABLE raw AS SELECT {', '.join(names)}, {time} AS t, {number} AS rating FROM {table.sql}"
+        )
+    conditions = {"user": "user IS NULL", "item": "item IS NULL", "time": "t IS NULL"}
+    if "rating" in found:
+        conditions["rating"] = "NOT coalesce(isfinite(rating), false)"
+    counts = connection.execute(
+        f"SELECT {', '.join(f'count(*) FILTER ({condition})' for condition in conditions.values())} FROM raw"
+    ).fetchone()
+    assert counts is not None
+    if not any(counts):
+        return
+    for role in ("user", "item", "time"):
+        name = column(found[role])
+        _refuse(connection, table, f"{name} IS NULL OR trim({name}::VARCHAR) = ''", found[role], f"a {role}")
+    if "rating" in found:
+        bad = f"NOT coalesce(isfinite({number}), false)"
+        _refuse(connection, table, bad, found["rating"], "a number as the rating")
+    milliseconds(connection, table, found["time"])
+    raise IngestError(f"{table.name}: {sum(counts)} rows cannot be read; write users, items, times and ratings alike.")
+
+
+def _keys(connection: duckdb.DuckDBPyConnection, kept: str) -> tuple[int, int, int]:
+    """Makes the tables `user_keys` and `item_keys` (text, kept).
+
+    Returns:
+      events, users and items of the table `raw`.
+    """
+    found = [connection.execute("SELECT count(*) FROM raw").fetchall()[0][0]]
+    for role in ("user", "item"):
+        connection.execute(
+            f"CREATE TABLE {role}_keys AS SELECT {role} AS text, bool_or({kept or 'true'}) AS kept FROM raw "
+            f"GROUP BY {role}"
+        )
+        found.append(connection.execute(f"SELECT count(*) FROM {role}_keys").fetchall()[0][0])
+    return found[0], found[1], found[2]
+
+
+def _kept_sizes(connection: duckdb.DuckDBPyConnection, kept: str) -> tuple[int, int, int]:
+    """Events, users and items that rating and time window keep."""
+    found = connection.execute(
+        f"SELECT (SELECT count(*) FROM raw WHERE {kept}), (SELECT count(*) FROM user_keys WHERE kept), "
+        "(SELECT count(*) FROM item_keys WHERE kept)"
+    ).fetchone()
+    assert found is not None
+    return found
+
+
+def _type(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> str:
+    found = connection.execute(f"SELECT typeof({column(name)}) FROM {table.sql} LIMIT 1").fetchone()
+    return str(found[0]) if found else ""
 
 
 def _columns(table: Table, columns: Columns, filters: Filters) -> dict[str, str]:
@@ -100,32 +151,36 @@ def _columns(table: Table, columns: Columns, filters: Filters) -> dict[str, str]
     return found
 
 
-def _kept(found: dict[str, str], filters: Filters, time: str) -> list[str]:
-    """SQL conditions of the rows that rating and time window keep."""
+def _kept(filters: Filters) -> str:
+    """An SQL condition of the rows of `raw` that rating and time window keep; "" for all."""
     kept = [
-        f"({time}) {sign} {moment}"
-        for sign, moment in ((">=", filters.since), ("<", filters.until))
-        if moment is not None
+        f"t {sign} {moment}" for sign, moment in ((">=", filters.since), ("<", filters.until)) if moment is not None
     ]
     if filters.min_rating is not None:
-        kept.append(f"try_cast({column(found['rating'])} AS DOUBLE) >= {filters.min_rating!r}")
-    return kept
+        kept.append(f"rating >= {filters.min_rating!r}")
+    return " AND ".join(kept)
 
 
-def _number(connection: duckdb.DuckDBPyConnection) -> None:
-    """Makes `users`, `items` and `events` of the table `chosen` (user, item, t), which is dropped."""
+def _number(connection: duckdb.DuckDBPyConnection, kept: str, may_be_number: dict[str, bool]) -> None:
+    """Makes `users`, `items` and `events` of `raw` and the keys, which are dropped.
+
+    may_be_number: role -> whether names that are all spelled as whole numbers are numbers.
+    """
     for role, letter in (("user", "u"), ("item", "i")):
-        number = connection.execute(f"SELECT bool_and(regexp_matches({role}, '{NUMBER}')) FROM chosen").fetchone()
-        name = f"CAST({role} AS BIGINT)" if number and number[0] else role
+        name = "text"
+        if may_be_number[role]:
+            found = connection.execute(f"SELECT bool_and(regexp_matches(text, '{NUMBER}')) FROM {role}_keys").fetchone()
+            name = "CAST(text AS BIGINT)" if found and found[0] else "text"
         connection.execute(
             f"CREATE TABLE {role}s AS SELECT CAST(row_number() OVER (ORDER BY name) - 1 AS INTEGER) AS {letter}, "
-            f"name, text FROM (SELECT DISTINCT {name} AS name, {role} AS text FROM chosen)"
+            f"name, text FROM (SELECT {name} AS name, text FROM {role}_keys WHERE kept)"
         )
+        connection.execute(f"DROP TABLE {role}_keys")
     connection.execute(
-        "CREATE TABLE events AS SELECT DISTINCT u, i, t FROM chosen JOIN users ON users.text = chosen.user "
-        "JOIN items ON items.text = chosen.item"
+        "CREATE TABLE events AS SELECT DISTINCT u, i, t FROM raw JOIN users ON users.text = raw.user "
+        f"JOIN items ON items.text = raw.item WHERE {kept or 'true'}"
     )
-    connection.execute("DROP TABLE chosen")
+    connection.execute("DROP TABLE raw")
 
 
 def _refuse(connection: duckdb.DuckDBPyConnection, table: Table, condition: str, name: str, expected: str) -> None:
@@ -137,13 +192,3 @@ def _refuse(connection: duckdb.DuckDBPyConnection, table: Table, condition: str,
             raise IngestError(
                 f"{bad}: expected {expected} ({found[0]} of {found[1]} rows lack it); correct or remove these rows."
             )
-
-
-def _sizes(connection: duckdb.DuckDBPyConnection, events: str, user: str, item: str) -> tuple[int, int, int]:
-    """Events, users and items of a table."""
-    found = connection.execute(
-        f"SELECT (SELECT count(*) FROM {events}), (SELECT count(*) FROM (SELECT DISTINCT {user} FROM {events})), "
-        f"(SELECT count(*) FROM (SELECT DISTINCT {item} FROM {events}))"
-    ).fetchone()
-    assert found is not None
-    return found

@@ -42,12 +42,14 @@ class Table:
       columns: their names.
       first_line: number of the line of the first row, for messages; 0 where rows are
         no lines.
+      typed: whether the files say what is a text and what a number.
     """
 
     files: tuple[Path, ...]
     sql: str
     columns: tuple[str, ...]
     first_line: int = 0
+    typed: bool = False
 
     @property
     def name(self) -> str:
@@ -108,7 +110,7 @@ def open_table(
         sql = f"read_parquet({listed})"
     with explained(str(files[0])):
         columns = tuple(row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall())
-    return Table(files, sql, columns, 1 if kinds == {"json"} else 0)
+    return Table(files, sql, columns, 1 if kinds == {"json"} else 0, typed=True)
 
 
 def _open_csv(files: tuple[Path, ...], listed: str, header: Sequence[str] | None, encoding: str) -> Table:

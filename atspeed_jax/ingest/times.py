@@ -15,6 +15,7 @@ from atspeed_jax.ingest.tables import Table, column, explained
 
 # Numbers below a bound are of that unit: 10**11 seconds end in the year 5138, and 10**11 milliseconds in 1973.
 _UNITS = {"seconds": 10.0**11, "milliseconds": 10.0**14, "microseconds": 10.0**17, "nanoseconds": 10.0**20}
+_LEAST = dict(zip(list(_UNITS)[1:], _UNITS.values(), strict=False))  # seconds begin at 0
 _TO_MS = {"seconds": "* 1000", "milliseconds": "", "microseconds": "/ 1000", "nanoseconds": "/ 1000000"}
 _ZONE = "[0-9]([zZ]|[ ]?UTC|[+-][0-9]{2}(:?[0-9]{2})?)$"  # behind the minutes or seconds
 _EXPECTED = "expected a number such as 1400000000, or a date such as 2024-05-01 or 2024-05-01 12:30:00+02:00"
@@ -29,7 +30,8 @@ def milliseconds(connection: duckdb.DuckDBPyConnection, table: Table, name: str)
       name: of the column.
 
     Returns:
-      (an SQL expression of the column in milliseconds since 1970, what was found).
+      (an SQL expression of the column in milliseconds since 1970, which is NULL for a
+      time that is written in another way; what was found).
 
     Raises:
       IngestError: a time that cannot be read, two units, or times with and without a
@@ -62,7 +64,9 @@ def milliseconds(connection: duckdb.DuckDBPyConnection, table: Table, name: str)
         if 0 < with_zone < dates:
             one, other = (first_row(connection, table, of, name) for of in (zoned, f"NOT {zoned}"))
             raise IngestError(f"{one} names a time zone, but {other} names none; write all times in one way.")
-        return f"epoch_ms(CAST({text} AS TIMESTAMPTZ))", "dates with time zone" if with_zone else "dates, taken as UTC"
+        alike = zoned if with_zone else f"NOT {zoned}"
+        said = "dates with time zone" if with_zone else "dates, taken as UTC"
+        return f"CASE WHEN {alike} THEN epoch_ms(TRY_CAST({text} AS TIMESTAMPTZ)) END", said
     unit, unit_of_least = _unit(most), _unit(least)
     if unit is None or unit_of_least is None:
         bad = first_row(connection, table, f"abs({number}) = {max(abs(least), abs(most))!r}", name)
@@ -73,7 +77,8 @@ def milliseconds(connection: duckdb.DuckDBPyConnection, table: Table, name: str)
             f"{one} is in {unit_of_least} since 1970 ({_day(least, unit_of_least)}), but {other} in {unit} "
             f"({_day(most, unit)}); write all times in one unit."
         )
-    return f"CAST(floor({number} {_TO_MS[unit]}) AS BIGINT)", f"{unit} since 1970"
+    alike = f"abs({number}) < {_UNITS[unit]!r}" + (f" AND abs({number}) >= {_LEAST[unit]!r}" if unit in _LEAST else "")
+    return f"CASE WHEN {alike} THEN CAST(floor({number} {_TO_MS[unit]}) AS BIGINT) END", f"{unit} since 1970"
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> str:

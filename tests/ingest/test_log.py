@@ -51,3 +51,19 @@ def test_a_rating_is_needed_only_for_its_filter(connection, table):
     loaded(connection, table, "a,x,good,1\n")
     with pytest.raises(IngestError, match="no column is known as the rating; it has user, item, ts"):
         load_log(connection, table("user,item,ts\na,x,1\n"), Columns(), Filters(min_rating=4.0), lambda line: None)
+
+
+def test_a_time_of_another_kind_behind_the_head_is_named(connection, table):
+    """The unit is that of the first rows; the others are held to it in the pass that reads them."""
+    lines = "".join(f"a,x,5,{1_400_000_000 + n}\n" for n in range(1_200))
+    with pytest.raises(IngestError, match=r"line 2: ts '1400000000' is in seconds.*line 1202: .*milliseconds"):
+        loaded(connection, table, f"{lines}a,x,5,1400000000123\n")
+    with pytest.raises(IngestError, match="line 1202: ts 'soon': cannot be read as a time"):
+        loaded(connection, table, f"{lines}a,x,5,soon\n")
+
+
+@pytest.mark.parametrize(("value", "name"), [('"12"', "12"), ("12", 12)])
+def test_names_of_json_keep_their_type(connection, table, value, name):
+    log = table(f'{{"user": {value}, "item": {value}, "time": 1}}\n', "log.jsonl")
+    load_log(connection, log, Columns(), Filters(), lambda line: None)
+    assert connection.execute("SELECT users.name, items.name FROM users, items").fetchall() == [(name, name)]
