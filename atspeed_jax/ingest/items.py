@@ -7,7 +7,8 @@ from collections.abc import Callable
 import duckdb
 
 from atspeed_jax.ingest.settings import Columns, IngestError
-from atspeed_jax.ingest.tables import Table, column, explained, named_columns, need
+from atspeed_jax.ingest.tables import Table, column, named_columns, need
+from atspeed_jax.ingest.text_files import explained
 from atspeed_jax.ingest.times import first_row
 
 PROPERTIES = ("title", "text", "category", "brand", "price", "vector")
@@ -63,9 +64,11 @@ def load_items(
         if lacking and lacking[0]:
             bad = first_row(connection, table, f"{name} IS NULL OR trim({name}::VARCHAR) = ''", found["item_name"])
             raise IngestError(f"{bad}: expected the name of an item ({lacking[0]} rows lack it).")
+        described = connection.execute(f"DESCRIBE SELECT * FROM {table.sql}").fetchall()
+        kinds = {row[0]: row[1] for row in described}
         selected = [
             f"trim({name}::VARCHAR) AS name",
-            *(_property(role, found[role]) for role in PROPERTIES if role in found),
+            *(_property(role, found[role], kinds[found[role]]) for role in PROPERTIES if role in found),
         ]
         connection.execute(f"CREATE TABLE item_texts AS SELECT {', '.join(selected)} FROM {table.sql}")
     twice = connection.execute(
@@ -78,13 +81,29 @@ def load_items(
     return _warnings(connection, table)
 
 
-def _property(role: str, name: str) -> str:
-    """An SQL expression of a property; lists of texts become one text."""
-    quoted = column(name)
+def _property(role: str, name: str, kind: str) -> str:
+    """An SQL expression of a property; lists of texts become one text.
+
+    kind: type of the column.
+    """
+    value = column(name)
     if role == "vector":
-        return f"CAST({quoted} AS DOUBLE[]) AS vector"
-    text = f"nullif(trim({quoted}::VARCHAR), '')"
-    return f"CASE WHEN typeof({quoted}) LIKE '%[]' THEN trim({text}, '[] ') ELSE {text} END AS {role}"
+        if kind == "VARCHAR":  # such as [0.1, 0.2], 0.1 0.2 or 0.1;0.2
+            value = f"'[' || regexp_replace(trim({value}, '[] '), '[,;[:space:]]+', ',', 'g') || ']'"
+            return f"TRY_CAST({value} AS FLOAT[]) AS vector"
+        return f"CAST({value} AS FLOAT[]) AS vector"
+    if kind.endswith("[]"):
+        text = f"array_to_string({value}::VARCHAR[], ' ')"
+    elif kind == "VARCHAR":  # a list of JSON, or a list of lists such as the categories of Amazon
+        lists = (f"array_to_string(json_extract_string({value}, '{path}'), ' ')" for path in ("$[*][*]", "$[*]"))
+        nested, flat = lists
+        text = (
+            f"CASE WHEN NOT starts_with({value}, '[') OR NOT json_valid({value}) THEN {value} "
+            f"WHEN starts_with({value}, '[[') THEN {nested} ELSE {flat} END"
+        )
+    else:
+        text = f"{value}::VARCHAR"
+    return f"nullif(trim({text}), '') AS {role}"
 
 
 def _check_vectors(connection: duckdb.DuckDBPyConnection, table: Table) -> None:

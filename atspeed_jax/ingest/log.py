@@ -10,7 +10,8 @@ import duckdb
 
 from atspeed_jax.ingest.filters import sizes
 from atspeed_jax.ingest.settings import Columns, Filters, IngestError
-from atspeed_jax.ingest.tables import Table, column, explained, named_columns, need
+from atspeed_jax.ingest.tables import Table, column, named_columns, need
+from atspeed_jax.ingest.text_files import explained
 from atspeed_jax.ingest.times import first_row, milliseconds
 
 USUAL = {
@@ -71,10 +72,7 @@ def load_log(
         steps.append(("rated and in the time window", *_kept_sizes(connection, kept)))
     if not steps[-1][1]:
         raise IngestError(f"{table.name}: no event is left of {steps[0][1]} by rating and time window; change them.")
-    types = dict.fromkeys(("user", "item"), not table.typed)
-    for role in types if table.typed else ():
-        types[role] = "INT" in _type(connection, table, found[role])
-    _number(connection, kept, types)
+    _number(connection, kept, {role: found[role] in table.whole for role in ("user", "item")})
     steps.append(("the same event once", *sizes(connection)))
     return Loaded(found, times, steps)
 
@@ -84,12 +82,11 @@ def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, 
 
     They are read again for a message alone.
     """
-    names = [f"nullif(trim({column(found[role])}::VARCHAR), '') AS {role}" for role in ("user", "item")]
+    selected = [f"nullif(trim({column(found[role])}::VARCHAR), '') AS {role}" for role in ("user", "item")]
     number = f"try_cast({column(found['rating'])} AS DOUBLE)" if "rating" in found else "NULL::DOUBLE"
+    selected += [f"{time} AS t", f"{number} AS rating"]
     with explained(table.name):
-        connection.execute(
-            f"CREATE TABLE raw AS SELECT {', '.join(names)}, {time} AS t, {number} AS rating FROM {table.sql}"
-        )
+        connection.execute(f"CREATE OR REPLACE TABLE raw AS SELECT {', '.join(selected)} FROM {table.sql}")
     conditions = {"user": "user IS NULL", "item": "item IS NULL", "time": "t IS NULL"}
     if "rating" in found:
         conditions["rating"] = "NOT coalesce(isfinite(rating), false)"
@@ -133,11 +130,6 @@ def _kept_sizes(connection: duckdb.DuckDBPyConnection, kept: str) -> tuple[int, 
     ).fetchone()
     assert found is not None
     return found
-
-
-def _type(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> str:
-    found = connection.execute(f"SELECT typeof({column(name)}) FROM {table.sql} LIMIT 1").fetchone()
-    return str(found[0]) if found else ""
 
 
 def _columns(table: Table, columns: Columns, filters: Filters) -> dict[str, str]:

@@ -5,30 +5,31 @@ Every column of a CSV is read as text, so that a name such as "007" stays what i
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import glob
-import gzip
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from atspeed_jax.ingest.settings import IngestError
+from atspeed_jax.ingest.text_files import LINE, explained, first_line, first_objects, packed
 
 _KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".txt": "csv",
     ".inter": "csv",
+    ".dat": "csv",
+    ".data": "csv",
+    ".item": "csv",
     ".json": "json",
     ".jsonl": "json",
     ".ndjson": "json",
     ".parquet": "parquet",
 }
-_DELIMITERS = ",\t;|"
+_DELIMITERS = ("::", ",", "\t", ";", "|")
 ENDINGS = ", ".join((*_KINDS, *(f"{ending}.gz" for ending, kind in _KINDS.items() if kind != "parquet")))
 
 
@@ -42,14 +43,15 @@ class Table:
       columns: their names.
       first_line: number of the line of the first row, for messages; 0 where rows are
         no lines.
-      typed: whether the files say what is a text and what a number.
+      whole: columns whose values may be whole numbers: all of a CSV, and those of JSON
+        and parquet that are.
     """
 
     files: tuple[Path, ...]
     sql: str
     columns: tuple[str, ...]
     first_line: int = 0
-    typed: bool = False
+    whole: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -58,16 +60,22 @@ class Table:
 
 
 def files_of(pattern: str) -> tuple[Path, ...]:
-    """The files that a name or a pattern such as log/*.csv names, in the order of names.
+    """The files of a name, of several names with commas between, or of patterns such as
+    log/*.csv, each in the order of names.
 
     Raises:
-      IngestError: no such file.
+      IngestError: no such file, or a file that is named twice.
     """
-    found = sorted(map(Path, glob.glob(pattern))) if glob.has_magic(pattern) else [Path(pattern)]  # noqa: PTH207
-    files = tuple(file for file in found if file.is_file())
-    if not files:
-        raise IngestError(f"{pattern}: no such file; give a file or a pattern of files, named {ENDINGS}.")
-    return files
+    files: list[Path] = []
+    for part in [pattern] if Path(pattern).is_file() else pattern.split(","):
+        found = sorted(map(Path, glob.glob(part))) if glob.has_magic(part) else [Path(part)]  # noqa: PTH207
+        named = [file for file in found if file.is_file()]
+        if not named:
+            raise IngestError(f"{part}: no such file; give a file or a pattern of files, named {ENDINGS}.")
+        files += named
+    if twice := [file for number, file in enumerate(files) if file in files[:number]]:
+        raise IngestError(f"{pattern}: {twice[0]} is named twice; name each file once.")
+    return tuple(files)
 
 
 def kind_of(file: Path) -> str:
@@ -84,7 +92,12 @@ def kind_of(file: Path) -> str:
 
 
 def open_table(
-    connection: duckdb.DuckDBPyConnection, pattern: str, *, header: Sequence[str] | None = None, encoding: str = "utf-8"
+    connection: duckdb.DuckDBPyConnection,
+    pattern: str,
+    *,
+    header: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
 ) -> Table:
     """Opens files.
 
@@ -93,6 +106,7 @@ def open_table(
       pattern: a file, or a pattern of files that have the same columns.
       header: names of the columns of a CSV that has no header; None for its first line.
       encoding: of a CSV.
+      delimiter: of a CSV; None for the one that the first line has.
 
     Raises:
       IngestError: no such file, an unknown form, or files that cannot be read.
@@ -101,54 +115,79 @@ def open_table(
     kinds = {kind_of(file) for file in files}
     if len(kinds) > 1:
         raise IngestError(f"{pattern}: files of several forms: {', '.join(sorted(kinds))}; give those of one form.")
-    listed = "[" + ", ".join(quoted(str(file)) for file in files) + "]"
     if kinds == {"csv"}:
-        return _open_csv(files, listed, header, encoding)
+        return _open_csv(files, header, encoding, delimiter)
     if kinds == {"json"}:
-        sql = f"read_json({listed}, format='newline_delimited', union_by_name=true, maximum_object_size=67108864)"
-    else:
-        sql = f"read_parquet({listed})"
+        return _open_json(files)
+    sql = f"read_parquet({_listed(files)})"
     with explained(str(files[0])):
-        columns = tuple(row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall())
-    return Table(files, sql, columns, 1 if kinds == {"json"} else 0, typed=True)
+        described = connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
+    whole = frozenset(row[0] for row in described if row[1].endswith("INT") or row[1] == "INTEGER")
+    return Table(files, sql, tuple(row[0] for row in described), 0, whole)
 
 
-def _open_csv(files: tuple[Path, ...], listed: str, header: Sequence[str] | None, encoding: str) -> Table:
+def _listed(files: Sequence[Path]) -> str:
+    return "[" + ", ".join(quoted(str(file)) for file in files) + "]"
+
+
+def _open_csv(files: tuple[Path, ...], header: Sequence[str] | None, encoding: str, delimiter: str | None) -> Table:
     """Opens CSV files, whose delimiter and header are those of the first line."""
-    lines = {file: _first_line(file, encoding) for file in files}
+    lines = {file: first_line(file, encoding) for file in files}
     first = lines[files[0]]
-    delimiter = max(_DELIMITERS, key=first.count) if any(map(first.count, _DELIMITERS)) else ","
-    names = list(header) if header is not None else next(csv.reader(io.StringIO(first), delimiter=delimiter), [])
-    names = [name.strip() for name in names]
-    other = next((file for file, line in lines.items() if header is None and line != first), None)
-    if other is not None:
-        raise IngestError(
-            f"{other}: the header {lines[other]!r} differs from {first!r} of {files[0]}; give both alike."
-        )
+    if delimiter is None:
+        known = [known for known in _DELIMITERS if known in first]
+        delimiter = "::" if "::" in known else max(known, key=first.count, default=",")
+    if header is None:
+        header = first.split(delimiter) if len(delimiter) > 1 else next(csv.reader([first], delimiter=delimiter), [])
+        other = next((file for file, line in lines.items() if line != first), None)
+        if other is not None:
+            raise IngestError(
+                f"{other}: the header {lines[other]!r} differs from {first!r} of {files[0]}; give both alike."
+            )
+        number = 2
+    else:
+        number = 1
+    names = [name.strip() for name in header]
     twice = [name for name in names if names.count(name) > 1]
     if twice or not all(names):
         raise IngestError(f"{files[0]}, line 1: columns {names}; expected a name for each column, each once.")
     kinds = "{" + ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in names) + "}"
+    quote = "" if delimiter in ("::", "|") else '"'  # MovieLens quotes nothing
     sql = (
-        f"read_csv({listed}, auto_detect=false, header={str(header is None).lower()}, delim={quoted(delimiter)}, "
-        f"quote='\"', escape='\"', strict_mode=true, columns={kinds}, encoding={quoted(encoding)}, "
-        "max_line_size=33554432)"
+        f"read_csv({_listed(files)}, auto_detect=false, header={str(number == 2).lower()}, delim={quoted(delimiter)}, "
+        f"quote='{quote}', escape='{quote}', strict_mode=true, columns={kinds}, encoding={quoted(encoding)}, "
+        f"compression='{packed(files)}', max_line_size={LINE})"
     )
-    return Table(files, sql, tuple(names), 2 if header is None else 1)
+    return Table(files, sql, tuple(names), number, frozenset(names))
 
 
-def _first_line(file: Path, encoding: str) -> str:
-    """The first line of a text file."""
-    try:
-        with gzip.open(file, "rt", encoding=encoding) if file.suffix == ".gz" else file.open(encoding=encoding) as text:
-            line = text.readline(1 << 20)
-    except UnicodeDecodeError as error:
-        raise IngestError(f"{file}, line 1: is no {encoding} text ({error}); save it as UTF-8.") from error
-    except (OSError, EOFError) as error:
-        raise IngestError(f"{file}: cannot be read ({error}).") from error
-    if not line.strip():
-        raise IngestError(f"{file}: is empty, or begins with an empty line; expected a line with the names of columns.")
-    return line.lstrip("\ufeff").rstrip("\r\n")
+def _open_json(files: tuple[Path, ...]) -> Table:
+    """Opens files of JSON lines, whose columns are the keys of the first lines.
+
+    Every value is read as text, so that no value is taken for a date.
+    """
+    whole: dict[str, bool] = {}
+    for file in files:
+        for key, value in (pair for entry in first_objects(file) for pair in entry.items()):
+            whole[key] = whole.get(key, True) and type(value) in (int, type(None))
+    if not whole:
+        raise IngestError(f"{files[0]}: no object with a key; expected a JSON object on each line.")
+    lower = {key.lower() for key in whole}
+    if len(lower) < len(whole):  # DuckDB does not tell capital letters apart
+        whole = {key: value for key, value in whole.items() if key not in _repeated(whole)}
+    kinds = "{" + ", ".join(f"{quoted(key)}: 'JSON'" for key in whole) + "}"
+    texts = ", ".join(f"{column(key)}->>'$' AS {column(key)}" for key in whole)
+    sql = (
+        f"(SELECT {texts} FROM read_json({_listed(files)}, format='newline_delimited', columns={kinds}, "
+        f"compression='{packed(files)}', maximum_object_size={2 * LINE}))"
+    )
+    return Table(files, sql, tuple(whole), 1, frozenset(key for key, is_whole in whole.items() if is_whole))
+
+
+def _repeated(keys: Sequence[str] | Mapping[str, bool]) -> set[str]:
+    """Keys that differ from an earlier one in capital letters alone."""
+    seen: set[str] = set()
+    return {key for key in keys if key.lower() in seen or seen.add(key.lower())}
 
 
 def quoted(text: str) -> str:
@@ -159,17 +198,6 @@ def quoted(text: str) -> str:
 def column(name: str) -> str:
     """A name of a column as SQL writes it."""
     return '"' + name.replace('"', '""') + '"'
-
-
-@contextlib.contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Turns what DuckDB says of a file into an IngestError with file, line and content."""
-    try:
-        yield
-    except duckdb.Error as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        told = [line for line in lines if line and not line.startswith(("Possible", "*", "delimiter", "quote"))]
-        raise IngestError(f"{name}: cannot be read: {'; '.join(told[:4])}") from error
 
 
 def named_columns(table: Table, wanted: Mapping[str, str | None], usual: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -11,7 +11,8 @@ import datetime
 import duckdb
 
 from atspeed_jax.ingest.settings import IngestError
-from atspeed_jax.ingest.tables import Table, column, explained
+from atspeed_jax.ingest.tables import Table, column
+from atspeed_jax.ingest.text_files import explained
 
 # Numbers below a bound are of that unit: 10**11 seconds end in the year 5138, and 10**11 milliseconds in 1973.
 _UNITS = {"seconds": 10.0**11, "milliseconds": 10.0**14, "microseconds": 10.0**17, "nanoseconds": 10.0**20}
