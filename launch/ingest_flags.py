@@ -6,7 +6,7 @@ from typing import cast, get_args
 
 from absl import flags
 
-from atspeed_jax.ingest.settings import Columns, Filters, How, IngestConfig, Limits, Repeats, Split
+from atspeed_jax.ingest.settings import Columns, Files, Filters, Format, How, IngestConfig, Limits, Repeats, Split
 from launch.command_line import CommandLineError
 
 FLAGS = flags.FLAGS
@@ -14,6 +14,10 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags."""
+    form = "Form of a published log, or table; auto goes by the first line."
+    flags.DEFINE_enum("format", "auto", list(get_args(Format)), form)
+    flags.DEFINE_enum("encoding", None, ["utf-8", "latin-1", "utf-16"], "Encoding of CSV files, if it is not UTF-8.")
+    flags.DEFINE_string("delimiter", None, "What stands between the cells of a CSV, if the first line does not say it.")
     flags.DEFINE_string("user", None, "Column of the user, if it has no usual name.")
     flags.DEFINE_string("item", None, "Column of the item, likewise.")
     flags.DEFINE_string("time", None, "Column of the time: seconds to nanoseconds since 1970, or dates.")
@@ -34,6 +38,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("core", 0, "Least events of every user and item that is kept.", 0, 10**9)
     flags.DEFINE_integer("user_core", None, "The same for users alone.", 0, 10**9)
     flags.DEFINE_integer("item_core", None, "The same for items alone.", 0, 10**9)
+    flags.DEFINE_integer("min_train", 0, "Least training events of every user that is kept, after the split.", 0, 10**9)
     how = "time: two moments for all users; leave_one_out: the last two of each user; rolling: time, one by one."
     flags.DEFINE_enum("split", "time", list(get_args(How)), how)
     flags.DEFINE_float("valid_share", 0.1, "Share of the events in valid, of a split by time.")
@@ -53,10 +58,18 @@ def given_config() -> IngestConfig:
     user_core, item_core = (cast(int, FLAGS.core if own is None else own) for own in (FLAGS.user_core, FLAGS.item_core))
     repeats = cast(Repeats, FLAGS.repeats)
     filters = Filters(
-        FLAGS.min_rating, _moment("since"), _moment("until"), FLAGS.need_text, repeats, user_core, item_core
+        FLAGS.min_rating,
+        _moment("since"),
+        _moment("until"),
+        FLAGS.need_text,
+        repeats,
+        user_core,
+        item_core,
+        FLAGS.min_train,
     )
     split = Split(cast(How, FLAGS.split), FLAGS.valid_share, FLAGS.test_share)
-    return IngestConfig(columns, filters, split, Limits(FLAGS.memory_gb, FLAGS.threads))
+    files = Files(cast(Format, FLAGS.format), FLAGS.encoding, FLAGS.delimiter)
+    return IngestConfig(columns, filters, split, Limits(FLAGS.memory_gb, FLAGS.threads), files)
 
 
 def _moment(flag: str) -> int | None:

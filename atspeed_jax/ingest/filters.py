@@ -48,6 +48,34 @@ def apply_filters(connection: duckdb.DuckDBPyConnection, filters: Filters, *, ti
     return steps
 
 
+def drop_few_trained(connection: duckdb.DuckDBPyConnection, split: str, min_train: int) -> list[Step]:
+    """Drops the users of too few training events, with all their events.
+
+    Args:
+      connection: with the table `events`.
+      split: SQL expression of the split of a row of `events`; 0 is train.
+      min_train: least training events of a user.
+
+    Returns:
+      what is left.
+
+    Raises:
+      IngestError: nothing is left.
+    """
+    if min_train < 1:
+        return []
+    connection.execute(
+        f"CREATE TABLE kept AS SELECT * FROM events WHERE u IN (SELECT u FROM (SELECT u, {split} AS split FROM events) "
+        f"WHERE split = 0 GROUP BY u HAVING count(*) >= {min_train})"
+    )
+    connection.execute("DROP TABLE events")
+    connection.execute("ALTER TABLE kept RENAME TO events")
+    step = (f"users of {min_train} training events", *sizes(connection))
+    if not step[1]:
+        raise IngestError(f"no event is left: {told([step])}; lower min_train.")
+    return [step]
+
+
 def _has_text(connection: duckdb.DuckDBPyConnection) -> str:
     """An SQL condition: the item has a title or a text that is not blank."""
     columns = [row[0] for row in connection.execute("DESCRIBE item_texts").fetchall()]

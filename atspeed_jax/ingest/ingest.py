@@ -7,17 +7,19 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from atspeed_jax.ingest.filters import apply_filters, told
+from atspeed_jax.ingest.filters import Step, apply_filters, drop_few_trained, told
+from atspeed_jax.ingest.formats import items_form, log_form, open_as, with_columns
 from atspeed_jax.ingest.items import load_items
 from atspeed_jax.ingest.log import load_log
-from atspeed_jax.ingest.settings import IngestConfig, IngestError
+from atspeed_jax.ingest.settings import Columns, IngestConfig, IngestError
 from atspeed_jax.ingest.splits import check_split, split_of_event
 from atspeed_jax.ingest.store import write_histories, write_tables
-from atspeed_jax.ingest.tables import Table, open_table, quoted
+from atspeed_jax.ingest.tables import Table, quoted
 from atspeed_jax.utils.building import built
 from atspeed_jax.utils.files import write_json
 
@@ -26,12 +28,31 @@ RECORD = "ingest.json"
 _SPLITS = ("train", "valid", "test")
 
 
+@dataclass(frozen=True)
+class Filtered:
+    """What was made of a log: the tables `events` (u, i, t), `users`, `items` and, if
+    an item file is given, `item_texts` of the database.
+
+    Attributes:
+      steps: what each filter has left.
+      warnings: what looks wrong.
+      split: SQL expression of the split of a row of `events`.
+      cut: what was cut where.
+    """
+
+    steps: list[Step]
+    warnings: list[str]
+    split: str
+    cut: dict
+
+
 def ingest(
     interactions: str,
     items: str | None,
     output: Path,
     config: IngestConfig,
     say: Callable[[str], None],
+    filter_log: Callable[..., Filtered] | None = None,
 ) -> dict:
     """Reads a log and, if given, an item file, and writes the directory `output`.
 
@@ -44,6 +65,7 @@ def ingest(
       output: must not exist yet, or be empty.
       config: columns, filters, split and limits.
       say: gets a line on each step.
+      filter_log: filters and splits the log, as `by_duckdb` does; None for that.
 
     Returns:
       the record that is stored as ingest.json.
@@ -54,28 +76,17 @@ def ingest(
     """
     try:
         with built(output) as building, _engine(building, config) as connection:
-            log = open_table(connection, interactions)
-            texts = open_table(connection, items) if items else None
-            loaded = load_log(connection, log, config.columns, config.filters, say)
-            warnings = []
-            if texts is not None:
-                warnings = load_items(connection, texts, config.columns, loaded.columns["item"], say)
-            steps = [*loaded.steps, *apply_filters(connection, config.filters, titled=texts is not None)]
-            for step in steps:
-                say(told([step]))
-            split, cut = split_of_event(connection, config.split)
-            counts = write_tables(connection, building, split)
-            check_split(counts, config.split, cut)
+            log, texts, columns = _tables(connection, interactions, items, building, config, say)
+            filter_log = filter_log or by_duckdb
+            filtered = filter_log(connection, log, texts, dataclasses.replace(config, columns=columns), say)
+            counts = write_tables(connection, building, filtered.split)
+            check_split(counts, config.split, filtered.cut)
             say("split: " + ", ".join(f"{name} {counts[number]:,}" for number, name in enumerate(_SPLITS)))
-            few = connection.execute(
-                "SELECT count(*) FROM (SELECT u FROM events GROUP BY u HAVING count(*) = 1)"
-            ).fetchone()
-            if few and few[0]:
-                warnings.append(f"{few[0]:,} users have one event; --user_core=2 leaves them out")
             write_histories(building)
+            warnings = [*filtered.warnings, *_single_events(connection)]
             for warning in warnings:
                 say(f"warning: {warning}")
-            record = _record(output.name, log, texts, config, steps, counts, cut) | {"warnings": warnings}
+            record = _record(output.name, log, texts, config, filtered, counts) | {"warnings": warnings}
             write_json(building / RECORD, record)
     except FileExistsError as error:
         raise IngestError(f"--output={error}") from error
@@ -84,6 +95,63 @@ def ingest(
     except duckdb.OutOfMemoryException as error:
         raise IngestError(f"memory ran out ({str(error).splitlines()[0]}); raise --memory_gb.") from error
     return record
+
+
+def by_duckdb(
+    connection: duckdb.DuckDBPyConnection,
+    log: Table,
+    texts: Table | None,
+    config: IngestConfig,
+    say: Callable[[str], None],
+) -> Filtered:
+    """Filters and splits a log in the database of this machine."""
+    steps: list[Step] = []
+
+    def add(more: list[Step]) -> None:
+        for step in more:
+            say(told([step]))
+        steps.extend(more)
+
+    loaded = load_log(connection, log, config.columns, config.filters, say)
+    add(loaded.steps)
+    warnings = []
+    if texts is not None:
+        warnings = load_items(connection, texts, config.columns, loaded.columns["item"], say)
+    add(apply_filters(connection, config.filters, titled=texts is not None))
+    split, cut = split_of_event(connection, config.split)
+    add(drop_few_trained(connection, split, config.filters.min_train))
+    return Filtered(steps, warnings, split, cut)
+
+
+def _single_events(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """A warning of users with one event."""
+    found = connection.execute("SELECT count(*) FROM (SELECT u FROM events GROUP BY u HAVING count(*) = 1)").fetchone()
+    return [f"{found[0]:,} users have one event; --user_core=2 leaves them out"] if found and found[0] else []
+
+
+def _tables(
+    connection: duckdb.DuckDBPyConnection,
+    interactions: str,
+    items: str | None,
+    building: Path,
+    config: IngestConfig,
+    say: Callable[[str], None],
+) -> tuple[Table, Table | None, Columns]:
+    """Opens the log and the item file in their forms.
+
+    Returns:
+      the tables, and the columns that the user or the form names.
+    """
+    form = log_form(interactions, config.files)
+    if form.name not in ("auto", "table"):
+        say(f"{interactions}: read as {form.name}")
+    columns = with_columns(config.columns, form)
+    log = open_as(connection, interactions, form, config.files, building)
+    if items is None:
+        return log, None, columns
+    of_items = items_form(items, config.files)
+    columns = with_columns(columns, of_items)
+    return log, open_as(connection, items, of_items, config.files, building), columns
 
 
 @contextlib.contextmanager
@@ -101,14 +169,16 @@ def _engine(directory: Path, config: IngestConfig) -> Iterator[duckdb.DuckDBPyCo
         ):
             connection.execute(f"SET {setting}")
         yield connection
-    for left in directory.glob("database*"):
+    for left in (*directory.glob("database*"), *directory.glob("literals-*")):
         left.unlink()
     shutil.rmtree(spill, ignore_errors=True)
 
 
-def _record(name, log: Table, texts: Table | None, config: IngestConfig, steps, counts, cut) -> dict:
+def _record(
+    name: str, log: Table, texts: Table | None, config: IngestConfig, filtered: Filtered, counts: dict[int, int]
+) -> dict:
     """What ingest.json says."""
-    events, users, items = steps[-1][1:]
+    events, users, items = filtered.steps[-1][1:]
     sources = [file for table in (log, texts) if table is not None for file in table.files]
     settings = dataclasses.asdict(config)
     settings.pop("limits")
@@ -121,8 +191,8 @@ def _record(name, log: Table, texts: Table | None, config: IngestConfig, steps, 
         "items": items,
         "interactions": events,
         "splits": {split: counts[number] for number, split in enumerate(_SPLITS)},
-        "cut": cut,
-        "steps": [dict(zip(("what", "interactions", "users", "items"), step, strict=True)) for step in steps],
+        "cut": filtered.cut,
+        "steps": [dict(zip(("what", "interactions", "users", "items"), step, strict=True)) for step in filtered.steps],
         "settings": settings,
         "sources": [{"file": str(file.resolve()), "bytes": file.stat().st_size} for file in sources],
     }

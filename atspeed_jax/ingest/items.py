@@ -67,18 +67,29 @@ def load_items(
         described = connection.execute(f"DESCRIBE SELECT * FROM {table.sql}").fetchall()
         kinds = {row[0]: row[1] for row in described}
         selected = [
+            "row_number() OVER () AS row",
             f"trim({name}::VARCHAR) AS name",
             *(_property(role, found[role], kinds[found[role]]) for role in PROPERTIES if role in found),
         ]
         connection.execute(f"CREATE TABLE item_texts AS SELECT {', '.join(selected)} FROM {table.sql}")
-    twice = connection.execute(
-        "SELECT name, count(*) FROM item_texts GROUP BY name HAVING count(*) > 1 ORDER BY name LIMIT 1"
-    ).fetchone()
-    if twice:
-        raise IngestError(f"{table.name}: item {twice[0]!r} has {twice[1]} rows; keep one of each item.")
+    warnings = _drop_repeated(connection, table)
     if "vector" in found:
         _check_vectors(connection, table)
-    return _warnings(connection, table)
+    connection.execute("ALTER TABLE item_texts DROP row")
+    return [*warnings, *_warnings(connection, table)]
+
+
+def _drop_repeated(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
+    """Keeps the first row of each item; says how many others there were."""
+    later = "(SELECT name, row, row_number() OVER (PARTITION BY name ORDER BY row) AS n FROM item_texts)"
+    twice = connection.execute(f"SELECT count(*), min(row), arg_min(name, row) FROM {later} WHERE n > 1").fetchone()
+    if not twice or not twice[0]:
+        return []
+    connection.execute(f"DELETE FROM item_texts WHERE row IN (SELECT row FROM {later} WHERE n > 1)")
+    return [
+        f"{table.name}: {twice[0]:,} rows are of an item that has a row already, such as row {twice[1]} of "
+        f"{twice[2]!r}; the first row of an item counts"
+    ]
 
 
 def _property(role: str, name: str, kind: str) -> str:
@@ -89,8 +100,9 @@ def _property(role: str, name: str, kind: str) -> str:
     value = column(name)
     if role == "vector":
         if kind == "VARCHAR":  # such as [0.1, 0.2], 0.1 0.2 or 0.1;0.2
-            value = f"'[' || regexp_replace(trim({value}, '[] '), '[,;[:space:]]+', ',', 'g') || ']'"
-            return f"TRY_CAST({value} AS FLOAT[]) AS vector"
+            listed = f"'[' || regexp_replace(trim({value}, '[] '), '[,;[:space:]]+', ',', 'g') || ']'"
+            read = f"coalesce(TRY_CAST({listed} AS FLOAT[]), [NULL::FLOAT])"  # what is no list is refused by its row
+            return f"CASE WHEN trim({value}) <> '' THEN {read} END AS vector"
         return f"CAST({value} AS FLOAT[]) AS vector"
     if kind.endswith("[]"):
         text = f"array_to_string({value}::VARCHAR[], ' ')"
@@ -109,26 +121,29 @@ def _property(role: str, name: str, kind: str) -> str:
 def _check_vectors(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Raises IngestError for vectors that are not finite, or of several widths."""
     bad = connection.execute(
-        "SELECT name FROM item_texts "
-        "WHERE NOT list_bool_and(list_transform(vector, lambda x: coalesce(isfinite(x), false))) LIMIT 1"
+        "SELECT name, row FROM item_texts "
+        "WHERE NOT list_bool_and(list_transform(vector, lambda x: coalesce(isfinite(x), false))) "
+        "ORDER BY row LIMIT 1"
     ).fetchone()
     if bad:
         raise IngestError(
-            f"{table.name}: the vector of item {bad[0]!r} has an entry that is no finite number; correct it."
+            f"{table.name}, row {bad[1]}: the vector of item {bad[0]!r} has an entry that is no finite number; "
+            "correct it."
         )
     widths = connection.execute(
-        "SELECT len(vector), count(*), min(name) FROM item_texts GROUP BY 1 ORDER BY 2 DESC"
+        "SELECT len(vector), count(*), arg_min(name, row), min(row) FROM item_texts WHERE vector IS NOT NULL "
+        "GROUP BY 1 ORDER BY 2 DESC"
     ).fetchall()
     if len(widths) > 1:
         usual, rare = widths[0], widths[-1]
         raise IngestError(
-            f"{table.name}: the vector of item {rare[2]!r} has {rare[0] or 0} numbers, those of {usual[1]} items have "
-            f"{usual[0] or 0}; give vectors of one width to all items."
+            f"{table.name}, row {rare[3]}: the vector of item {rare[2]!r} has {rare[0]} numbers, those of {usual[1]} "
+            f"items have {usual[0]}; give vectors of one width to all items."
         )
 
 
 def _warnings(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
-    """Says how many items of the log the file lacks, or gives no title or text."""
+    """Says how many items of the log the file lacks, or gives no text or vector."""
     lacks = connection.execute(
         "SELECT count(*), min(text), (SELECT count(*) FROM items) FROM items "
         "WHERE text NOT IN (SELECT name FROM item_texts)"
@@ -141,4 +156,13 @@ def _warnings(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
             f"{table.name}: none of the {items} items of the log is here; the log has {example!r}, this file "
             f"{other[0] if other else None!r}. Name the column of the same names: --item_name=NAME."
         )
-    return [f"{table.name}: {count:,} of {items:,} items of the log are not here, such as {example!r}"] if count else []
+    said = [f"{table.name}: {count:,} of {items:,} items of the log are not here, such as {example!r}"] if count else []
+    columns = [row[0] for row in connection.execute("DESCRIBE item_texts").fetchall()]
+    for names, lack in ((("title", "text"), "neither title nor text"), (("vector",), "no vector")):
+        blank = " AND ".join(f"{name} IS NULL" for name in names if name in columns)
+        found = connection.execute(
+            f"SELECT count(*), min(name) FROM item_texts WHERE {blank or 'false'} AND name IN (SELECT text FROM items)"
+        ).fetchone()
+        if found and found[0]:
+            said.append(f"{table.name}: {found[0]:,} items of the log have {lack}, such as {found[1]!r}")
+    return said

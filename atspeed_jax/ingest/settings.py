@@ -7,10 +7,27 @@ from typing import Literal, get_args
 
 How = Literal["time", "leave_one_out", "rolling"]
 Repeats = Literal["all", "first", "last"]
+Format = Literal["auto", "table", "amazon2014", "amazon2018", "amazon2023", "movielens"]
 
 
 class IngestError(ValueError):
     """A log or an item file that cannot be used; the message names file and row."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """How files are read.
+
+    Attributes:
+      format: of a published log, "table" for none of them, "auto" to go by the first
+        line.
+      encoding: of CSV files; None for UTF-8, or that of the format.
+      delimiter: of CSV files; None for that of the first line.
+    """
+
+    format: Format = "auto"
+    encoding: str | None = None
+    delimiter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,8 @@ class Filters:
         moments. Events that are equal in user, item and time are always one.
       user_core, item_core: least events of each user and of each item that is kept.
         The filter is repeated until nothing changes.
+      min_train: least training events of each user that is kept. It is applied behind
+        the split, whose moments it does not move.
 
     Raises:
       IngestError: a core below 0, or an empty time window.
@@ -62,9 +81,10 @@ class Filters:
     repeats: Repeats = "all"
     user_core: int = 0
     item_core: int = 0
+    min_train: int = 0
 
     def __post_init__(self):
-        for name in ("user_core", "item_core"):
+        for name in ("user_core", "item_core", "min_train"):
             if getattr(self, name) < 0:
                 raise IngestError(f"{name} is {getattr(self, name)}; expected 0 or more events.")
         if self.repeats not in get_args(Repeats):
@@ -129,3 +149,4 @@ class IngestConfig:
     filters: Filters = field(default_factory=Filters)
     split: Split = field(default_factory=Split)
     limits: Limits = field(default_factory=Limits)
+    files: Files = field(default_factory=Files)

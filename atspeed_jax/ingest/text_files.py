@@ -60,12 +60,12 @@ def first_line(file: Path, encoding: str = "utf-8") -> str:
       IngestError: it cannot be read, or is empty.
     """
     try:
-        with open_text(file, encoding) as text:
+        with open_text(file, encoding, errors="replace") as text:  # it decodes more than a line at a time
             line = text.readline(LINE)
-    except UnicodeDecodeError as error:
-        raise IngestError(f"{file}, line 1: is no {encoding} text ({error}); {_ENCODINGS}") from error
     except (OSError, EOFError) as error:
         raise IngestError(f"{file}: cannot be read ({error}).") from error
+    if "\ufffd" in line:
+        raise IngestError(f"{file}, line 1: {_cut(line)} is no {encoding} text; {_ENCODINGS}")
     if not line.strip():
         raise IngestError(f"{file}: is empty, or begins with an empty line; expected a line with the names of columns.")
     return line.rstrip("\r\n")

@@ -1,6 +1,6 @@
 import pytest
 
-from atspeed_jax.ingest.filters import apply_filters, sizes, told
+from atspeed_jax.ingest.filters import apply_filters, drop_few_trained, sizes, told
 from atspeed_jax.ingest.settings import Filters, IngestError
 
 
@@ -56,3 +56,13 @@ def test_sizes_in_words(connection, events):
     events([(0, 0, 1), (0, 1, 1), (1, 0, 1)])
     assert sizes(connection) == (3, 2, 2)
     assert told([("read", 3000, 2, 2)]) == "read: 3,000 events of 2 users and 2 items"
+
+
+def test_users_who_train_too_little_are_dropped_whole(connection, events):
+    rows = [(0, 0, 1), (0, 1, 2), (0, 2, 9), (1, 0, 1), (1, 1, 9), (2, 0, 9)]
+    events(rows)
+    assert drop_few_trained(connection, "(t >= 9)::INTEGER", 0) == []
+    assert drop_few_trained(connection, "(t >= 9)::INTEGER", 2) == [("users of 2 training events", 3, 1, 3)]
+    assert left(connection) == rows[:3]
+    with pytest.raises(IngestError, match=r"no event is left: users of 3 training events: 0 events.*lower min_train"):
+        drop_few_trained(connection, "(t >= 9)::INTEGER", 3)

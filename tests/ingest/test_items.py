@@ -18,7 +18,8 @@ def load(connection, table):
 
 
 def test_properties_are_found_and_blank_ones_are_null(connection, load):
-    assert load("product,item_id,name,Price\n1,x,One, \n2,y, ,3.50\n") == []
+    (warning,) = load("product,item_id,name,Price\n1,x,One, \n2,y, ,3.50\n")
+    assert warning.endswith("1 items of the log have neither title nor text, such as '2'")
     assert connection.execute("FROM item_texts").fetchall() == [("1", "One", None), ("2", None, "3.50")]
 
 
@@ -33,6 +34,30 @@ def test_items_that_the_file_lacks_are_counted(load):
     assert warning.endswith("items.csv: 1 of 2 items of the log are not here, such as '1'")
 
 
+def test_the_first_row_of_an_item_counts(connection, load):
+    (warning,) = load("product,title\n1,a\n2,b\n1,c\n1,d\n")
+    assert "2 rows are of an item that has a row already, such as row 3 of '1'" in warning
+    assert connection.execute("FROM item_texts ORDER BY name").fetchall() == [("1", "a"), ("2", "b")]
+
+
+def test_items_without_text_or_vector_are_counted(load):
+    texts, vectors = load("product,title,text,vector\n1,, ,1;2\n2,b,,\n3,,,\n")
+    assert texts.endswith("1 items of the log have neither title nor text, such as '1'")
+    assert vectors.endswith("1 items of the log have no vector, such as '2'")
+
+
+def test_lists_of_texts_become_one_text(connection, load):
+    lines = [
+        {"product": 1, "description": ["a", "b"], "categories": [["Beauty", "Hair"], ["Gifts"]]},
+        {"product": 2, "description": "[no list", "categories": []},
+    ]
+    load("\n".join(map(json.dumps, lines)), "items.jsonl")
+    assert connection.execute("SELECT text, category FROM item_texts ORDER BY name").fetchall() == [
+        ("a b", "Beauty Hair Gifts"),
+        ("[no list", None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
@@ -43,7 +68,9 @@ def test_items_that_the_file_lacks_are_counted(load):
             "no column is known as the item_name; it has thing, title.*--item_name=",
         ),
         ("product,title\n1,a\n ,b\n", "items.csv", r"line 3: product ' ': expected the name of an item \(1 rows"),
-        ("product,title\n1,a\n1,b\n", "items.csv", "item '1' has 2 rows; keep one of each item"),
+        ("product,vector\n1,1 2\n2,[3]\n", "items.csv", "row 2: the vector of item '2' has 1 numbers, those of 1"),
+        ("product,vector\n1,1 2\n2,nan 2\n", "items.csv", "row 2: the vector of item '2' has an entry that is no fin"),
+        ("product,vector\n1,1 2\n2,soft\n", "items.csv", "row 2: the vector of item '2' has an entry that is no fin"),
         ("product,title\nx,a\n", "items.csv", "none of the 2 items of the log is here; the log has '1', this file 'x'"),
         ('{"product": 1, "vector": [1, null]}\n', "items.jsonl", "vector of item '1' has an entry that is no finite"),
         (

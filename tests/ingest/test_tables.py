@@ -46,6 +46,23 @@ def test_parquet_and_a_pattern_of_files(connection, tmp_path):
     assert found.first_line == 0
 
 
+def test_several_files_and_what_is_whole(connection, tmp_path):
+    for name, value in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"user": {value}, "item": "{value}"}}\n')
+    found = open_table(connection, f"{tmp_path}/b.jsonl,{tmp_path}/a.jsonl")
+    assert (rows(connection, found), found.whole) == ([("2", "2"), ("1", "1")], {"user"})
+    with pytest.raises(IngestError, match=r"a\.jsonl is named twice; name each file once"):
+        files_of(f"{tmp_path}/a.jsonl,{tmp_path}/*.jsonl")
+
+
+def test_values_of_json_are_texts_whatever_the_lines_hold(connection, table):
+    found = table(
+        '{"user": "2020-01-01", "item": null, "User": 5}\n\n{"user": 7, "item": [1, "a"], "more": {}}\n', "l.json"
+    )
+    assert found.columns == ("user", "item", "more")
+    assert rows(connection, found) == [("2020-01-01", None, None), ("7", '[1,"a"]', "{}")]
+
+
 def test_header_may_be_given(connection, table):
     found = table("007,a b\n", header=("user", "item"))
     assert (rows(connection, found), found.first_line) == (ROWS[:1], 1)
@@ -79,18 +96,6 @@ def test_files_of_one_pattern_are_alike(connection, tmp_path):
         open_table(connection, f"{tmp_path}/*.csv")
     with pytest.raises(IngestError, match="several forms: csv, json"):
         open_table(connection, f"{tmp_path}/*")
-
-
-def test_a_malformed_line_is_named(connection, table):
-    with pytest.raises(IngestError, match=r"log\.csv, line 3: '4,5,6' cannot be read \(Expected Number of"):
-        rows(connection, table("user,item\n1,2\n4,5,6\n7,8\n"))
-
-
-def test_truncated_gzip_is_named(connection, tmp_path):
-    file = tmp_path / "log.csv.gz"
-    file.write_bytes(gzip.compress(b"user,item\n" + bytes(range(48, 58)) * 999)[:-9])
-    with pytest.raises(IngestError, match=r"log\.csv\.gz: cannot be read"):
-        rows(connection, open_table(connection, str(file)))
 
 
 def test_texts_and_names_in_sql(connection):
