@@ -18,7 +18,7 @@ from atspeed_jax.serving.list_file import OUTPUT_HELP, claimed_output
 from atspeed_jax.serving.recommend import recommend
 from atspeed_jax.serving.user_file import INPUT_HELP, UserFile
 from atspeed_jax.utils.distributed import check_same, is_writer
-from launch import hugging_face
+from launch import catalogs, hugging_face
 from launch.serving import DRAFTER_HELP, by_chunk, served
 from launch.sigterm import lists_kept
 from launch.stage import FLAGS, say, start
@@ -37,21 +37,22 @@ def define_flags() -> None:
     flags.DEFINE_enum("on_bad", "error", ["error", "skip"], "What to do with a line that is no user.")
     flags.DEFINE_enum("on_unknown", "error", ["error", "skip"], "What to do with an unknown item of a history.")
     flags.DEFINE_integer("chunk", 4096, "Users decoded and written at a time.", 1, 1_000_000)
-    flags.DEFINE_string("titles", None, "JSON file of the items' titles, which the lists get; *.item.json will do.")
+    catalogs.define_flags()
     hugging_face.define_flags()
 
 
 def main() -> None:
     with claimed_output(Path(FLAGS.output)) as output:
         model = served()
-        file = UserFile(Path(FLAGS.input), model.items, FLAGS.on_bad, FLAGS.on_unknown, output.one_type)
+        mistakes = FLAGS.on_bad, FLAGS.on_unknown
+        file = UserFile(Path(FLAGS.input), model.items.names, *mistakes, output.one_type, model.filters.of)
         total = file.check()
         lists, made_from = model.load()
-        check_same(fingerprint(made_from, str(file.path), total), "model, flags or number of users")
+        check_same(fingerprint(made_from, FLAGS.input, *mistakes, total), "model, flags or number of users")
         with tqdm(total=total, unit="user", desc="recommend", disable=not is_writer()) as bar:
+            users = catalogs.compared(file.users(say), lists, model.own, model.trained, say)
             how = {"chunk": FLAGS.chunk, "fingerprint": made_from, "progress": bar}
-            how |= {"titles": model.titles, "names": model.items}
-            count = recommend(file.users(say), by_chunk(lists), output, **how)
+            count = recommend(users, by_chunk(lists), output, **how, **model.words)
     say(f"{count} users: {output.path}")
 
 

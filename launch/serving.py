@@ -1,20 +1,21 @@
 """What mains that decode with a trained run share."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from atspeed_jax.items.names import ItemNames
-from atspeed_jax.items.titles import TitlesError, read_titles
 from atspeed_jax.reporting.tables import Table, as_markdown, as_text
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.fingerprints import fingerprint
-from atspeed_jax.runs.serve import decoders_of, lists_by, names_of, titles_of
+from atspeed_jax.runs.serve import decoders_of, index_for, items_of, lists_by
+from atspeed_jax.serving.assortment import Assortment
+from atspeed_jax.serving.filter_file import UserFilters
 from atspeed_jax.serving.recommend import Lists
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.preemption import stop_after_sigterm
 from atspeed_jax.utils import files
-from launch import hugging_face
+from launch import catalogs, hugging_face
 from launch.stage import FLAGS, open_run, say
 
 DRAFTER_HELP = (
@@ -48,29 +49,26 @@ class Served:
     """What the flags of launch.recommend name.
 
     Attributes:
-      items: what files call the items of the catalog.
+      items: which items lists hold, and what files call them.
       titles: of items, for the lists; None for lists without titles.
+      filters: lists per user of what a user may get.
       load: loads the models. It gives the function from users to lists, and a
         fingerprint of whatever decides the lists.
+      own: makes the lists by the trained catalog, when the models are loaded.
+      trained: number of items of the trained catalog.
     """
 
-    items: ItemNames
+    items: Assortment
     titles: Mapping[int, str] | None
+    filters: UserFilters
     load: Callable[[], tuple[Lists, str]]
+    own: Callable[[], Lists]
+    trained: int
 
-
-def _titles(items: ItemNames, known: Mapping[int, str]) -> Mapping[int, str] | None:
-    """The titles that --titles names. Without the flag those that are known, if items
-    have names.
-
-    Raises:
-      TitlesError: the file does not exist, or as `read_titles`.
-    """
-    if FLAGS.titles is None:
-        return known if known and items.names is not None else None
-    if not Path(FLAGS.titles).is_file():
-        raise TitlesError(f"--titles={FLAGS.titles}: no such file")
-    return read_titles(Path(FLAGS.titles), items.items)
+    @property
+    def words(self) -> dict:
+        """What lines call the items, for `recommend`."""
+        return {"titles": self.titles, "names": self.items.names}
 
 
 def served() -> Served:
@@ -78,30 +76,45 @@ def served() -> Served:
 
     Raises:
       ConfigError: neither is named.
-      TitlesError, NamesError: a file of titles or names cannot be read.
+      ValueError: flags that do not go together, or a file that cannot be read or does
+        not fit the models.
     """
+    catalogs.check_flags()
     if FLAGS.model:
         model = hugging_face.served_model()
+        how = {"exclude_seen": FLAGS.exclude_seen, "batch_size": FLAGS.batch_size, "say": say}
+        trained, read = model.items, model.read_index
 
-        def load_model() -> tuple[Lists, str]:
-            how = {"exclude_seen": FLAGS.exclude_seen, "batch_size": FLAGS.batch_size}
-            lists = model.lists(FLAGS.k, **how, say=say)
-            return lists, fingerprint(*model.fingerprint, FLAGS.k, FLAGS.exclude_seen)
+        def lists(items: Assortment) -> Lists:
+            return model.lists(FLAGS.k, **how, items=items)
 
-        return Served(model.names, _titles(model.names, model.titles), load_model)
-    if not FLAGS.workdir:
+        def made_from() -> tuple:
+            return (*model.fingerprint, FLAGS.k, FLAGS.exclude_seen)
+
+    elif not FLAGS.workdir:
         raise ConfigError("give --workdir=DIR of a trained run, or --model=HF_DIR and --index=FILE")
-    run = open_run(writes=False)
+    else:
+        run = open_run(writes=False)
+        trained, read = items_of(run), functools.partial(index_for, run)
+        decode = functools.cache(lambda: decoders_of(run, FLAGS.drafter, FLAGS.k, say))
 
-    def load_run() -> tuple[Lists, str]:
-        decoders, setting = decoders_of(run, FLAGS.drafter, FLAGS.k, say)
-        shapes = {"history": run.config.data.history, "buckets": run.serve.evaluate.buckets}
-        models = run.target_params, run.draft_params if setting.drafter == "draft" else None
-        lists = lists_by(run, decoders, setting, exclude_seen=FLAGS.exclude_seen)
-        return lists, fingerprint(*map(fingerprint_of, models), setting, FLAGS.exclude_seen, shapes)
+        def lists(items: Assortment) -> Lists:
+            return lists_by(run, *decode(), exclude_seen=FLAGS.exclude_seen, items=items, say=say)
 
-    names = names_of(run)
-    return Served(names, _titles(names, titles_of(run)), load_run)
+        def made_from() -> tuple:
+            setting = decode()[1]
+            shapes = {"history": run.config.data.history, "buckets": run.serve.evaluate.buckets}
+            models = run.target_params, run.draft_params if setting.drafter == "draft" else None
+            return (*map(fingerprint_of, models), setting, FLAGS.exclude_seen, shapes)
+
+    grown = catalogs.chosen(trained, read, say)
+    left, filters, lists_per_user = catalogs.filtered(grown, say)
+
+    def load() -> tuple[Lists, str]:
+        return lists(left), fingerprint(*made_from(), *left.changes, *lists_per_user)
+
+    titles = catalogs.titles_of(grown)
+    return Served(left, titles, filters, load, lambda: lists(trained), trained.names.items)
 
 
 def publish(path: Path, found: dict | list, table: Table) -> None:

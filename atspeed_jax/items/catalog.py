@@ -251,7 +251,7 @@ class Catalog:
                 f"popularity has shape {popularity.shape}; expected one count per item, ({self.items},)."
             )
         order = np.lexsort((np.arange(self.items), -popularity.astype(np.int64), self.id_of_item))
-        counts = np.bincount(self.id_of_item, minlength=len(self.ids))
+        counts = np.bincount(self.id_of_item[self.id_of_item >= 0], minlength=len(self.ids))
         return order.astype(np.int32), np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
 
 

@@ -105,7 +105,11 @@ def first_unknown(lists: Sequence[Sequence[int] | np.ndarray], items: int) -> tu
 
 
 def unseen_items(
-    ids: np.ndarray, seen: Sequence[Sequence[int] | np.ndarray], items_sorted: np.ndarray, offsets: np.ndarray
+    ids: np.ndarray,
+    seen: Sequence[Sequence[int] | np.ndarray],
+    items_sorted: np.ndarray,
+    offsets: np.ndarray,
+    allowed: Sequence[np.ndarray | None] | None = None,
 ) -> np.ndarray:
     """Turns lists of ids into lists of items without those that a user has seen.
 
@@ -117,6 +121,7 @@ def unseen_items(
       seen: per list, the items to leave out.
       items_sorted: as in `expand_ids`.
       offsets: as in `expand_ids`.
+      allowed: per list, the items that may stand in it, or None for all.
 
     Returns:
       [N, K] items, closed up; -1 in places that are left empty.
@@ -124,6 +129,9 @@ def unseen_items(
     items = expand_ids(ids, items_sorted, offsets, int(np.diff(offsets).max()) * ids.shape[1])
     for row, history in zip(items, seen, strict=True):
         row[np.isin(row, history)] = -1
+    for row, permitted in zip(items, () if allowed is None else allowed, strict=allowed is not None):
+        if permitted is not None:
+            row[~np.isin(row, permitted)] = -1
     order = np.argsort(items < 0, axis=1, kind="stable")[:, : ids.shape[1]]
     return np.take_along_axis(items, order, 1)
 
@@ -134,7 +142,8 @@ def id_lists(
     """Makes the id lists of a `FilteredTrie` from lists of items.
 
     An id shared by several items is excluded only if all of them are listed, and
-    allowed if one is. The caller removes the other items when ids become items.
+    allowed if one is. The caller removes the other items when ids become items. Items
+    that the catalog itself never lists (`items.grown_catalog`) do not count.
 
     Args:
       catalog: of the items.
@@ -148,7 +157,8 @@ def id_lists(
     Raises:
       FilterError: an unknown item, or more ids than `capacity`.
     """
-    shared = np.bincount(catalog.id_of_item, minlength=len(catalog.ids))
+    id_of_item = catalog.id_of_item
+    shared = np.bincount(id_of_item[id_of_item >= 0], minlength=len(catalog.ids))
     lists = np.full((len(items), capacity), NO_ID, np.int32)
     for user, listed in enumerate(items):
         known, unknown = known_items(listed, catalog.items)
@@ -157,7 +167,8 @@ def id_lists(
                 f"list {user} holds item {unknown[0]}; the catalog has items 0 to {catalog.items - 1}: leave it out, "
                 "as known_items does"
             )
-        ids, counts = np.unique(catalog.id_of_item[np.unique(known)], return_counts=True)
+        rows = id_of_item[np.unique(known)]
+        ids, counts = np.unique(rows[rows >= 0], return_counts=True)
         ids = ids if allow else ids[counts == shared[ids]]
         if len(ids) > capacity:
             raise FilterError(f"list {user} has {len(ids)} ids, more than the capacity {capacity}: raise the capacity")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import jax
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.runs.experiment import ServeConfig
 from atspeed_jax.runs.record import WorkdirError, recorded
-from atspeed_jax.runs.serve import DrafterChoice, decoders_of, lists_by, names_of, titles_of
+from atspeed_jax.runs.serve import DrafterChoice, decoders_of, index_for, items_of, lists_by
 from atspeed_jax.runs.trained import RunView
-from atspeed_jax.serving.recommender import Recommender
+from atspeed_jax.serving.assortment import Assortment
+from atspeed_jax.serving.recommend import Lists
+from atspeed_jax.serving.recommender import ForAll, ListsForAll, Recommender
 from atspeed_jax.training.checkpoint import is_finished
 from atspeed_jax.training.sharding import fitting_mesh
 
@@ -30,6 +33,9 @@ class TrainedRun(RunView):
         drafter: DrafterChoice | None = None,
         exclude_seen: bool = False,
         batch_size: int | None = None,
+        catalog: str | Path | None = None,
+        allow: ForAll = None,
+        exclude: ForAll = None,
     ) -> Recommender:
         """Makes a recommender of the k best next items, by strict decoding.
 
@@ -45,6 +51,10 @@ class TrainedRun(RunView):
           exclude_seen: whether the items of a history are left out of its list.
           batch_size: users decoded at once; None for `serve.evaluate.batch_size`. Fewer
             users take as long as a full batch.
+          catalog: index file of the items that are listed, known and new ones; None for
+            those of the run. See `Recommender.with_catalog`.
+          allow, exclude: items that lists may, or may not, hold, or the file of such a
+            list (`serving.filter_file`); None for no list.
 
         Returns:
           A `Recommender`: called with histories, it gives lists, both of them of names
@@ -59,8 +69,13 @@ class TrainedRun(RunView):
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= items:
             raise ValueError(f"k={k!r}: expected a whole number from 1 to {items}, the number of items of the catalog")
         decoders, setting = decoders_of(self, drafter, k, _LOG.warning, batch_size=batch_size)
-        lists = lists_by(self, decoders, setting, exclude_seen=exclude_seen, batch_size=batch_size)
-        return Recommender(lists, names_of(self), titles_of(self))
+
+        def lists(items: Assortment) -> Lists:
+            how = {"exclude_seen": exclude_seen, "batch_size": batch_size}
+            return lists_by(self, decoders, setting, **how, items=items, say=_LOG.warning)
+
+        read = functools.partial(index_for, self)
+        return Recommender.of(lists, items_of(self), read, ListsForAll(allow, exclude), catalog)
 
 
 def open_run(workdir: str | Path, *, serve: ServeConfig | None = None) -> TrainedRun:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, get_args
 
+from atspeed_jax.items.index_file import read_index_with_gaps
+from atspeed_jax.items.item_index import IndexSettings, ItemIndex
 from atspeed_jax.items.names import NAMES_FILE, ItemNames, read_names
 from atspeed_jax.items.titles import TITLES_FILE, read_titles
 from atspeed_jax.runs.trained import RunView
 from atspeed_jax.runs.tuning import tuned_for
+from atspeed_jax.serving.assortment import Assortment
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
 from atspeed_jax.serving.settings import Setting
@@ -35,6 +39,24 @@ def names_of(run: RunView) -> ItemNames:
       NamesError: as `read_names`.
     """
     return ItemNames(run.catalog.items, read_names(run.workdir / NAMES_FILE, run.catalog.items))
+
+
+def items_of(run: RunView) -> Assortment:
+    """The items that a run was trained with, their names and titles.
+
+    Raises:
+      NamesError, TitlesError: a file of the working directory cannot be read.
+    """
+    return Assortment(run.dataset, names_of(run), titles_of(run))
+
+
+def index_for(run: RunView, file: Path) -> ItemIndex:
+    """Reads the index of another catalog, as the run reads its own. Items may have gaps.
+
+    Raises:
+      SourceError: as `read_index_with_gaps`.
+    """
+    return read_index_with_gaps(file, IndexSettings(levels=run.config.data.levels))
 
 
 def decoders_of(
@@ -149,14 +171,26 @@ def _batch_size(run: RunView, batch_size: int | None) -> int:
 
 
 def lists_by(
-    run: RunView, decoders: Decoders, setting: Setting, *, exclude_seen: bool, batch_size: int | None = None
+    run: RunView,
+    decoders: Decoders,
+    setting: Setting,
+    *,
+    exclude_seen: bool,
+    batch_size: int | None = None,
+    items: Assortment | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Lists:
     """Users -> lists, by the prompts and batches of the run: see `lists_of`.
 
     Args:
       batch_size: users decoded at once; None for `serve.evaluate.batch_size`.
+      items: that are listed; None for those of the run.
+      say: gets a line if programs are compiled again for the items.
     """
     shape = run.serve.evaluate.batch_shape(run.config.data.history)
     if batch_size is not None:
         shape = dataclasses.replace(shape, batch_size=batch_size)
-    return lists_of(decoders, setting, run.dataset, shape, exclude_seen=exclude_seen)
+    if items is not None:
+        decoders, setting = items.decoders(decoders, setting, say)
+    dataset = run.dataset if items is None else items.dataset
+    return lists_of(decoders, setting, dataset, shape, exclude_seen=exclude_seen)

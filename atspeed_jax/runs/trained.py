@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-import numpy as np
-
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.prompts import shared_head
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
+from atspeed_jax.items.grown_catalog import counts_of_ids
 from atspeed_jax.items.trie import Trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.runs.assets import Assets, ModelAssets
@@ -65,8 +64,7 @@ class TrainedModels:
           target_params: None for the parameters of the trained target.
         """
         assets, catalog = self._assets, self._assets.dataset.catalog
-        counts = np.bincount(catalog.id_of_item, weights=assets.dataset.popularity, minlength=len(catalog.ids))
-        prior = popularity_prior(assets.trie, catalog.id_tokens, counts)
+        prior = popularity_prior(assets.trie, catalog.id_tokens, counts_of_ids(catalog, assets.dataset.popularity))
         decoders = Decoders(
             target=assets.target.config,
             target_params=self.target_params if target_params is None else target_params,

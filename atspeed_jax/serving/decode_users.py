@@ -176,26 +176,33 @@ def find_ids(
 def without_seen(
     decoders: Decoders, setting: Setting, catalog: Catalog, seen: Sequence[np.ndarray]
 ) -> Callable[[dict], Callable[[Prompt], Result]]:
-    """Excludes what users have seen, by an exact search over what is left
-    (`FilteredTrie`).
+    """Excludes what users have seen: see `filtered`."""
+    return filtered(decoders, setting, catalog, seen, allow=False)
+
+
+def filtered(
+    decoders: Decoders, setting: Setting, catalog: Catalog, listed: Sequence[np.ndarray], *, allow: bool
+) -> Callable[[dict], Callable[[Prompt], Result]]:
+    """Searches exactly over what each user may get (`FilteredTrie`).
 
     Args:
       decoders: of the whole catalog.
       setting: how lists are decoded.
       catalog: of the items.
-      seen: per user, the distinct items to exclude.
+      listed: per user, the distinct items of the user's list.
+      allow: whether the lists say what a user may get; else what it may not.
 
     Returns:
       batch -> its decoder, for `find_ids`.
     """
-    # A power of two: longer histories compile again only when they double.
-    capacity = 1 << max(5, (max(map(len, seen), default=0) - 1).bit_length())
+    # A power of two: longer lists compile again only when they double.
+    capacity = 1 << max(5, (max(map(len, listed), default=0) - 1).bit_length())
 
     nothing = np.empty(0, np.int64)
 
     def decoder_of(batch: dict) -> Callable[[Prompt], Result]:
-        histories = [seen[row] if row >= 0 else nothing for row in batch["row"]]
-        trie = FilteredTrie(decoders.trie, id_lists(catalog, histories, capacity, allow=False), allow=False)
+        of_batch = [listed[row] if row >= 0 else nothing for row in batch["row"]]
+        trie = FilteredTrie(decoders.trie, id_lists(catalog, of_batch, capacity, allow=allow), allow=allow)
         return dataclasses.replace(decoders, trie=trie).build(setting)
 
     return decoder_of

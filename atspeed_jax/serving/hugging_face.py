@@ -22,12 +22,14 @@ from atspeed_jax.data.prompts import shared_head
 from atspeed_jax.decoding.base import ScoreNorm
 from atspeed_jax.decoding.config import prefixes_by_norm
 from atspeed_jax.items.catalog import Catalog
-from atspeed_jax.items.index_file import read_index
+from atspeed_jax.items.index_file import read_index, read_index_with_gaps
 from atspeed_jax.items.index_formats import in_words_of
+from atspeed_jax.items.item_index import ItemIndex
 from atspeed_jax.items.names import ItemNames
 from atspeed_jax.items.placement import check_known
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
+from atspeed_jax.serving.assortment import Assortment
 from atspeed_jax.serving.catalogs import catalog_for, check_positions
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.recommend import Lists, lists_of
@@ -80,9 +82,7 @@ class ServedModel:
 
     Attributes:
       directory: what was opened.
-      dataset: the catalog of the items, and no users.
-      names: what the index calls the items.
-      titles: of items, where the index has some.
+      items: the items of the index, and no users.
     """
 
     def __init__(self, directory: ModelDirectory):
@@ -98,15 +98,15 @@ class ServedModel:
         """
         self.directory = directory
         index = in_words_of(read_index(directory.index), directory.index, directory.model)
-        self.names = ItemNames(len(index.codes), index.names, numbers_too=True)
-        self.titles, catalog = dict(index.titles), index.catalog
+        catalog = index.catalog
         self._target, self._draft = self._opened(directory.model), self._opened(directory.draft)
         models = [one for one in (self._target, self._draft) if one is not None]
         catalog = catalog_for(models, catalog, directory.prompt)
         for one in models:
             check_known(catalog, Path(one.config.directory))
         check_positions(models, catalog, directory.history)
-        self.dataset = Dataset(directory.index.name, catalog, (), (), ())
+        names = ItemNames(catalog.items, index.names, numbers_too=True)
+        self.items = Assortment(Dataset(directory.index.name, catalog, (), (), ()), names, index.titles)
 
     def _opened(self, directory: Path | None) -> Any:
         if directory is None:
@@ -117,14 +117,23 @@ class ServedModel:
     @property
     def catalog(self) -> Catalog:
         """The items and their ids."""
-        return self.dataset.catalog
+        return self.items.catalog
+
+    def read_index(self, file: Path) -> ItemIndex:
+        """Reads the index of another catalog of this model. Its items may have gaps.
+
+        Raises:
+          SourceError: the index cannot be read, or names a token that the tokenizer does
+            not have.
+        """
+        return in_words_of(read_index_with_gaps(file), file, self.directory.model)
 
     @property
     def fingerprint(self) -> tuple:
         """What decides the lists, users and K apart."""
         models = tuple(None if one is None else one.fingerprint for one in (self._target, self._draft))
         d = self.directory
-        return (*models, self.dataset.fingerprint, d.prompt, d.history, d.norm)
+        return (*models, self.items.dataset.fingerprint, d.prompt, d.history, d.norm)
 
     @functools.cached_property
     def decoders(self) -> Decoders:
@@ -156,7 +165,13 @@ class ServedModel:
         return Setting.strict("draft", k, DecodeConfig(widths, self.catalog.length - 1, self.directory.norm))
 
     def lists(
-        self, k: int, *, exclude_seen: bool = False, batch_size: int = 8, say: Callable[[str], None] = lambda text: None
+        self,
+        k: int,
+        *,
+        exclude_seen: bool = False,
+        batch_size: int = 8,
+        say: Callable[[str], None] = lambda text: None,
+        items: Assortment | None = None,
     ) -> Lists:
         """Makes the function from users to their lists: see `lists_of`.
 
@@ -165,10 +180,12 @@ class ServedModel:
           exclude_seen: whether the items of a history are left out of its list.
           batch_size: users decoded at once.
           say: gets a line where widths too small for K are raised.
+          items: that are listed; None for those of the index.
         """
-        setting = self.decoders.fitted(self.setting(k), say)
+        items = items or self.items
+        decoders, setting = items.decoders(self.decoders, self.decoders.fitted(self.setting(k), say), say)
         shape = BatchShape(self.directory.history, _buckets(self.directory.history), batch_size)
-        return lists_of(self.decoders, setting, self.dataset, shape, exclude_seen=exclude_seen)
+        return lists_of(decoders, setting, items.dataset, shape, exclude_seen=exclude_seen)
 
 
 def _buckets(history: int) -> tuple[int, ...]:

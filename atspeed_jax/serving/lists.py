@@ -70,6 +70,22 @@ def overlap(a: HasLists, b: HasLists) -> np.ndarray:
     return np.where(longer, shared / np.maximum(longer, 1), 1.0)
 
 
+def catalog_changes(before: np.ndarray, after: np.ndarray, trained: int) -> tuple[float, float]:
+    """Measures what another catalog changes in lists of items.
+
+    Args:
+      before: [N, K] items by the trained catalog, -1 behind the last one.
+      after: [N, K] items by the other catalog.
+      trained: number of items of the trained catalog; greater numbers are new items.
+
+    Returns:
+      (share of the N lists that changed, share of the filled places of `after` that a
+      new item takes).
+    """
+    changed = (before != after).any(1).mean()
+    return float(changed), float((after >= trained).sum() / max(1, (after >= 0).sum()))
+
+
 class Agreement(NamedTuple):
     """How far the lists of N users are from other lists of the same users.
 

@@ -20,14 +20,16 @@ from atspeed_jax.data.batches import BatchShape, prompt_batches
 from atspeed_jax.data.dataset import Dataset
 from atspeed_jax.data.numbering import count_from_one
 from atspeed_jax.items.filters import unseen_items
+from atspeed_jax.items.grown_catalog import listed_items
 from atspeed_jax.items.names import FROM_ZERO, ItemNames
-from atspeed_jax.serving.decode_users import find_ids, without_seen
+from atspeed_jax.serving.decode_users import filtered, find_ids
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.serving.list_file import Output, RecommendError, finish, resume, written
 from atspeed_jax.serving.settings import Setting
-from atspeed_jax.serving.user_file import User
+from atspeed_jax.serving.user_file import NAMED, User
 from atspeed_jax.utils import files
 from atspeed_jax.utils.distributed import barrier, is_writer
+from atspeed_jax.utils.ranges import shown
 
 NUMBERED = 1000  # first users, whose histories show whether items are numbered from 0
 
@@ -53,7 +55,8 @@ def lists_of(
       dataset: the run's; items that share an id are listed by popularity in train.
       shape: of the batches that users are decoded in.
       exclude_seen: never list an item of the whole history, by an exact search over
-        what is left (`FilteredTrie`).
+        what is left (`FilteredTrie`). So are the lists `User.exclude` and `User.allow`
+        kept.
 
     Returns:
       users -> (items [N, K], -1 behind the last one; scores [N, K], log-probabilities
@@ -63,11 +66,10 @@ def lists_of(
     Raises:
       DecodeError: a setting that cannot work.
     """
-    catalog = dataset.catalog
-    items_sorted, offsets = catalog.items_by_id(dataset.popularity)
-    decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
-    if setting.search.beams > catalog.items and is_writer():
-        tqdm.write(f"note: K={setting.search.beams}, but the catalog has {catalog.items} items: lists are shorter")
+    search = _Search(decoders, setting, dataset, shape, exclude_seen)
+    available = int(listed_items(dataset.catalog).sum())
+    if setting.search.beams > available and is_writer():
+        tqdm.write(f"note: K={setting.search.beams}, but the catalog has {available} items: lists are shorter")
     asked = False
 
     def lists(users: list[User]) -> tuple[np.ndarray, np.ndarray]:
@@ -75,18 +77,61 @@ def lists_of(
         if not asked and is_writer() and count_from_one(dataset, [user.items for user in users[:NUMBERED]]):
             tqdm.write(f"note: these are histories of {dataset.name} with each number one too high: {FROM_ZERO}")
         asked = True
-        histories, names = [user.items for user in users], np.array([user.user for user in users], object)
-        batches = prompt_batches(catalog, histories, shape)
-        seen = [np.unique(items) if exclude_seen else items[:0] for items in histories]
-        decoder_of = without_seen(decoders, setting, catalog, seen) if exclude_seen else lambda batch: decode_all
-        return _items_of(*find_ids(decoder_of, batches, names), seen)
-
-    def _items_of(ids, scores, seen):
-        items = unseen_items(ids, seen, items_sorted, offsets)
-        position = (ids[:, None] == np.where(items >= 0, catalog.id_of_item[items], -2)[:, :, None]).argmax(2)
-        return items, np.where(items >= 0, np.take_along_axis(scores, position, 1), -np.inf)
+        items, scores = search.lists(users)
+        _say_who_gets_nothing(users, items)
+        return items, scores
 
     return lists
+
+
+class _Search:
+    """What `lists_of` decodes with."""
+
+    def __init__(self, decoders: Decoders, setting: Setting, dataset: Dataset, shape: BatchShape, exclude_seen: bool):
+        self._decoders, self._setting, self._shape, self._exclude_seen = decoders, setting, shape, exclude_seen
+        self._catalog, self._by_id = dataset.catalog, dataset.catalog.items_by_id(dataset.popularity)
+        self._decode_all = decoders.build(setting)  # its complaints now, not when the first users are read
+
+    def lists(self, users: list[User]) -> tuple[np.ndarray, np.ndarray]:
+        """(items, scores) of users: see `lists_of`."""
+        seen = [user.items if self._exclude_seen else user.items[:0] for user in users]
+        hidden = [np.union1d(one, user.exclude).astype(np.int64) for one, user in zip(seen, users, strict=True)]
+        with_allow = np.array([user.allow is not None for user in users], bool)
+        parts = []
+        for allow in (False, True):  # the lists of a trie are of one kind
+            if len(rows := np.flatnonzero(with_allow == allow)):
+                found = self._ids([users[row] for row in rows], [hidden[row] for row in rows], allow=allow)
+                parts.append((rows, *found))
+        order, ids, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        ids, scores = ids[np.argsort(order)], scores[np.argsort(order)]
+        items = unseen_items(ids, hidden, *self._by_id, [user.allow for user in users])
+        of_items = np.where(items >= 0, self._catalog.id_of_item[items], -2)
+        position = (ids[:, None] == of_items[:, :, None]).argmax(2)
+        return items, np.where(items >= 0, np.take_along_axis(scores, position, 1), -np.inf)
+
+    def _ids(self, users: list[User], hidden: list[np.ndarray], *, allow: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, scores) of users who all have an allow list, or all have none."""
+        histories, names = [user.items for user in users], np.array([user.user for user in users], object)
+        batches = prompt_batches(self._catalog, histories, self._shape)
+        if not (allow or self._exclude_seen or any(map(len, hidden))):
+            return find_ids(lambda batch: self._decode_all, batches, names)
+        if allow:
+            hidden = [np.setdiff1d(_allowed(user), out) for user, out in zip(users, hidden, strict=True)]
+        return find_ids(filtered(self._decoders, self._setting, self._catalog, hidden, allow=allow), batches, names)
+
+
+def _say_who_gets_nothing(users: list[User], items: np.ndarray) -> None:
+    """Names the first users whose lists are empty."""
+    empty = [shown(users[row].user) for row in np.flatnonzero((items < 0).all(1))]
+    if empty and is_writer():
+        more = ", ..." if len(empty) > NAMED else ""
+        tqdm.write(f"note: no item is left for {len(empty)} users: {', '.join(empty[:NAMED])}{more}")
+
+
+def _allowed(user: User) -> np.ndarray:
+    """The allow list of a user who has one."""
+    assert user.allow is not None, "users without an allow list are decoded apart"
+    return user.allow
 
 
 def recommend(
@@ -168,8 +213,8 @@ def _line(
     user: User, items: np.ndarray, scores: np.ndarray, titles: Mapping[int, str] | None, names: ItemNames | None
 ) -> str:
     """The JSON line of a user. items, scores: the user's row of `Lists`."""
-    shown, listed = np.round(scores[items >= 0].astype(float), 5).tolist(), items[items >= 0].tolist()
-    line = {"user": user.user, "items": listed if names is None else names.called(listed), "scores": shown}
+    rounded, listed = np.round(scores[items >= 0].astype(float), 5).tolist(), items[items >= 0].tolist()
+    line = {"user": user.user, "items": listed if names is None else names.called(listed), "scores": rounded}
     if titles is not None:
         line["titles"] = [titles.get(item) for item in listed]
     return json.dumps(line) + "\n"

@@ -26,6 +26,7 @@ from atspeed_jax.utils.ranges import shown
 OnMistake = Literal["error", "skip"]
 FORMATS = 'give JSON lines in UTF-8, plain or gzipped, or a parquet file, with "user" and "items"'
 NAMED = 5  # users whom a message names
+NOTHING = np.zeros(0, np.int64)
 INPUT_HELP = (
     'Lines {"user": ..., "items": [...]}, oldest item first, plain or gzipped, or parquet; - for standard input. '
     f"{FROM_ZERO[0].upper()}{FROM_ZERO[1:]}. In a run whose items have names, items are named."
@@ -46,10 +47,14 @@ class User:
     Attributes:
       user: a string, number or bool, which the output repeats unchanged.
       items: [n] int64, the numbers of the history's items, oldest item first.
+      exclude: numbers of items that the user never gets.
+      allow: numbers of the items that the user may get; None for all.
     """
 
     user: object
     items: np.ndarray
+    exclude: np.ndarray = dataclasses.field(default_factory=lambda: NOTHING)
+    allow: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,7 @@ class UserFile:
         UserFileError; "skip" leaves the item out of the history.
       one_type: whether all users must have the type of the first one, as those of a
         parquet column.
+      filters: user -> (exclude, allow) of `User`; None for users who may get all items.
     """
 
     path: Path
@@ -73,6 +79,7 @@ class UserFile:
     on_bad: OnMistake = "error"
     on_unknown: OnMistake = "error"
     one_type: bool = False
+    filters: Callable[[object], tuple[np.ndarray, np.ndarray | None]] | None = None
 
     def check(self) -> int | None:
         """Reads the whole file once, before any work.
@@ -101,8 +108,8 @@ class UserFile:
             left out or repeated.
 
         Raises:
-          UserFileError: what `on_bad`, `on_unknown` or `one_type` do not allow, or a
-            file that cannot be read.
+          UserFileError: what `on_bad`, `on_unknown`, `one_type` or `filters` do not
+            allow, or a file that cannot be read.
         """
         first_type, left_out, names = None, _LeftOut(), array.array("q")
         called = item_names(self.items)
@@ -131,11 +138,18 @@ class UserFile:
                 )
             left_out.add(user, len(unknown))
             names.append(hash((type(user.user), user.user)))  # 8 bytes, however long a name is
-            yield User(user.user, known)
+            yield User(user.user, known, *self._filters_of(user.user, where))
         if left_out.lines or left_out.items:
             report(f"left out of {self.path}: {left_out}")
         if repeated := len(names) - len(np.unique(np.array(names))):
             report(f"note: {repeated} lines of {self.path} repeat the user of a line before; each line gets a list")
+
+    def _filters_of(self, user: object, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """(exclude, allow) of a user. Raises UserFileError if the user lacks a list."""
+        try:
+            return (NOTHING, None) if self.filters is None else self.filters(user)
+        except ValueError as error:
+            raise UserFileError(f"{where}: {error}") from error
 
     def _user(self, line: bytes | dict, called: ItemNames, where: str, *, first: bool) -> tuple[User, list] | str:
         """The user of a line, and the items as the line has them; of a line that is no

@@ -1,10 +1,13 @@
 """A trained run opened from a program: what it holds, recommends and refuses."""
 
 import dataclasses
+import itertools
+import json
 import logging
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -74,6 +77,34 @@ def test_the_newest_items_of_a_long_history_are_read(run):
 def test_an_unknown_item_is_refused(run):
     with pytest.raises(HistoryError, match=r"histories\[1\] holds item 40, which is not in the catalog, whose items"):
         run.recommender(4, drafter="none")([[0], [40]])
+
+
+def test_a_grown_catalog_compiles_nothing(run, found, tmp_path):
+    """10 % more items, of which users get some; items 3 and 5 are gone, but read in histories."""
+    codes, sizes = run.catalog.codes.tolist(), run.catalog.level_sizes
+    free = [list(one) for one in itertools.product(*map(range, sizes)) if list(one) not in codes][:4]
+    index = {str(item): one for item, one in enumerate([*codes, *free]) if item not in (3, 5)}
+    (tmp_path / "new.json").write_text(json.dumps(index))
+    recommend = run.recommender(6, exclude_seen=True)
+    before, compiled = recommend(HISTORIES), []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
+    )
+    grown = recommend.with_catalog(tmp_path / "new.json")
+    after = grown([*HISTORIES, [41, 3]])
+    assert not compiled
+    assert before == found
+    assert not set().union(*after.items) & {3, 5}
+    assert 41 not in after.items[3]
+    every = (
+        run.recommender(40, drafter="none")(HISTORIES),
+        run.recommender(40, drafter="none", catalog=tmp_path / "new.json")(HISTORIES),
+    )
+    for trained, other in zip(every[0].items, every[1].items, strict=True):
+        known = [item for item in other if item < 40]
+        assert known == [item for item in trained if item not in (3, 5)][: len(known)]
+    left = run.recommender(6, exclude_seen=True, catalog=tmp_path / "new.json", allow=[40, 41, 1, 7], exclude=[1])
+    assert [sorted(items) for items in left(HISTORIES).items] == [[40, 41], [7, 40, 41], [7, 40, 41]]
 
 
 @pytest.mark.parametrize("k", [0, 41, -1, 2.0, True, "5"])

@@ -155,3 +155,15 @@ def test_items_of_an_index_with_names_are_named(place, tmp_path):
     assert named([[f"B{item:02}" for item in items] for items in HISTORIES]).items == expected
     assert named(HISTORIES) == (expected, numbered.scores)
     assert named.titles["B07"] == "Item 7"
+    fresh = {"item_id": "NEW", "token_ids": [rows_of([0])[0], *rows_of([1])[1:]], "metadata": {"title": "New"}}
+    gone = expected[0][0]
+    kept = [line for line in lines if line["item_id"] != gone]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [fresh, *kept]))
+    grown = named.with_catalog(tmp_path / "new.jsonl")
+    assert grown.titles["NEW"] == "New"
+    lists = grown([*HISTORIES, ["NEW", gone]]).items
+    assert not {gone} & set().union(*lists)
+    whole = Recommender.from_hugging_face(directory / "target", tmp_path / "new.jsonl", **served)
+    at = [row for row, items in enumerate(HISTORIES) if gone not in [f"B{item:02}" for item in items]]
+    named_histories = [[f"B{item:02}" for item in HISTORIES[row]] for row in at]
+    assert [lists[row] for row in at] == whole(named_histories).items

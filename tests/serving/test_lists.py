@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from atspeed_jax.serving.lists import Lists, agreement, differing, overlap
+from atspeed_jax.serving.lists import Lists, agreement, catalog_changes, differing, overlap
 
 
 def lists(*users) -> Lists:
@@ -71,3 +71,10 @@ def test_agreement():
         "score_gap": pytest.approx(1.25 / 3),
         "largest_gap": 1.0,
     }
+
+
+def test_what_another_catalog_changes():
+    before, after = np.array([[3, 1], [2, -1], [0, 1]]), np.array([[3, 1], [7, 2], [0, -1]])
+    changed, new = catalog_changes(before, after, 7)
+    assert (changed, new) == (pytest.approx(2 / 3), pytest.approx(1 / 5))
+    assert catalog_changes(before, before, 7) == (0, 0)

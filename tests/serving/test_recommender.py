@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atspeed_jax.items.names import ItemNames
+from atspeed_jax.serving.filter_file import FilterFileError
 from atspeed_jax.serving.recommender import HistoryError, Recommendations, Recommender
 
 ITEMS = 40
@@ -94,3 +95,23 @@ def test_histories_and_lists_are_of_names():
 def test_what_is_no_history_of_names_is_refused(histories, message):
     with pytest.raises(HistoryError, match=re.escape(message)):
         Recommender(StandIn(), NAMES)(histories)
+
+
+def test_lists_per_user_go_with_the_histories():
+    lists = StandIn()
+    recommend = Recommender(lists, NAMES)
+    recommend([["B12"], []], allow=[["B01", "B03"], None], exclude=[None, ["B04"]])
+    assert [None if user.allow is None else user.allow.tolist() for user in lists.users] == [[1, 3], None]
+    assert [user.exclude.tolist() for user in lists.users] == [[], [4]]
+    for given, message in (
+        ({"allow": [["B01"]]}, "allow is [['B01']]: expected a list of items, or None, for each of 2 users"),
+        ({"exclude": [["B01"], ["B99"]]}, "exclude[1]: item 'B99' is not in the catalog"),
+        ({"exclude": [["B01"], "B01"]}, "exclude[1] is 'B01': expected a list of items"),
+    ):
+        with pytest.raises(FilterFileError, match=re.escape(message)):
+            recommend([["B12"], []], **given)
+
+
+def test_a_recommender_of_a_function_has_no_other_catalog():
+    with pytest.raises(ValueError, match="was made of a function alone"):
+        Recommender(StandIn(), ITEMS).with_catalog("new.json")
