@@ -1,12 +1,10 @@
 """Gives the items of a data directory their ids, or new items theirs.
 
 python -m launch.build_ids --data_dir=DATA [--method=kmeans] [--levels=4] [--codes=256]
-    [--vectors=text+cooccurrence] [--collisions=move]
 python -m launch.build_ids --data_dir=DATA --assign=items_new.csv --output=grown.parquet
 
-DATA holds items.parquet and interactions.parquet. Written are index.parquet,
-codebooks.safetensors and a report. Without --levels and --codes the catalog's size
-decides. --assign keeps the codebooks and known ids; new items of the file get theirs.
+DATA holds items.parquet and interactions.parquet; index.parquet, codebooks.safetensors
+and a report are added. --assign gives new items of a file ids by the same codebooks.
 """
 
 from pathlib import Path
@@ -15,8 +13,10 @@ from absl import flags
 
 from atspeed_jax.ids.assign import assign
 from atspeed_jax.ids.build import build, check_new, read_catalog, write
+from atspeed_jax.ids.health import health
 from atspeed_jax.ids.settings import COLLISIONS, MAX_CODEBOOK, METHODS, IdsConfig, default_size
 from atspeed_jax.items.catalog import MAX_LENGTH
+from atspeed_jax.reporting.ids_report import write_report
 from launch.stage import FLAGS, say, start
 
 
@@ -26,8 +26,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("levels", None, "Codes of an id.", 1, MAX_LENGTH)
     flags.DEFINE_integer("codes", None, "Codes per level.", 2, MAX_CODEBOOK)
     flags.DEFINE_enum("collisions", "move", COLLISIONS, "What becomes of items with equal codes.")
-    vectors = "auto, vector (a column of items.parquet), text, cooccurrence, text+cooccurrence, or a file."
-    flags.DEFINE_string("vectors", "auto", f"Of the items: {vectors} With --assign a file, if DATA's were given.")
+    kinds = "auto, vector (a column), text, cooccurrence, text+cooccurrence, or a file (also with --assign)."
+    flags.DEFINE_string("vectors", "auto", f"Of the items: {kinds}")
     flags.DEFINE_string("text", "auto", "Vectors of texts: auto, tfidf, or a model of sentence-transformers.")
     flags.DEFINE_integer("dimensions", 64, "Of the vectors of texts and of co-occurrence.", 1, 4_096)
     flags.DEFINE_integer("seed", 0, "Of everything.", 0, 2**31 - 1)
@@ -41,18 +41,18 @@ def define_flags() -> None:
 def main() -> None:
     directory, new = Path(FLAGS.data_dir), FLAGS.assign
     if new is not None:
-        options = {name: getattr(FLAGS, name) for name in ("index", "output", "only_listed", "overwrite")}
-        return assign(directory, Path(new), FLAGS.vectors, **options, say=say)
+        how = {name: getattr(FLAGS, name) for name in ("index", "output", "only_listed", "overwrite")}
+        return assign(directory, Path(new), FLAGS.vectors, **how, say=say)
     check_new(directory, FLAGS.overwrite)
     items = read_catalog(directory)
     levels, codes = default_size(len(items))
-    names = ("method", "collisions", "vectors", "text", "dimensions", "seed")
-    config = IdsConfig(
-        levels=FLAGS.levels or levels, codes=FLAGS.codes or codes, **{name: getattr(FLAGS, name) for name in names}
-    )
+    given = {name: getattr(FLAGS, name) for name in ("method", "collisions", "vectors", "text", "dimensions", "seed")}
+    config = IdsConfig(levels=FLAGS.levels or levels, codes=FLAGS.codes or codes, **given)
     say(f"{len(items)} items: {config.levels} levels of {config.codes} codes, {config.method}")
-    write(directory, build(directory, config, items, say))
-    say(f"written: {directory}/index.parquet, {directory}/codebooks.safetensors")
+    built = build(directory, config, items, say)
+    say(write_report(directory, config, built.model.space.kind, health(built)))
+    write(directory, built)
+    say(f"written: {directory}/index.parquet, {directory}/codebooks.safetensors, {directory}/ids_report.html")
     return None
 
 

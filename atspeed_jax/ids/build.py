@@ -38,13 +38,15 @@ class Built:
       items: of the catalog.
       log: its interactions.
       vectors: [items, D] float32.
-      codes: [items, L] int32, collisions resolved.
+      nearest: [items, L] int32, codes before collisions were resolved.
+      codes: [items, L] int32, collisions resolved; L + 1 with a further code.
     """
 
     model: IdsModel
     items: ItemTable
     log: Interactions
     vectors: np.ndarray
+    nearest: np.ndarray
     codes: np.ndarray
 
 
@@ -82,10 +84,10 @@ def build(directory: Path, config: IdsConfig, items: ItemTable, say: Say) -> Bui
     log = read_interactions(directory / INTERACTIONS_FILE, len(items))
     vectors, space = make_vectors(config, items, log, say)
     sizes, balanced = (config.codes,) * config.levels, config.method == "balanced"
-    codebooks, codes = residual_kmeans(vectors, sizes, seed=config.seed, balanced=balanced, say=say)
+    codebooks, nearest = residual_kmeans(vectors, sizes, seed=config.seed, balanced=balanced, say=say)
     model = IdsModel(config, space, codebooks)
-    codes = resolve(codes, model.latents(vectors), codebooks, config.collisions)
-    return Built(model, items, log, vectors, codes)
+    codes = resolve(nearest, model.latents(vectors), codebooks, config.collisions)
+    return Built(model, items, log, vectors, nearest, codes)
 
 
 def write(directory: Path, built: Built) -> None:

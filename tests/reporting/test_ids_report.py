@@ -1,0 +1,45 @@
+import json
+
+import numpy as np
+
+from atspeed_jax.ids.health import Health, branching, collisions, usage
+from atspeed_jax.ids.settings import IdsConfig
+from atspeed_jax.reporting.ids_report import as_report, document, write_report
+
+CODES = np.array([[0, 0], [0, 1], [1, 0], [1, 0], [1, 2]])
+FIGURES = {
+    "items": 5,
+    "collided_before": 4,
+    **collisions(CODES),
+    "levels": [usage(CODES[:, level], 4) for level in (0, 1)],
+    "depths": branching(CODES),
+    "unexplained": [0.5, 0.25],
+    "neighbors": [{"depth": 1, "share": 0.8, "by_chance": 0.5}],
+    "untrained": {"interactions": None, "items": None},
+}
+CONFIG = IdsConfig(levels=2, codes=4, collisions="keep")
+FOUND = Health(FIGURES, ["level 2 uses <3> of 4 codes"], {"PCA": (np.zeros((5, 2)), CODES[:, 0])})
+
+
+def test_a_report_is_written_in_three_forms(tmp_path):
+    text = write_report(tmp_path, CONFIG, "text", FOUND)
+    assert (tmp_path / "ids_report.txt").read_text() == text
+    content = json.loads((tmp_path / "ids_report.json").read_text())
+    assert content["method"] == "kmeans"
+    assert content["levels"][1]["used"] == 3
+    assert content["warnings"] == FOUND.warnings
+    page = (tmp_path / "ids_report.html").read_text()
+    assert "level 2 uses &lt;3&gt; of 4 codes" in page
+    assert page.count("<figure") == 2
+    assert "PCA of 5 items" in page
+
+
+def test_the_text_begins_with_the_warnings_and_shows_the_figures():
+    lines = as_report(CONFIG, "text", FOUND).splitlines()
+    assert lines[0] == "warning: level 2 uses <3> of 4 codes"
+    rows = [line.split() for line in lines]
+    assert ["1", "2", "of", "4", "0.97", "of", "2.00", "2.40", "2.00", "2"] in rows
+    assert ["2", "25.0%"] in rows
+    fine = as_report(CONFIG, "text", Health(FIGURES, [], {}))
+    assert fine.startswith("Nothing looks wrong.")
+    assert next(section.title for section in document(CONFIG, "text", FOUND).sections) == "Warnings"
