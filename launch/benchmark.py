@@ -1,6 +1,7 @@
 """Benchmarks of single parts, printed and written as JSON.
 
 python -m launch.benchmark --suite=trie --json=trie.json [--sizes=10000,100000]
+python -m launch.benchmark --suite=ingest --json=ingest.json [--sizes=1000000,100000000]
 python -m launch.benchmark --suite=overhead --json=overhead.json --workdir=DIR
 python -m launch.benchmark --suite=alignment --json=alignment.json --workdir=DIR
 python -m launch.benchmark --suite=input --json=input.json --workdir=DIR
@@ -9,6 +10,7 @@ python -m launch.benchmark --suite=lora --json=lora.json [--rows=8]
 python -m launch.benchmark --suite=decode --json=decode.json --workdir=DIR [--shapes=10m]
 
 trie: build time and memory of each size, in a process per size, and the time of a step.
+ingest: time and memory to filter, split and store a generated log.
 overhead: every mode of a trained run on validation users, one user at a time.
 alignment: a training step with one tree per sample, beside one with a prompt per beam.
 input: how fast a run's batches are made, beside how fast its target's training reads

@@ -14,6 +14,7 @@ from atspeed_jax.benchmarks.decode import table as decode_table
 from atspeed_jax.benchmarks.decode_cells import DecodeSuite
 from atspeed_jax.benchmarks.generate import GenerateConfig, PromptTokens, measure_generate
 from atspeed_jax.benchmarks.hugging_face import missing
+from atspeed_jax.benchmarks.ingest import IngestBenchmark, measure_ingest, write_log
 from atspeed_jax.benchmarks.input import input_speed
 from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora
 from atspeed_jax.benchmarks.overhead import overhead_of_modes
@@ -45,7 +46,8 @@ def define_flags() -> None:
     flags.DEFINE_multi_enum("dtypes", dtypes, dtypes, "lora: dtypes of the weights (--dtypes=float32 for that alone).")
     flags.DEFINE_integer("rows", 8, "lora: rows per step.", lower_bound=1, upper_bound=65_536)
     sizes = Annotated[int, Range(1, 1_000_000_000)]
-    define_numbers("sizes", "10000,100000,1000000,10000000", sizes, "trie: items of each trie.")
+    about = "trie: items of each trie. ingest: rows of each log, 1000000 by default."
+    define_numbers("sizes", "10000,100000,1000000,10000000", sizes, about)
     flags.DEFINE_integer("codes", 2048, "trie: codes per level.", lower_bound=2, upper_bound=1_000_000)
     define_numbers("beams", "20", Beams, "overhead: K. decode: 1,5,20 by default.")
     flags.DEFINE_integer("users", 100, "overhead: validation users. decode: 20 per cell by default.", 1, 1_000_000_000)
@@ -80,6 +82,23 @@ def trie_rows(_: Path) -> list[dict]:
         made = [fresh.submit(measure_build, config, size, directory).result() for size, directory in sizes]
         steps = fresh.submit(measure_steps, config, kept).result()
     return [build | step for build, step in zip(made, steps, strict=True)]
+
+
+def _say_ingest(line: str) -> None:
+    print(f"[ingest] {line}", flush=True)
+
+
+def ingest_rows(path: Path) -> list[dict]:
+    """Generates, ingests and removes a log of each size, beside `path`."""
+    config, rows = IngestBenchmark(), []
+    processes = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    with processes as fresh:
+        for size in FLAGS.sizes if FLAGS["sizes"].present else (1_000_000,):
+            with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+                log = Path(temporary, "log.csv")
+                fresh.submit(write_log, config, size, log).result()
+                rows.append(fresh.submit(measure_ingest, config, log, _say_ingest).result())
+    return rows
 
 
 def trained_run() -> Run:
@@ -178,6 +197,7 @@ def check_installed(*packages: str) -> None:
 
 SUITES = {
     "trie": trie_rows,
+    "ingest": ingest_rows,
     "overhead": overhead_rows,
     "alignment": alignment_rows,
     "input": input_rows,
