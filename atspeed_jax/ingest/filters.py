@@ -87,22 +87,44 @@ def _has_text(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def _core(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
-    """Drops users and items of too few events until all have enough."""
-    while True:
-        for letter, least in (("u", filters.user_core), ("i", filters.item_core)):
-            connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE few_{letter} AS SELECT {letter} FROM events GROUP BY {letter} "
-                f"HAVING count(*) < {least}"
-            )
-        found = connection.execute("SELECT (SELECT count(*) FROM few_u) + (SELECT count(*) FROM few_i)").fetchone()
-        if not (found and found[0]):
-            return
+    """Drops users and items of too few events until all have enough.
+
+    Events are counted once. Each round then takes the events that its users and items
+    lose from the counts, so that later rounds, which drop few, cost one scan each.
+    """
+    least = {"u": filters.user_core, "i": filters.item_core}
+    for letter in least:
         connection.execute(
-            "CREATE TABLE kept AS SELECT * FROM events WHERE u NOT IN (SELECT u FROM few_u) "
-            "AND i NOT IN (SELECT i FROM few_i)"
+            f"CREATE TEMP TABLE left_{letter} AS SELECT {letter}, count(*) AS n FROM events GROUP BY {letter}"
         )
+    while True:
+        for letter, enough in least.items():
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE few_{letter} AS SELECT {letter} FROM left_{letter} WHERE n < {enough}"
+            )
+        if not _one(connection, "SELECT (SELECT count(*) FROM few_u) + (SELECT count(*) FROM few_i)"):
+            break
+        few = "u IN (SELECT u FROM few_u) OR i IN (SELECT i FROM few_i)"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE gone AS SELECT u, i FROM events WHERE {few}")
+        connection.execute(f"CREATE TABLE kept AS SELECT * FROM events WHERE NOT ({few})")
         connection.execute("DROP TABLE events")
         connection.execute("ALTER TABLE kept RENAME TO events")
+        for letter in least:
+            lost = f"SELECT {letter}, count(*) AS lost FROM gone GROUP BY {letter}"
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE left_{letter} AS SELECT {letter}, n - coalesce(lost, 0) AS n "
+                f"FROM (FROM left_{letter} ANTI JOIN few_{letter} USING ({letter})) LEFT JOIN ({lost}) "
+                f"USING ({letter}) WHERE n > coalesce(lost, 0)"
+            )
+    for table in ("left_u", "left_i", "few_u", "few_i", "gone"):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _one(connection: duckdb.DuckDBPyConnection, select: str) -> int:
+    """The only value of a query."""
+    found = connection.execute(select).fetchone()
+    assert found is not None
+    return found[0]
 
 
 def sizes(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:

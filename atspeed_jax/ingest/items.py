@@ -7,7 +7,7 @@ from collections.abc import Callable
 import duckdb
 
 from atspeed_jax.ingest.settings import Columns, IngestError
-from atspeed_jax.ingest.tables import Table, column, named_columns, need
+from atspeed_jax.ingest.tables import Table, column, name_sql, named_columns, need
 from atspeed_jax.ingest.text_files import explained
 from atspeed_jax.ingest.times import first_row
 
@@ -56,19 +56,19 @@ def load_items(
             "Name one: --title=NAME or --text=NAME."
         )
     say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
-    name = column(found["item_name"])
+    name = f"({name_sql(connection, table, found['item_name'])})::VARCHAR"
     with explained(table.name):
-        lacking = connection.execute(
-            f"SELECT count(*) FROM {table.sql} WHERE {name} IS NULL OR trim({name}::VARCHAR) = ''"
-        ).fetchone()
-        if lacking and lacking[0]:
-            bad = first_row(connection, table, f"{name} IS NULL OR trim({name}::VARCHAR) = ''", found["item_name"])
+        lacking = connection.execute(f"SELECT count(*) FILTER ({name} IS NULL), count(*) FROM {table.sql}").fetchone()
+        if not (lacking and lacking[1]):
+            raise IngestError(f"{table.name}: no rows at all; expected a row per item.")
+        if lacking[0]:
+            bad = first_row(connection, table, f"{name} IS NULL", found["item_name"])
             raise IngestError(f"{bad}: expected the name of an item ({lacking[0]} rows lack it).")
         described = connection.execute(f"DESCRIBE SELECT * FROM {table.sql}").fetchall()
         kinds = {row[0]: row[1] for row in described}
         selected = [
             "row_number() OVER () AS row",
-            f"trim({name}::VARCHAR) AS name",
+            f"{name} AS name",
             *(_property(role, found[role], kinds[found[role]]) for role in PROPERTIES if role in found),
         ]
         connection.execute(f"CREATE TABLE item_texts AS SELECT {', '.join(selected)} FROM {table.sql}")
@@ -134,6 +134,8 @@ def _check_vectors(connection: duckdb.DuckDBPyConnection, table: Table) -> None:
         "SELECT len(vector), count(*), arg_min(name, row), min(row) FROM item_texts WHERE vector IS NOT NULL "
         "GROUP BY 1 ORDER BY 2 DESC"
     ).fetchall()
+    if len(widths) == 1 and not widths[0][0]:
+        raise IngestError(f"{table.name}: the vectors have no numbers; give vectors, or leave that column out.")
     if len(widths) > 1:
         usual, rare = widths[0], widths[-1]
         raise IngestError(

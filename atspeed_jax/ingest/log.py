@@ -10,7 +10,7 @@ import duckdb
 
 from atspeed_jax.ingest.filters import sizes
 from atspeed_jax.ingest.settings import Columns, Filters, IngestError
-from atspeed_jax.ingest.tables import Table, column, named_columns, need
+from atspeed_jax.ingest.tables import Table, column, name_sql, named_columns, need
 from atspeed_jax.ingest.text_files import explained
 from atspeed_jax.ingest.times import first_row, milliseconds
 
@@ -82,7 +82,8 @@ def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, 
 
     They are read again for a message alone.
     """
-    selected = [f"nullif(trim({column(found[role])}::VARCHAR), '') AS {role}" for role in ("user", "item")]
+    names = {role: name_sql(connection, table, found[role]) for role in ("user", "item")}
+    selected = [f"{name} AS {role}" for role, name in names.items()]
     number = f"try_cast({column(found['rating'])} AS DOUBLE)" if "rating" in found else "NULL::DOUBLE"
     selected += [f"{time} AS t", f"{number} AS rating"]
     with explained(table.name):
@@ -96,9 +97,8 @@ def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, 
     assert counts is not None
     if not any(counts):
         return
-    for role in ("user", "item", "time"):
-        name = column(found[role])
-        _refuse(connection, table, f"{name} IS NULL OR trim({name}::VARCHAR) = ''", found[role], f"a {role}")
+    for role, name in {**names, "time": f"nullif(trim({column(found['time'])}::VARCHAR), '')"}.items():
+        _refuse(connection, table, f"({name}) IS NULL", found[role], f"a value of {role}")
     if "rating" in found:
         bad = f"NOT coalesce(isfinite({number}), false)"
         _refuse(connection, table, bad, found["rating"], "a number as the rating")
@@ -158,19 +158,22 @@ def _number(connection: duckdb.DuckDBPyConnection, kept: str, may_be_number: dic
 
     may_be_number: role -> whether names that are all spelled as whole numbers are numbers.
     """
+    same = []
+    kinds = {name: kind for name, kind, *_ in connection.execute("DESCRIBE raw").fetchall()}
     for role, letter in (("user", "u"), ("item", "i")):
         name = "text"
-        if may_be_number[role]:
+        same.append(f"{role}s.{'text' if kinds[role] == 'VARCHAR' else 'name'} = raw.{role}")
+        if may_be_number[role] and kinds[role] == "VARCHAR":
             found = connection.execute(f"SELECT bool_and(regexp_matches(text, '{NUMBER}')) FROM {role}_keys").fetchone()
             name = "CAST(text AS BIGINT)" if found and found[0] else "text"
         connection.execute(
             f"CREATE TABLE {role}s AS SELECT CAST(row_number() OVER (ORDER BY name) - 1 AS INTEGER) AS {letter}, "
-            f"name, text FROM (SELECT {name} AS name, text FROM {role}_keys WHERE kept)"
+            f"name, text FROM (SELECT {name} AS name, text::VARCHAR AS text FROM {role}_keys WHERE kept)"
         )
         connection.execute(f"DROP TABLE {role}_keys")
     connection.execute(
-        "CREATE TABLE events AS SELECT DISTINCT u, i, t FROM raw JOIN users ON users.text = raw.user "
-        f"JOIN items ON items.text = raw.item WHERE {kept or 'true'}"
+        f"CREATE TABLE events AS SELECT DISTINCT u, i, t FROM raw JOIN users ON {same[0]} JOIN items ON {same[1]} "
+        f"WHERE {kept or 'true'}"
     )
     connection.execute("DROP TABLE raw")
 

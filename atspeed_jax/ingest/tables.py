@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _KINDS = {
     ".ndjson": "json",
     ".parquet": "parquet",
 }
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _DELIMITERS = ("::", ",", "\t", ";", "|")
 ENDINGS = ", ".join((*_KINDS, *(f"{ending}.gz" for ending, kind in _KINDS.items() if kind != "parquet")))
 
@@ -68,7 +70,8 @@ def files_of(pattern: str) -> tuple[Path, ...]:
     """
     files: list[Path] = []
     for part in [pattern] if Path(pattern).is_file() else pattern.split(","):
-        found = sorted(map(Path, glob.glob(part))) if glob.has_magic(part) else [Path(part)]  # noqa: PTH207
+        is_pattern = glob.has_magic(part) and not Path(part).is_file()
+        found = sorted(map(Path, glob.glob(part))) if is_pattern else [Path(part)]  # noqa: PTH207
         named = [file for file in found if file.is_file()]
         if not named:
             raise IngestError(f"{part}: no such file; give a file or a pattern of files, named {ENDINGS}.")
@@ -122,12 +125,14 @@ def open_table(
     sql = f"read_parquet({_listed(files)})"
     with explained(str(files[0])):
         described = connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
-    whole = frozenset(row[0] for row in described if row[1].endswith("INT") or row[1] == "INTEGER")
+    whole = frozenset(row[0] for row in described if row[1].endswith("INT") or row[1] in ("INTEGER", "DOUBLE", "FLOAT"))
     return Table(files, sql, tuple(row[0] for row in described), 0, whole)
 
 
 def _listed(files: Sequence[Path]) -> str:
-    return "[" + ", ".join(quoted(str(file)) for file in files) + "]"
+    """Files as a list in SQL; what would be a pattern to DuckDB stands for itself."""
+    escaped = (re.sub(r"[\[*?]", lambda mark: f"[{mark[0]}]", str(file)) for file in files)
+    return "[" + ", ".join(map(quoted, escaped)) + "]"
 
 
 def _open_csv(files: tuple[Path, ...], header: Sequence[str] | None, encoding: str, delimiter: str | None) -> Table:
@@ -148,9 +153,10 @@ def _open_csv(files: tuple[Path, ...], header: Sequence[str] | None, encoding: s
     else:
         number = 1
     names = [name.strip() for name in header]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice or not all(names):
-        raise IngestError(f"{files[0]}, line 1: columns {names}; expected a name for each column, each once.")
+    if len({name.lower() for name in names}) < len(names) or not all(names):
+        raise IngestError(
+            f"{files[0]}, line 1: columns {names}; expected a name for each column, each once (a and A are one name)."
+        )
     kinds = "{" + ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in names) + "}"
     quote = "" if delimiter in ("::", "|") else '"'  # MovieLens quotes nothing
     sql = (
@@ -198,6 +204,28 @@ def quoted(text: str) -> str:
 def column(name: str) -> str:
     """A name of a column as SQL writes it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def name_sql(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> str:
+    """An SQL expression of a column of names: integers of 64 bits, or texts, or NULL for a blank one.
+
+    Integers that a column of floats holds, as that of pandas with gaps does, are
+    written as integers.
+
+    Raises:
+      IngestError: the column holds lists or structures.
+    """
+    cell = column(name)
+    with explained(table.name):
+        kind = str(connection.execute(f"DESCRIBE SELECT {cell} FROM {table.sql}").fetchall()[0][1])
+    if kind.endswith("]") or kind.startswith(("STRUCT", "MAP")):
+        raise IngestError(f"{table.name}: column {name} holds {kind}; expected names, as texts or numbers.")
+    if kind in _INTEGERS:
+        return f"CAST({cell} AS BIGINT)"
+    if kind in ("DOUBLE", "FLOAT"):
+        whole = f"abs({cell}) < 9e15 AND {cell} = trunc({cell})"
+        return f"CASE WHEN {whole} THEN CAST({cell} AS BIGINT)::VARCHAR WHEN isfinite({cell}) THEN {cell}::VARCHAR END"
+    return f"nullif(trim({cell}::VARCHAR), '')"
 
 
 def named_columns(table: Table, wanted: Mapping[str, str | None], usual: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -117,7 +117,9 @@ def _in_words(text: str, name: str) -> str:
     if "gzip" in text.lower():
         return f"{name}: cannot be read as gzip ({text.splitlines()[0]}); it may be cut short: fetch or write it again."
     lines = [line.strip() for line in text.splitlines()]
-    said = [line for line in lines if line and not line.startswith(("Possible", "*", "delimiter", "quote"))]
+    said = [
+        line for line in lines if line and not line.startswith(("Possible", "*", "delimiter", "quote", "LINE", "^"))
+    ]
     return f"{name}: cannot be read: {'; '.join(said[:4])}"
 
 

@@ -42,12 +42,14 @@ def milliseconds(connection: duckdb.DuckDBPyConnection, table: Table, name: str)
     text, number = f"trim({column(name)}::VARCHAR)", f"try_cast({column(name)} AS DOUBLE)"
     if kind.startswith(("TIMESTAMP", "DATE")):
         return f"epoch_ms({column(name)}::TIMESTAMPTZ)", kind.lower()
-    is_number, is_date = f"({number} IS NOT NULL)", f"(try_cast({text} AS TIMESTAMPTZ) IS NOT NULL)"
+    is_number = f"coalesce(isfinite({number}), false)"
+    is_date = f"coalesce(isfinite(TRY_CAST({text} AS TIMESTAMPTZ)), false)"
     zoned = f"regexp_matches({text}, '{_ZONE}')"
     zoned = f"(length({text}) > 10 AND {zoned})"
     with explained(table.name):
         row = connection.execute(
-            f"SELECT count(*), count(*) FILTER ({is_number}), min({number}), max({number}), "
+            f"SELECT count(*), count(*) FILTER ({is_number}), "
+            f"min({number}) FILTER ({is_number}), max({number}) FILTER ({is_number}), "
             f"count(*) FILTER (NOT {is_number} AND {is_date}), "
             f"count(*) FILTER (NOT {is_number} AND {is_date} AND {zoned}) FROM {table.sql}"
         ).fetchone()
@@ -84,8 +86,8 @@ def milliseconds(connection: duckdb.DuckDBPyConnection, table: Table, name: str)
 
 def _kind(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> str:
     """The type of a column."""
-    found = connection.execute(f"SELECT typeof({column(name)}) FROM {table.sql} LIMIT 1").fetchone()
-    return str(found[0]) if found else "VARCHAR"
+    with explained(table.name):
+        return str(connection.execute(f"DESCRIBE SELECT {column(name)} FROM {table.sql}").fetchall()[0][1])
 
 
 def _unit(value: float) -> str | None:

@@ -28,6 +28,9 @@ def test_core_is_repeated_until_nothing_changes(connection, events):
     steps = apply_filters(connection, Filters(user_core=2, item_core=2), titled=False)
     assert left(connection) == [(0, 0, 1), (0, 3, 2), (1, 0, 1), (1, 3, 2)]
     assert steps == [("users of 2 and items of 2 events", 4, 2, 2)]
+    events([(user, item, 0) for user in range(9) for item in (user, user + 1)])  # a chain falls from both ends
+    with pytest.raises(IngestError, match="0 events of 0 users"):
+        apply_filters(connection, Filters(user_core=2, item_core=2), titled=False)
     events(rows)
     apply_filters(connection, Filters(user_core=3), titled=False)
     assert left(connection) == [(1, 0, 1), (1, 1, 3), (1, 3, 2)]

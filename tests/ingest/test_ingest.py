@@ -66,3 +66,13 @@ def test_an_error_leaves_nothing(log, tmp_path, config):
         with pytest.raises(IngestError, match=message):
             ingest(str(log), None, tmp_path / output, settings, quiet)
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("line", ["1,2", "1,2,3,4", '"1,2,3'])
+def test_a_malformed_line_is_named_and_leaves_nothing(log, tmp_path, config, line):
+    log.write_text(LOG + line + "\n")
+    with pytest.raises(
+        IngestError, match=rf"log\.csv, line 14: '{line}.*' cannot be read .*correct or remove the line"
+    ):
+        ingest(str(log), None, tmp_path / "shop", config(), quiet)
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]

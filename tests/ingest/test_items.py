@@ -61,6 +61,8 @@ def test_lists_of_texts_become_one_text(connection, load):
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
+        ("product,title\n", "items.csv", "no rows at all; expected a row per item"),
+        ('{"product": 1, "vector": []}\n', "items.jsonl", "the vectors have no numbers; give vectors, or leave"),
         ("product\n1\n", "items.csv", "no column is known as title, text or another property; it has product"),
         (
             "thing,title\n1,a\n",

@@ -2,6 +2,7 @@ import pytest
 
 from atspeed_jax.ingest.log import load_log
 from atspeed_jax.ingest.settings import Columns, Filters, IngestError
+from atspeed_jax.ingest.tables import open_table
 
 HEADER = "customer,product,stars,ts\n"
 
@@ -35,8 +36,8 @@ def test_rating_and_time_window(connection, table):
 @pytest.mark.parametrize(
     ("lines", "filters", "message"),
     [
-        ("a,x,5,1\n ,x,5,1\n", {}, r"line 3: customer ' ': expected a user \(1 of 2 rows lack it\)"),
-        ("a,,5,1\n", {}, "line 2: product .*: expected a item"),
+        ("a,x,5,1\n ,x,5,1\n", {}, r"line 3: customer ' ': expected a value of user \(1 of 2 rows lack it\)"),
+        ("a,,5,1\n", {}, "line 2: product .*: expected a value of item"),
         ("a,x,,1\n", {"min_rating": 4.0}, "line 2: stars .*: expected a number as the rating"),
         ("a,x,good,1\n", {"min_rating": 4.0}, "line 2: stars 'good': expected a number as the rating"),
         ("a,x,3,1\n", {"min_rating": 4.0}, "no event is left of 1 by rating and time window"),
@@ -67,3 +68,14 @@ def test_names_of_json_keep_their_type(connection, table, value, name):
     log = table(f'{{"user": {value}, "item": {value}, "time": 1}}\n', "log.jsonl")
     load_log(connection, log, Columns(), Filters(), lambda line: None)
     assert connection.execute("SELECT users.name, items.name FROM users, items").fetchall() == [(name, name)]
+
+
+def test_integers_of_parquet_are_names_that_texts_of_items_match(connection, tmp_path):
+    rows = "SELECT 300 AS user, i AS item, 1400000000 + i AS time FROM (VALUES (10::SMALLINT), (9)) t(i)"
+    connection.execute(f"COPY ({rows}) TO '{tmp_path}/log.parquet' (FORMAT parquet)")
+    load_log(connection, open_table(connection, f"{tmp_path}/log.parquet"), Columns(), Filters(), lambda line: None)
+    assert connection.execute("SELECT i, name, text FROM items ORDER BY i").fetchall() == [(0, 9, "9"), (1, 10, "10")]
+    assert connection.execute("SELECT i, t FROM events ORDER BY i").fetchall() == [
+        (0, 1_400_000_009_000),
+        (1, 1_400_000_010_000),
+    ]

@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from atspeed_jax.ingest.settings import IngestError
-from atspeed_jax.ingest.tables import column, files_of, kind_of, named_columns, need, open_table, quoted
+from atspeed_jax.ingest.tables import column, files_of, kind_of, name_sql, named_columns, need, open_table, quoted
 from atspeed_jax.ingest.text_files import explained
 
 ROWS = [("007", "a b"), ("1e3", "")]
@@ -80,7 +80,8 @@ def test_names_of_files(tmp_path):
     [
         ("", r"log\.csv: is empty"),
         ("a,,b\n", r"log\.csv, line 1: columns \['a', '', 'b'\]; expected a name for each"),
-        ("a,a\n", r"log\.csv, line 1: columns \['a', 'a'\]; expected a name for each column, each once"),
+        ("a,a\n", r"log\.csv, line 1: columns \['a', 'a'\]; expected a name for each column, each once \(a and A"),
+        ("a,A\n", r"log\.csv, line 1: columns \['a', 'A'\]; expected a name for each column, each once"),
     ],
 )
 def test_headers_that_cannot_be_are_refused(table, text, message):
@@ -114,3 +115,24 @@ def test_columns_are_found_by_usual_names_whatever_their_capitals(table):
         named_columns(found, {"user": "rating"}, usual)
     with pytest.raises(IngestError, match=r"as the user or the time; it has .*Rating\. Name it: --u=NAME --t=NAME"):
         need(found, {"item": "ItemID"}, ("user", "item", "time"), {"user": "u", "item": "i", "time": "t"})
+
+
+def test_a_name_with_the_marks_of_a_pattern_is_a_name(connection, tmp_path):
+    (tmp_path / "log[1].csv").write_text("user\n7\n")
+    (tmp_path / "log1.csv").write_text("user\n8\n")
+    assert rows(connection, open_table(connection, f"{tmp_path}/log[1].csv")) == [("7",)]
+
+
+def test_names_are_integers_or_texts_and_whole_floats_integers(connection, tmp_path):
+    values = "(7.0::DOUBLE, 'x ', [1], 5), (7.5, ' ', [1], 5), (1e300, 'z', [1], 5), ('nan'::DOUBLE, NULL, [1], 5)"
+    connection.execute(f"COPY (FROM (VALUES {values}) t(a, b, c, d)) TO '{tmp_path}/t.parquet' (FORMAT parquet)")
+    found = open_table(connection, f"{tmp_path}/t.parquet")
+    names = [name_sql(connection, found, name) for name in ("a", "b", "d")]
+    assert connection.execute(f"SELECT {', '.join(names)} FROM {found.sql}").fetchall() == [
+        ("7", "x", 5),
+        ("7.5", None, 5),
+        ("1e+300", "z", 5),
+        (None, None, 5),
+    ]
+    with pytest.raises(IngestError, match=r"column c holds INTEGER\[\]; expected names"):
+        name_sql(connection, found, "c")

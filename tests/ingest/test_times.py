@@ -50,6 +50,8 @@ def test_times_of_parquet(connection, tmp_path, kind, expected):
         ),
         ("1400000000\n2014-05-13\n", r"line 2: t '1400000000' is a number, but .*line 3: t '2014-05-13' is a date"),
         ("2014-05-13 10:00Z\n2014-05-13 10:00\n", r"line 2: .* names a time zone, but .*line 3: .* names none"),
+        ("1400000000\nnan\n", r"line 3: t 'nan': cannot be read as a time"),
+        ("1400000000\ninf\n", r"line 3: t 'inf': cannot be read as a time"),
         ("1e30\n", r"line 2: t '1e30': is no time in seconds to nanoseconds"),
         ("", r"log\.csv: no rows at all"),
     ],
