@@ -40,6 +40,7 @@ def get_config(options: str = "4,small") -> ml_collections.ConfigDict:
         for train in (config.train_target, config.train_draft):
             train.buckets = (5, 9, 21)
         config.train_align.buckets = config.teacher.buckets = config.evaluate.buckets = (8, 20)
+        config.train_target.update(epochs=12.0, evaluations=4)
         config.evaluate.update(tune=(20, 5), beams=(20, 5))
     if size == "large":
         config.target.update(hidden_size=512, intermediate_size=1536, layers=8, heads=8, kv_heads=8, head_dim=64)
