@@ -157,8 +157,7 @@ class Recommender:
         k: int = 20,
         exclude_seen: bool = False,
         batch_size: int = 8,
-        allow: ForAll = None,
-        exclude: ForAll = None,
+        only: ListsForAll | None = None,
         **served: Any,
     ) -> Recommender:
         """Makes a recommender of a model that knows the codes of the items.
@@ -169,8 +168,7 @@ class Recommender:
           k: items per list, and beams of the search.
           exclude_seen: whether the items of a history are left out of its list.
           batch_size: users decoded at once.
-          allow, exclude: items that lists may, or may not, hold, or the file of such a
-            list (`serving.filter_file`); None for no list.
+          only: which items lists may hold; None for all.
           **served: further fields of `serving.hugging_face.ModelDirectory`, such as
             draft, prompt, history and dtype. A prompt may be the name of a preset
             (`data.prompt_presets`).
@@ -188,7 +186,7 @@ class Recommender:
         def lists_of(items: Assortment) -> Lists:
             return opened.lists(k, exclude_seen=exclude_seen, batch_size=batch_size, items=items)
 
-        return cls.of(lists_of, opened.items, opened.read_index, ListsForAll(allow, exclude))
+        return cls.of(lists_of, opened.items, opened.read_index, only or ListsForAll())
 
     def __call__(
         self,

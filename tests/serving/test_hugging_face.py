@@ -14,7 +14,7 @@ from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.hf_config import HFConfigError
 from atspeed_jax.models.llama import forward
 from atspeed_jax.serving.hugging_face import ModelDirectory, ServedModel
-from atspeed_jax.serving.recommender import Recommender
+from atspeed_jax.serving.recommender import ListsForAll, Recommender
 from bases import BOS
 from known_codes import CODES, INDEX, ITEMS, rows_of, write_index, write_known
 from words import words_tokenizer
@@ -151,6 +151,9 @@ def test_items_of_an_index_with_names_are_named(place, tmp_path):
     served = {"k": 5, "prompt": TEXT}
     numbered = Recommender.from_hugging_face(directory / "target", directory / "x.index.json", **served)(HISTORIES)
     named = Recommender.from_hugging_face(directory / "target", tmp_path / "items.jsonl", **served)
+    only = ListsForAll(allow=["B07", "B03"], exclude=["B03"])
+    alone = Recommender.from_hugging_face(directory / "target", tmp_path / "items.jsonl", only=only, **served)
+    assert alone([[], ["B01"]]).items == [["B07"], ["B07"]]
     expected = [[f"B{item:02}" for item in items] for items in numbered.items]
     assert named([[f"B{item:02}" for item in items] for items in HISTORIES]).items == expected
     assert named(HISTORIES) == (expected, numbered.scores)
