@@ -78,6 +78,8 @@ def log_form(pattern: str, given: Files) -> Form:
                 )
             name = "amazon2014" if first else "amazon2018"
         return Form(name, _RATINGS_ONLY[name], ",", columns=_AMAZON)
+    if name in _RATINGS_ONLY and re.fullmatch(r"[^,]+,[^,]+,[^,]+,[0-9]{9,13}", line):  # names of another form
+        return Form(name, _RATINGS_ONLY[name], ",", columns=_AMAZON)
     return Form(name, columns=_COLUMNS.get(name, {}))
 
 
@@ -87,11 +89,22 @@ def items_form(pattern: str, given: Files) -> Form:
     if given.format in ("auto", "movielens") and kind_of(file) == "csv":
         line = first_line(file, "latin-1")
         if re.match(r"\d+::.*::", line):  # movies.dat
-            return Form("movielens", _MOVIES, "::", "latin-1")
+            return Form("movielens", _MOVIES, "::", _encoding(file))
         if re.match(r"\d+\|", line) and line.count("|") == len(_U_ITEM) - 1:  # u.item
-            return Form("movielens", _U_ITEM, "|", "latin-1")
+            return Form("movielens", _U_ITEM, "|", _encoding(file))
     item = _COLUMNS.get(given.format, {}).get("item")
     return Form(given.format, columns={"item_name": item} if item else {})
+
+
+def _encoding(file: Path) -> str:
+    """Encoding of the titles of MovieLens: UTF-8 from 10M on, latin-1 before."""
+    try:
+        with open_text(file) as text:
+            for _ in text:
+                pass
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
 
 
 def open_as(connection: duckdb.DuckDBPyConnection, pattern: str, form: Form, given: Files, directory: Path) -> Table:

@@ -104,10 +104,11 @@ def _property(role: str, name: str, kind: str) -> str:
             read = f"coalesce(TRY_CAST({listed} AS FLOAT[]), [NULL::FLOAT])"  # what is no list is refused by its row
             return f"CASE WHEN trim({value}) <> '' THEN {read} END AS vector"
         return f"CAST({value} AS FLOAT[]) AS vector"
+    between = "', '" if role == "category" else "' '"
     if kind.endswith("[]"):
-        text = f"array_to_string({value}::VARCHAR[], ' ')"
+        text = f"array_to_string({value}::VARCHAR[], {between})"
     elif kind == "VARCHAR":  # a list of JSON, or a list of lists such as the categories of Amazon
-        lists = (f"array_to_string(json_extract_string({value}, '{path}'), ' ')" for path in ("$[*][*]", "$[*]"))
+        lists = (f"array_to_string(json_extract_string({value}, '{path}'), {between})" for path in ("$[*][*]", "$[*]"))
         nested, flat = lists
         text = (
             f"CASE WHEN NOT starts_with({value}, '[') OR NOT json_valid({value}) THEN {value} "

@@ -8,7 +8,7 @@ import pytest
 
 from atspeed_jax.ingest.formats import items_form, log_form
 from atspeed_jax.ingest.ingest import ingest
-from atspeed_jax.ingest.settings import Files, IngestConfig, IngestError, Limits, Split
+from atspeed_jax.ingest.settings import Files, Filters, IngestConfig, IngestError, Limits, Split
 
 USERS = ("A1YJEY40YUW4SE", "A60XNB876KYML", "A3G6XNM240RMWA")
 ITEMS = ("7806397051", "B0000ZW5TS", "B00021DVCQ", "B000A33D7M")
@@ -67,6 +67,48 @@ def test_ratings_whose_user_is_unclear_are_refused(tmp_path):
     assert log_form(log, Files("amazon2018")).header == ("asin", "reviewerID", "overall", "unixReviewTime")
 
 
+def test_ratings_of_other_names_need_their_format(tmp_path):
+    log = write(tmp_path, "ratings.csv", f"i1,u1,5.0,{SECONDS}\n")
+    assert log_form(log, Files()).header is None
+    assert log_form(log, Files("amazon2014")).header == ("reviewerID", "asin", "overall", "unixReviewTime")
+    assert log_form(log, Files("amazon2018")).header == ("asin", "reviewerID", "overall", "unixReviewTime")
+    header = write(tmp_path, "headed.csv", "reviewerID,asin,overall,unixReviewTime\n")
+    assert log_form(header, Files("amazon2014")).header is None
+
+
+def test_the_papers_rule(tmp_path):
+    """Ratings of 4 and 5, cuts at 80 % and 90 %, users of two training events; counted by hand."""
+    days = [
+        ("a", 1),
+        ("a", 2),
+        ("a", 3),
+        ("e", 4),
+        ("b", 5),
+        ("b", 6),
+        ("b", 7),
+        ("c", 8),
+        ("c", 9),
+        ("c", 10),
+        ("a", 11),
+    ]
+    rows = [(user, f"i{(day - 1) % 3}" if user != "e" else "i4", 4 + day % 2, day) for user, day in days]
+    rows.append(("a", "disliked", 3, 12))
+    keys = ("reviewerID", "asin", "overall", "unixReviewTime")
+    reviews = [dict(zip(keys, (*row[:3], SECONDS + 86_400 * row[3]), strict=True)) for row in rows]
+    log = write(tmp_path, "reviews_Beauty_5.json.gz", "\n".join(map(json.dumps, reviews)))
+    config = IngestConfig(filters=Filters(min_rating=4.0, min_train=2), limits=Limits(1.0, 1))
+    record = ingest(log, None, tmp_path / "DATA", config, lambda line: None)
+    assert [tuple(step.values()) for step in record["steps"]] == [
+        ("read", 12, 4, 5),
+        ("rated and in the time window", 11, 4, 4),
+        ("the same event once", 11, 4, 4),
+        ("users of 2 training events", 10, 3, 3),
+    ]
+    assert record["splits"] == {"train": 8, "valid": 1, "test": 1}
+    found = pq.read_table(tmp_path / "DATA" / "interactions.parquet").to_pylist()
+    assert [(row["user"], row["item"], row["split"]) for row in found if row["split"]] == [(0, 1, 2), (2, 0, 1)]
+
+
 @pytest.mark.parametrize("literal", [True, False])
 def test_metadata_of_amazon(tmp_path, literal):
     """Those of 2014 are Python literals, which are read but never run."""
@@ -83,7 +125,7 @@ def test_metadata_of_amazon(tmp_path, literal):
         "name": ITEMS[0],
         "title": f"It's {ITEMS[0]}",
         "text": "d" if literal else "d e",
-        "category": "Beauty Hair",
+        "category": "Beauty, Hair",
         "brand": "Øre",
         "price": "6.99",
     }
@@ -99,10 +141,15 @@ def test_a_line_that_is_no_literal_is_named(tmp_path, line):
 
 
 @pytest.mark.parametrize(
-    ("log", "items", "separator"),
-    [("ratings.dat", "movies.dat", "::"), ("u.data", "u.item", "\t"), ("ratings.csv", "movies.csv", ",")],
+    ("log", "items", "separator", "encoding"),
+    [
+        ("ratings.dat", "movies.dat", "::", "latin-1"),
+        ("ratings.dat", "movies.dat", "::", "utf-8"),  # as 10M has it
+        ("u.data", "u.item", "\t", "latin-1"),
+        ("ratings.csv", "movies.csv", ",", "utf-8"),
+    ],
 )
-def test_movielens(tmp_path, log, items, separator):
+def test_movielens(tmp_path, log, items, separator, encoding):
     rows = [(n + 1, m + 10, 5, SECONDS + 7 * m + n) for n in range(3) for m in range(4)]
     header = "userId,movieId,rating,timestamp\n" if log == "ratings.csv" else ""
     events = write(tmp_path, log, header + "".join(separator.join(map(str, row)) + "\n" for row in rows))
@@ -116,7 +163,7 @@ def test_movielens(tmp_path, log, items, separator):
         text = "".join(
             f"{n}|{title}|01-Jan-1995||http://x|{'|'.join('0' * 19)}\n" for n, title in enumerate(titles, 10)
         )
-    movies = write(tmp_path, items, text, "utf-8" if items == "movies.csv" else "latin-1")
+    movies = write(tmp_path, items, text, encoding)
     found = ingested(tmp_path, events, movies)
     assert found["histories"] == [{"user": n, "items": [10, 11, 12, 13]} for n in (1, 2, 3)]
     assert [item["title"] for item in found["items"]] == titles

@@ -53,7 +53,7 @@ def test_lists_of_texts_become_one_text(connection, load):
     ]
     load("\n".join(map(json.dumps, lines)), "items.jsonl")
     assert connection.execute("SELECT text, category FROM item_texts ORDER BY name").fetchall() == [
-        ("a b", "Beauty Hair Gifts"),
+        ("a b", "Beauty, Hair, Gifts"),
         ("[no list", None),
     ]
 
