@@ -27,7 +27,8 @@ def define_flags() -> None:
 
 def main() -> None:
     config, output = ingest_flags.given_config(), Path(FLAGS.output)
-    record = ingest(FLAGS.interactions, FLAGS.items, output, config, say)
+    with ingest_flags.given_way(output) as way:
+        record = ingest(FLAGS.interactions, FLAGS.items, output, config, say, way)
     say(f"{record['interactions']:,} interactions: {output}")
 
 

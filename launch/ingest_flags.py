@@ -1,7 +1,12 @@
 """Flags of launch.ingest about columns, filters and the split."""
 
+import contextlib
 import dataclasses
 import datetime
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import cast, get_args
 
 from absl import flags
@@ -29,7 +34,7 @@ def define_flags() -> None:
     flags.DEFINE_string("brand", None, "Column of --items with the brand.")
     flags.DEFINE_string("price", None, "Column of --items with the price.")
     flags.DEFINE_string("vector", None, "Column of --items with a list of numbers.")
-    flags.DEFINE_float("min_rating", None, "Drop events with a lower rating.")
+    flags.DEFINE_float("min_rating", None, "Drop events with a lower rating.", -1e9, 1e9)
     flags.DEFINE_string("since", None, "First day or moment that is kept, such as 2024-05-01, in UTC.")
     flags.DEFINE_string("until", None, "First day or moment that is not kept.")
     flags.DEFINE_bool("need_text", False, "Drop items without title and text.")
@@ -41,9 +46,12 @@ def define_flags() -> None:
     flags.DEFINE_integer("min_train", 0, "Least training events of every user that is kept, after the split.", 0, 10**9)
     how = "time: two moments for all users; leave_one_out: the last two of each user; rolling: time, one by one."
     flags.DEFINE_enum("split", "time", list(get_args(How)), how)
-    flags.DEFINE_float("valid_share", 0.1, "Share of the events in valid, of a split by time.")
-    flags.DEFINE_float("test_share", 0.1, "Share of the events in test, of a split by time.")
+    flags.DEFINE_float("valid_share", 0.1, "Share of the events in valid, of a split by time.", 0.0, 1.0)
+    flags.DEFINE_float("test_share", 0.1, "Share of the events in test, of a split by time.", 0.0, 1.0)
     flags.DEFINE_float("memory_gb", 4.0, "Memory of the engine; more is written beside --output.", 0.1, 1e6)
+    runner = "Runner of Apache Beam that filters and splits the log, such as DirectRunner; without it, this machine."
+    flags.DEFINE_string("runner", None, runner)
+    flags.DEFINE_multi_string("beam", [], "A flag for Beam, such as --beam=--project=NAME.")
     flags.DEFINE_integer("threads", None, "Threads of the engine; all processors by default.", 1, 4096)
 
 
@@ -70,6 +78,26 @@ def given_config() -> IngestConfig:
     split = Split(cast(How, FLAGS.split), FLAGS.valid_share, FLAGS.test_share)
     files = Files(cast(Format, FLAGS.format), FLAGS.encoding, FLAGS.delimiter)
     return IngestConfig(columns, filters, split, Limits(FLAGS.memory_gb, FLAGS.threads), files)
+
+
+@contextlib.contextmanager
+def given_way(output: Path) -> Iterator[Callable | None]:
+    """Yields what filters and splits the log: Beam with --runner, else None for DuckDB.
+
+    Raises:
+      CommandLineError: flags of Beam without a runner, or Beam is not installed.
+    """
+    if FLAGS.runner is None:
+        if FLAGS.beam:
+            raise CommandLineError(f"--beam={FLAGS.beam[0]} is for Beam: give --runner too")
+        yield None
+        return
+    if importlib.util.find_spec("apache_beam") is None:
+        raise CommandLineError(f"--runner={FLAGS.runner} needs apache-beam: pip install -r tests/beam.txt")
+    from atspeed_jax.ingest.by_beam import by_beam
+
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.beam-", dir=output.absolute().parent) as between:
+        yield by_beam((f"--runner={FLAGS.runner}", *FLAGS.beam), Path(between))
 
 
 def _moment(flag: str) -> int | None:

@@ -60,21 +60,25 @@ def load_log(
       IngestError: columns that are missing, rows without user, item or time, a rating
         that is no number, times that cannot be read, or nothing that is left.
     """
-    found = _columns(table, columns, filters)
+    found = log_columns(table, columns, filters)
     say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
-    head = dataclasses.replace(table, sql=f"(SELECT * FROM {table.sql} LIMIT {_HEAD})")
-    time, times = milliseconds(connection, head, found["time"])
+    time, times = milliseconds(connection, head_of(table), found["time"])
     say(f"{table.name}: times are {times}")
     _read(connection, table, found, time)
     kept = _kept(filters)
-    steps = [("read", *_keys(connection, kept))]
+    steps = [("read", *keys_of_names(connection, kept))]
     if kept:
         steps.append(("rated and in the time window", *_kept_sizes(connection, kept)))
     if not steps[-1][1]:
         raise IngestError(f"{table.name}: no event is left of {steps[0][1]} by rating and time window; change them.")
-    _number(connection, kept, {role: found[role] in table.whole for role in ("user", "item")})
+    number_names(connection, kept, {role: found[role] in table.whole for role in ("user", "item")})
     steps.append(("the same event once", *sizes(connection)))
     return Loaded(found, times, steps)
+
+
+def head_of(table: Table) -> Table:
+    """The first rows of a table."""
+    return dataclasses.replace(table, sql=f"(SELECT * FROM {table.sql} LIMIT {_HEAD})")
 
 
 def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, str], time: str) -> None:
@@ -106,7 +110,7 @@ def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, 
     raise IngestError(f"{table.name}: {sum(counts)} rows cannot be read; write users, items, times and ratings alike.")
 
 
-def _keys(connection: duckdb.DuckDBPyConnection, kept: str) -> tuple[int, int, int]:
+def keys_of_names(connection: duckdb.DuckDBPyConnection, kept: str) -> tuple[int, int, int]:
     """Makes the tables `user_keys` and `item_keys` (text, kept).
 
     Returns:
@@ -132,7 +136,7 @@ def _kept_sizes(connection: duckdb.DuckDBPyConnection, kept: str) -> tuple[int, 
     return found
 
 
-def _columns(table: Table, columns: Columns, filters: Filters) -> dict[str, str]:
+def log_columns(table: Table, columns: Columns, filters: Filters) -> dict[str, str]:
     """Finds the columns of a log: role -> column."""
     found = named_columns(table, {role: getattr(columns, role) for role in USUAL}, USUAL)
     if filters.min_rating is None and columns.rating is None:
@@ -153,10 +157,17 @@ def _kept(filters: Filters) -> str:
     return " AND ".join(kept)
 
 
-def _number(connection: duckdb.DuckDBPyConnection, kept: str, may_be_number: dict[str, bool]) -> None:
+def number_names(
+    connection: duckdb.DuckDBPyConnection, kept: str, may_be_number: dict[str, bool], more: str = ""
+) -> None:
     """Makes `users`, `items` and `events` of `raw` and the keys, which are dropped.
 
-    may_be_number: role -> whether names that are all spelled as whole numbers are numbers.
+    Args:
+      connection: with the tables of `keys_of_names`.
+      kept: an SQL condition of the rows of `raw` that are kept; "" for all.
+      may_be_number: role -> whether names that are all spelled as whole numbers are
+        numbers.
+      more: columns of `raw` that `events` gets too, such as ", split".
     """
     same = []
     kinds = {name: kind for name, kind, *_ in connection.execute("DESCRIBE raw").fetchall()}
@@ -172,8 +183,8 @@ def _number(connection: duckdb.DuckDBPyConnection, kept: str, may_be_number: dic
         )
         connection.execute(f"DROP TABLE {role}_keys")
     connection.execute(
-        f"CREATE TABLE events AS SELECT DISTINCT u, i, t FROM raw JOIN users ON {same[0]} JOIN items ON {same[1]} "
-        f"WHERE {kept or 'true'}"
+        f"CREATE TABLE events AS SELECT DISTINCT u, i, t{more} FROM raw JOIN users ON {same[0]} "
+        f"JOIN items ON {same[1]} WHERE {kept or 'true'}"
     )
     connection.execute("DROP TABLE raw")
 
