@@ -14,7 +14,7 @@ from atspeed_jax.ingest.ingest import Filtered
 from atspeed_jax.ingest.items import load_items
 from atspeed_jax.ingest.log import head_of, keys_of_names, log_columns, number_names
 from atspeed_jax.ingest.settings import Filters, IngestConfig, IngestError
-from atspeed_jax.ingest.tables import Table, column, kind_of, quoted
+from atspeed_jax.ingest.tables import Table, column, kind_of, name_sql, quoted
 from atspeed_jax.ingest.times import milliseconds
 
 
@@ -44,7 +44,7 @@ def by_beam(options: Sequence[str], directory: Path) -> Callable[..., Filtered]:
         if with_text is not None and whole["item"]:
             with_text = frozenset(map(int, with_text))
         runs = beam.Runs(options, directory, [pa.int64() if whole[role] else pa.string() for role in ("user", "item")])
-        read = beam.from_files(log.files, list(found.values()), _selected(found, whole, time))
+        read = beam.from_files(log.files, list(found.values()), _selected(connection, log, found, time))
         steps, pattern = _filter(runs, read, config.filters, with_text)
         for step in steps:
             say(told([step]))
@@ -62,12 +62,9 @@ def by_beam(options: Sequence[str], directory: Path) -> Callable[..., Filtered]:
     return filter_log
 
 
-def _selected(found: dict[str, str], whole: dict[str, bool], time: str) -> str:
+def _selected(connection: duckdb.DuckDBPyConnection, log: Table, found: dict[str, str], time: str) -> str:
     """The query of a batch of the log."""
-    names = [
-        f"{column(found[role])}::BIGINT" if whole[role] else f"nullif(trim({column(found[role])}::VARCHAR), '')"
-        for role in ("user", "item")
-    ]
+    names = [name_sql(connection, log, found[role]) for role in ("user", "item")]
     rating = f"try_cast({column(found['rating'])} AS DOUBLE)" if "rating" in found else "0::DOUBLE"
     return f"SELECT {', '.join(names)}, {time}, {rating} FROM batch"
 

@@ -125,7 +125,7 @@ def open_table(
     sql = f"read_parquet({_listed(files)})"
     with explained(str(files[0])):
         described = connection.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
-    whole = frozenset(row[0] for row in described if row[1].endswith("INT") or row[1] in ("INTEGER", "DOUBLE", "FLOAT"))
+    whole = frozenset(row[0] for row in described if row[1] in _INTEGERS)
     return Table(files, sql, tuple(row[0] for row in described), 0, whole)
 
 
@@ -209,8 +209,8 @@ def column(name: str) -> str:
 def name_sql(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> str:
     """An SQL expression of a column of names: integers of 64 bits, or texts, or NULL for a blank one.
 
-    Integers that a column of floats holds, as that of pandas with gaps does, are
-    written as integers.
+    Integers that a column of floats holds, as that of pandas with gaps does, are texts
+    without a point.
 
     Raises:
       IngestError: the column holds lists or structures.

@@ -134,5 +134,6 @@ def test_names_are_integers_or_texts_and_whole_floats_integers(connection, tmp_p
         ("1e+300", "z", 5),
         (None, None, 5),
     ]
+    assert found.whole == {"d"}
     with pytest.raises(IngestError, match=r"column c holds INTEGER\[\]; expected names"):
         name_sql(connection, found, "c")
