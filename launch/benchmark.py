@@ -16,6 +16,7 @@ alignment: a training step with one tree per sample, beside one with a prompt pe
 input: how fast a run's batches are made, beside how fast its target's training reads
 them. hugging_face: our decoders beside Hugging Face `generate` on random models.
 lora: a training step of an adapter, beside PEFT.
+ids: residual k-means, balanced codes and an RQ-VAE, beside k-means of scikit-learn.
 decode: plain and speculative beam search of a trained run, with targets of many sizes.
 
 The rows are also shown as a page, F.html beside --json=F.json.

@@ -14,6 +14,7 @@ from atspeed_jax.benchmarks.decode import table as decode_table
 from atspeed_jax.benchmarks.decode_cells import DecodeSuite
 from atspeed_jax.benchmarks.generate import GenerateConfig, PromptTokens, measure_generate
 from atspeed_jax.benchmarks.hugging_face import missing
+from atspeed_jax.benchmarks.ids import IdsBenchmark, measure_ids
 from atspeed_jax.benchmarks.ingest import IngestBenchmark, measure_ingest, write_log
 from atspeed_jax.benchmarks.input import input_speed
 from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora
@@ -31,6 +32,7 @@ from launch.command_line import define_numbers
 from launch.stage import FLAGS, open_run
 
 PACKED_USERS = 200
+IDS_SIZES = (12_000, 100_000, 1_000_000)
 
 
 def define_flags() -> None:
@@ -46,7 +48,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_enum("dtypes", dtypes, dtypes, "lora: dtypes of the weights (--dtypes=float32 for that alone).")
     flags.DEFINE_integer("rows", 8, "lora: rows per step.", lower_bound=1, upper_bound=65_536)
     sizes = Annotated[int, Range(1, 1_000_000_000)]
-    about = "trie: items of each trie. ingest: rows of each log, 1000000 by default."
+    about = "trie: items of each trie. ingest: rows of each log (1000000). ids: vectors (12000,100000,1000000)."
     define_numbers("sizes", "10000,100000,1000000,10000000", sizes, about)
     flags.DEFINE_integer("codes", 2048, "trie: codes per level.", lower_bound=2, upper_bound=1_000_000)
     define_numbers("beams", "20", Beams, "overhead: K. decode: 1,5,20 by default.")
@@ -189,6 +191,14 @@ def lora_rows(_: Path) -> list[dict]:
     return measure_lora(config, lambda text: print(f"[lora] {text}", flush=True))
 
 
+def ids_rows(_: Path) -> list[dict]:
+    config, sizes = IdsBenchmark(), FLAGS.sizes if FLAGS["sizes"].present else IDS_SIZES
+    rows = []
+    for size in sizes:
+        rows += measure_ids(config, size, lambda text: print(f"[ids] {text}", flush=True))
+    return rows
+
+
 def check_installed(*packages: str) -> None:
     """Raises ValueError, naming the packages that are not installed."""
     if lack := missing(*packages):
@@ -204,4 +214,5 @@ SUITES = {
     "hugging_face": hugging_face_rows,
     "lora": lora_rows,
     "decode": decode_rows,
+    "ids": ids_rows,
 }

@@ -27,7 +27,7 @@ EXTRAS = {
     "ingest": {"ingest", "beam"},
     "training": {"train"},
     "reporting": {"report"},
-    "benchmarks": {"report", "hugging_face", "ingest"},
+    "benchmarks": {"report", "hugging_face", "ids", "ingest"},
 }
 # Where a distribution is not named as its import.
 DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "sklearn": "scikit-learn"}

@@ -12,6 +12,7 @@ from atspeed_jax.ids.collisions import check_room, resolve
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.model import CODEBOOKS_FILE, IdsModel
 from atspeed_jax.ids.residual import residual_kmeans
+from atspeed_jax.ids.rqvae import train_rqvae
 from atspeed_jax.ids.settings import IdsConfig
 from atspeed_jax.ids.tables import (
     INDEX_FILE,
@@ -83,9 +84,13 @@ def build(directory: Path, config: IdsConfig, items: ItemTable, say: Say) -> Bui
         check_room(len(items), (config.codes,) * config.levels + (len(items),) * (config.collisions == "further"))
     log = read_interactions(directory / INTERACTIONS_FILE, len(items))
     vectors, space = make_vectors(config, items, log, say)
-    sizes, balanced = (config.codes,) * config.levels, config.method == "balanced"
-    codebooks, nearest = residual_kmeans(vectors, sizes, seed=config.seed, balanced=balanced, say=say)
-    model = IdsModel(config, space, codebooks)
+    sizes, autoencoder = (config.codes,) * config.levels, None
+    if config.method == "rqvae":
+        autoencoder, codebooks, nearest = train_rqvae(vectors, sizes, seed=config.seed, say=say)
+    else:
+        balanced = config.method == "balanced"
+        codebooks, nearest = residual_kmeans(vectors, sizes, seed=config.seed, balanced=balanced, say=say)
+    model = IdsModel(config, space, codebooks, autoencoder)
     codes = resolve(nearest, model.latents(vectors), codebooks, config.collisions)
     return Built(model, items, log, vectors, nearest, codes)
 

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from atspeed_jax.ids.codebooks import Codebooks
 from atspeed_jax.ids.errors import IdsError
+from atspeed_jax.ids.rqvae import Autoencoder
 from atspeed_jax.ids.settings import IdsConfig
 from atspeed_jax.ids.text import SentenceText, TfidfText
 from atspeed_jax.ids.vectors import VectorSpace
@@ -30,15 +31,18 @@ class IdsModel:
       config: of the ids.
       space: of the vectors.
       codebooks: of the levels.
+      autoencoder: whose latent vectors the codebooks quantize; None if they quantize
+        the vectors themselves.
     """
 
     config: IdsConfig
     space: VectorSpace
     codebooks: Codebooks
+    autoencoder: Autoencoder | None = None
 
     def latents(self, vectors: np.ndarray) -> np.ndarray:
         """Returns what the codebooks quantize, [N, D]."""
-        return vectors
+        return vectors if self.autoencoder is None else self.autoencoder.encode(vectors)
 
     def assign(self, vectors: np.ndarray) -> np.ndarray:
         """Returns the codes [N, L] of vectors, collisions as they come."""
@@ -58,6 +62,8 @@ class IdsModel:
             about["sentence_model"] = self.space.encoder.model
         if self.space.bridge is not None:
             tensors["text.bridge"] = self.space.bridge
+        if self.autoencoder is not None:
+            tensors |= self.autoencoder.to_tensors()
         return save(
             {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {"ids": json.dumps(about)}
         )
@@ -95,4 +101,5 @@ def _model_of(about: dict, tensors: Mapping[str, np.ndarray]) -> IdsModel:
         encoder = SentenceText(sentences)
     levels = range(config.levels)
     codebooks = Codebooks(*(tuple(tensors[f"{name}.{level}"] for level in levels) for name in ("centers", "prices")))
-    return IdsModel(config, VectorSpace(kind, width, encoder, tensors.get("text.bridge")), codebooks)
+    autoencoder = Autoencoder.of_tensors(tensors) if config.method == "rqvae" else None
+    return IdsModel(config, VectorSpace(kind, width, encoder, tensors.get("text.bridge")), codebooks, autoencoder)

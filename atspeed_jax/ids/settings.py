@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.utils.ranges import Range, Seed, check_ranges
 
-METHODS = ("kmeans", "balanced")
+METHODS = ("kmeans", "balanced", "rqvae")
 COLLISIONS = ("keep", "further", "move")
 MAX_CODEBOOK = 8_192
 
@@ -23,8 +23,8 @@ class IdsConfig:
     """How ids are made.
 
     Attributes:
-      method: "kmeans" (residual k-means) or "balanced" (the same, with codes of about
-        equal size).
+      method: "kmeans" (residual k-means), "balanced" (the same, with codes of about
+        equal size) or "rqvae" (an autoencoder with residual codebooks).
       levels: L, codes of an id before a further one.
       codes: per level.
       collisions: what becomes of items with equal codes: "keep" lets them share an id,
@@ -36,7 +36,7 @@ class IdsConfig:
       seed: of everything.
     """
 
-    method: Literal["kmeans", "balanced"] = "kmeans"
+    method: Literal["kmeans", "balanced", "rqvae"] = "kmeans"
     levels: Annotated[int, Range(1, MAX_LENGTH)] = 4
     codes: Annotated[int, Range(2, MAX_CODEBOOK)] = 256
     collisions: Literal["keep", "further", "move"] = "move"
