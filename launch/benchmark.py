@@ -10,13 +10,12 @@ python -m launch.benchmark --suite=lora --json=lora.json [--rows=8]
 python -m launch.benchmark --suite=decode --json=decode.json --workdir=DIR [--shapes=10m]
 
 trie: build time and memory of each size, in a process per size, and the time of a step.
-ingest: time and memory to filter, split and store a generated log.
+ingest: time and memory to filter, split and store a generated log. ids: quantizers.
 overhead: every mode of a trained run on validation users, one user at a time.
 alignment: a training step with one tree per sample, beside one with a prompt per beam.
 input: how fast a run's batches are made, beside how fast its target's training reads
 them. hugging_face: our decoders beside Hugging Face `generate` on random models.
 lora: a training step of an adapter, beside PEFT.
-ids: residual k-means, balanced codes and an RQ-VAE, beside k-means of scikit-learn.
 decode: plain and speculative beam search of a trained run, with targets of many sizes.
 
 The rows are also shown as a page, F.html beside --json=F.json.
