@@ -50,7 +50,7 @@ def both_ways(directory, log, items, config):
     [
         ({}, {}),
         ({"min_rating": 2.0, "user_core": 5, "item_core": 12, "min_train": 3}, {}),
-        ({"repeats": "first", "since": 1_400_100_000_000, "until": 1_401_600_000_000}, {"how": "rolling"}),
+        ({"repeats": "first", "since": 1_400_086_400_000, "until": 1_401_598_400_000}, {"how": "rolling"}),
         ({"repeats": "last", "need_text": True, "user_core": 4}, {"how": "leave_one_out"}),
         ({"item_core": 15}, {"valid_share": 0.3, "test_share": 0.2}),
     ],
