@@ -61,6 +61,7 @@ def read_ingested(directory: Path, settings: ReadSettings, needs: str) -> Source
         rows=rows,
         titles=index.titles,
         names=index.names,
+        level_sizes=index.level_sizes,
     )
 
 

@@ -46,6 +46,7 @@ class Source:
         a user is asked once, about all items of the split.
       titles: of the items that have one.
       names: what the data call each item, such as an ASIN; None for its number.
+      level_sizes: as in `ItemIndex`.
     """
 
     name: str
@@ -57,11 +58,12 @@ class Source:
     rows: Mapping[str, Rows] = field(default_factory=dict, kw_only=True)
     titles: Mapping[int, str] = field(default_factory=dict, kw_only=True)
     names: tuple[Name, ...] | None = field(default=None, kw_only=True)
+    level_sizes: tuple[int, ...] | None = field(default=None, kw_only=True)
 
     @property
     def catalog(self) -> Catalog:
         """The catalog of the ids. Raises CatalogError for codes that are no catalog."""
-        return Catalog.from_codes(self.codes, self.spelling)
+        return Catalog.from_codes(self.codes, self.spelling, self.level_sizes)
 
 
 def read_atspeed(data_dir, settings: IndexSettings = AS_IT_IS) -> Source:

@@ -67,7 +67,7 @@ def assign(
     listed = read_new(file, pa.array(known.items.names).type)
     given = None if vectors == AUTO else Path(vectors)
     grown = grow(model, known, listed, vectors=given, leave_out=only_listed, say=say)
-    write_bytes(place, index_bytes(grown.numbers, grown.items, grown.codes))
+    write_bytes(place, index_bytes(grown.numbers, grown.items, grown.codes, model.level_sizes(grown.codes)))
     for line in (*grown.lines(model.config.collisions), f"written: {place}"):
         say(line)
 

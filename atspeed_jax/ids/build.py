@@ -98,7 +98,8 @@ def build(directory: Path, config: IdsConfig, items: ItemTable, say: Say) -> Bui
 def write(directory: Path, built: Built) -> None:
     """Writes index and codebooks, each whole or not at all, the index last."""
     write_bytes(directory / CODEBOOKS_FILE, built.model.to_bytes())
-    write_bytes(directory / INDEX_FILE, index_bytes(range(len(built.items)), built.items, built.codes))
+    sizes = built.model.level_sizes(built.codes)
+    write_bytes(directory / INDEX_FILE, index_bytes(range(len(built.items)), built.items, built.codes, sizes))
 
 
 def read_catalog(directory: Path) -> ItemTable:

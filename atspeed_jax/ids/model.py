@@ -19,6 +19,7 @@ from atspeed_jax.ids.text import SentenceText, TfidfText
 from atspeed_jax.ids.vectors import VectorSpace
 
 CODEBOOKS_FILE = "codebooks.safetensors"
+LEAST_FURTHER = 8  # codes of a further level
 _FORMAT = 1
 _REMEDY = "make the ids again"
 
@@ -47,6 +48,20 @@ class IdsModel:
     def assign(self, vectors: np.ndarray) -> np.ndarray:
         """Returns the codes [N, L] of vectors, collisions as they come."""
         return self.codebooks.assign(self.latents(vectors))
+
+    def level_sizes(self, codes: np.ndarray) -> tuple[int, ...]:
+        """Returns the codes per level that a target should have tokens for.
+
+        They are all codes of the codebooks, since a new item may get one that no item
+        has yet. A further level, which has no codebook, has room for twice the largest
+        group of items.
+
+        Args:
+          codes: [items, L] of a catalog, or [items, L + 1] with further codes.
+        """
+        sizes = [len(centers) for centers in self.codebooks.centers]
+        room = [max(2 * (int(level.max()) + 1), LEAST_FURTHER) for level in codes.T[len(sizes) :]]
+        return (*sizes, *room)
 
     def to_bytes(self) -> bytes:
         """Returns the content of CODEBOOKS_FILE."""

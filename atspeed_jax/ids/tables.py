@@ -8,6 +8,7 @@ index.parquet           row n is item n: item, name, title, codes
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atspeed_jax.ids.errors import IdsError
+from atspeed_jax.items.index_formats import LEVEL_SIZES
 from atspeed_jax.items.names import Name, NamesError, check_names
 
 ITEMS_FILE = "items.parquet"
@@ -148,13 +150,16 @@ def read_interactions(path: Path, items: int) -> Interactions:
     return found
 
 
-def index_bytes(numbers: Sequence[int] | np.ndarray, items: ItemTable, codes: np.ndarray) -> bytes:
+def index_bytes(
+    numbers: Sequence[int] | np.ndarray, items: ItemTable, codes: np.ndarray, level_sizes: tuple[int, ...]
+) -> bytes:
     """Returns the content of an index file.
 
     Args:
       numbers: of the items, one per row.
       items: their names and titles.
       codes: [rows, L] of the items.
+      level_sizes: codes per level that a target should have tokens for.
     """
     columns = {
         "item": pa.array(numbers, pa.int64()),
@@ -163,7 +168,8 @@ def index_bytes(numbers: Sequence[int] | np.ndarray, items: ItemTable, codes: np
         "codes": pa.array(codes.astype(np.int32).tolist(), pa.list_(pa.int32())),
     }
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
+    table = pa.table(columns).replace_schema_metadata({LEVEL_SIZES: json.dumps(level_sizes)})
+    pq.write_table(table, buffer)
     return buffer.getvalue()
 
 

@@ -103,18 +103,22 @@ class Catalog:
             raise CatalogError(str(error)) from error
 
     @classmethod
-    def from_codes(cls, codes, spelling: Sequence[str] | None = None) -> Catalog:
+    def from_codes(
+        cls, codes, spelling: Sequence[str] | None = None, level_sizes: Sequence[int] | None = None
+    ) -> Catalog:
         """Makes a catalog of `codes` [items, L], written as `spelling` says.
 
-        The size of a level is its largest code + 1.
+        The size of a level is its largest code + 1, unless `level_sizes` gives it.
 
         Raises:
-          CatalogError: codes that are no catalog, or patterns that cannot spell them.
+          CatalogError: codes that are no catalog or do not fit the sizes, or patterns
+            that cannot spell them.
         """
         codes = np.asarray(codes)
         _check_codes(codes)
         patterns = None if spelling is None else tuple(spelling)
-        return cls(codes, tuple(int(code) + 1 for code in codes.max(axis=0)), spelling=patterns)
+        sizes = tuple(int(code) + 1 for code in codes.max(axis=0)) if level_sizes is None else tuple(level_sizes)
+        return cls(codes, sizes, spelling=patterns)
 
     @classmethod
     def random(cls, items: int, level_sizes: Sequence[int], seed: int = 0) -> Catalog:

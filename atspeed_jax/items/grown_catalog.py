@@ -190,7 +190,7 @@ def _check_form(catalog: Catalog, index: ItemIndex, file: Path) -> None:
     if index.codes.shape[1] != catalog.length:
         raise CatalogError(
             f"{file}: ids have {index.codes.shape[1]} codes, those of the run have {catalog.length}; make the ids with "
-            "the codebooks of the run (launch.build_ids --assign)"
+            "the codebooks of the run (launch.build_ids --assign in the checkout)"
         )
     if index.spelling is not None and index.spelling != catalog.spelling:
         raise CatalogError(
@@ -208,7 +208,7 @@ def _check_codes(catalog: Catalog, index: ItemIndex, at: np.ndarray, called) -> 
         raise CatalogError(
             f"{called(row)} has the codes {index.codes[row].tolist()}, but was trained with "
             f"{catalog.codes[at[row]].tolist()} ({len(other)} such items); a known item keeps its codes: make the ids "
-            "of new items alone (launch.build_ids --assign), or train a new run"
+            "of new items alone (launch.build_ids --assign in the checkout), or train a new run"
         )
     without = np.argwhere(index.codes >= np.array(catalog.level_sizes))
     if len(without):

@@ -16,6 +16,7 @@ from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.item_index import IndexSettings, ItemIndex, SourceError, index_of, of_one_length
 from atspeed_jax.items.tokenizer import read_tokenizer
 
+LEVEL_SIZES = b"level_sizes"  # in the metadata of a parquet index
 CODE = re.compile(r"<[^<>]*>")
 _FORMS = (("name", "codes"), ("pid", "sid"))  # columns of names and of codes
 _LARGEST = 2**31  # no model has that many tokens
@@ -131,7 +132,22 @@ def read_parquet(file: Path, settings: IndexSettings) -> ItemIndex:
     titles = table["title"].to_pylist() if "title" in given else []
     index = index_of(file, table[codes].to_pylist(), settings, numbers)
     known = {row: title for row, title in enumerate(titles) if isinstance(title, str) and title.strip()}
-    return dataclasses.replace(index, titles=known, names=names)
+    sizes = _level_sizes(file, schema, index.codes)
+    return dataclasses.replace(index, titles=known, names=names, level_sizes=sizes)
+
+
+def _level_sizes(file: Path, schema: pa.Schema, codes: np.ndarray) -> tuple[int, ...] | None:
+    """The sizes of the codebooks, which launch.build_ids keeps beside the columns."""
+    stored = (schema.metadata or {}).get(LEVEL_SIZES)
+    if stored is None:
+        return None
+    sizes = json.loads(stored)[: codes.shape[1]]
+    for level, (size, largest) in enumerate(zip(sizes, codes.max(axis=0).tolist(), strict=True)):
+        if largest >= size:
+            raise SourceError(
+                f"{file}: code {largest} at level {level}, but the codebook of that level has {size} codes."
+            )
+    return tuple(sizes)
 
 
 def _numbers(file: Path, numbers: list) -> list[int]:

@@ -34,6 +34,8 @@ class ItemIndex:
         number.
       model_tokens: per level the token of each code in the model that the index was
         made for, [codes of the level] int64; None for an index that names no tokens.
+      level_sizes: codes of each level that a model of these items has tokens for; None
+        for those up to the largest one in use.
       numbers: [items] int64, the item of each row, ascending; None where row n is item
         n, as in each index without gaps.
     """
@@ -43,6 +45,7 @@ class ItemIndex:
     titles: Mapping[int, str] = field(default_factory=dict)
     names: tuple[Name, ...] | None = None
     model_tokens: tuple[np.ndarray, ...] | None = None
+    level_sizes: tuple[int, ...] | None = None
     numbers: np.ndarray | None = None
 
     @property
@@ -52,7 +55,7 @@ class ItemIndex:
         Raises:
           CatalogError: the ids are no catalog.
         """
-        return Catalog.from_codes(self.codes, self.spelling)
+        return Catalog.from_codes(self.codes, self.spelling, self.level_sizes)
 
 
 @dataclass(frozen=True)

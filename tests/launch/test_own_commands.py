@@ -74,6 +74,7 @@ def test_a_log_becomes_data_with_names_and_titles(tmp_path):
     assert [found[str(item)] for item in range(len(names))] == [titles[name] for name in names]
     data = load_dataset(tmp_path / "log" / "data")
     assert data.catalog.codes.shape == (len(names), 3)
+    assert data.catalog.level_sizes == (6, 6, 6), "of the codebooks: a new item may get any code"
     events = [row["product"] for row in rows_of(tmp_path / "log.csv")]
     stored = np.concatenate((*data.train, *data.valid, *data.test))
     assert sorted(events) == sorted(names[item] for item in stored)
