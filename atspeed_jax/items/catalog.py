@@ -106,13 +106,8 @@ class Catalog:
     def from_codes(
         cls, codes, spelling: Sequence[str] | None = None, level_sizes: Sequence[int] | None = None
     ) -> Catalog:
-        """Makes a catalog of `codes` [items, L], written as `spelling` says.
-
-        The size of a level is its largest code + 1, unless `level_sizes` gives it.
-
-        Raises:
-          CatalogError: codes that are no catalog or do not fit the sizes, or patterns
-            that cannot spell them.
+        """Makes a catalog of `codes` [items, L]; a level has its largest code + 1 unless
+        its size is given. Raises CatalogError as the class.
         """
         codes = np.asarray(codes)
         _check_codes(codes)

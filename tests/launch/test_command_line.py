@@ -16,7 +16,7 @@ from mains import ALL, ROOT, run_mains
 DEFINED = re.compile(r'(?:DEFINE_(?!config)\w+|DEFINE_config_file|define_numbers|define_choice)\(\s*"(\w+)"')
 BESIDE = {
     "benchmark": ("suites",),
-    "recommend": ("hugging_face",),
+    "recommend": ("hugging_face", "catalogs"),
     "ingest": ("ingest_flags",),
 }  # modules that define flags of a main
 PATHS = ("borrow", "output", "json", "workdir")
