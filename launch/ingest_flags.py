@@ -25,7 +25,8 @@ def define_flags() -> None:
     flags.DEFINE_string("delimiter", None, "What stands between the cells of a CSV, if the first line does not say it.")
     flags.DEFINE_string("user", None, "Column of the user, if it has no usual name.")
     flags.DEFINE_string("item", None, "Column of the item, likewise.")
-    flags.DEFINE_string("time", None, "Column of the time: seconds to nanoseconds since 1970, or dates.")
+    flags.DEFINE_string("time", None, "Column of the time: seconds to nanoseconds since 1970, or ISO dates.")
+    flags.DEFINE_string("time_format", None, "Form of dates that are not ISO, such as %d.%m.%Y.")
     flags.DEFINE_string("rating", None, "Column of the rating, which --min_rating needs.")
     flags.DEFINE_string("item_name", None, "Column of --items that names the item as the log does.")
     flags.DEFINE_string("title", None, "Column of --items with the title.")
@@ -76,7 +77,7 @@ def given_config() -> IngestConfig:
         FLAGS.min_train,
     )
     split = Split(cast(How, FLAGS.split), FLAGS.valid_share, FLAGS.test_share)
-    files = Files(cast(Format, FLAGS.format), FLAGS.encoding, FLAGS.delimiter)
+    files = Files(cast(Format, FLAGS.format), FLAGS.encoding, FLAGS.delimiter, FLAGS.time_format)
     return IngestConfig(columns, filters, split, Limits(FLAGS.memory_gb, FLAGS.threads), files)
 
 

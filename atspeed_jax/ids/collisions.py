@@ -9,6 +9,7 @@ import numpy as np
 from atspeed_jax.ids.codebooks import Codebooks
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.settings import MAX_CODEBOOK
+from atspeed_jax.items.catalog import MAX_LENGTH
 
 
 def resolve(codes: np.ndarray, latents: np.ndarray, codebooks: Codebooks, how: str, fixed: int = 0) -> np.ndarray:
@@ -49,9 +50,17 @@ def check_room(items: int, sizes: tuple[int, ...]) -> None:
     room = int(np.prod([int(size) for size in sizes], dtype=object))
     if items > room:
         raise IdsError(
-            f"{items} items, but {len(sizes)} levels of {sizes[0]} codes tell only {room} apart; raise --levels or "
-            "--codes, or take --collisions=keep"
+            f"{items} items, but {len(sizes)} levels of {sizes[0]} codes tell only {room} apart; "
+            f"{_enough(items, len(sizes), sizes[0])} or take --collisions=keep"
         )
+
+
+def _enough(items: int, levels: int, codes: int) -> str:
+    """Names the least --levels and the least --codes, each alone, that tell items apart."""
+    more = next((count for count in range(levels, MAX_LENGTH + 1) if codes**count >= items), None)
+    larger = next((count for count in range(codes, MAX_CODEBOOK + 1) if count**levels >= items), None)
+    said = [f"--{name}={value}" for name, value in (("levels", more), ("codes", larger)) if value is not None]
+    return f"raise to {' or '.join(said)}," if said else "raise --levels and --codes,"
 
 
 def groups(codes: np.ndarray) -> np.ndarray:

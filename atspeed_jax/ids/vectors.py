@@ -50,10 +50,7 @@ class VectorSpace:
             width; texts or vectors that are missing.
         """
         if self.kind == COOCCURRENCE:
-            raise IdsError(
-                "the ids were made of co-occurrence alone, and a new item has no interactions: make the ids again "
-                f"with --vectors={TEXT} or --vectors={BOTH}, then assign"
-            )
+            raise IdsError("the ids were made of co-occurrence alone, and a new item has no interactions")
         if self.kind == GIVEN:
             found = column_vectors(items) if given is None else given
             if found.shape[1] != self.width:
@@ -125,7 +122,17 @@ def choose(items: ItemTable, say: Callable[[str], None]) -> str:
     texts = sum(map(bool, items.texts))
     kind = BOTH if 2 * texts >= len(items) else COOCCURRENCE
     say(f"--vectors={kind}: {texts} of {len(items)} items have a text")
+    if kind == COOCCURRENCE:
+        say(f"new items cannot get such ids by --assign; for that, {ways_to_text(items)}")
     return kind
+
+
+def ways_to_text(items: ItemTable) -> str:
+    """Says how a catalog gets ids of texts, which new items can get too."""
+    new = f"build_ids with --vectors={BOTH}"
+    if any(items.texts):
+        return f"run {new}"
+    return f"give texts of the items (launch.ingest with --items=FILE, to a new directory), then run {new} there"
 
 
 def fit_bridge(texts: np.ndarray, seen: np.ndarray) -> np.ndarray:

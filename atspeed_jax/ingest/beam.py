@@ -18,6 +18,7 @@ from apache_beam.metrics import Metrics, MetricsFilter  # pyright: ignore[report
 from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
 
 from atspeed_jax.ingest.settings import Filters, IngestError, Split
+from atspeed_jax.ingest.times import UNKNOWN_TIMES
 
 ROUNDS = 3  # of the k-core in one pipeline; another follows until a round drops nothing
 DROPPED, CORE = "dropped by the last round", "core"
@@ -63,13 +64,14 @@ class Runs:
         return f"{prefix}-*.parquet", metrics
 
 
-def from_files(files: Sequence[Path], columns: Sequence[str], sql: str) -> Callable[[Any], Any]:
+def from_files(files: Sequence[Path], columns: Sequence[str], sql: str, after: float) -> Callable[[Any], Any]:
     """Reads a log.
 
     Args:
       files: of parquet.
       columns: that are read.
       sql: selects user, item, t and rating of the table `batch`, which has the columns.
+      after: every time is after it.
     """
 
     def read(pipeline):
@@ -78,7 +80,7 @@ def from_files(files: Sequence[Path], columns: Sequence[str], sql: str) -> Calla
             | beam.Create([str(file) for file in files])
             | beam.io.ReadAllFromParquetBatched(columns=list(columns))
         )
-        return tables | beam.ParDo(_Rows(sql))
+        return tables | beam.ParDo(_Rows(sql, after))
 
     return read
 
@@ -96,8 +98,8 @@ def from_events(pattern: str) -> Callable[[Any], Any]:
 class _Rows(beam.DoFn):
     """Arrow tables -> (user, item, t, rating), in the words of DuckDB, as on one machine."""
 
-    def __init__(self, sql: str):
-        self._sql = sql
+    def __init__(self, sql: str, after: float):
+        self._sql, self._after = sql, after
 
     def process(self, element: pa.Table) -> Iterator[tuple]:
         with duckdb.connect() as connection:
@@ -108,6 +110,8 @@ class _Rows(beam.DoFn):
                 for row in rows:
                     if None in row:
                         raise IngestError(f"a row lacks user, item, time or rating: {row}; correct or remove it.")
+                    if row[2] <= self._after:
+                        raise IngestError(f"{row} is a row (user, item, ms since 1970, rating): {UNKNOWN_TIMES}.")
                     yield row
 
 
@@ -118,7 +122,7 @@ def step_names(filters: Filters, with_text: frozenset | None) -> list[str]:
     chosen = {
         "read": True,
         "rated and in the time window": (filters.min_rating, filters.since, filters.until) != (None, None, None),
-        "the same event once": True,
+        "repeated events removed": True,
         "items with text": with_text is not None,
         f"the {filters.repeats} of each user and item": filters.repeats != "all",
     }
@@ -143,7 +147,7 @@ def keep_rows(filters: Filters, with_text: frozenset | None) -> Callable[[Any], 
             | "event" >> beam.Map(lambda row: (row[0], row[1], row[2]))
         )
         events = _counted(events, "rated and in the time window") | beam.Distinct()
-        events = _counted(events, "the same event once")
+        events = _counted(events, "repeated events removed")
         if with_text is not None:
             events = _counted(events | "text" >> beam.Filter(lambda event: event[1] in with_text), "items with text")
         if filters.repeats != "all":

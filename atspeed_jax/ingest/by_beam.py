@@ -12,7 +12,7 @@ from atspeed_jax.ingest import beam
 from atspeed_jax.ingest.filters import Step, sizes, told
 from atspeed_jax.ingest.ingest import Filtered
 from atspeed_jax.ingest.items import load_items
-from atspeed_jax.ingest.log import head_of, keys_of_names, log_columns, number_names
+from atspeed_jax.ingest.log import drops_unknown_times, head_of, keys_of_names, log_columns, number_names
 from atspeed_jax.ingest.settings import Filters, IngestConfig, IngestError
 from atspeed_jax.ingest.tables import Table, column, kind_of, name_sql, quoted
 from atspeed_jax.ingest.times import milliseconds
@@ -37,14 +37,15 @@ def by_beam(options: Sequence[str], directory: Path) -> Callable[..., Filtered]:
             raise IngestError(f"{log.name}: Beam reads parquet; write the log as parquet, or leave out --runner.")
         found = log_columns(log, config.columns, config.filters)
         say(f"{log.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
-        time, times = milliseconds(connection, head_of(log), found["time"])
+        time, times = milliseconds(connection, head_of(log), found["time"], config.files.time_format)
         say(f"{log.name}: times are {times}")
         whole = {role: found[role] in log.whole for role in ("user", "item")}
         warnings, with_text = _texts(connection, log, texts, config, found["item"], say)
         if with_text is not None and whole["item"]:
             with_text = frozenset(map(int, with_text))
         runs = beam.Runs(options, directory, [pa.int64() if whole[role] else pa.string() for role in ("user", "item")])
-        read = beam.from_files(log.files, list(found.values()), _selected(connection, log, found, time))
+        after = float("-inf") if drops_unknown_times(config.filters) else 0
+        read = beam.from_files(log.files, list(found.values()), _selected(connection, log, found, time), after)
         steps, pattern = _filter(runs, read, config.filters, with_text)
         for step in steps:
             say(told([step]))

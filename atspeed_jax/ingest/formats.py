@@ -124,7 +124,7 @@ def open_as(connection: duckdb.DuckDBPyConnection, pattern: str, form: Form, giv
     if {kind_of(file) for file in files} == {"json"} and _is_literal(files[0]):
         copies = [_as_json(file, directory / f"literals-{number}.jsonl") for number, file in enumerate(files)]
         table = open_table(connection, ",".join(map(str, copies)))
-        return Table(files, table.sql, table.columns, table.first_line, table.whole)
+        return dataclasses.replace(table, files=files)
     return open_table(
         connection,
         pattern,

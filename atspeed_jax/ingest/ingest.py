@@ -79,11 +79,12 @@ def ingest(
             log, texts, columns = _tables(connection, interactions, items, building, config, say)
             filter_log = filter_log or by_duckdb
             filtered = filter_log(connection, log, texts, dataclasses.replace(config, columns=columns), say)
+            _check_several(filtered.steps)
             counts = write_tables(connection, building, filtered.split)
-            check_split(counts, config.split, filtered.cut)
+            check_split(counts, config.split, filtered.cut, _span(connection))
             say("split: " + ", ".join(f"{name} {counts[number]:,}" for number, name in enumerate(_SPLITS)))
             write_histories(building)
-            warnings = [*filtered.warnings, *_single_events(connection)]
+            warnings = [*filtered.warnings, *_single_events(connection, config.filters.item_core)]
             for warning in warnings:
                 say(f"warning: {warning}")
             record = _record(output.name, log, texts, config, filtered, counts) | {"warnings": warnings}
@@ -112,7 +113,7 @@ def by_duckdb(
             say(told([step]))
         steps.extend(more)
 
-    loaded = load_log(connection, log, config.columns, config.filters, say)
+    loaded = load_log(connection, log, config.columns, config.filters, say, config.files.time_format)
     add(loaded.steps)
     warnings = []
     if texts is not None:
@@ -123,10 +124,34 @@ def by_duckdb(
     return Filtered(steps, warnings, split, cut)
 
 
-def _single_events(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """A warning of users with one event."""
-    found = connection.execute("SELECT count(*) FROM (SELECT u FROM events GROUP BY u HAVING count(*) = 1)").fetchone()
-    return [f"{found[0]:,} users have one event; --user_core=2 leaves them out"] if found and found[0] else []
+def _check_several(steps: list[Step]) -> None:
+    """Raises IngestError for one user or one item: recommendation needs a choice."""
+    for count, what in zip(steps[-1][2:], ("user", "item"), strict=True):
+        if count == 1:
+            raise IngestError(
+                f"one {what} is left: {told(steps)}; several users and items are needed to recommend. Check "
+                f"--{what}=NAME, the column of the {what}, and the filters."
+            )
+
+
+def _span(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+    """The first and the last time of the table `events`."""
+    return connection.execute("SELECT min(t), max(t) FROM events").fetchall()[0]
+
+
+def _single_events(connection: duckdb.DuckDBPyConnection, item_core: int) -> list[str]:
+    """A warning of users with one event. It advises a filter only if events are left."""
+    users, single = connection.execute(
+        "SELECT count(*), count(*) FILTER (n = 1) FROM (SELECT count(*) AS n FROM events GROUP BY u)"
+    ).fetchall()[0]
+    if not single:
+        return []
+    if single == users:
+        return [f"each of the {users:,} users has one event, so that no event has a history; check the column of users"]
+    if users - single == 1:
+        return [f"{single:,} users have one event, and one user has more; check the column of users"]
+    then = f", and then items of fewer than {item_core} events" if item_core > 1 else ""
+    return [f"{single:,} users have one event; --user_core=2 leaves them out{then}"]
 
 
 def _tables(

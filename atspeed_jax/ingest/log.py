@@ -12,7 +12,7 @@ from atspeed_jax.ingest.filters import sizes
 from atspeed_jax.ingest.settings import Columns, Filters, IngestError
 from atspeed_jax.ingest.tables import Table, column, name_sql, named_columns, need
 from atspeed_jax.ingest.text_files import explained
-from atspeed_jax.ingest.times import first_row, milliseconds
+from atspeed_jax.ingest.times import UNKNOWN_TIMES, first_row, milliseconds
 
 USUAL = {
     "user": ("user_id", "userid", "user", "reviewerid", "customer_id", "customer", "visitorid", "session_id", "uid"),
@@ -49,6 +49,7 @@ def load_log(
     columns: Columns,
     filters: Filters,
     say: Callable[[str], None],
+    time_format: str | None = None,
 ) -> Loaded:
     """Makes the tables `users` (u, name), `items` (i, name) and `events` (u, i, t).
 
@@ -58,13 +59,16 @@ def load_log(
 
     Raises:
       IngestError: columns that are missing, rows without user, item or time, a rating
-        that is no number, times that cannot be read, or nothing that is left.
+        that is no number, times that cannot be read or are not after the start of
+        1970 (unless the time window drops them), or nothing that is left.
     """
     found = log_columns(table, columns, filters)
     say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
-    time, times = milliseconds(connection, head_of(table), found["time"])
+    time, times = milliseconds(connection, head_of(table), found["time"], time_format)
     say(f"{table.name}: times are {times}")
-    _read(connection, table, found, time)
+    _read(connection, table, found, time, time_format)
+    if not drops_unknown_times(filters):
+        _refuse_unknown_times(connection, table, found["time"], time)
     kept = _kept(filters)
     steps = [("read", *keys_of_names(connection, kept))]
     if kept:
@@ -72,7 +76,7 @@ def load_log(
     if not steps[-1][1]:
         raise IngestError(f"{table.name}: no event is left of {steps[0][1]} by rating and time window; change them.")
     number_names(connection, kept, {role: found[role] in table.whole for role in ("user", "item")})
-    steps.append(("the same event once", *sizes(connection)))
+    steps.append(("repeated events removed", *sizes(connection)))
     return Loaded(found, times, steps)
 
 
@@ -81,7 +85,22 @@ def head_of(table: Table) -> Table:
     return dataclasses.replace(table, sql=f"(SELECT * FROM {table.sql} LIMIT {_HEAD})")
 
 
-def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, str], time: str) -> None:
+def drops_unknown_times(filters: Filters) -> bool:
+    """Whether the time window drops times at or before the start of 1970."""
+    return filters.since is not None and filters.since > 0
+
+
+def _refuse_unknown_times(connection: duckdb.DuckDBPyConnection, table: Table, name: str, time: str) -> None:
+    """Raises IngestError for times at or before the start of 1970."""
+    found = connection.execute("SELECT count(*) FILTER (t <= 0), count(*) FROM raw").fetchone()
+    if found and found[0]:
+        bad = first_row(connection, table, f"({time}) <= 0", name)
+        raise IngestError(f"{bad} ({found[0]} of {found[1]} rows are such): {UNKNOWN_TIMES}.")
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, str], time: str, time_format: str | None
+) -> None:
     """Makes the table `raw` (user, item, t, rating) in one pass over the files.
 
     They are read again for a message alone.
@@ -106,7 +125,7 @@ def _read(connection: duckdb.DuckDBPyConnection, table: Table, found: dict[str, 
     if "rating" in found:
         bad = f"NOT coalesce(isfinite({number}), false)"
         _refuse(connection, table, bad, found["rating"], "a number as the rating")
-    milliseconds(connection, table, found["time"])
+    milliseconds(connection, table, found["time"], time_format)
     raise IngestError(f"{table.name}: {sum(counts)} rows cannot be read; write users, items, times and ratings alike.")
 
 

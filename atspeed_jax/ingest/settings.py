@@ -23,11 +23,14 @@ class Files:
         line.
       encoding: of CSV files; None for UTF-8, or that of the format.
       delimiter: of CSV files; None for that of the first line.
+      time_format: of the dates of a log, as strptime of DuckDB reads it, such as
+        %d.%m.%Y; None for numbers and ISO dates.
     """
 
     format: Format = "auto"
     encoding: str | None = None
     delimiter: str | None = None
+    time_format: str | None = None
 
 
 @dataclass(frozen=True)

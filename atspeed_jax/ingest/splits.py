@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from atspeed_jax.ingest.settings import IngestError, Split
+from atspeed_jax.ingest.times import moment
 
 _DAY = 86_400_000  # milliseconds
 LEAST_HELD_OUT = 3  # events of a user of whom two are held out
@@ -49,8 +50,14 @@ def _time_at(connection: duckdb.DuckDBPyConnection, place: int) -> int:
     raise AssertionError(f"place {place} of {before} events")
 
 
-def check_split(counts: dict[int, int], split: Split, cut: dict) -> None:
+def check_split(counts: dict[int, int], split: Split, cut: dict, span: tuple[int, int]) -> None:
     """Checks that no split is empty.
+
+    Args:
+      counts: events of each split.
+      split: how they are split.
+      cut: where, as `split_of_event` returns it.
+      span: the first and the last time of all events.
 
     Raises:
       IngestError: a split is; it says what to change.
@@ -59,9 +66,19 @@ def check_split(counts: dict[int, int], split: Split, cut: dict) -> None:
     empty = [name for number, name in enumerate(names) if not counts.get(number)]
     if empty:
         found = ", ".join(f"{name} {counts.get(number, 0):,}" for number, name in enumerate(names))
-        why = (
-            f"no user has {LEAST_HELD_OUT} events"
-            if split.how == "leave_one_out"
-            else f"many events have one time ({cut}): take another share, or leave_one_out"
+        raise IngestError(
+            f"the split {split.how!r} leaves {' and '.join(empty)} empty ({found} events): {_why(split, cut, span)}."
         )
-        raise IngestError(f"the split {split.how!r} leaves {' and '.join(empty)} empty ({found} events): {why}.")
+
+
+def _why(split: Split, cut: dict, span: tuple[int, int]) -> str:
+    """Says why a split is empty and what to do."""
+    if split.how == "leave_one_out":
+        return f"no user has {LEAST_HELD_OUT} events; take --split=time"
+    if span[0] == span[1]:
+        return f"all events have one time ({moment(span[0])}); give their times, or take --split=leave_one_out"
+    begins = " and ".join(f"{name.removesuffix('_from')} begins at {moment(t)}" for name, t in cut.items())
+    return (
+        f"{begins}, of events from {moment(span[0])} to {moment(span[1])}, so that many events have one time or a "
+        "share is too small; change --valid_share or --test_share, or take --split=leave_one_out"
+    )

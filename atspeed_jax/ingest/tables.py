@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from atspeed_jax.ingest.settings import IngestError
-from atspeed_jax.ingest.text_files import LINE, explained, first_line, first_objects, packed
+from atspeed_jax.ingest.text_files import LINE, explained, first_line, first_objects, keys_of_objects, packed
 
 _KINDS = {
     ".csv": "csv",
@@ -47,6 +47,7 @@ class Table:
         no lines.
       whole: columns whose values may be whole numbers: all of a CSV, and those of JSON
         and parquet that are.
+      objects: columns of JSON that hold objects, whose keys are columns too.
     """
 
     files: tuple[Path, ...]
@@ -54,6 +55,7 @@ class Table:
     columns: tuple[str, ...]
     first_line: int = 0
     whole: frozenset[str] = frozenset()
+    objects: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -170,24 +172,30 @@ def _open_csv(files: tuple[Path, ...], header: Sequence[str] | None, encoding: s
 def _open_json(files: tuple[Path, ...]) -> Table:
     """Opens files of JSON lines, whose columns are the keys of the first lines.
 
-    Every value is read as text, so that no value is taken for a date.
+    A key of an object in an object is a column too, such as reader.id. Every value is
+    read as text, so that no value is taken for a date.
     """
-    whole: dict[str, bool] = {}
-    for file in files:
-        for key, value in (pair for entry in first_objects(file) for pair in entry.items()):
-            whole[key] = whole.get(key, True) and type(value) in (int, type(None))
+    found = keys_of_objects(entry for file in files for entry in first_objects(file))
+    paths = {".".join(path): path for path in found if '"' not in "".join(path[1:])}
+    paths |= {path[0]: path for path in found if len(path) == 1}  # a key with a dot goes before a path
+    whole = {name: found[path] for name, path in paths.items()}
     if not whole:
         raise IngestError(f"{files[0]}: no object with a key; expected a JSON object on each line.")
     lower = {key.lower() for key in whole}
     if len(lower) < len(whole):  # DuckDB does not tell capital letters apart
         whole = {key: value for key, value in whole.items() if key not in _repeated(whole)}
-    kinds = "{" + ", ".join(f"{quoted(key)}: 'JSON'" for key in whole) + "}"
-    texts = ", ".join(f"{column(key)}->>'$' AS {column(key)}" for key in whole)
+    kinds = "{" + ", ".join(f"{quoted(key)}: 'JSON'" for key in dict.fromkeys(paths[name][0] for name in whole)) + "}"
+    texts = ", ".join(
+        f"{column(paths[name][0])}->>{quoted('$' + ''.join(f'.{column(key)}' for key in paths[name][1:]))} "
+        f"AS {column(name)}"
+        for name in whole
+    )
     sql = (
         f"(SELECT {texts} FROM read_json({_listed(files)}, format='newline_delimited', columns={kinds}, "
         f"compression='{packed(files)}', maximum_object_size={2 * LINE}))"
     )
-    return Table(files, sql, tuple(whole), 1, frozenset(key for key, is_whole in whole.items() if is_whole))
+    objects = frozenset(".".join(path[:-1]) for path in paths.values() if len(path) > 1)
+    return Table(files, sql, tuple(whole), 1, frozenset(name for name in whole if whole[name]), objects)
 
 
 def _repeated(keys: Sequence[str] | Mapping[str, bool]) -> set[str]:
@@ -264,8 +272,14 @@ def need(table: Table, found: Mapping[str, str], roles: Sequence[str], flags: Ma
     """Checks that the roles have a column.
 
     Raises:
-      IngestError: one has none; it lists the columns that are there.
+      IngestError: one has none, or one of objects; it lists the columns that may be.
     """
+    for role in (role for role in roles if found.get(role) in table.objects):
+        keys = ", ".join(name for name in table.columns if name.startswith(f"{found[role]}."))
+        raise IngestError(
+            f"{table.name}: column {found[role]} for the {role} holds objects; name one of their keys by "
+            f"--{flags[role]}=NAME: {keys}."
+        )
     missing = [role for role in roles if role not in found]
     if missing:
         given = " ".join(f"--{flags[role]}=NAME" for role in missing)

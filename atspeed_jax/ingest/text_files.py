@@ -10,7 +10,7 @@ import gzip
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -92,6 +92,26 @@ def first_objects(file: Path) -> list[dict]:
     except (ValueError, RecursionError) as error:
         raise IngestError(f"{file}, line {number}: {_NO_OBJECT.format(_cut(line))} ({error})") from error
     return entries
+
+
+def keys_of_objects(entries: Iterable[dict]) -> dict[tuple[str, ...], bool]:
+    """Finds the keys of JSON objects, and those of the objects in them.
+
+    Returns:
+      path of keys -> whether all its values are whole numbers or null.
+    """
+    whole: dict[tuple[str, ...], bool] = {}
+
+    def add(entry: dict, before: tuple[str, ...]) -> None:
+        for key, value in entry.items():
+            path = (*before, key)
+            whole[path] = whole.get(path, True) and type(value) in (int, type(None))
+            if isinstance(value, dict):
+                add(value, path)
+
+    for entry in entries:
+        add(entry, ())
+    return whole
 
 
 @contextlib.contextmanager

@@ -77,12 +77,13 @@ def tables(config: IdsConfig, kind: str, figures: Mapping) -> list[Table]:
     header = ["level", "codes used", "entropy (bits)", "largest / mean code", "codes per prefix", "most"]
     error = [[str(number), f"{share:.1%}"] for number, share in enumerate(figures["unexplained"], start=1)]
     near = [[str(row["depth"]), f"{row['share']:.1%}", f"{row['by_chance']:.1%}"] for row in figures["neighbors"]]
-    return [
+    made = [
         key_values("Catalog", catalog),
         Table("Codes of each level", header, by_level),
         Table("Variance of the vectors that first levels leave unexplained", ["levels", "share"], error),
         Table("Nearest neighbors that share the first codes", ["codes", "share", "by chance"], near),
     ]
+    return made if near else made[:-1]  # one item has no neighbor
 
 
 def document(config: IdsConfig, kind: str, found: Health) -> Document:

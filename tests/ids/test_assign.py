@@ -144,6 +144,18 @@ def test_mistakes_leave_nothing_behind(shop, tmp_path):
     grown(shop, ok, overwrite=True)
 
 
+def test_ids_of_co_occurrence_say_how_new_items_get_ids(tmp_path):
+    directory = made(tmp_path / "shop", vectors="cooccurrence")
+    new = written(tmp_path / "new.csv", **item_columns(2, first=59))
+    with pytest.raises(IdsError, match=r"no interactions: run build_ids with --vectors=text\+cooccurrence, and train"):
+        grown(directory, new)
+    write_shop(directory, title=None, text=None)
+    with pytest.raises(IdsError, match=r"no interactions: give texts .*--items=FILE.*then run build_ids .* a new run"):
+        grown(directory, new)
+    listed = written(tmp_path / "known.csv", **item_columns(9))
+    assert len(grown(directory, listed, only_listed=True)[0]["item"]) == 9  # no new item
+
+
 def test_an_index_of_several_lengths_is_refused(tmp_path):
     path = written(tmp_path / "odd.parquet", item=[0, 1], name=["a", "b"], codes=[[1, 2], [1]])
     with pytest.raises(IdsError, match="ids of several lengths"):

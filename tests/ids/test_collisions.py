@@ -96,6 +96,8 @@ def test_ids_of_one_code_fill_their_level():
 
 def test_more_items_than_ids_are_refused():
     check_room(64, (4, 4, 4))
-    with pytest.raises(IdsError, match="65 items, but 3 levels of 4 codes tell only 64 apart"):
+    with pytest.raises(IdsError, match=r"65 .* tell only 64 apart; raise to --levels=4 or --codes=5, or"):
         check_room(65, (4, 4, 4))
     check_room(10**9, (8192,) * 8)
+    with pytest.raises(IdsError, match="apart; raise to --levels=2, or"):
+        check_room(9_000, (4_096,))

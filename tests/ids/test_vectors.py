@@ -66,6 +66,9 @@ def test_auto_takes_what_the_items_have(shop):
     assert choose(new_items(), lines.append) == "text+cooccurrence"
     assert choose(new_items(title=[None] * 3, text=["red", None, None]), lines.append) == "cooccurrence"
     assert lines[2] == "--vectors=cooccurrence: 1 of 3 items have a text"
+    assert "new items cannot get such ids by --assign; for that, run build_ids with --vectors=text+co" in lines[3]
+    assert choose(new_items(title=[None] * 3, text=[None] * 3, category=[None] * 3, brand=[None] * 3), lines.append)
+    assert "launch.ingest with --items=FILE" in lines[5]
     vectors, space = make_vectors(IdsConfig(), given, shop[1], silent)
     np.testing.assert_array_equal(vectors, [[1], [2], [3]])
     with pytest.raises(IdsError, match=r"vectors of 2 numbers, but the codebooks were made of vectors of 1"):

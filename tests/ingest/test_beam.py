@@ -31,11 +31,11 @@ def test_cuts_part_the_events_of_a_user():
 
 
 def test_steps_are_those_that_are_asked_for():
-    assert beam.step_names(Filters(), None) == ["read", "the same event once"]
+    assert beam.step_names(Filters(), None) == ["read", "repeated events removed"]
     assert beam.step_names(Filters(min_rating=1.0, repeats="last"), frozenset()) == [
         "read",
         "rated and in the time window",
-        "the same event once",
+        "repeated events removed",
         "items with text",
         "the last of each user and item",
     ]

@@ -74,3 +74,19 @@ def test_what_beam_does_not_take(tmp_path, log):
         config = IngestConfig(Columns(), Filters(**filters), Split(), Limits(1.0, 1))
         with pytest.raises(IngestError, match=message):
             ingest(str(files), None, tmp_path / "DATA", config, lambda line: None, by_beam(RUNNER, tmp_path))
+
+
+@pytest.mark.parametrize("since", [None, 1000])
+def test_unknown_times_are_refused_or_dropped_as_on_one_machine(tmp_path, log, since):
+    with duckdb.connect() as connection:
+        rows = f"SELECT user, asin, timestamp FROM '{log}/part-*.parquet'"
+        connection.execute(f"COPY ({rows} UNION ALL SELECT 1, 'B1', -1) TO '{tmp_path}/part-0.parquet'")
+    config = IngestConfig(Columns(), Filters(since=since), Split(), Limits(1.0, 1))
+    if since is None:
+        way = by_beam(RUNNER, tmp_path)
+        with pytest.raises(Exception, match="often stands for an unknown time"):
+            ingest(f"{tmp_path}/part-0.parquet", None, tmp_path / "DATA", config, print, way)
+        return
+    records, tables = both_ways(tmp_path, tmp_path, None, config)
+    assert tables[0] == tables[1]
+    assert records[0] == records[1]

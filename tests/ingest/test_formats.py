@@ -101,7 +101,7 @@ def test_the_papers_rule(tmp_path):
     assert [tuple(step.values()) for step in record["steps"]] == [
         ("read", 12, 4, 5),
         ("rated and in the time window", 11, 4, 4),
-        ("the same event once", 11, 4, 4),
+        ("repeated events removed", 11, 4, 4),
         ("users of 2 training events", 10, 3, 3),
     ]
     assert record["splits"] == {"train": 8, "valid": 1, "test": 1}

@@ -14,7 +14,7 @@ def loaded(connection, table, lines, columns=None, **filters):
 def test_users_and_items_are_numbered_in_the_order_of_their_names(connection, table):
     found = loaded(connection, table, "b,10,5,20\na,9,5,10\nb,9,5,30\nb,9,5,30\n")
     assert found.columns == {"user": "customer", "item": "product", "time": "ts"}
-    assert found.steps == [("read", 4, 2, 2), ("the same event once", 3, 2, 2)]
+    assert found.steps == [("read", 4, 2, 2), ("repeated events removed", 3, 2, 2)]
     assert connection.execute("SELECT u, name FROM users ORDER BY u").fetchall() == [(0, "a"), (1, "b")]
     assert connection.execute("SELECT i, name FROM items ORDER BY i").fetchall() == [(0, 9), (1, 10)]
     assert connection.execute("FROM events ORDER BY ALL").fetchall() == [(0, 0, 10_000), (1, 0, 30_000), (1, 1, 20_000)]
@@ -37,7 +37,9 @@ def test_rating_and_time_window(connection, table):
     ("lines", "filters", "message"),
     [
         ("a,x,5,1\n ,x,5,1\n", {}, r"line 3: customer ' ': expected a value of user \(1 of 2 rows lack it\)"),
-        ("a,,5,1\n", {}, "line 2: product .*: expected a value of item"),
+        ("a,,5,1\n", {}, r"line 2: product \(the cell is empty\): expected a value of item"),
+        ("a,x,5,9\na,y,5,0\na,z,5,-1\n", {}, r"line 3: ts '0' \(2 of 3 rows are such\): .*correct or .*--since"),
+        ("a,x,5,1400000000123\na,y,5,-1\n", {"since": -9}, r"line 3: ts '-1' \(1 of 2 rows are such\)"),
         ("a,x,,1\n", {"min_rating": 4.0}, "line 2: stars .*: expected a number as the rating"),
         ("a,x,good,1\n", {"min_rating": 4.0}, "line 2: stars 'good': expected a number as the rating"),
         ("a,x,3,1\n", {"min_rating": 4.0}, "no event is left of 1 by rating and time window"),
@@ -79,3 +81,23 @@ def test_integers_of_parquet_are_names_that_texts_of_items_match(connection, tmp
         (0, 1_400_000_009_000),
         (1, 1_400_000_010_000),
     ]
+
+
+@pytest.mark.parametrize("time", [1_400_000_000, 1_400_000_000_123])
+def test_since_drops_unknown_times_of_every_unit(connection, table, time):
+    found = loaded(connection, table, f"a,x,5,{time}\na,y,5,0\na,z,5,-1\n", since=1000)
+    assert found.steps == [
+        ("read", 3, 1, 3),
+        ("rated and in the time window", 1, 1, 1),
+        ("repeated events removed", 1, 1, 1),
+    ]
+
+
+def test_a_key_of_an_object_may_be_a_column_but_not_the_object(connection, table):
+    log = table('{"reader": {"id": 7, "name": "a"}, "item": "x", "time": 1}\n', "log.jsonl")
+    with pytest.raises(IngestError, match=r"column reader for .* holds objects.*--user=NAME: reader.id, reader.na"):
+        load_log(connection, log, Columns(user="reader"), Filters(), lambda line: None)
+    with pytest.raises(IngestError, match=r"known as the user; it has reader, reader\.id, reader\.name, it"):
+        load_log(connection, log, Columns(), Filters(), lambda line: None)
+    load_log(connection, log, Columns(user="reader.id"), Filters(), lambda line: None)
+    assert connection.execute("SELECT name FROM users").fetchall() == [(7,)]

@@ -27,7 +27,13 @@ def test_the_last_two_of_each_user(connection, events):
 
 def test_an_empty_split_is_refused():
     with pytest.raises(IngestError, match=r"'leave_one_out' leaves valid and test empty \(train 1, .*no user has 3"):
-        check_split({0: 1}, Split("leave_one_out"), {})
-    with pytest.raises(IngestError, match=r"'time' leaves valid empty .*many events have one time"):
-        check_split({0: 1, 2: 1}, Split(), {"valid_from": 5})
-    check_split({0: 1, 1: 1, 2: 1}, Split(), {})
+        check_split({0: 1}, Split("leave_one_out"), {}, (0, 9))
+    with pytest.raises(IngestError, match=r"'time' leaves valid empty .*many events have one time") as caught:
+        check_split({0: 1, 2: 1}, Split(), {"valid_from": 2 * DAY, "test_from": 2 * DAY + 1000}, (DAY, 3 * DAY))
+    assert "valid begins at 1970-01-03 and test begins at 1970-01-03 00:00:01, of events from 1970-01-02 to" in str(
+        caught.value
+    )
+    assert "{" not in str(caught.value)
+    for flag in ("--valid_share", "--test_share", "--split=leave_one_out"):
+        assert flag in str(caught.value)
+    check_split({0: 1, 1: 1, 2: 1}, Split(), {}, (0, 9))

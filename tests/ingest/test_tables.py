@@ -137,3 +137,11 @@ def test_names_are_integers_or_texts_and_whole_floats_integers(connection, tmp_p
     assert found.whole == {"d"}
     with pytest.raises(IngestError, match=r"column c holds INTEGER\[\]; expected names"):
         name_sql(connection, found, "c")
+
+
+def test_a_key_with_a_dot_goes_before_a_path(connection, table):
+    found = table('{"a": {"b": 1, "c d": {"e": "x"}}, "a.b": "flat"}\n{"a": 5}\n', "l.json")
+    assert found.columns == ("a", "a.b", "a.c d", "a.c d.e")
+    assert rows(connection, found)[0][1::2] == ("flat", "x")
+    assert rows(connection, found)[1][0] == "5"
+    assert found.objects >= {"a", "a.c d"}

@@ -43,3 +43,9 @@ def test_the_text_begins_with_the_warnings_and_shows_the_figures():
     fine = as_report(CONFIG, "text", Health(FIGURES, [], {}))
     assert fine.startswith("Nothing looks wrong.")
     assert next(section.title for section in document(CONFIG, "text", FOUND).sections) == "Warnings"
+
+
+def test_one_item_has_no_table_of_neighbors():
+    title = "Nearest neighbors that share the first codes"
+    assert title in as_report(CONFIG, "text", FOUND)
+    assert title not in as_report(CONFIG, "text", Health(FIGURES | {"neighbors": []}, [], {}))
