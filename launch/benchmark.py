@@ -2,8 +2,7 @@
 
 python -m launch.benchmark --suite=trie --json=trie.json [--sizes=10000,100000]
 python -m launch.benchmark --suite=ingest --json=ingest.json [--sizes=1000000,100000000]
-python -m launch.benchmark --suite=overhead --json=overhead.json --workdir=DIR
-python -m launch.benchmark --suite=alignment --json=alignment.json --workdir=DIR
+python -m launch.benchmark --suite=overhead|alignment --json=F.json --workdir=DIR
 python -m launch.benchmark --suite=input --json=input.json --workdir=DIR
 python -m launch.benchmark --suite=hugging_face --json=hugging_face.json [--models=4M]
 python -m launch.benchmark --suite=lora --json=lora.json [--rows=8]
@@ -11,6 +10,7 @@ python -m launch.benchmark --suite=decode --json=decode.json --workdir=DIR [--sh
 
 trie: build time and memory of each size, in a process per size, and the time of a step.
 ingest: time and memory to filter, split and store a generated log. ids: quantizers.
+ids_quality: a target for each kind of ids, of --config=configs/tiny.py.
 overhead: every mode of a trained run on validation users, one user at a time.
 alignment: a training step with one tree per sample, beside one with a prompt per beam.
 input: how fast a run's batches are made, beside how fast its target's training reads

@@ -15,6 +15,7 @@ from atspeed_jax.benchmarks.decode_cells import DecodeSuite
 from atspeed_jax.benchmarks.generate import GenerateConfig, PromptTokens, measure_generate
 from atspeed_jax.benchmarks.hugging_face import missing
 from atspeed_jax.benchmarks.ids import IdsBenchmark, measure_ids
+from atspeed_jax.benchmarks.ids_quality import measure_ids_quality
 from atspeed_jax.benchmarks.ingest import IngestBenchmark, measure_ingest, write_log
 from atspeed_jax.benchmarks.input import input_speed
 from atspeed_jax.benchmarks.lora import LoraBenchmark, measure_lora
@@ -29,7 +30,7 @@ from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.utils import files
 from atspeed_jax.utils.ranges import BatchSize, Beams, Range
 from launch.command_line import define_numbers
-from launch.stage import FLAGS, open_run
+from launch.stage import FLAGS, given_config, open_run
 
 PACKED_USERS = 200
 IDS_SIZES = (12_000, 100_000, 1_000_000)
@@ -53,6 +54,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("codes", 2048, "trie: codes per level.", lower_bound=2, upper_bound=1_000_000)
     define_numbers("beams", "20", Beams, "overhead: K. decode: 1,5,20 by default.")
     flags.DEFINE_integer("users", 100, "overhead: validation users. decode: 20 per cell by default.", 1, 1_000_000_000)
+    flags.DEFINE_integer("seeds", 3, "ids_quality: worlds, each with a target per kind of ids.", 1, 100)
     define_decode_flags()
 
 
@@ -199,6 +201,15 @@ def ids_rows(_: Path) -> list[dict]:
     return rows
 
 
+def ids_quality_rows(path: Path) -> list[dict]:
+    """Trains the targets of suite ids_quality, or goes on, in a directory beside `path`."""
+    config = given_config()
+    if config is None or config.data.source != "synthetic":
+        raise ValueError("suite ids_quality trains targets on synthetic data: give --config=configs/tiny.py")
+    runs, seeds = path.with_name(f"{path.stem}_runs"), range(FLAGS.seeds)
+    return measure_ids_quality(config, seeds, runs, lambda text: print(f"[ids_quality] {text}", flush=True))
+
+
 def check_installed(*packages: str) -> None:
     """Raises ValueError, naming the packages that are not installed."""
     if lack := missing(*packages):
@@ -215,4 +226,5 @@ SUITES = {
     "lora": lora_rows,
     "decode": decode_rows,
     "ids": ids_rows,
+    "ids_quality": ids_quality_rows,
 }

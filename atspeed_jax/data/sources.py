@@ -114,8 +114,16 @@ def read_atspeed(data_dir, settings: IndexSettings = AS_IT_IS) -> Source:
 
 
 def synthesize(config: SyntheticConfig) -> Source:
+    """Makes the synthetic source. Raises SourceError as `synthetic_world`."""
+    return synthetic_world(config)[0]
+
+
+def synthetic_world(config: SyntheticConfig) -> tuple[Source, np.ndarray]:
     """Makes the synthetic source: simulated events, filtered, split by global time, ids
     by residual k-means.
+
+    Returns:
+      (the source, the vectors [items, dimensions] that its ids were made of).
 
     Raises:
       SourceError: the filters or the split leave nothing to train or to test on.
@@ -129,14 +137,15 @@ def synthesize(config: SyntheticConfig) -> Source:
             f"synthetic source: train, valid and test are left with {[len(part) for part in parts]} events; raise "
             f"users or events, or lower core ({config.core}) or min_rating ({config.min_rating})."
         )
+    vectors = vectors[old_items]
     codes = residual_kmeans(
-        vectors[old_items],
+        vectors,
         levels=config.levels,
         codes=config.codes_per_level,
         iterations=config.kmeans_iterations,
         seed=config.seed,
     )
-    return Source("synthetic", codes, *(sequences(part, len(old_users)) for part in parts))
+    return Source("synthetic", codes, *(sequences(part, len(old_users)) for part in parts)), vectors
 
 
 def read_users(file: Path, items: int) -> dict[int, np.ndarray]:
