@@ -33,7 +33,7 @@ def get_config(options: str = "4,small") -> ml_collections.ConfigDict:
             f"{options!r}: expected the number of codes of an id, 1 to 8, and one of {', '.join(SIZES)}, as in 4,small"
         )
     config = quickstart.get_config() if size == "small" else lcrec_small.get_config()
-    config.name = f"own_{size}"
+    config.name = "own"
     config.data.update(source="ingested", history=20)
     config.data.synthetic = None
     if size == "small":
@@ -41,7 +41,7 @@ def get_config(options: str = "4,small") -> ml_collections.ConfigDict:
             train.buckets = (5, 9, 21)
         config.train_align.buckets = config.teacher.buckets = config.evaluate.buckets = (8, 20)
         config.train_target.update(epochs=12.0, evaluations=4)
-        config.evaluate.update(tune=(20, 5), beams=(20, 5))
+        config.evaluate.update(tune=(20, 5), beams=(20, 5, 1))
     if size == "large":
         config.target.update(hidden_size=512, intermediate_size=1536, layers=8, heads=8, kv_heads=8, head_dim=64)
         config.target.dtype = config.draft.dtype = "bfloat16"

@@ -11,7 +11,7 @@ from typing import cast, get_args
 
 from absl import flags
 
-from atspeed_jax.ingest.settings import Columns, Files, Filters, Format, How, IngestConfig, Limits, Repeats, Split
+from atspeed_jax.ingest.settings import Columns, Files, Filters, Format, How, IngestSettings, Limits, Repeats, Split
 from launch.command_line import CommandLineError
 
 FLAGS = flags.FLAGS
@@ -56,7 +56,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("threads", None, "Threads of the engine; all processors by default.", 1, 4096)
 
 
-def given_config() -> IngestConfig:
+def given_config() -> IngestSettings:
     """The settings that the flags name.
 
     Raises:
@@ -78,7 +78,7 @@ def given_config() -> IngestConfig:
     )
     split = Split(cast(How, FLAGS.split), FLAGS.valid_share, FLAGS.test_share)
     files = Files(cast(Format, FLAGS.format), FLAGS.encoding, FLAGS.delimiter, FLAGS.time_format)
-    return IngestConfig(columns, filters, split, Limits(FLAGS.memory_gb, FLAGS.threads), files)
+    return IngestSettings(columns, filters, split, Limits(FLAGS.memory_gb, FLAGS.threads), files)
 
 
 @contextlib.contextmanager

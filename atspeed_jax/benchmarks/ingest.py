@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from atspeed_jax.ingest.ingest import ingest
-from atspeed_jax.ingest.settings import Filters, IngestConfig, Limits
+from atspeed_jax.ingest.settings import Filters, IngestSettings, Limits
 from atspeed_jax.ingest.tables import quoted
 from atspeed_jax.utils.files import sizes_of
 from atspeed_jax.utils.program_memory import peak_memory
@@ -73,7 +73,7 @@ def measure_ingest(config: IngestBenchmark, file: Path, say: Callable[[str], Non
         say(f"{time.perf_counter() - start:6.1f} s  {line}")
 
     filters = Filters(min_rating=config.min_rating, user_core=config.core, item_core=config.core)
-    record = ingest(str(file), None, output, IngestConfig(filters=filters, limits=Limits(config.memory_gb)), timed)
+    record = ingest(str(file), None, output, IngestSettings(filters=filters, limits=Limits(config.memory_gb)), timed)
     seconds = time.perf_counter() - start
     return {
         "interactions": record["steps"][0]["interactions"],

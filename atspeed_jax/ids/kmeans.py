@@ -42,7 +42,7 @@ class KMeansConfig:
 
     passes: Annotated[int, Range(1, 10_000)] = 60
     tolerance: Annotated[float, Range(0, 1)] = 1e-4
-    minibatch_from: Annotated[int, Range(1, 1 << 40)] = 200_000
+    minibatch_from: Annotated[int, Range(1, 1 << 36)] = 200_000
     minibatch: Annotated[int, Range(1, 1 << 30)] = 32_768
     epochs: Annotated[int, Range(0, 100)] = 2
 

@@ -66,14 +66,14 @@ class Network(nn.Module):
 
     Attributes:
       hidden: width of the hidden layer.
-      out: width of the result.
+      out: M, width of the result.
     """
 
     hidden: int
     out: int
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "B D"]) -> Float[Array, "B O"]:
+    def __call__(self, inputs: Float[Array, "B D"]) -> Float[Array, "B M"]:
         bent = nn.Dense(self.out, name="out", kernel_init=nn.initializers.zeros)(
             nn.gelu(nn.Dense(self.hidden, name="hidden")(inputs))
         )

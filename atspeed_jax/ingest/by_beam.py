@@ -13,7 +13,7 @@ from atspeed_jax.ingest.filters import Step, sizes, told
 from atspeed_jax.ingest.ingest import Filtered
 from atspeed_jax.ingest.items import load_items
 from atspeed_jax.ingest.log import drops_unknown_times, head_of, keys_of_names, log_columns, number_names
-from atspeed_jax.ingest.settings import Filters, IngestConfig, IngestError
+from atspeed_jax.ingest.settings import Filters, IngestError, IngestSettings
 from atspeed_jax.ingest.tables import Table, column, kind_of, name_sql, quoted
 from atspeed_jax.ingest.times import milliseconds
 
@@ -30,7 +30,7 @@ def by_beam(options: Sequence[str], directory: Path) -> Callable[..., Filtered]:
         connection: duckdb.DuckDBPyConnection,
         log: Table,
         texts: Table | None,
-        config: IngestConfig,
+        config: IngestSettings,
         say: Callable[[str], None],
     ) -> Filtered:
         if kind_of(log.files[0]) != "parquet":
@@ -74,7 +74,7 @@ def _texts(
     connection: duckdb.DuckDBPyConnection,
     log: Table,
     texts: Table | None,
-    config: IngestConfig,
+    config: IngestSettings,
     item: str,
     say: Callable[[str], None],
 ) -> tuple[list[str], frozenset | None]:

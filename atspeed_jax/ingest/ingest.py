@@ -16,7 +16,7 @@ from atspeed_jax.ingest.filters import Step, apply_filters, drop_few_trained, to
 from atspeed_jax.ingest.formats import items_form, log_form, open_as, with_columns
 from atspeed_jax.ingest.items import load_items
 from atspeed_jax.ingest.log import load_log
-from atspeed_jax.ingest.settings import Columns, IngestConfig, IngestError
+from atspeed_jax.ingest.settings import Columns, IngestError, IngestSettings
 from atspeed_jax.ingest.splits import check_split, split_of_event
 from atspeed_jax.ingest.store import write_histories, write_tables
 from atspeed_jax.ingest.tables import Table, quoted
@@ -50,7 +50,7 @@ def ingest(
     interactions: str,
     items: str | None,
     output: Path,
-    config: IngestConfig,
+    config: IngestSettings,
     say: Callable[[str], None],
     filter_log: Callable[..., Filtered] | None = None,
 ) -> dict:
@@ -102,7 +102,7 @@ def by_duckdb(
     connection: duckdb.DuckDBPyConnection,
     log: Table,
     texts: Table | None,
-    config: IngestConfig,
+    config: IngestSettings,
     say: Callable[[str], None],
 ) -> Filtered:
     """Filters and splits a log in the database of this machine."""
@@ -159,7 +159,7 @@ def _tables(
     interactions: str,
     items: str | None,
     building: Path,
-    config: IngestConfig,
+    config: IngestSettings,
     say: Callable[[str], None],
 ) -> tuple[Table, Table | None, Columns]:
     """Opens the log and the item file in their forms.
@@ -180,7 +180,7 @@ def _tables(
 
 
 @contextlib.contextmanager
-def _engine(directory: Path, config: IngestConfig) -> Iterator[duckdb.DuckDBPyConnection]:
+def _engine(directory: Path, config: IngestSettings) -> Iterator[duckdb.DuckDBPyConnection]:
     """Opens a database in a directory, and removes its files at the end."""
     file, spill = directory / "database", directory / "spill"
     with duckdb.connect(str(file)) as connection:
@@ -200,7 +200,7 @@ def _engine(directory: Path, config: IngestConfig) -> Iterator[duckdb.DuckDBPyCo
 
 
 def _record(
-    name: str, log: Table, texts: Table | None, config: IngestConfig, filtered: Filtered, counts: dict[int, int]
+    name: str, log: Table, texts: Table | None, config: IngestSettings, filtered: Filtered, counts: dict[int, int]
 ) -> dict:
     """What ingest.json says."""
     events, users, items = filtered.steps[-1][1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -90,6 +91,8 @@ class Filters:
         for name in ("user_core", "item_core", "min_train"):
             if getattr(self, name) < 0:
                 raise IngestError(f"{name} is {getattr(self, name)}; expected 0 or more events.")
+        if self.min_rating is not None and not math.isfinite(self.min_rating):
+            raise IngestError(f"min_rating is {self.min_rating}; expected a number such as 4.")
         if self.repeats not in get_args(Repeats):
             raise IngestError(f"repeats is {self.repeats!r}; expected one of {', '.join(get_args(Repeats))}.")
         if self.since is not None and self.until is not None and self.since >= self.until:
@@ -145,7 +148,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class IngestConfig:
+class IngestSettings:
     """All settings of launch.ingest but the files."""
 
     columns: Columns = field(default_factory=Columns)

@@ -1,7 +1,7 @@
 import duckdb
 import pytest
 
-from atspeed_jax.ingest.settings import Columns, Filters, IngestConfig, Limits, Split
+from atspeed_jax.ingest.settings import Columns, Filters, IngestSettings, Limits, Split
 from atspeed_jax.ingest.tables import open_table
 
 
@@ -40,6 +40,6 @@ def config():
     """config(columns={}, split={}, **filters): settings of launch.ingest."""
 
     def make(columns=None, split=None, **filters):
-        return IngestConfig(Columns(**columns or {}), Filters(**filters), Split(**split or {}), Limits(1.0, 1))
+        return IngestSettings(Columns(**columns or {}), Filters(**filters), Split(**split or {}), Limits(1.0, 1))
 
     return make

@@ -7,7 +7,7 @@ pytest.importorskip("apache_beam")
 
 from atspeed_jax.ingest.by_beam import by_beam
 from atspeed_jax.ingest.ingest import ingest
-from atspeed_jax.ingest.settings import Columns, Filters, IngestConfig, IngestError, Limits, Split
+from atspeed_jax.ingest.settings import Columns, Filters, IngestError, IngestSettings, Limits, Split
 
 FILES = ("interactions", "users", "items", "histories")
 RUNNER = ("--runner=DirectRunner",)
@@ -56,7 +56,7 @@ def both_ways(directory, log, items, config):
     ],
 )
 def test_rows_are_those_of_one_machine(tmp_path, log, filters, split):
-    config = IngestConfig(Columns(), Filters(**filters), Split(**split), Limits(1.0, 1))
+    config = IngestSettings(Columns(), Filters(**filters), Split(**split), Limits(1.0, 1))
     records, tables = both_ways(tmp_path, log, f"{log}/items.csv", config)
     for file in FILES:
         assert tables[0][file] == tables[1][file], file
@@ -71,7 +71,7 @@ def test_what_beam_does_not_take(tmp_path, log):
         (f"{log}/part-*.parquet", {"min_rating": 9.0}, "no event is left"),
         (f"{log}/part-*.parquet", {"need_text": True}, "no item file is given"),
     ):
-        config = IngestConfig(Columns(), Filters(**filters), Split(), Limits(1.0, 1))
+        config = IngestSettings(Columns(), Filters(**filters), Split(), Limits(1.0, 1))
         with pytest.raises(IngestError, match=message):
             ingest(str(files), None, tmp_path / "DATA", config, lambda line: None, by_beam(RUNNER, tmp_path))
 
@@ -81,7 +81,7 @@ def test_unknown_times_are_refused_or_dropped_as_on_one_machine(tmp_path, log, s
     with duckdb.connect() as connection:
         rows = f"SELECT user, asin, timestamp FROM '{log}/part-*.parquet'"
         connection.execute(f"COPY ({rows} UNION ALL SELECT 1, 'B1', -1) TO '{tmp_path}/part-0.parquet'")
-    config = IngestConfig(Columns(), Filters(since=since), Split(), Limits(1.0, 1))
+    config = IngestSettings(Columns(), Filters(since=since), Split(), Limits(1.0, 1))
     if since is None:
         way = by_beam(RUNNER, tmp_path)
         with pytest.raises(Exception, match="often stands for an unknown time"):

@@ -8,7 +8,7 @@ import pytest
 
 from atspeed_jax.ingest.formats import items_form, log_form
 from atspeed_jax.ingest.ingest import ingest
-from atspeed_jax.ingest.settings import Files, Filters, IngestConfig, IngestError, Limits, Split
+from atspeed_jax.ingest.settings import Files, Filters, IngestError, IngestSettings, Limits, Split
 
 USERS = ("A1YJEY40YUW4SE", "A60XNB876KYML", "A3G6XNM240RMWA")
 ITEMS = ("7806397051", "B0000ZW5TS", "B00021DVCQ", "B000A33D7M")
@@ -43,7 +43,7 @@ def write(directory, name, text, encoding="utf-8"):
 
 
 def ingested(tmp_path, log, items=None, **files):
-    config = IngestConfig(split=Split(valid_share=0.25, test_share=0.25), limits=Limits(1.0, 1), files=Files(**files))
+    config = IngestSettings(split=Split(valid_share=0.25, test_share=0.25), limits=Limits(1.0, 1), files=Files(**files))
     ingest(log, items, tmp_path / "DATA", config, lambda line: None)
     return {name: pq.read_table(tmp_path / "DATA" / f"{name}.parquet").to_pylist() for name in ("histories", "items")}
 
@@ -96,7 +96,7 @@ def test_the_papers_rule(tmp_path):
     keys = ("reviewerID", "asin", "overall", "unixReviewTime")
     reviews = [dict(zip(keys, (*row[:3], SECONDS + 86_400 * row[3]), strict=True)) for row in rows]
     log = write(tmp_path, "reviews_Beauty_5.json.gz", "\n".join(map(json.dumps, reviews)))
-    config = IngestConfig(filters=Filters(min_rating=4.0, min_train=2), limits=Limits(1.0, 1))
+    config = IngestSettings(filters=Filters(min_rating=4.0, min_train=2), limits=Limits(1.0, 1))
     record = ingest(log, None, tmp_path / "DATA", config, lambda line: None)
     assert [tuple(step.values()) for step in record["steps"]] == [
         ("read", 12, 4, 5),

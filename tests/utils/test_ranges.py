@@ -24,6 +24,9 @@ from atspeed_jax.decoding.config import SearchConfig, TreeConfig
 from atspeed_jax.evaluation.baselines import CovisitationConfig
 from atspeed_jax.evaluation.config import EvaluateConfig
 from atspeed_jax.evaluation.modes import ModesConfig
+from atspeed_jax.ids.kmeans import KMeansConfig
+from atspeed_jax.ids.rqvae import RqvaeConfig
+from atspeed_jax.ids.settings import IdsConfig
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
@@ -78,6 +81,9 @@ EXAMPLES = {
     CovisitationConfig: CovisitationConfig(5, 20, 0.9),
     SweepConfig: SweepConfig("configs/tiny.py", (0,), ("train_draft",), "sft", (MODES,)),
     SpeedupConfig: SpeedupConfig(("v5e",), ("pair",), (5,), (1,), (("all", 64, 96),), 100, "bfloat16", 9, False),
+    IdsConfig: IdsConfig(),
+    KMeansConfig: KMeansConfig(),
+    RqvaeConfig: RqvaeConfig(),
     GenerateConfig: GenerateConfig(("4M",), (1,), (5,), (80,), ("all", 64, 96), 3, 1.0),
 }
 WRONG = (-1, math.nan, math.inf, 10**12, "many")  # in every numeric field
@@ -90,12 +96,14 @@ ZERO = {  # fields that take 0, and what it means there; of one config alone, or
     "b1": "no momentum",
     "b2": "the last gradient alone",
     "bos": "the first token of the vocabulary",
+    "commitment": "vectors do not move towards their codes",
     "core": "nobody is filtered out",
     "coverage_weight": "TreeKD alone",
     "density_weight": "the first term alone",
     "drift": "interests stay",
     "dropout": "none",
     "grid": "no exhaustive grid is timed",
+    "KMeansConfig.epochs": "no minibatches",
     "min_rating": "all ratings count",
     "noise": "none",
     "on_policy": "none",
