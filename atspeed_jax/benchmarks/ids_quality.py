@@ -49,8 +49,8 @@ def measure_ids_quality(
     Returns:
       A row per way, over all test users of all seeds. recall@10, ndcg@10: of lists by
       plain beam search, seen items kept. collided: share of items that share their
-      codes. compared_with: another way; ratio: of recall@10 to that way's; difference,
-      low, high: of recall@10, paired by user, with a 95 % interval.
+      codes. compared_with: another way, or None; ratio: of recall@10 to that way's;
+      difference, low, high: of recall@10, paired by user, with a 95 % interval.
     """
     found: dict[str, list[dict]] = {way: [] for way in WAYS}
     collided: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -145,6 +145,7 @@ def _row(way: str, found: Mapping[str, Mapping[str, np.ndarray]], collided: floa
     recall = f"recall@{CUT}"
     row = {"way": way, "collided": collided} | {name: float(values.mean()) for name, values in found[way].items()}
     other = dict(COMPARED).get(way)
+    row |= dict.fromkeys(("compared_with", "ratio", "difference", "low", "high"))
     if other is not None:
         apart = metrics.compare(found[way], found[other], samples=SAMPLES, seed=0)
         low, high = apart["intervals"][recall]

@@ -34,9 +34,10 @@ def test_a_row_per_way_and_finished_targets_are_not_trained_again(small_config, 
     said = []
     rows = measure_ids_quality(config, range(1), tmp_path, said.append)
     assert [row["way"] for row in rows] == list(WAYS)
-    assert {(row["way"], row["compared_with"]) for row in rows if "compared_with" in row} == set(COMPARED)
+    assert {(row["way"], row["compared_with"]) for row in rows if row["compared_with"]} == set(COMPARED)
+    assert len({tuple(row) for row in rows}) == 1, "a table has the same columns in all rows"
     assert all(0 <= row["recall@10"] <= 1 for row in rows)
-    assert all(row["low"] <= row["difference"] <= row["high"] for row in rows if "low" in row)
+    assert all(row["low"] <= row["difference"] <= row["high"] for row in rows if row["low"] is not None)
     before = (tmp_path / "text_0" / "target" / "metadata.json").stat().st_mtime_ns
     assert measure_ids_quality(config, range(1), tmp_path, said.append) == rows
     assert (tmp_path / "text_0" / "target" / "metadata.json").stat().st_mtime_ns == before
