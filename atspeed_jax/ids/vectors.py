@@ -132,7 +132,8 @@ def ways_to_text(items: ItemTable) -> str:
     new = f"build_ids with --vectors={BOTH}"
     if any(items.texts):
         return f"run {new}"
-    return f"give texts of the items (launch.ingest with --items=FILE, to a new directory), then run {new} there"
+    ingest = "in the checkout, launch.ingest with --items=FILE, to a new directory"
+    return f"give texts of the items ({ingest}), then run {new} there"
 
 
 def fit_bridge(texts: np.ndarray, seen: np.ndarray) -> np.ndarray:
