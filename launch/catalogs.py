@@ -56,7 +56,7 @@ def check_flags() -> None:
 
 
 def chosen(trained: Assortment, read: Callable[[Path], ItemIndex], say: Callable[[str], None]) -> Assortment:
-    """Returns the items that --catalog and --titles name; `trained` without the flags.
+    """Returns the items that --catalog names; `trained` without the flag.
 
     Args:
       trained: the items that the models were trained with.

@@ -2,8 +2,7 @@
 
 python -m launch.own --data=log.csv [--items=items.csv] [--workdir=runs/log] [--k=10]
 
-Prints and runs launch.ingest, build_ids, pipeline, tune_decoder and recommend. The same command continues: what is
-finished is not done again. The lists are DIR/recommendations.jsonl.
+Prints each command and runs it; given again, it continues. The lists are DIR/recommendations.jsonl.
 """
 
 import shlex
@@ -13,7 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from atspeed_jax.data.ingested import HISTORIES, INDEX, RECORD, check_sources, size_of
+from atspeed_jax.data.ingested import check_sources, size_of
+from atspeed_jax.items.data_directory import HISTORIES, INDEX, RECORD
 from configs.own import options_for
 from launch.sigterm import nothing_kept
 from launch.stage import FLAGS, say, start

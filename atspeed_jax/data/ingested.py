@@ -18,15 +18,10 @@ import pyarrow.parquet as pq
 from atspeed_jax.data.files import ReadSettings
 from atspeed_jax.data.rows import Rows
 from atspeed_jax.data.sources import SPLITS, Source
+from atspeed_jax.items.data_directory import FORMAT, INDEX, INTERACTIONS, ITEMS, RECORD
 from atspeed_jax.items.index_file import read_index, read_object
 from atspeed_jax.items.item_index import ItemIndex, SourceError
 
-RECORD = "ingest.json"
-INTERACTIONS = "interactions.parquet"
-ITEMS = "items.parquet"
-INDEX = "index.parquet"
-HISTORIES = "histories.parquet"
-FORMAT = 1
 _REBUILD = "write the directory again in the checkout with `python -m launch.ingest`"
 
 
@@ -72,8 +67,8 @@ def size_of(directory: Path) -> tuple[int, int]:
       SourceError: a file that is missing or damaged.
     """
     record = _record(directory / RECORD, "")
-    codes = read_index(directory / INDEX).codes
-    return record["interactions"], codes.shape[1]
+    first = _columns(directory / INDEX, ("codes",))["codes"][0]
+    return record["interactions"], len(first)
 
 
 def check_sources(directory: Path, given: Iterable[Path]) -> None:

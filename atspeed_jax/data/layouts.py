@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atspeed_jax.data.files import PLAIN, ReadSettings
-from atspeed_jax.data.ingested import INDEX, INTERACTIONS, RECORD, read_ingested
+from atspeed_jax.data.ingested import read_ingested
 from atspeed_jax.data.lcrec import INDEX_NEEDS, read_lcrec, read_lcrec_rows
 from atspeed_jax.data.minionerec import csv_files, read_minionerec
 from atspeed_jax.data.p5 import SEQUENCES, read_p5
 from atspeed_jax.data.sources import SPLITS, Source, read_atspeed
+from atspeed_jax.items.data_directory import INDEX, INTERACTIONS, RECORD
 from atspeed_jax.items.item_index import SourceError
 
 _SHOWN = 20  # names of files in a message

@@ -15,8 +15,9 @@ from atspeed_jax.ids.collisions import groups, resolve
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.given import file_vectors
 from atspeed_jax.ids.model import CODEBOOKS_FILE, IdsModel, read_model
-from atspeed_jax.ids.tables import INDEX_FILE, ITEMS_FILE, ItemTable, index_bytes, item_table, read_columns, read_items
+from atspeed_jax.ids.tables import ItemTable, index_bytes, item_table, read_columns, read_items
 from atspeed_jax.ids.vectors import AUTO, COOCCURRENCE, GIVEN, ways_to_text
+from atspeed_jax.items.data_directory import INDEX, ITEMS
 from atspeed_jax.utils.files import check_writable, write_bytes
 
 Say = Callable[[str], None]
@@ -63,12 +64,12 @@ def assign(
     model = read_model(directory / CODEBOOKS_FILE)
     if vectors != AUTO and model.space.kind != GIVEN:
         raise IdsError(f"--vectors={vectors}: the ids of {directory} were made of {model.space.kind}; leave it out")
-    known = read_known(Path(index) if index else directory / INDEX_FILE)
+    known = read_known(Path(index) if index else directory / INDEX)
     listed = read_new(file, pa.array(known.items.names).type)
     if model.space.kind == COOCCURRENCE and not set(listed.names) <= set(known.items.names):
         raise IdsError(
             f"the ids of {directory} were made of co-occurrence alone, and a new item has no interactions: "
-            f"{ways_to_text(read_items(directory / ITEMS_FILE))}, and train a new run"
+            f"{ways_to_text(read_items(directory / ITEMS))}, and train a new run"
         )
     given = None if vectors == AUTO else Path(vectors)
     grown = grow(model, known, listed, vectors=given, leave_out=only_listed, say=say)

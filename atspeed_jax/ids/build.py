@@ -14,17 +14,9 @@ from atspeed_jax.ids.model import CODEBOOKS_FILE, IdsModel
 from atspeed_jax.ids.residual import residual_kmeans
 from atspeed_jax.ids.rqvae import train_rqvae
 from atspeed_jax.ids.settings import IdsConfig
-from atspeed_jax.ids.tables import (
-    INDEX_FILE,
-    INTERACTIONS_FILE,
-    ITEMS_FILE,
-    Interactions,
-    ItemTable,
-    index_bytes,
-    read_interactions,
-    read_items,
-)
+from atspeed_jax.ids.tables import Interactions, ItemTable, index_bytes, read_interactions, read_items
 from atspeed_jax.ids.vectors import check_kind, make_vectors
+from atspeed_jax.items.data_directory import INDEX, INTERACTIONS, ITEMS
 from atspeed_jax.utils.files import write_bytes
 
 Say = Callable[[str], None]
@@ -58,8 +50,8 @@ def check_new(directory: Path, overwrite: bool) -> None:
       IdsError: no such directory, or ids that are not to be overwritten.
     """
     if not directory.is_dir():
-        raise IdsError(f"{directory}: no such directory; give one with {ITEMS_FILE} and {INTERACTIONS_FILE}")
-    there = [name for name in (INDEX_FILE, CODEBOOKS_FILE) if (directory / name).exists()]
+        raise IdsError(f"{directory}: no such directory; give one with {ITEMS} and {INTERACTIONS}")
+    there = [name for name in (INDEX, CODEBOOKS_FILE) if (directory / name).exists()]
     if there and not overwrite:
         raise IdsError(
             f"{directory} has {' and '.join(there)} already, and runs may use these ids; pass --overwrite to make new "
@@ -82,7 +74,7 @@ def build(directory: Path, config: IdsConfig, items: ItemTable, say: Say) -> Bui
     check_kind(config.vectors)
     if config.collisions != "keep":
         check_room(len(items), (config.codes,) * config.levels + (len(items),) * (config.collisions == "further"))
-    log = read_interactions(directory / INTERACTIONS_FILE, len(items))
+    log = read_interactions(directory / INTERACTIONS, len(items))
     vectors, space = make_vectors(config, items, log, say)
     sizes, autoencoder = (config.codes,) * config.levels, None
     if config.method == "rqvae":
@@ -99,9 +91,9 @@ def write(directory: Path, built: Built) -> None:
     """Writes index and codebooks, each whole or not at all, the index last."""
     write_bytes(directory / CODEBOOKS_FILE, built.model.to_bytes())
     sizes = built.model.level_sizes(built.codes)
-    write_bytes(directory / INDEX_FILE, index_bytes(range(len(built.items)), built.items, built.codes, sizes))
+    write_bytes(directory / INDEX, index_bytes(range(len(built.items)), built.items, built.codes, sizes))
 
 
 def read_catalog(directory: Path) -> ItemTable:
     """Reads the items of a data directory (`tables.read_items`)."""
-    return read_items(directory / ITEMS_FILE)
+    return read_items(directory / ITEMS)

@@ -18,14 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atspeed_jax.ids.errors import IdsError
+from atspeed_jax.items.data_directory import ITEMS, SPLITS
 from atspeed_jax.items.index_formats import LEVEL_SIZES
 from atspeed_jax.items.names import Name, NamesError, check_names
 
-ITEMS_FILE = "items.parquet"
-INTERACTIONS_FILE = "interactions.parquet"
-INDEX_FILE = "index.parquet"
 TEXT_COLUMNS = ("title", "brand", "category", "text")  # in this order in the text of an item
-TRAIN, TEST = 0, 2
+TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
 _MAKE = "in the checkout, `python -m launch.ingest` makes it"
 
 
@@ -96,13 +94,14 @@ def item_table(path: Path, table: pa.Table) -> ItemTable:
     return ItemTable(path, tuple(names), titles, texts, table["vector"] if "vector" in table.column_names else None)
 
 
-def read_columns(path: Path, columns: Sequence[str], remedy: str) -> pa.Table:
+def read_columns(path: Path, columns: Sequence[str], remedy: str, *, others: bool = True) -> pa.Table:
     """Reads a parquet file that must have some columns.
 
     Args:
       path: of the file.
-      columns: it must have; all columns are read.
+      columns: it must have.
       remedy: what to do about a missing file.
+      others: whether its other columns are read too.
 
     Raises:
       IdsError: a missing or damaged file, or a missing column.
@@ -110,12 +109,12 @@ def read_columns(path: Path, columns: Sequence[str], remedy: str) -> pa.Table:
     if not path.is_file():
         raise IdsError(f"{path}: no such file; {remedy}.")
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
+        if missing := [name for name in columns if name not in names]:
+            raise IdsError(f"{path} has columns {names}, but not {missing}; {remedy}.")
+        return pq.read_table(path, columns=None if others else list(columns))
     except (OSError, pa.ArrowException) as error:
         raise IdsError(f"{path} cannot be read as parquet ({error}); {remedy}.") from error
-    if missing := [name for name in columns if name not in table.column_names]:
-        raise IdsError(f"{path} has columns {table.column_names}, but not {missing}; {remedy}.")
-    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +138,13 @@ def read_interactions(path: Path, items: int) -> Interactions:
     Raises:
       IdsError: a missing file or column, or an item that the catalog does not have.
     """
-    table = read_columns(path, ("user", "item", "split"), _MAKE)
+    table = read_columns(path, ("user", "item", "split"), _MAKE, others=False)
     found = Interactions(*(table[name].to_numpy() for name in ("user", "item", "split")))
     wrong = (found.items < 0) | (found.items >= items)
     if wrong.any():
         row = int(wrong.argmax())
         raise IdsError(
-            f"{path}: row {row} is of item {found.items[row]}, but {ITEMS_FILE} has {items} items; make both again."
+            f"{path}: row {row} is of item {found.items[row]}, but {ITEMS} has {items} items; make both again."
         )
     return found
 

@@ -18,12 +18,12 @@ from apache_beam.metrics import Metrics, MetricsFilter  # pyright: ignore[report
 from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
 
 from atspeed_jax.ingest.settings import Filters, IngestError, Split
+from atspeed_jax.ingest.splits import DAY, LEAST_HELD_OUT, cut_places
 from atspeed_jax.ingest.times import UNKNOWN_TIMES
 
 ROUNDS = 3  # of the k-core in one pipeline; another follows until a round drops nothing
 DROPPED, CORE = "dropped by the last round", "core"
 _EVENT = [("t", pa.int64()), ("split", pa.int8())]
-_DAY = 86_400_000
 
 
 class Runs:
@@ -245,21 +245,18 @@ def split_events(split: Split, min_train: int, count: int) -> Callable[[Any], An
       min_train: least training events of a user.
       count: of all events.
     """
-    places = [
-        min(count - 1, round(count * share))
-        for share in (1 - split.valid_share - split.test_share, 1 - split.test_share)
-    ]
+    places = cut_places(split, count)
 
     def steps(events):
         by_user = events | "by user" >> beam.Map(lambda event: (event[0], event)) | beam.GroupByKey()
         if split.how == "leave_one_out":
             return by_user | beam.FlatMap(_last_two, min_train)
-        days = events | beam.Map(lambda event: event[2] // _DAY) | beam.combiners.Count.PerElement()
+        days = events | beam.Map(lambda event: event[2] // DAY) | beam.combiners.Count.PerElement()
         wanted = days | beam.combiners.ToList() | "days" >> beam.Map(_find, places)
         inside = (
             events
             | "times" >> beam.Map(lambda event: event[2])
-            | beam.Filter(lambda t, wanted: t // _DAY in [day for day, _ in wanted], beam.pvalue.AsSingleton(wanted))
+            | beam.Filter(lambda t, wanted: t // DAY in [day for day, _ in wanted], beam.pvalue.AsSingleton(wanted))
             | "per time" >> beam.combiners.Count.PerElement()
             | "all times" >> beam.combiners.ToList()
         )
@@ -283,7 +280,7 @@ def _find(counts: list[tuple[int, int]], places: Sequence[int]) -> list[tuple[in
 
 def _cut(counts: list[tuple[int, int]], wanted: list[tuple[int, int]]) -> list[int]:
     """The time at each wanted place of a day."""
-    cuts = [_find([pair for pair in counts if pair[0] // _DAY == day], [place])[0][0] for day, place in wanted]
+    cuts = [_find([pair for pair in counts if pair[0] // DAY == day], [place])[0][0] for day, place in wanted]
     for name, cut in zip(("valid_from", "test_from"), cuts, strict=True):
         Metrics.distribution("ingest", name).update(cut)
     return cuts
@@ -296,5 +293,5 @@ def _by_time(pair: tuple[Any, Iterable], min_train: int, cuts: Sequence[int]) ->
 
 def _last_two(pair: tuple[Any, Iterable], min_train: int) -> list[tuple]:
     events = sorted(pair[1], key=lambda event: (event[2], event[1]))
-    train = len(events) - 2 if len(events) >= 3 else len(events)
+    train = len(events) - 2 if len(events) >= LEAST_HELD_OUT else len(events)
     return [(*event, max(0, n - train + 1)) for n, event in enumerate(events)] if train >= min_train else []

@@ -9,7 +9,8 @@ import duckdb
 import pyarrow as pa
 
 from atspeed_jax.ingest import beam
-from atspeed_jax.ingest.filters import Step, sizes, told
+from atspeed_jax.ingest.columns import said
+from atspeed_jax.ingest.filters import Step, names_with_text, sizes, told
 from atspeed_jax.ingest.ingest import Filtered
 from atspeed_jax.ingest.items import load_items
 from atspeed_jax.ingest.log import drops_unknown_times, head_of, keys_of_names, log_columns, number_names
@@ -36,7 +37,7 @@ def by_beam(options: Sequence[str], directory: Path) -> Callable[..., Filtered]:
         if kind_of(log.files[0]) != "parquet":
             raise IngestError(f"{log.name}: Beam reads parquet; write the log as parquet, or leave out --runner.")
         found = log_columns(log, config.columns, config.filters)
-        say(f"{log.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
+        say(said(log, found))
         time, times = milliseconds(connection, head_of(log), found["time"], config.files.time_format)
         say(f"{log.name}: times are {times}")
         whole = {role: found[role] in log.whole for role in ("user", "item")}
@@ -85,18 +86,14 @@ def _texts(
     """
     if texts is None:
         if config.filters.need_text:
-            raise IngestError("need_text drops items without text, but no item file is given: give --items.")
+            names_with_text(connection, titled=False)
         return [], None
     connection.execute(f"CREATE TABLE items AS SELECT DISTINCT trim({column(item)}::VARCHAR) AS text FROM {log.sql}")
     warnings = load_items(connection, texts, config.columns, item, say)
     connection.execute("DROP TABLE items")
     if not config.filters.need_text:
         return warnings, None
-    columns = [row[0] for row in connection.execute("DESCRIBE item_texts").fetchall()]
-    known = [f"{name} IS NOT NULL" for name in ("title", "text") if name in columns]
-    if not known:
-        raise IngestError("need_text drops items without text, but the item file has neither title nor text.")
-    names = connection.execute(f"SELECT name FROM item_texts WHERE {' OR '.join(known)}").fetchall()
+    names = connection.execute(names_with_text(connection, titled=True)).fetchall()
     return warnings, frozenset(row[0] for row in names)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from atspeed_jax.ingest.settings import Filters, IngestError
+from atspeed_jax.ingest.tables import column_names
 
 Step = tuple[str, int, int, int]  # what was applied, and the events, users and items that are left
 
@@ -26,17 +27,14 @@ def apply_filters(connection: duckdb.DuckDBPyConnection, filters: Filters, *, ti
     steps: list[Step] = []
 
     def keep(what: str, select: str) -> None:
-        connection.execute(f"CREATE TABLE kept AS {select}")
-        connection.execute("DROP TABLE events")
-        connection.execute("ALTER TABLE kept RENAME TO events")
+        _replace(connection, select)
         steps.append((what, *sizes(connection)))
         if not steps[-1][1]:
             raise IngestError(f"no event is left: {told(steps)}; change the filters.")
 
     if filters.need_text:
-        if not titled:
-            raise IngestError("need_text drops items without text, but no item file is given: give --items.")
-        keep("items with text", f"SELECT events.* FROM events JOIN items USING (i) WHERE {_has_text(connection)}")
+        known = f"items.text IN ({names_with_text(connection, titled=titled)})"
+        keep("items with text", f"SELECT events.* FROM events JOIN items USING (i) WHERE {known}")
     if filters.repeats != "all":
         best = "min" if filters.repeats == "first" else "max"
         keep(f"the {filters.repeats} of each user and item", f"SELECT u, i, {best}(t) AS t FROM events GROUP BY u, i")
@@ -64,26 +62,34 @@ def drop_few_trained(connection: duckdb.DuckDBPyConnection, split: str, min_trai
     """
     if min_train < 1:
         return []
-    connection.execute(
-        f"CREATE TABLE kept AS SELECT * FROM events WHERE u IN (SELECT u FROM (SELECT u, {split} AS split FROM events) "
-        f"WHERE split = 0 GROUP BY u HAVING count(*) >= {min_train})"
-    )
-    connection.execute("DROP TABLE events")
-    connection.execute("ALTER TABLE kept RENAME TO events")
+    enough = f"SELECT u FROM (SELECT u, {split} AS split FROM events) WHERE split = 0 GROUP BY u"
+    _replace(connection, f"SELECT * FROM events WHERE u IN ({enough} HAVING count(*) >= {min_train})")
     step = (f"users of {min_train} training events", *sizes(connection))
     if not step[1]:
         raise IngestError(f"no event is left: {told([step])}; lower min_train.")
     return [step]
 
 
-def _has_text(connection: duckdb.DuckDBPyConnection) -> str:
-    """An SQL condition: the item has a title or a text that is not blank."""
-    columns = [row[0] for row in connection.execute("DESCRIBE item_texts").fetchall()]
-    texts = [name for name in ("title", "text") if name in columns]
+def names_with_text(connection: duckdb.DuckDBPyConnection, *, titled: bool) -> str:
+    """Returns a query of the names of the items that have a title or a text.
+
+    Raises:
+      IngestError: no item file is given, or it has neither titles nor texts.
+    """
+    if not titled:
+        raise IngestError("need_text drops items without text, but no item file is given: give --items.")
+    texts = [name for name in ("title", "text") if name in column_names(connection, "item_texts")]
     if not texts:
         raise IngestError("need_text drops items without text, but the item file has neither title nor text.")
-    blank = " OR ".join(f"trim(coalesce({name}, '')) <> ''" for name in texts)
-    return f"items.text IN (SELECT name FROM item_texts WHERE {blank})"
+    filled = " OR ".join(f"trim({name}) <> ''" for name in texts)
+    return f"SELECT name FROM item_texts WHERE {filled}"
+
+
+def _replace(connection: duckdb.DuckDBPyConnection, select: str) -> None:
+    """Puts the events of a query in the place of the table `events`."""
+    connection.execute(f"CREATE TABLE kept AS {select}")
+    connection.execute("DROP TABLE events")
+    connection.execute("ALTER TABLE kept RENAME TO events")
 
 
 def _core(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
@@ -102,13 +108,12 @@ def _core(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
             connection.execute(
                 f"CREATE OR REPLACE TEMP TABLE few_{letter} AS SELECT {letter} FROM left_{letter} WHERE n < {enough}"
             )
-        if not _one(connection, "SELECT (SELECT count(*) FROM few_u) + (SELECT count(*) FROM few_i)"):
+        found = connection.execute("SELECT (SELECT count(*) FROM few_u) + (SELECT count(*) FROM few_i)").fetchone()
+        if not (found and found[0]):
             break
         few = "u IN (SELECT u FROM few_u) OR i IN (SELECT i FROM few_i)"
         connection.execute(f"CREATE OR REPLACE TEMP TABLE gone AS SELECT u, i FROM events WHERE {few}")
-        connection.execute(f"CREATE TABLE kept AS SELECT * FROM events WHERE NOT ({few})")
-        connection.execute("DROP TABLE events")
-        connection.execute("ALTER TABLE kept RENAME TO events")
+        _replace(connection, f"SELECT * FROM events WHERE NOT ({few})")
         for letter in least:
             lost = f"SELECT {letter}, count(*) AS lost FROM gone GROUP BY {letter}"
             connection.execute(
@@ -118,13 +123,6 @@ def _core(connection: duckdb.DuckDBPyConnection, filters: Filters) -> None:
             )
     for table in ("left_u", "left_i", "few_u", "few_i", "gone"):
         connection.execute(f"DROP TABLE IF EXISTS {table}")
-
-
-def _one(connection: duckdb.DuckDBPyConnection, select: str) -> int:
-    """The only value of a query."""
-    found = connection.execute(select).fetchone()
-    assert found is not None
-    return found[0]
 
 
 def sizes(connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:

@@ -20,12 +20,9 @@ from atspeed_jax.ingest.settings import Columns, IngestError, IngestSettings
 from atspeed_jax.ingest.splits import check_split, split_of_event
 from atspeed_jax.ingest.store import write_histories, write_tables
 from atspeed_jax.ingest.tables import Table, quoted
+from atspeed_jax.items.data_directory import FORMAT, RECORD, SPLITS
 from atspeed_jax.utils.building import built
 from atspeed_jax.utils.files import write_json
-
-FORMAT = 1
-RECORD = "ingest.json"
-_SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def ingest(
             _check_several(filtered.steps)
             counts = write_tables(connection, building, filtered.split)
             check_split(counts, config.split, filtered.cut, _span(connection))
-            say("split: " + ", ".join(f"{name} {counts[number]:,}" for number, name in enumerate(_SPLITS)))
+            say("split: " + ", ".join(f"{name} {counts[number]:,}" for number, name in enumerate(SPLITS)))
             write_histories(building)
             warnings = [*filtered.warnings, *_single_events(connection, config.filters.item_core)]
             for warning in warnings:
@@ -215,7 +212,7 @@ def _record(
         "users": users,
         "items": items,
         "interactions": events,
-        "splits": {split: counts[number] for number, split in enumerate(_SPLITS)},
+        "splits": {split: counts[number] for number, split in enumerate(SPLITS)},
         "cut": filtered.cut,
         "steps": [dict(zip(("what", "interactions", "users", "items"), step, strict=True)) for step in filtered.steps],
         "settings": settings,

@@ -6,17 +6,15 @@ from collections.abc import Callable
 
 import duckdb
 
+from atspeed_jax.ingest.columns import ITEM_COLUMNS, named_columns, need, said
 from atspeed_jax.ingest.settings import Columns, IngestError
-from atspeed_jax.ingest.tables import Table, column, name_sql, named_columns, need
+from atspeed_jax.ingest.tables import Table, column, column_names, name_sql
 from atspeed_jax.ingest.text_files import explained
 from atspeed_jax.ingest.times import first_row
 
 PROPERTIES = ("title", "text", "category", "brand", "price", "vector")
 USUAL = {
-    "item_name": (
-        *("item_id", "itemid", "item", "parent_asin", "asin", "movieid", "movie_id", "product_id", "productid"),
-        *("product", "article_id", "business_id", "sku", "iid", "id"),
-    ),
+    "item_name": (*ITEM_COLUMNS, "id"),
     "title": ("title", "name", "prod_name", "item_title"),
     "text": ("text", "description", "detail_desc", "features"),
     "category": ("category", "categories", "genres", "main_category", "product_type_name"),
@@ -55,7 +53,7 @@ def load_items(
             f"{table.name}: no column is known as title, text or another property; it has {', '.join(table.columns)}. "
             "Name one: --title=NAME or --text=NAME."
         )
-    say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
+    say(said(table, found))
     name = f"({name_sql(connection, table, found['item_name'])})::VARCHAR"
     with explained(table.name):
         lacking = connection.execute(f"SELECT count(*) FILTER ({name} IS NULL), count(*) FROM {table.sql}").fetchone()
@@ -159,13 +157,15 @@ def _warnings(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
             f"{table.name}: none of the {items} items of the log is here; the log has {example!r}, this file "
             f"{other[0] if other else None!r}. Name the column of the same names: --item_name=NAME."
         )
-    said = [f"{table.name}: {count:,} of {items:,} items of the log are not here, such as {example!r}"] if count else []
-    columns = [row[0] for row in connection.execute("DESCRIBE item_texts").fetchall()]
+    lines = (
+        [f"{table.name}: {count:,} of {items:,} items of the log are not here, such as {example!r}"] if count else []
+    )
+    columns = column_names(connection, "item_texts")
     for names, lack in ((("title", "text"), "neither title nor text"), (("vector",), "no vector")):
         blank = " AND ".join(f"{name} IS NULL" for name in names if name in columns)
         found = connection.execute(
             f"SELECT count(*), min(name) FROM item_texts WHERE {blank or 'false'} AND name IN (SELECT text FROM items)"
         ).fetchone()
         if found and found[0]:
-            said.append(f"{table.name}: {found[0]:,} items of the log have {lack}, such as {found[1]!r}")
-    return said
+            lines.append(f"{table.name}: {found[0]:,} items of the log have {lack}, such as {found[1]!r}")
+    return lines

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 
 import duckdb
 
+from atspeed_jax.ingest.columns import ITEM_COLUMNS, named_columns, need, said
 from atspeed_jax.ingest.filters import sizes
 from atspeed_jax.ingest.settings import Columns, Filters, IngestError
-from atspeed_jax.ingest.tables import Table, column, name_sql, named_columns, need
+from atspeed_jax.ingest.tables import Table, column, name_sql
 from atspeed_jax.ingest.text_files import explained
 from atspeed_jax.ingest.times import UNKNOWN_TIMES, first_row, milliseconds
 
 USUAL = {
     "user": ("user_id", "userid", "user", "reviewerid", "customer_id", "customer", "visitorid", "session_id", "uid"),
-    "item": (
-        *("item_id", "itemid", "item", "parent_asin", "asin", "movieid", "movie_id", "product_id", "productid"),
-        *("product", "article_id", "business_id", "sku", "iid"),
-    ),
+    "item": ITEM_COLUMNS,
     "time": ("timestamp", "time", "unixreviewtime", "date", "datetime", "created_at", "event_time", "t_dat", "ts"),
     "rating": ("rating", "overall", "stars", "score"),
 }
@@ -63,7 +61,7 @@ def load_log(
         1970 (unless the time window drops them), or nothing that is left.
     """
     found = log_columns(table, columns, filters)
-    say(f"{table.name}: " + ", ".join(f"{role} = {name}" for role, name in found.items()))
+    say(said(table, found))
     time, times = milliseconds(connection, head_of(table), found["time"], time_format)
     say(f"{table.name}: times are {times}")
     _read(connection, table, found, time, time_format)

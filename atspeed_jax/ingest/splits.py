@@ -6,8 +6,9 @@ import duckdb
 
 from atspeed_jax.ingest.settings import IngestError, Split
 from atspeed_jax.ingest.times import moment
+from atspeed_jax.items.data_directory import SPLITS
 
-_DAY = 86_400_000  # milliseconds
+DAY = 86_400_000  # milliseconds
 LEAST_HELD_OUT = 3  # events of a user of whom two are held out
 
 
@@ -27,10 +28,14 @@ def split_of_event(connection: duckdb.DuckDBPyConnection, split: Split) -> tuple
         return f"CASE WHEN {total} < {LEAST_HELD_OUT} THEN 0 ELSE greatest(0, 3 - {last}) END", {}
     found = connection.execute("SELECT count(*) FROM events").fetchone()
     assert found is not None
-    count = found[0]
-    places = (1 - split.valid_share - split.test_share, 1 - split.test_share)
-    cuts = [_time_at(connection, min(count - 1, round(count * share))) for share in places]
+    cuts = [_time_at(connection, place) for place in cut_places(split, found[0])]
     return f"(t >= {cuts[0]})::INTEGER + (t >= {cuts[1]})::INTEGER", {"valid_from": cuts[0], "test_from": cuts[1]}
+
+
+def cut_places(split: Split, count: int) -> list[int]:
+    """Returns the places, among `count` events in time order, where valid and test begin."""
+    shares = (1 - split.valid_share - split.test_share, 1 - split.test_share)
+    return [min(count - 1, round(count * share)) for share in shares]
 
 
 def _time_at(connection: duckdb.DuckDBPyConnection, place: int) -> int:
@@ -38,11 +43,11 @@ def _time_at(connection: duckdb.DuckDBPyConnection, place: int) -> int:
     in it, so that only the events of one day are sorted.
     """
     before = 0
-    days = connection.execute(f"SELECT t // {_DAY} AS day, count(*) FROM events GROUP BY day ORDER BY day").fetchall()
+    days = connection.execute(f"SELECT t // {DAY} AS day, count(*) FROM events GROUP BY day ORDER BY day").fetchall()
     for day, count in days:
         if before + count > place:
             found = connection.execute(
-                f"SELECT t FROM events WHERE t // {_DAY} = {day} ORDER BY t LIMIT 1 OFFSET {place - before}"
+                f"SELECT t FROM events WHERE t // {DAY} = {day} ORDER BY t LIMIT 1 OFFSET {place - before}"
             ).fetchone()
             assert found is not None
             return found[0]
@@ -62,10 +67,9 @@ def check_split(counts: dict[int, int], split: Split, cut: dict, span: tuple[int
     Raises:
       IngestError: a split is; it says what to change.
     """
-    names = ("train", "valid", "test")
-    empty = [name for number, name in enumerate(names) if not counts.get(number)]
+    empty = [name for number, name in enumerate(SPLITS) if not counts.get(number)]
     if empty:
-        found = ", ".join(f"{name} {counts.get(number, 0):,}" for number, name in enumerate(names))
+        found = ", ".join(f"{name} {counts.get(number, 0):,}" for number, name in enumerate(SPLITS))
         raise IngestError(
             f"the split {split.how!r} leaves {' and '.join(empty)} empty ({found} events): {_why(split, cut, span)}."
         )

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atspeed_jax.ingest.items import PROPERTIES
-from atspeed_jax.ingest.tables import quoted
+from atspeed_jax.ingest.tables import column_names, quoted
+from atspeed_jax.items.data_directory import HISTORIES, INTERACTIONS, ITEMS, USERS
 
 GROUP = 1_000_000  # rows of a row group
 
@@ -47,16 +48,16 @@ def write_tables(connection: duckdb.DuckDBPyConnection, directory: Path, split: 
         "SELECT kept_users.n AS user, kept_items.n AS item, t AS time, CAST(split AS TINYINT) AS split "
         f"FROM (SELECT u, i, t, {split} AS split FROM events) JOIN kept_users USING (u) JOIN kept_items USING (i) "
         "ORDER BY user, time, item",
-        directory / "interactions.parquet",
+        directory / INTERACTIONS,
     )
     _copy(
         connection,
         "SELECT n AS user, name FROM kept_users JOIN users USING (u) ORDER BY user",
-        directory / "users.parquet",
+        directory / USERS,
     )
-    _copy(connection, _items(connection), directory / "items.parquet")
+    _copy(connection, _items(connection), directory / ITEMS)
     counts = connection.execute(
-        f"SELECT split, count(*) FROM read_parquet({quoted(str(directory / 'interactions.parquet'))}) GROUP BY split"
+        f"SELECT split, count(*) FROM read_parquet({quoted(str(directory / INTERACTIONS))}) GROUP BY split"
     ).fetchall()
     return dict(counts)
 
@@ -66,7 +67,7 @@ def _items(connection: duckdb.DuckDBPyConnection) -> str:
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
     if "item_texts" not in tables:
         return "SELECT n AS item, name, NULL::VARCHAR AS title FROM kept_items JOIN items USING (i) ORDER BY item"
-    columns = [row[0] for row in connection.execute("DESCRIBE item_texts").fetchall()]
+    columns = column_names(connection, "item_texts")
     shown = [f"item_texts.{name}" for name in PROPERTIES if name in columns and name != "title"]
     title = "item_texts.title" if "title" in columns else "NULL::VARCHAR"
     return (
@@ -81,11 +82,11 @@ def _copy(connection: duckdb.DuckDBPyConnection, select: str, file: Path) -> Non
 
 def write_histories(directory: Path) -> None:
     """Writes histories.parquet of the other files, a group of rows at a time."""
-    users = pq.read_table(directory / "users.parquet", columns=["name"])["name"].combine_chunks()
-    names = pq.read_table(directory / "items.parquet", columns=["name"])["name"].combine_chunks()
+    users = pq.read_table(directory / USERS, columns=["name"])["name"].combine_chunks()
+    names = pq.read_table(directory / ITEMS, columns=["name"])["name"].combine_chunks()
     schema = pa.schema({"user": users.type, "items": pa.list_(names.type)})
-    with pq.ParquetWriter(directory / "histories.parquet", schema) as writer:
-        for user, items in _whole_users(directory / "interactions.parquet"):
+    with pq.ParquetWriter(directory / HISTORIES, schema) as writer:
+        for user, items in _whole_users(directory / INTERACTIONS):
             found, starts = np.unique(user, return_index=True)
             offsets = pa.array(np.append(starts, len(user)), pa.int32())
             lists = pa.ListArray.from_arrays(offsets, names.take(pa.array(items)))

@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from atspeed_jax.ingest.settings import IngestError
-from atspeed_jax.ingest.tables import column, files_of, kind_of, name_sql, named_columns, need, open_table, quoted
+from atspeed_jax.ingest.tables import column, files_of, kind_of, name_sql, open_table, quoted
 from atspeed_jax.ingest.text_files import explained
 
 ROWS = [("007", "a b"), ("1e3", "")]
@@ -101,20 +101,6 @@ def test_files_of_one_pattern_are_alike(connection, tmp_path):
 
 def test_texts_and_names_in_sql(connection):
     assert connection.execute(f"SELECT {quoted(chr(39) + ';')} AS {column('a' + chr(34))}").fetchall() == [("';",)]
-
-
-def test_columns_are_found_by_usual_names_whatever_their_capitals(table):
-    found = table("ItemID,user_id:token,Rating\n")
-    usual = {"user": ("user_id",), "item": ("itemid",), "time": ("timestamp",)}
-    assert named_columns(found, {"user": None, "item": None, "time": None}, usual) == {
-        "user": "user_id:token",
-        "item": "ItemID",
-    }
-    assert named_columns(found, {"user": "Rating"}, usual) == {"user": "Rating"}
-    with pytest.raises(IngestError, match=r"no column 'rating' for the user; it has ItemID, user_id:token, Rating"):
-        named_columns(found, {"user": "rating"}, usual)
-    with pytest.raises(IngestError, match=r"as the user or the time; it has .*Rating\. Name it: --u=NAME --t=NAME"):
-        need(found, {"item": "ItemID"}, ("user", "item", "time"), {"user": "u", "item": "i", "time": "t"})
 
 
 def test_a_name_with_the_marks_of_a_pattern_is_a_name(connection, tmp_path):
