@@ -6,7 +6,8 @@
 Behind the colon stand the number of codes of an id, and words, with commas between: a name of
 `data.prompt_presets`, or none for items alone; "lora" trains an adapter of the target first, where the target is taken
 as it is otherwise; "draft" begins with a smaller Hugging Face model of the same tokenizer
-(--config.draft.directory=HF_DIR) instead of a new draft. Fields of the prompt are flags, such as
+(--config.draft.directory=HF_DIR) instead of a new draft; "layers" begins with the target's own first and last layer, or
+others (--config.draft.target_layers='(0,9,18,-1)', numbered from 0). Fields of the prompt are flags, such as
 --config.data.prompt.separator=', '. DATA has any layout of `data.layouts`. With codes that the tokenizer does not know,
 take "lora": their rows are trained, too.
 
@@ -21,7 +22,7 @@ from atspeed_jax.data.instructions import PromptConfig
 from atspeed_jax.data.prompt_presets import PRESETS, preset
 from configs import lcrec_small
 
-WORDS = ("lora", "draft")
+WORDS = ("lora", "draft", "layers")
 
 
 def get_config(options: str = "3") -> ml_collections.ConfigDict:
@@ -41,6 +42,9 @@ def get_config(options: str = "3") -> ml_collections.ConfigDict:
     config.target = ml_collections.ConfigDict(base)
     if "draft" in words:
         config.draft = ml_collections.ConfigDict(base)
+    elif "layers" in words:
+        config.draft = ml_collections.ConfigDict(dict(target_layers=(0, -1), dropout=0.0))
+        config.train_draft.update(epochs=1.0, learning_rate=1e-4)
     train = dict(epochs=3.0, learning_rate=1e-4, average=0.0, shuffle=0.0, evaluations=3)
     config.train_draft.shuffle = 0.0  # the order of the items counts in a text
     if "lora" in words:

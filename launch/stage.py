@@ -46,7 +46,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Directory of interactions in the AtSpeed text layout, for a config that reads one. Its items count from 1.",
+        "Directory of interactions, for a config that reads one: of launch.ingest, or in a layout of launch/README.md.",
     )
 
 

@@ -28,6 +28,7 @@ from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig, LlamaStep
 from atspeed_jax.models.lora import TARGETS
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, describe_pretrained
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.models.unroll import unroll
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.planning.decode_passes import Pair, first_round, later_round
@@ -99,12 +100,16 @@ class Steps:
 
     def __init__(self, config: ExperimentConfig, catalog: Catalog, pretrained: dict[str, Pretrained], mesh: Mesh):
         self.config, self.catalog, self.mesh = config, catalog, mesh
-        self.models = {name: self._model(name, pretrained.get(name)) for name in ("target", "draft")}
+        self.models: dict[str, Model] = {}
+        for name in ("target", "draft"):  # a draft may be layers of the target
+            self.models[name] = self._model(name, pretrained.get(name))
 
     def _model(self, name: str, pretrained: Pretrained | None) -> Model:
         vocabulary = self.catalog.vocab_size
         if pretrained is None:
-            model = getattr(self.config, name).llama(vocabulary)
+            settings = getattr(self.config, name)
+            of_target = isinstance(settings, TargetLayersConfig)
+            model = settings.of(self.models["target"].config) if of_target else settings.llama(vocabulary)
             start = from_scratch(model)
             return Model(model, start, start.abstract(self.mesh), ())
         pretrained = pretrained.numbered(self.catalog.vocabulary)

@@ -16,6 +16,7 @@ from atspeed_jax.items.placement import check_known
 from atspeed_jax.items.trie import build_trie
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import Pretrained, PretrainedConfig, open_pretrained
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.runs.checks import (
     check_batches,
@@ -173,7 +174,7 @@ class ModelAssets:
     def __init__(self, assets: Assets, name: Literal["target", "draft"]):
         self.name, self._assets = name, assets
         config = assets.config
-        self.settings: ModelConfig | PretrainedConfig = config.target if name == "target" else config.draft
+        self.settings = config.target if name == "target" else config.draft
 
     @property
     def pretrained(self) -> Pretrained | None:
@@ -191,7 +192,13 @@ class ModelAssets:
         return self.config_for(self._assets.dataset.catalog.vocab_size)
 
     def config_for(self, vocab_size: int) -> LlamaConfig:
-        """The sizes of the model with a vocabulary of `vocab_size` tokens."""
+        """The sizes of the model with a vocabulary of `vocab_size` tokens.
+
+        Raises:
+          ValueError: a draft of layers that the target does not have.
+        """
+        if isinstance(self.settings, TargetLayersConfig):
+            return self.settings.of(self._assets.target.config_for(vocab_size))
         if self.pretrained is not None:
             return dataclasses.replace(self.pretrained.model, vocab_size=vocab_size)
         assert isinstance(self.settings, ModelConfig), "a model that is trained from scratch"
@@ -206,7 +213,10 @@ class ModelAssets:
 
     @functools.cached_property
     def initialization(self) -> Initialization:
-        """How training starts, and what is trained. A pretrained model is loaded."""
+        """How training starts, and what is trained. A pretrained model is loaded.
+
+        For a draft of the target's layers, see `TrainedModels.start`.
+        """
         if self.pretrained is not None:
             return from_pretrained(self.pretrained, self._assets.dataset.catalog, self._assets.mesh)
         return from_scratch(self.config)

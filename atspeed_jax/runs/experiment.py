@@ -20,6 +20,7 @@ from atspeed_jax.items.spelling import checked_spelling
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.sizes import LlamaSizes
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.serving.settings import DecodeConfig
 from atspeed_jax.training.fit_config import FitConfig, LoopSettings
 from atspeed_jax.training.optim import OptimConfig, OptimSettings
@@ -188,7 +189,8 @@ class ExperimentConfig:
       name: label of the report.
       data: what the models read.
       target, draft: the models, trained from scratch (ModelConfig) or from a Hugging
-        Face Llama (PretrainedConfig). Only the target may have an adapter (lora).
+        Face Llama (PretrainedConfig). Only the target may have an adapter (lora). The
+        draft may also begin as layers of the trained target (TargetLayersConfig).
       train_target, train_draft: their next-item trainings. Without train_target (None)
         the target is a Hugging Face model that knows the codes, as it is.
       align, train_align: the alignment of the draft, and its training.
@@ -203,7 +205,7 @@ class ExperimentConfig:
     name: str
     data: DataConfig
     target: ModelConfig | PretrainedConfig
-    draft: ModelConfig | PretrainedConfig
+    draft: ModelConfig | PretrainedConfig | TargetLayersConfig
     train_target: TrainConfig | None
     train_draft: TrainConfig
     align: AlignConfig
@@ -221,6 +223,8 @@ class ExperimentConfig:
             )
         if isinstance(self.draft, PretrainedConfig) and self.draft.lora is not None:
             raise ValueError("draft.lora: a draft is small and trained whole; set draft.lora=None")
+        if isinstance(self.draft, TargetLayersConfig) and isinstance(self.target, ModelConfig):
+            self.draft.of(self.target.llama(1))  # complains now; a pretrained target is opened first
         if self.teacher.log_probs and self.align.temperature != 1.0:
             raise ValueError(
                 f"align.temperature={self.align.temperature} with teacher.log_probs=True: stored log-probabilities "

@@ -14,6 +14,7 @@ from typing import Any
 
 from atspeed_jax.alignment.teacher_files import COMPLETE
 from atspeed_jax.alignment.teacher_prompts import PROMPT_RULE
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.runs.assets import Assets
 from atspeed_jax.training.checkpoint import fingerprint_of
 from atspeed_jax.training.directory import METADATA_FILE
@@ -127,8 +128,10 @@ class Fingerprints:
 
     @property
     def draft_sft(self) -> str:
-        assets = self._assets
-        return fingerprint(assets.dataset.fingerprint, self.prompt, assets.draft.origin, self._config.train_draft)
+        assets, origin = self._assets, self._assets.draft.origin
+        if isinstance(origin, TargetLayersConfig):
+            origin = (origin, self.target_params)
+        return fingerprint(assets.dataset.fingerprint, self.prompt, origin, self._config.train_draft)
 
     @property
     def draft(self) -> str:

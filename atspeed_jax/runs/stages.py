@@ -249,7 +249,7 @@ class Stages:
           name: the stage.
           more_figures: params -> further figures of an evaluation by name.
         """
-        assets, start = self._assets, model.initialization
+        assets, start = self._assets, self._models.start(model)
         length = assets.dataset.catalog.length
         held_out = valid_batches(assets.dataset, self._batch_shape(train), users=train.valid_users, seed=train.seed)
         nats = validation(model.config, held_out, length, assets.mesh)

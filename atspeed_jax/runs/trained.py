@@ -12,11 +12,13 @@ from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.items.grown_catalog import counts_of_ids
 from atspeed_jax.items.trie import Trie, popularity_prior
 from atspeed_jax.models.llama import LlamaConfig
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.runs.assets import Assets, ModelAssets
 from atspeed_jax.runs.experiment import ExperimentConfig, ServeConfig
 from atspeed_jax.runs.fingerprints import Fingerprints
 from atspeed_jax.serving.decoders import Decoders
 from atspeed_jax.training.checkpoint import load_params
+from atspeed_jax.training.initialization import Initialization, from_target
 from atspeed_jax.training.sharding import replicated
 from atspeed_jax.utils.distributed import place
 
@@ -43,6 +45,19 @@ class TrainedModels:
     def draft_params(self):
         """The parameters of the whole draft. Raises CheckpointError as `load`."""
         return self._assets.draft.initialization.full_params(self.load(self._assets.draft))
+
+    def start(self, model: ModelAssets) -> Initialization:
+        """How the training of a model starts, and what is trained.
+
+        A draft of the target's layers needs the trained target.
+
+        Raises:
+          CheckpointError: as `load`.
+        """
+        if isinstance(model.settings, TargetLayersConfig):
+            layers = model.settings.numbers(self._assets.target.config)
+            return from_target(model.config, self.target_params, layers)
+        return model.initialization
 
     def load(self, model: ModelAssets):
         """Loads what the training of a model left.

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.runs.borrow import BORROWED
 from atspeed_jax.runs.experiment import ExperimentConfig
 from atspeed_jax.runs.fingerprints import fingerprint, recorded_fingerprint
@@ -83,7 +84,8 @@ class Foresight:
     @staticmethod
     def _known(stage: str, view: Run) -> bool:
         """Whether all that the stage's fingerprint depends on exists."""
-        needed = {"data": (), "target": ("data",), "teacher": ("data", "target"), "draft_sft": ("data",)}
+        sft = ("data", "target") if isinstance(view.config.draft, TargetLayersConfig) else ("data",)
+        needed = {"data": (), "target": ("data",), "teacher": ("data", "target"), "draft_sft": sft}
         return all((view.workdir / name).exists() for name in needed.get(stage, ("data", "target", "teacher")))
 
 
@@ -96,9 +98,10 @@ def _complete(directory: Path) -> bool:
 def _made_of(stage: str, config: ExperimentConfig) -> tuple:
     """Returns the settings that the output of a stage depends on."""
     target = config.data, config.target, config.train_target
+    begins = target if isinstance(config.draft, TargetLayersConfig) else (config.data,)
     return {
         "data": (config.data,),
         "target": target,
         "teacher": (*target, config.teacher, config.decode.score_norm),
-        "draft_sft": (config.data, config.draft, config.train_draft),
+        "draft_sft": (*begins, config.draft, config.train_draft),
     }[stage]

@@ -18,7 +18,8 @@ class SweepConfig:
     """What a sweep says beside its runs.
 
     The changes of a sweep are nested dicts of the fields of its base: `common` for
-    all runs, and `runs` (name -> changes). A run may also have `seeds`, which then
+    all runs, and `runs` (name -> changes). A name that ends in "=", such as "draft=",
+    replaces the whole section by another one. A run may also have `seeds`, which then
     stand for those of the sweep.
 
     Attributes:
@@ -117,10 +118,11 @@ def chosen(made: Sequence[Trial], names: Sequence[str]) -> list[Trial]:
 
 
 def _change(fields: MutableMapping, changes: Mapping, path: str) -> None:
-    for name, value in changes.items():
+    for key, value in changes.items():
+        name = key.removesuffix("=")
         if name not in fields:
             raise ConfigError(f"{path}{name} is unknown; expected one of {', '.join(fields)}")
-        if not isinstance(value, Mapping):
+        if name != key or not isinstance(value, Mapping):
             fields[name] = value
         elif isinstance(fields[name], MutableMapping):
             _change(fields[name], value, f"{path}{name}.")

@@ -1,6 +1,7 @@
 """How the training of a model starts, and what of the model is trained.
 
-All of a new model, all of a pretrained model, or an adapter of a pretrained model.
+All of a new model, all of a pretrained model, or an adapter of a pretrained model. A
+draft may begin as layers of its target.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.llama import LlamaConfig, init_params
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import Pretrained
+from atspeed_jax.models.target_layers import take_layers
 from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.training import sharding
 
@@ -53,6 +55,22 @@ def from_scratch(model: LlamaConfig) -> Initialization:
         lora=None,
         full_params=lambda params: params,
     )
+
+
+def from_target(draft: LlamaConfig, target_params, layers: tuple[int, ...]) -> Initialization:
+    """A draft that begins as layers of its target, all of which is trained.
+
+    Args:
+      draft: its sizes (`TargetLayersConfig.of`).
+      target_params: parameters of the target, or their shapes.
+      layers: their numbers.
+    """
+
+    def init(key, target):
+        del key  # nothing is random
+        return take_layers(target, layers)
+
+    return dataclasses.replace(from_scratch(draft), init=init, frozen=target_params)
 
 
 def from_pretrained(pretrained: Pretrained, catalog: Catalog, mesh: Mesh) -> Initialization:

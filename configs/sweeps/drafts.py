@@ -4,8 +4,9 @@
 
 with --borrow=runs/beauty after a run of configs/lcrec_small.py, whose target and teacher data are then used. A run
 called widths aligns the draft for the widths of configs/lcrec_small.py, where a run called nodes_M aligns it for the M
-most promising nodes of a wider tree. The others aim at 128 nodes with the parameters that the name says. Every draft is
-measured with 64 to 416 nodes per target call. With --config=configs/sweeps/drafts.py:short each alignment is one epoch.
+most promising nodes of a wider tree. The others aim at 128 nodes with the parameters that the name says, or begin as so
+many layers of the target. Every draft is measured with 64 to 416 nodes per target call. With
+--config=configs/sweeps/drafts.py:short each alignment is one epoch.
 """
 
 import ml_collections
@@ -17,13 +18,18 @@ SIZES = {  # of Beauty's drafts; configs/lcrec_small.py has 0.18 M parameters
     "params_1m": dict(hidden_size=128, intermediate_size=512, layers=3, head_dim=32),
     "params_2m": dict(hidden_size=160, intermediate_size=704, layers=4, head_dim=40),
 }
+LAYERS = {"layers_2": (0, 3), "layers_3": (0, 1, 3)}  # of the four of Beauty's target
+HEAL = dict(epochs=1.0, learning_rate=5e-4)  # next-item training of what is left of a target
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
     if size not in ("full", "short"):
         raise ValueError(f"size {size!r}: expected 'full' or 'short'")
     runs = {"widths": {}} | {f"nodes_{nodes}": dict(decode=dict(widths=TREE, budget=nodes)) for nodes in (128, 192)}
-    runs |= {name: dict(draft=draft, decode=dict(widths=TREE, budget=128)) for name, draft in SIZES.items()}
+    aim = dict(widths=TREE, budget=128)
+    runs |= {name: dict(draft=draft, decode=aim) for name, draft in SIZES.items()}
+    layers = {name: {"draft=": dict(target_layers=chosen)} for name, chosen in LAYERS.items()}
+    runs |= {name: draft | dict(train_draft=HEAL, decode=aim) for name, draft in layers.items()}
     measure = dict(
         beams=(20, 5, 1),
         main_beams=(),

@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict, config_dict
 
 from atspeed_jax.models.pretrained import PretrainedConfig
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import ExperimentConfig
 from configs import foreign, own
@@ -69,6 +70,7 @@ def test_a_dataclass_becomes_fields_again_that_can_be_changed():
         ("4,minionerec", False, "instruction", (64, 96, 96)),
         ("3,onerec,lora", True, "chat", (64, 96)),
         ("1,draft", False, "item", ()),
+        ("3,layers", False, "item", (64, 96)),
     ],
 )
 def test_a_model_of_others(options, trained, kind, widths):
@@ -77,6 +79,7 @@ def test_a_model_of_others(options, trained, kind, widths):
     assert config.data.prompt.kind == kind
     assert config.decode.widths == widths
     assert isinstance(config.draft, PretrainedConfig) == ("draft" in options)
+    assert isinstance(config.draft, TargetLayersConfig) == ("layers" in options)
 
 
 @pytest.mark.parametrize("options", ["", "9", "x,lora", "3,minionrec"])

@@ -7,6 +7,7 @@ import pytest
 from atspeed_jax.items.catalog import Catalog
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.models.weight_files import WeightsError
 from atspeed_jax.planning.plan import bytes_on_device
 from atspeed_jax.planning.steps import Steps, describe_models
@@ -39,6 +40,12 @@ def test_what_lies_on_the_devices(small_config):
     assert bytes_on_device(decode["optimizer"]) == 0
     slots = 1 + 3 * 4 + 4 + 10 + 6  # of the prompt, and of both levels with widths ("all", 10), at least 10 beams
     assert bytes_on_device(made.decode().cache) == slots * 2 * 8 * 4 + slots * 2 * 8 * 4
+
+
+def test_a_draft_of_the_targets_layers(small_config):
+    made = steps_of(dataclasses.replace(small_config, draft=TargetLayersConfig((0,))))
+    assert made.models["draft"].config == made.models["target"].config
+    assert bytes_on_device(made.decode().on_device["parameters"]) == 4 * 2 * TARGET
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from atspeed_jax.export.hugging_face import export_adapter, export_hf
 from atspeed_jax.items.tokenizer import TokenizerError
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.runs.open_run import open_run
 from atspeed_jax.runs.pipeline import Run
 from atspeed_jax.runs.record import record_config
@@ -94,6 +95,30 @@ def test_a_draft_for_it(place, tmp_path):
     )
     plain = Recommender.from_hugging_face(directory / "target", directory / "x.index.json", k=5, history=4)
     assert draft(HISTORIES).items == plain(HISTORIES).items
+
+
+@pytest.mark.slow
+def test_a_draft_of_its_own_layers(place, tmp_path):
+    """With all rows of the vocabulary. The draft is exported and served beside the directory of the target."""
+    config, directory = place
+    shutil.copytree(directory / "run" / "data", tmp_path / "run" / "data")
+    config = dataclasses.replace(config, draft=TargetLayersConfig((-1,)))
+    run = Run(config, tmp_path / "run", None)
+    for stage in ("target", "teacher", "draft"):
+        run.make(stage)
+    assert run.draft_params["embedding"].shape == run.target_params["embedding"].shape
+    alone, ours = decoded_both_ways(run)
+    assert not differing(ours, alone).any()
+    how = {"history": 4, "dtype": "float32", "base": run.base_of("draft")}
+    export_hf(tmp_path / "draft", run.draft_model, run.draft_params, run.catalog, **how)
+    draft = Recommender.from_hugging_face(
+        directory / "target", directory / "x.index.json", k=5, history=4, draft=tmp_path / "draft"
+    )
+    plain = Recommender.from_hugging_face(directory / "target", directory / "x.index.json", k=5, history=4)
+    assert draft(HISTORIES).items == plain(HISTORIES).items
+    beyond = Run(dataclasses.replace(config, draft=TargetLayersConfig((0, 2))), tmp_path / "run", None)
+    with pytest.raises(ValueError, match="it has 2, numbered from 0 to 1"):
+        beyond.dataset  # noqa: B018
 
 
 @pytest.mark.slow

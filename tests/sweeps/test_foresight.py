@@ -1,5 +1,6 @@
 """What a sweep says that its trials would do, beside what they then do."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 import small
 import small_sweep
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.sweeps import results as sweep_results
 from atspeed_jax.sweeps.foresight import Foresight
 from atspeed_jax.sweeps.trials import Trial
@@ -46,6 +48,20 @@ def test_what_a_run_lends_is_what_a_trial_links(sweep, small_run, tmp_path):
     }  # fmt: skip
     assert small.snapshot(small_run.workdir) == small_run.files
     assert not list(tmp_path.iterdir())
+
+
+def test_a_draft_of_the_targets_layers_begins_from_one_target_alone(sweep, small_run, tmp_path):
+    """Its first training is linked only where the target is the same, which may have to be made first."""
+    settings, made = sweep
+    layers = dataclasses.replace(made[0].config, draft=TargetLayersConfig((0,)))
+    other = small.changed(layers, "train_target.epochs", 1.0)
+    trials = [made[0]._replace(config=layers), made[1]._replace(config=layers), made[1]._replace(config=other)]
+    trials = [one._replace(name=name) for one, name in zip(trials, "abc", strict=True)]
+    found = told(tmp_path, trials, settings, [small_run.workdir])
+    assert found["a"]["target"] == f"linked from {small_run.workdir}"
+    assert found["a"]["draft_sft"] == "runs"
+    assert found["b"]["draft_sft"] == f"linked from {tmp_path}/a, which makes it first"
+    assert (found["c"]["target"], found["c"]["draft_sft"]) == ("runs", "runs")
 
 
 def test_of_another_target_only_what_does_not_depend_on_it_is_linked(sweep, small_run, small_config, tmp_path):

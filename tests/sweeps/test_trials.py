@@ -4,7 +4,9 @@ import pytest
 
 import small_sweep
 from atspeed_jax.decoding.config import resolve_widths
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.runs.config import ConfigError
+from atspeed_jax.runs.experiment import ModelConfig
 from atspeed_jax.sweeps.trials import chosen
 
 
@@ -48,8 +50,10 @@ def test_drafts_of_several_sizes_and_budgets_share_a_target():
     by_run = {trial.run: trial.config for trial in made}
     assert len({config.target for config in by_run.values()}) == 1
     assert {run: config.decode.budget for run, config in by_run.items()} == {
-        "widths": None, "nodes_128": 128, "nodes_192": 192, "params_500k": 128, "params_1m": 128, "params_2m": 128
+        "widths": None, "nodes_128": 128, "nodes_192": 192, "params_500k": 128, "params_1m": 128, "params_2m": 128,
+        "layers_2": 128, "layers_3": 128,
     }  # fmt: skip
+    assert by_run["layers_2"].draft == TargetLayersConfig((0, 3))
     assert by_run["nodes_128"].draft == by_run["widths"].draft
     nodes = sweep.measure[0].budgets
     assert nodes == (64, 96, 128, 192, 416)
@@ -69,6 +73,7 @@ def test_drafts_of_several_sizes_and_budgets_share_a_target():
         ({"runs": {"a": {"align": {"alpha": "high"}}}, "reference": "a"}, "config.runs.a: .*alpha"),
         ({"common": {"speed": 2}}, "config.runs.kd: speed is unknown"),
         ({"seeds": ()}, "config.seeds and config.measure: expected at least one"),
+        ({"runs": {"a": {"drafts=": {}}}, "reference": "a"}, "runs.a: drafts is unknown; expected one of"),
         ({"runs": {"a": 3}, "reference": "a"}, "config.runs.a is 3: expected a dict of the fields that it changes"),
         ({"common": {"name": {"first": 1}}}, "config.runs.kd: name is 'small' in the base, which has no fields"),
         ({"reference": "sft"}, "config.reference='sft': expected one of the runs, kd, words"),
@@ -83,6 +88,16 @@ def test_sweeps_that_cannot_be(change, message):
             config[name] = value
     with pytest.raises(ConfigError, match=message):
         small_sweep.made(config)
+
+
+def test_a_section_is_replaced_by_another_one():
+    """A draft of the target's layers has none of the fields of a draft from scratch."""
+    config = small_sweep.get_config()
+    with config.unlocked():
+        config.runs.kd = {"draft=": {"target_layers": (0,)}, "align": {"objective": "tree_kd"}}
+    made = {trial.run: trial.config for trial in small_sweep.made(config)[1]}
+    assert made["kd"].draft == TargetLayersConfig((0,))
+    assert made["words"].draft == ModelConfig(**vars(made["words"].draft))
 
 
 def test_some_of_a_sweep():

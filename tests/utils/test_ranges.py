@@ -31,6 +31,7 @@ from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.lora import LoraConfig
 from atspeed_jax.models.pretrained import PretrainedConfig
 from atspeed_jax.models.rotary import RopeScalingConfig
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.planning.speedup import SpeedupConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, ModelConfig, ServeConfig, TrainConfig
@@ -63,6 +64,7 @@ EXAMPLES = {
     LlamaConfig: TINY.target.llama(100),
     RopeScalingConfig: RopeScalingConfig("llama3", 8.0),
     PretrainedConfig: PretrainedConfig("llama", LORA, bos=1),
+    TargetLayersConfig: TargetLayersConfig((0, 3)),
     LoraConfig: LORA,
     TrainConfig: TINY.train_target,
     FitConfig: TINY.train_target.fit(100),
@@ -86,6 +88,7 @@ EXAMPLES = {
     RqvaeConfig: RqvaeConfig(),
     GenerateConfig: GenerateConfig(("4M",), (1,), (5,), (80,), ("all", 64, 96), 3, 1.0),
 }
+NEGATIVE = {"target_layers": "counted from the last layer"}  # fields that take -1
 WRONG = (-1, math.nan, math.inf, 10**12, "many")  # in every numeric field
 ZERO = {  # fields that take 0, and what it means there; of one config alone, or of all
     "active_share": "all events of a user at one moment",
@@ -113,6 +116,7 @@ ZERO = {  # fields that take 0, and what it means there; of one config alone, or
     "SweepConfig.seeds": "the same",
     "shuffle": "none",
     "spread": "all items of a cluster are one point",
+    "target_layers": "the first layer",
     "tolerance": "nothing is given up",
     "twins": "none",
     "warmup_steps": "none",
@@ -192,7 +196,7 @@ def numbers(kind: type) -> list[Leaf]:
 def test_a_number_in_a_config_file_is_refused_by_its_full_path(kind):
     for leaf in numbers(kind):
         raw, path = raw_for(leaf), written(leaf.path)
-        for value in WRONG:
+        for value in WRONG[any(part in NEGATIVE for part in leaf.path) :]:
             with pytest.raises(ConfigError) as error:
                 load(changed(raw, leaf.path, value), kind)
             # The one is out of range, the other of another type.
@@ -206,7 +210,7 @@ def test_a_number_given_from_python_is_refused_by_its_name(kind):
     own = [leaf for leaf in numbers(kind) if len(leaf.kinds) == 1]
     for leaf in own:
         name, example = leaf.path[0], EXAMPLES[kind]
-        for value in WRONG:
+        for value in WRONG[any(part in NEGATIVE for part in leaf.path) :]:
             with pytest.raises(R.RangeError) as error:
                 dataclasses.replace(example, **{name: changed(getattr(example, name), leaf.path[1:], value)})
             assert str(error.value).startswith(f"{written(leaf.path)}={value!r}: expected a "), (leaf.path, error.value)
