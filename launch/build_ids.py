@@ -12,11 +12,11 @@ from pathlib import Path
 from absl import flags
 
 from atspeed_jax.ids.assign import assign
-from atspeed_jax.ids.build import build, check_new, read_catalog, write
+from atspeed_jax.ids.build import build, new_ids, read_catalog, write
 from atspeed_jax.ids.health import health
 from atspeed_jax.ids.settings import COLLISIONS, MAX_CODEBOOK, METHODS, IdsConfig, default_size
 from atspeed_jax.items.catalog import MAX_LENGTH
-from atspeed_jax.reporting.ids_report import write_report
+from atspeed_jax.reporting.ids_report import report_files
 from launch.stage import FLAGS, say, start
 
 
@@ -42,18 +42,18 @@ def main() -> None:
     directory, new = Path(FLAGS.data_dir), FLAGS.assign
     if new is not None:
         how = {name: getattr(FLAGS, name) for name in ("index", "output", "only_listed", "overwrite")}
-        return assign(directory, Path(new), FLAGS.vectors, **how, say=say)
-    check_new(directory, FLAGS.overwrite)
+        return assign(directory, new, FLAGS.vectors, **how, say=say)
     items = read_catalog(directory)
     levels, codes = default_size(len(items))
     given = {name: getattr(FLAGS, name) for name in ("method", "collisions", "vectors", "text", "dimensions", "seed")}
     config = IdsConfig(levels=FLAGS.levels or levels, codes=FLAGS.codes or codes, **given)
     say(f"{len(items)} items: {config.levels} levels of {config.codes} codes, {config.method}")
-    built = build(directory, config, items, say)
-    say(write_report(directory, config, built.model.space.kind, health(built)))
-    write(directory, built)
-    say(f"written: {directory}/index.parquet, {directory}/codebooks.safetensors, {directory}/ids_report.html")
-    return None
+    with new_ids(directory, config, FLAGS.overwrite):
+        built = build(directory, config, items, say)
+        report = report_files(config, built.model.space.kind, health(built))
+        write(directory, built, report)
+    say(report["ids_report.txt"])
+    return say(f"written: {directory}/index.parquet, {directory}/codebooks.safetensors, {directory}/ids_report.html")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The house rules, read off the syntax tree of every file: who may import whom, sizes, and what a library never does.
 
 launch -> accelerator -> sweeps, benchmarks, planning -> runs -> reporting, export -> evaluation, training, tuning
--> serving, alignment -> decoding, models, ids, data -> items -> shapes, utils
+-> serving, alignment -> decoding, models, ids, data -> ingest -> items -> shapes, utils
 """
 
 import ast
@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     {"shapes", "utils"},
     {"items"},
-    {"data", "ingest", "ids", "models", "decoding"},
+    {"ingest"},
+    {"data", "ids", "models", "decoding"},
     {"alignment", "serving"},
     {"evaluation", "training", "tuning"},
     {"reporting", "export"},

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pcsv
 
 from atspeed_jax.ids.collisions import groups, resolve
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.given import file_vectors
 from atspeed_jax.ids.model import CODEBOOKS_FILE, IdsModel, read_model
-from atspeed_jax.ids.tables import ItemTable, index_bytes, item_table, read_columns, read_items
+from atspeed_jax.ids.tables import ItemTable, fingerprint, index_bytes, item_table, read_items
 from atspeed_jax.ids.vectors import AUTO, COOCCURRENCE, GIVEN, ways_to_text
+from atspeed_jax.ingest.log import NUMBER
+from atspeed_jax.ingest.new_items import read_new_items
 from atspeed_jax.items.data_directory import INDEX, ITEMS
-from atspeed_jax.utils.files import check_writable, write_bytes
+from atspeed_jax.items.index_file import read_index_with_gaps
+from atspeed_jax.items.item_index import ItemIndex, SourceError
+from atspeed_jax.utils.files import check_writable, locked, write_bytes
 
 Say = Callable[[str], None]
 
 _SHOWN = 5  # names in a line about items that collide
-_TABS = (".tsv", ".tsv.gz")
-_COMMAS = (".csv", ".csv.gz")
 
 
 def assign(
     directory: Path,
-    file: Path,
+    file: str,
     vectors: str,
     *,
     index: str | None,
@@ -42,7 +44,7 @@ def assign(
 
     Args:
       directory: with codebooks and the index of the known items.
-      file: with items, known or new.
+      file: with items, known or new; or a pattern of files.
       vectors: of the listed items, a file for ids of given vectors, else "auto".
       index: of the known items instead of that of the directory.
       output: index to write.
@@ -57,113 +59,95 @@ def assign(
     """
     if output is None:
         raise IdsError("--assign needs --output=FILE.parquet, the index to write")
-    place = Path(output)
-    check_writable("--output", place)
-    if place.exists() and not overwrite:
-        raise IdsError(f"--output={place} exists already; give another file, or pass --overwrite to replace it")
-    model = read_model(directory / CODEBOOKS_FILE)
-    if vectors != AUTO and model.space.kind != GIVEN:
-        raise IdsError(f"--vectors={vectors}: the ids of {directory} were made of {model.space.kind}; leave it out")
-    known = read_known(Path(index) if index else directory / INDEX)
-    listed = read_new(file, pa.array(known.items.names).type)
-    if model.space.kind == COOCCURRENCE and not set(listed.names) <= set(known.items.names):
-        raise IdsError(
-            f"the ids of {directory} were made of co-occurrence alone, and a new item has no interactions: "
-            f"{ways_to_text(read_items(directory / ITEMS))}, and train a new run"
-        )
-    given = None if vectors == AUTO else Path(vectors)
-    grown = grow(model, known, listed, vectors=given, leave_out=only_listed, say=say)
-    write_bytes(place, index_bytes(grown.numbers, grown.items, grown.codes, model.level_sizes(grown.codes)))
+    with _claimed(Path(output), overwrite) as place:
+        known, listed, model, stored = _read(directory, file, vectors, index, say)
+        given = None if vectors == AUTO else Path(vectors)
+        grown = grow(model, known, listed, vectors=given, leave_out=only_listed, say=say)
+        sizes = model.level_sizes(grown.codes)
+        write_bytes(place, index_bytes(grown.numbers, grown.items, grown.codes, sizes, stored))
     for line in (*grown.lines(model.config.collisions), f"written: {place}"):
         say(line)
 
 
-@dataclass(frozen=True, eq=False)
-class KnownIds:
-    """An index that exists.
-
-    Attributes:
-      numbers: of its items.
-      items: names and titles; no texts.
-      codes: [items, L] int32.
-    """
-
-    numbers: np.ndarray
-    items: ItemTable
-    codes: np.ndarray
-
-
-def read_known(path: Path) -> KnownIds:
-    """Reads an index file.
-
-    Raises:
-      IdsError: a missing or damaged file, or ids of several lengths.
-    """
-    remedy = "make ids first"
-    table = read_columns(path, ("item", "name", "codes"), remedy)
-    items = item_table(path, table)
-    codes = table["codes"].to_pylist()
-    if not all(codes) or len({len(code) for code in codes}) != 1:
-        raise IdsError(f"{path} has ids of several lengths; {remedy} again")
-    return KnownIds(table["item"].to_numpy(), items, np.array(codes, np.int32))
+@contextlib.contextmanager
+def _claimed(place: Path, overwrite: bool) -> Iterator[Path]:
+    """Holds an output while the block runs; see `assign`."""
+    if place.suffix != ".parquet":
+        raise IdsError(f"--output={place}: an index is a parquet file; give a name that ends in .parquet")
+    check_writable("--output", place)
+    with locked(place.with_name(f".{place.name}.lock")) as is_first:
+        if not is_first:
+            raise IdsError(f"--output={place} is being written by another process; wait for it, or give another file")
+        if place.exists() and not overwrite:
+            raise IdsError(f"--output={place} exists already; give another file, or pass --overwrite to replace it")
+        yield place
 
 
-def read_new(path: Path, name_type: pa.DataType) -> ItemTable:
-    """Reads the items of a catalog that has grown.
+def _read(
+    directory: Path, file: str, vectors: str, index: str | None, say: Say
+) -> tuple[ItemIndex, ItemTable, IdsModel, bytes]:
+    """Reads what `assign` needs: known and listed items, and the codebooks as such and as bytes."""
+    codebooks = directory / CODEBOOKS_FILE
+    model, stored = read_model(codebooks), codebooks.read_bytes()
+    if vectors != AUTO and model.space.kind != GIVEN:
+        raise IdsError(f"--vectors={vectors}: the ids of {directory} were made of {model.space.kind}; leave it out")
+    known = read_known(Path(index) if index else directory / INDEX, fingerprint(stored))
+    listed = read_listed(file, directory, known, say)
+    if model.space.kind == COOCCURRENCE and not set(listed.names) <= set(known.names or ()):
+        raise IdsError(
+            f"the ids of {directory} were made of co-occurrence alone, and a new item has no interactions: "
+            f"{ways_to_text(read_items(directory / ITEMS))}, and train a new run"
+        )
+    return known, listed, model, stored
 
-    The column name, or item without it, is what the user calls an item. Columns title,
-    text, category, brand and vector are read where the file has them.
+
+def read_known(path: Path, codebooks: str) -> ItemIndex:
+    """Reads the index of the known items.
 
     Args:
-      path: of a *.csv, *.tsv or *.parquet file.
-      name_type: of the names of the known items.
+      path: of the index.
+      codebooks: fingerprint of those that give new items their ids.
 
     Raises:
-      IdsError: a missing or damaged file, no column of names, names of another type, or
-        an item twice.
+      IdsError: a file that is no such index, or ids of other codebooks.
     """
-    if path.name.endswith((*_COMMAS, *_TABS)):
-        table = _read_text(path, name_type)
-    elif path.suffix == ".parquet":
-        table = read_columns(path, (), "give the new items")
-    else:
-        raise IdsError(f"--assign={path}: unknown form; expected a .csv, .tsv or .parquet file")
-    name = next((column for column in ("name", "item") if column in table.column_names), None)
-    if name is None:
-        raise IdsError(f"{path} has columns {table.column_names}; expected name or item with the names of items")
     try:
-        names = table[name].cast(name_type)
-    except pa.ArrowException as error:
-        raise IdsError(f"{path}: names that are no {name_type} as those of the known items ({error})") from error
-    others = {column: table[column] for column in table.column_names if column not in ("name", "item")}
-    return item_table(path, pa.table({"name": names, **others}))
-
-
-def _read_text(path: Path, name_type: pa.DataType) -> pa.Table:
-    """Reads a file with commas or tabs; texts stay texts, whatever they look like."""
-    texts = dict.fromkeys(("title", "text", "category", "brand", "price", "vector"), pa.string())
-    convert = pcsv.ConvertOptions(
-        column_types={**texts, "name": name_type, "item": name_type}, strings_can_be_null=True
-    )
-    parse = pcsv.ParseOptions(delimiter="\t" if path.name.endswith(_TABS) else ",", newlines_in_values=True)
-    if not path.is_file():
-        raise IdsError(f"--assign={path}: no such file; give the new items")
-    try:
-        table = pcsv.read_csv(path, parse_options=parse, convert_options=convert)
-    except (OSError, pa.ArrowException) as error:
+        known = read_index_with_gaps(path)
+    except SourceError as error:
+        raise IdsError(f"{error} Make ids first.") from error
+    if known.names is None or known.model_tokens is not None:
+        raise IdsError(f"{path}: an index without names and codes; give one that launch.build_ids of the checkout made")
+    if known.codebooks not in (None, codebooks):
         raise IdsError(
-            f"{path} cannot be read ({error}); expected a header, then an item per line, in UTF-8"
-        ) from error
-    if "vector" not in table.column_names:
-        return table
-    rows = []
-    for line, text in enumerate(table["vector"].to_pylist(), start=2):
-        try:
-            rows.append(None if text is None else [float(number) for number in json.loads(text)])
-        except (ValueError, TypeError) as error:
-            raise IdsError(f"{path}, line {line}: vector {text!r} is no JSON list of numbers") from error
-    place = table.column_names.index("vector")
-    return table.set_column(place, "vector", pa.array(rows, pa.list_(pa.float32())))
+            f"{path} was made with other codebooks than {CODEBOOKS_FILE} of the directory; give the index that belongs "
+            "to them, or make ids again with --overwrite"
+        )
+    return known
+
+
+def read_listed(file: str, directory: Path, known: ItemIndex, say: Say) -> ItemTable:
+    """Reads the items of a catalog that has grown (`ingest.new_items`).
+
+    Args:
+      file: of the items.
+      directory: whose ingest.json says how its item file was read.
+      known: items that have ids; names are numbers here if they are numbers there.
+      say: takes a line.
+
+    Raises:
+      IngestError: a file that cannot be read.
+      IdsError: names that are no numbers as the known ones.
+    """
+    table = read_new_items(file, directory, say)
+    if isinstance((known.names or ("",))[0], int):
+        numbers = [int(name) if re.fullmatch(NUMBER, name) else name for name in table["name"].to_pylist()]
+        if other := [name for name in numbers if isinstance(name, str)]:
+            raise IdsError(
+                f"{file}: item {other[0]!r} ({len(other)} such items) is no whole number, but the known items have "
+                f"numbers as names, such as {(known.names or (0,))[0]}; write names as the log does"
+            )
+        table = table.set_column(table.column_names.index("name"), "name", pa.array(numbers, pa.int64()))
+    return item_table(Path(file), table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +184,7 @@ class Grown:
 
 def grow(
     model: IdsModel,
-    known: KnownIds,
+    known: ItemIndex,
     listed: ItemTable,
     *,
     vectors: Path | None = None,
@@ -221,27 +205,28 @@ def grow(
     Raises:
       IdsError: new items without what their vectors are made of.
     """
-    row_of = {name: row for row, name in enumerate(known.items.names)}
+    known_names = known.names or ()
+    row_of = {name: row for row, name in enumerate(known_names)}
     new = [row for row, name in enumerate(listed.names) if name not in row_of]
     codes, collided = known.codes, []
     if new:
         codes, collided = _codes_of_new(model, known, listed, new, vectors)
-    kept = np.ones(len(known.items), bool)
+    kept = np.ones(len(known_names), bool)
     if leave_out:
         kept[:] = False
         kept[[row_of[name] for name in listed.names if name in row_of]] = True
         say(f"{int((~kept).sum())} known items are not in {listed.file.name} and are left out")
     if not kept.any() and not new:
         raise IdsError(f"{listed.file}: no items are left")
-    rows = np.concatenate([np.flatnonzero(kept), np.arange(len(known.items), len(codes))])
+    rows = np.concatenate([np.flatnonzero(kept), np.arange(len(known_names), len(codes))])
     titles = dict(zip(listed.names, listed.titles, strict=True))
-    names = (*known.items.names, *(listed.names[row] for row in new))
-    old = (*known.items.titles, *(None for _ in new))
-    numbers = np.concatenate([known.numbers, known.numbers.max() + 1 + np.arange(len(new))])
+    names = (*known_names, *(listed.names[row] for row in new))
+    numbers = np.arange(len(known_names)) if known.numbers is None else known.numbers
+    numbers = np.concatenate([numbers, numbers.max() + 1 + np.arange(len(new))])
     items = ItemTable(
         listed.file,
         tuple(names[row] for row in rows),
-        tuple(titles.get(names[row]) or old[row] for row in rows),
+        tuple(titles.get(names[row]) or known.titles.get(int(row)) for row in rows),
         ("",) * len(rows),
         None,
     )
@@ -249,14 +234,14 @@ def grow(
 
 
 def _codes_of_new(
-    model: IdsModel, known: KnownIds, listed: ItemTable, new: Sequence[int], file: Path | None
+    model: IdsModel, known: ItemIndex, listed: ItemTable, new: Sequence[int], file: Path | None
 ) -> tuple[np.ndarray, list]:
     """Codes of known and new items, and the names of new items that collide."""
     fresh = listed.take(new)
     given = file_vectors(file, listed)[new] if model.space.kind == GIVEN and file else None
     latents = model.latents(model.space.of_new(fresh, given))
     nearest = model.codebooks.assign(latents)
-    levels, count = model.codebooks.levels, len(known.items)
+    levels, count = model.codebooks.levels, len(known.codes)
     group = groups(np.concatenate([known.codes[:, :levels], nearest]))
     repeated = np.bincount(group) > 1
     collided = [name for name, shared in zip(fresh.names, repeated[group[count:]], strict=True) if shared]

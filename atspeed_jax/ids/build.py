@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +11,18 @@ import numpy as np
 
 from atspeed_jax.ids.collisions import check_room, resolve
 from atspeed_jax.ids.errors import IdsError
-from atspeed_jax.ids.model import CODEBOOKS_FILE, IdsModel
+from atspeed_jax.ids.model import CODEBOOKS_FILE, IdsModel, read_model
 from atspeed_jax.ids.residual import residual_kmeans
 from atspeed_jax.ids.rqvae import train_rqvae
 from atspeed_jax.ids.settings import IdsConfig
 from atspeed_jax.ids.tables import Interactions, ItemTable, index_bytes, read_interactions, read_items
 from atspeed_jax.ids.vectors import check_kind, make_vectors
 from atspeed_jax.items.data_directory import INDEX, INTERACTIONS, ITEMS
-from atspeed_jax.utils.files import write_bytes
+from atspeed_jax.utils.files import locked, write_together
 
 Say = Callable[[str], None]
+
+_LOCK = ".ids.lock"  # in the data directory, while ids are made
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +46,44 @@ class Built:
     codes: np.ndarray
 
 
-def check_new(directory: Path, overwrite: bool) -> None:
-    """Checks that a data directory has no ids yet.
+@contextlib.contextmanager
+def new_ids(directory: Path, config: IdsConfig, overwrite: bool) -> Iterator[None]:
+    """Holds a data directory that gets ids, while the block runs.
+
+    Codebooks of the same settings without an index are those of a build that was
+    killed: they are made again.
 
     Raises:
-      IdsError: no such directory, or ids that are not to be overwritten.
+      IdsError: ids that are not to be overwritten, another process that makes ids here,
+        or a directory that cannot be written.
     """
     if not directory.is_dir():
         raise IdsError(f"{directory}: no such directory; give one with {ITEMS} and {INTERACTIONS}")
-    there = [name for name in (INDEX, CODEBOOKS_FILE) if (directory / name).exists()]
-    if there and not overwrite:
+    with contextlib.ExitStack() as stack:
+        try:
+            is_first = stack.enter_context(locked(directory / _LOCK))
+        except OSError as error:
+            raise IdsError(
+                f"{directory} cannot be written ({error}); ids are stored there: make it writable"
+            ) from error
+        if not is_first:
+            raise IdsError(f"another process makes ids in {directory}; wait for it")
+        if not overwrite:
+            _check_new(directory, config)
+        yield
+
+
+def _check_new(directory: Path, config: IdsConfig) -> None:
+    """Raises IdsError for ids that would be overwritten."""
+    index, codebooks = directory / INDEX, directory / CODEBOOKS_FILE
+    if index.exists():
         raise IdsError(
-            f"{directory} has {' and '.join(there)} already, and runs may use these ids; pass --overwrite to make new "
-            "ones"
+            f"{directory} has {INDEX} already, and runs may use these ids; pass --overwrite to make new ones"
+        )
+    if codebooks.exists() and read_model(codebooks).config != config:
+        raise IdsError(
+            f"{directory} has {CODEBOOKS_FILE} of other settings and no {INDEX}; pass --overwrite to make new ids, or "
+            "move that file away"
         )
 
 
@@ -87,11 +115,18 @@ def build(directory: Path, config: IdsConfig, items: ItemTable, say: Say) -> Bui
     return Built(model, items, log, vectors, nearest, codes)
 
 
-def write(directory: Path, built: Built) -> None:
-    """Writes index and codebooks, each whole or not at all, the index last."""
-    write_bytes(directory / CODEBOOKS_FILE, built.model.to_bytes())
-    sizes = built.model.level_sizes(built.codes)
-    write_bytes(directory / INDEX, index_bytes(range(len(built.items)), built.items, built.codes, sizes))
+def write(directory: Path, built: Built, beside: Mapping[str, str]) -> None:
+    """Writes codebooks, index and texts, each whole or not at all, the index last.
+
+    Args:
+      directory: of the data.
+      built: the ids.
+      beside: name -> text of a further file.
+    """
+    codebooks, sizes = built.model.to_bytes(), built.model.level_sizes(built.codes)
+    index = index_bytes(range(len(built.items)), built.items, built.codes, sizes, codebooks)
+    texts = {directory / name: text.encode("utf-8") for name, text in beside.items()}
+    write_together(texts | {directory / CODEBOOKS_FILE: codebooks, directory / INDEX: index})
 
 
 def read_catalog(directory: Path) -> ItemTable:

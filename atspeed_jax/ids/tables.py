@@ -7,6 +7,7 @@ index.parquet           row n is item n: item, name, title, codes
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.items.data_directory import ITEMS, SPLITS
-from atspeed_jax.items.index_formats import LEVEL_SIZES
+from atspeed_jax.items.index_formats import CODEBOOKS, LEVEL_SIZES
 from atspeed_jax.items.names import Name, NamesError, check_names
 
 TEXT_COLUMNS = ("title", "brand", "category", "text")  # in this order in the text of an item
@@ -150,7 +151,11 @@ def read_interactions(path: Path, items: int) -> Interactions:
 
 
 def index_bytes(
-    numbers: Sequence[int] | np.ndarray, items: ItemTable, codes: np.ndarray, level_sizes: tuple[int, ...]
+    numbers: Sequence[int] | np.ndarray,
+    items: ItemTable,
+    codes: np.ndarray,
+    level_sizes: tuple[int, ...],
+    codebooks: bytes,
 ) -> bytes:
     """Returns the content of an index file.
 
@@ -159,6 +164,7 @@ def index_bytes(
       items: their names and titles.
       codes: [rows, L] of the items.
       level_sizes: codes per level that a target should have tokens for.
+      codebooks: content of the file of codebooks; the index keeps its fingerprint.
     """
     columns = {
         "item": pa.array(numbers, pa.int64()),
@@ -167,9 +173,15 @@ def index_bytes(
         "codes": pa.array(codes.astype(np.int32).tolist(), pa.list_(pa.int32())),
     }
     buffer = io.BytesIO()
-    table = pa.table(columns).replace_schema_metadata({LEVEL_SIZES: json.dumps(level_sizes)})
+    made_with = {LEVEL_SIZES: json.dumps(level_sizes), CODEBOOKS: fingerprint(codebooks)}
+    table = pa.table(columns).replace_schema_metadata(made_with)
     pq.write_table(table, buffer)
     return buffer.getvalue()
+
+
+def fingerprint(codebooks: bytes) -> str:
+    """Returns what an index says of the codebooks that it was made with."""
+    return hashlib.sha256(codebooks).hexdigest()[:16]
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

@@ -66,7 +66,10 @@ def need(table: Table, found: Mapping[str, str], roles: Sequence[str], flags: Ma
     missing = [role for role in roles if role not in found]
     if missing:
         given = " ".join(f"--{flags[role]}=NAME" for role in missing)
-        raise IngestError(
-            f"{table.name}: no column is known as the {' or the '.join(missing)}; it has {', '.join(table.columns)}. "
-            f"Name it: {given}."
-        )
+        wanted, has = " or the ".join(map(_plain, missing)), ", ".join(table.columns)
+        raise IngestError(f"{table.name}: no column is known as the {wanted}; it has {has}. Name it: {given}.")
+
+
+def _plain(role: str) -> str:
+    """A role in words."""
+    return "name of the item" if role == "item_name" else role

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ _RATINGS_ONLY = {  # columns of the ratings of Amazon, which have no header
     "amazon2014": ("reviewerID", "asin", "overall", "unixReviewTime"),
     "amazon2018": ("asin", "reviewerID", "overall", "unixReviewTime"),
 }
+_BLOCK = 1 << 22  # characters that are read at once
 _FOUR_CELLS = re.compile(r"([A-Z0-9]{10,40}),([A-Z0-9]{10,40}),[0-9](?:\.[0-9])?,[0-9]{9,13}")
 _AMAZON_USER = re.compile(r"A[A-Z0-9]{11,}")  # an item has 10 characters, and begins with B or a digit
 _MOVIELENS = ("userId", "movieId", "rating", "timestamp")
@@ -89,21 +91,28 @@ def items_form(pattern: str, given: Files) -> Form:
     if given.format in ("auto", "movielens") and kind_of(file) == "csv":
         line = first_line(file, "latin-1")
         if re.match(r"\d+::.*::", line):  # movies.dat
-            return Form("movielens", _MOVIES, "::", _encoding(file))
+            return Form("movielens", _MOVIES, "::", _encoding([file]))
         if re.match(r"\d+\|", line) and line.count("|") == len(_U_ITEM) - 1:  # u.item
-            return Form("movielens", _U_ITEM, "|", _encoding(file))
+            return Form("movielens", _U_ITEM, "|", _encoding([file]))
     item = _COLUMNS.get(given.format, {}).get("item")
     return Form(given.format, columns={"item_name": item} if item else {})
 
 
-def _encoding(file: Path) -> str:
-    """Encoding of the titles of MovieLens: UTF-8 from 10M on, latin-1 before."""
+def _encoding(files: Iterable[Path], otherwise: str = "latin-1") -> str:
+    """Encoding of text files: UTF-8 if all are, else `otherwise`.
+
+    The titles of MovieLens are UTF-8 from 10M on, latin-1 before. Of a log and an item
+    file with --encoding, one may be UTF-8.
+    """
     try:
-        with open_text(file) as text:
-            for _ in text:
-                pass
+        for file in files:
+            with open_text(file) as text:
+                while text.read(_BLOCK):
+                    pass
     except UnicodeDecodeError:
-        return "latin-1"
+        return otherwise
+    except (OSError, EOFError) as error:
+        raise IngestError(f"{file}: cannot be read ({error}); fetch or write the file again.") from error
     return "utf-8"
 
 
@@ -114,7 +123,7 @@ def open_as(connection: duckdb.DuckDBPyConnection, pattern: str, form: Form, giv
       connection: that will read them.
       pattern: of the files.
       form: of the files.
-      given: encoding and delimiter that the user named.
+      given: encoding and delimiter that the user named. Files in UTF-8 are read as such.
       directory: for a copy of files of Python literals, as JSON lines.
 
     Raises:
@@ -125,11 +134,14 @@ def open_as(connection: duckdb.DuckDBPyConnection, pattern: str, form: Form, giv
         copies = [_as_json(file, directory / f"literals-{number}.jsonl") for number, file in enumerate(files)]
         table = open_table(connection, ",".join(map(str, copies)))
         return dataclasses.replace(table, files=files)
+    encoding = given.encoding or form.encoding or "utf-8"
+    if given.encoding is not None and {kind_of(file) for file in files} == {"csv"}:
+        encoding = _encoding(files, otherwise=given.encoding)
     return open_table(
         connection,
         pattern,
         header=form.header,
-        encoding=given.encoding or form.encoding or "utf-8",
+        encoding=encoding,
         delimiter=given.delimiter or form.delimiter,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import duckdb
 
@@ -15,7 +15,7 @@ from atspeed_jax.ingest.times import first_row
 PROPERTIES = ("title", "text", "category", "brand", "price", "vector")
 USUAL = {
     "item_name": (*ITEM_COLUMNS, "id"),
-    "title": ("title", "name", "prod_name", "item_title"),
+    "title": ("title", "name", "prod_name", "item_title", "product_name", "product_title", "productname"),
     "text": ("text", "description", "detail_desc", "features"),
     "category": ("category", "categories", "genres", "main_category", "product_type_name"),
     "brand": ("brand", "store", "brand_name"),
@@ -23,6 +23,7 @@ USUAL = {
     "vector": ("vector", "embedding"),
 }
 _FLAGS = {"item_name": "item_name"}
+_ALIKE = "lower(nfc_normalize(regexp_replace(ltrim({}, '0'), '[\\s\\p{{Z}}]', '', 'g')))"  # of names one may mix up
 
 
 def load_items(
@@ -45,14 +46,47 @@ def load_items(
         that are no finite numbers of one width; it names the row.
     """
     usual = USUAL | {"item_name": (item.lower(), *USUAL["item_name"])}
-    wanted = {"item_name": columns.item_name, **{name: getattr(columns, name) for name in PROPERTIES}}
-    found = named_columns(table, wanted, usual)
-    need(table, found, ("item_name",), _FLAGS)
+    found, warnings = load_properties(connection, table, columns, usual, say)
     if len(found) == 1:
         raise IngestError(
             f"{table.name}: no column is known as title, text or another property; it has {', '.join(table.columns)}. "
             "Name one: --title=NAME or --text=NAME."
         )
+    unused = [column for column in table.columns if column not in found.values()]
+    if "title" not in found and unused:
+        warnings.append(
+            f"{table.name}: no column is known as the title, so that lists have none; it has also {', '.join(unused)}. "
+            "If one is the title, name it: --title=NAME"
+        )
+    _say_unbought(connection, table, say)
+    return [*warnings, *_warnings(connection, table)]
+
+
+def load_properties(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    columns: Columns,
+    usual: Mapping[str, Sequence[str]],
+    say: Callable[[str], None],
+) -> tuple[dict[str, str], list[str]]:
+    """Makes the table `item_texts` (name and the properties that the file has).
+
+    Args:
+      connection: that reads the table.
+      table: of the items.
+      columns: that the user named.
+      usual: role -> names of columns that are taken otherwise, the best first.
+      say: gets what was found.
+
+    Returns:
+      role -> column, and what is worth a warning.
+
+    Raises:
+      IngestError: as `load_items`, but for what concerns the log.
+    """
+    wanted = {"item_name": columns.item_name, **{name: getattr(columns, name) for name in PROPERTIES}}
+    found = named_columns(table, wanted, usual)
+    need(table, found, ("item_name",), _FLAGS)
     say(said(table, found))
     name = f"({name_sql(connection, table, found['item_name'])})::VARCHAR"
     with explained(table.name):
@@ -74,7 +108,19 @@ def load_items(
     if "vector" in found:
         _check_vectors(connection, table)
     connection.execute("ALTER TABLE item_texts DROP row")
-    return [*warnings, *_warnings(connection, table)]
+    return found, warnings
+
+
+def _say_unbought(connection: duckdb.DuckDBPyConnection, table: Table, say: Callable[[str], None]) -> None:
+    """Says how many items of the file are in no event."""
+    found = connection.execute(
+        "SELECT count(*), min(name) FROM item_texts WHERE name NOT IN (SELECT text FROM items)"
+    ).fetchone()
+    if found and found[0]:
+        say(
+            f"{table.name}: {found[0]:,} items are in no event, such as {found[1]!r}, and are left out; "
+            f"launch.build_ids --assign={table.files[0]} of the checkout gives them ids once the others have theirs"
+        )
 
 
 def _drop_repeated(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
@@ -155,11 +201,13 @@ def _warnings(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
         other = connection.execute("SELECT min(name) FROM item_texts").fetchone()
         raise IngestError(
             f"{table.name}: none of the {items} items of the log is here; the log has {example!r}, this file "
-            f"{other[0] if other else None!r}. Name the column of the same names: --item_name=NAME."
+            f"{other[0] if other else None!r}{_written_otherwise(connection)}. Name the column of the same names: "
+            "--item_name=NAME."
         )
-    lines = (
-        [f"{table.name}: {count:,} of {items:,} items of the log are not here, such as {example!r}"] if count else []
-    )
+    lines = []
+    if count:
+        otherwise = _written_otherwise(connection)
+        lines = [f"{table.name}: {count:,} of {items:,} items of the log are not here, such as {example!r}{otherwise}"]
     columns = column_names(connection, "item_texts")
     for names, lack in ((("title", "text"), "neither title nor text"), (("vector",), "no vector")):
         blank = " AND ".join(f"{name} IS NULL" for name in names if name in columns)
@@ -169,3 +217,16 @@ def _warnings(connection: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
         if found and found[0]:
             lines.append(f"{table.name}: {found[0]:,} items of the log have {lack}, such as {found[1]!r}")
     return lines
+
+
+def _written_otherwise(connection: duckdb.DuckDBPyConnection) -> str:
+    """Says of an item of the log how the file may write it; empty if nothing is like it."""
+    found = connection.execute(
+        "SELECT log.text, min(file.name) FROM items AS log JOIN item_texts AS file "
+        f"ON {_ALIKE.format('log.text')} = {_ALIKE.format('file.name')} "
+        "WHERE log.text NOT IN (SELECT name FROM item_texts) GROUP BY log.text ORDER BY log.text LIMIT 1"
+    ).fetchone()
+    if not found:
+        return ""
+    log, file = map(ascii, found)  # two Unicode forms of a letter look alike
+    return f"; {log} of the log may be {file} of this file: write names alike in both"

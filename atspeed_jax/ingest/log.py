@@ -18,7 +18,10 @@ from atspeed_jax.ingest.times import UNKNOWN_TIMES, first_row, milliseconds
 USUAL = {
     "user": ("user_id", "userid", "user", "reviewerid", "customer_id", "customer", "visitorid", "session_id", "uid"),
     "item": ITEM_COLUMNS,
-    "time": ("timestamp", "time", "unixreviewtime", "date", "datetime", "created_at", "event_time", "t_dat", "ts"),
+    "time": (
+        *("timestamp", "time", "unixreviewtime", "date", "datetime", "created_at", "event_time", "t_dat", "ts"),
+        *("order_date", "ordered_at", "purchase_date", "purchased_at", "invoicedate", "event_timestamp", "bought_at"),
+    ),
     "rating": ("rating", "overall", "stars", "score"),
 }
 _HEAD = 1000  # rows in which the unit of the times is found

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from atspeed_jax.ingest.settings import IngestError
-from atspeed_jax.ingest.text_files import LINE, explained, first_line, first_objects, keys_of_objects, packed
+from atspeed_jax.ingest.text_files import LINE, explained, first_line, first_objects, keys_of_objects, open_text, packed
 
 _KINDS = {
     ".csv": "csv",
@@ -31,6 +31,7 @@ _KINDS = {
     ".parquet": "parquet",
 }
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_COUNTED = 5_000_000  # rows whose lines are counted for a message
 _DELIMITERS = ("::", ",", "\t", ";", "|")
 ENDINGS = ", ".join((*_KINDS, *(f"{ending}.gz" for ending, kind in _KINDS.items() if kind != "parquet")))
 
@@ -48,6 +49,8 @@ class Table:
       whole: columns whose values may be whole numbers: all of a CSV, and those of JSON
         and parquet that are.
       objects: columns of JSON that hold objects, whose keys are columns too.
+      encoding: of text files.
+      quote: what a cell may stand in, line breaks and all; "" for none.
     """
 
     files: tuple[Path, ...]
@@ -56,6 +59,8 @@ class Table:
     first_line: int = 0
     whole: frozenset[str] = frozenset()
     objects: frozenset[str] = frozenset()
+    encoding: str = "utf-8"
+    quote: str = ""
 
     @property
     def name(self) -> str:
@@ -75,12 +80,41 @@ def files_of(pattern: str) -> tuple[Path, ...]:
         is_pattern = glob.has_magic(part) and not Path(part).is_file()
         found = sorted(map(Path, glob.glob(part))) if is_pattern else [Path(part)]  # noqa: PTH207
         named = [file for file in found if file.is_file()]
+        if not named and Path(part).is_dir():
+            raise IngestError(f"{part}: is a directory; name the files in it, as {Path(part) / '*.csv'}.")
         if not named:
             raise IngestError(f"{part}: no such file; give a file or a pattern of files, named {ENDINGS}.")
         files += named
     if twice := [file for number, file in enumerate(files) if file in files[:number]]:
         raise IngestError(f"{pattern}: {twice[0]} is named twice; name each file once.")
     return tuple(files)
+
+
+def line_of_row(table: Table, row: int) -> int | None:
+    """Finds the line on which a row begins, for a message.
+
+    A cell in quotes may hold line breaks, and blank lines are no rows.
+
+    Args:
+      table: of one file.
+      row: from 1 on.
+
+    Returns:
+      The line, from 1 on; None where rows are no lines, or lie in several files or too
+      far behind.
+    """
+    if not table.first_line or len(table.files) != 1 or row > _COUNTED:
+        return None
+    (file,) = table.files
+    left, is_open = row + table.first_line - 1, False
+    may_be_blank = bool(table.quote) and len(table.columns) == 1
+    with open_text(file, table.encoding, errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            left -= not is_open and (may_be_blank or bool(line.strip("\r\n")))
+            if not left:
+                return number
+            is_open ^= bool(table.quote) and line.count(table.quote) % 2 == 1
+    return None
 
 
 def kind_of(file: Path) -> str:
@@ -166,7 +200,7 @@ def _open_csv(files: tuple[Path, ...], header: Sequence[str] | None, encoding: s
         f"quote='{quote}', escape='{quote}', strict_mode=true, columns={kinds}, encoding={quoted(encoding)}, "
         f"compression='{packed(files)}', max_line_size={LINE})"
     )
-    return Table(files, sql, tuple(names), number, frozenset(names))
+    return Table(files, sql, tuple(names), number, frozenset(names), encoding=encoding, quote=quote)
 
 
 def _open_json(files: tuple[Path, ...]) -> Table:

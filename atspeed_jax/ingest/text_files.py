@@ -19,6 +19,7 @@ import duckdb
 from atspeed_jax.ingest.settings import IngestError
 
 LINE = 1 << 25  # characters of a line at most
+_SHOWN = 200  # characters of a line in a message
 _HEAD = 1000  # lines of a JSON file whose keys become columns
 _GZIP = b"\x1f\x8b"
 _ENCODINGS = "save it as UTF-8, or give --encoding=latin-1 or --encoding=utf-16."
@@ -140,7 +141,9 @@ def _in_words(text: str, name: str) -> str:
     said = [
         line for line in lines if line and not line.startswith(("Possible", "*", "delimiter", "quote", "LINE", "^"))
     ]
-    return f"{name}: cannot be read: {'; '.join(said[:4])}"
+    if "Maximum line size" in text:
+        return f"{name}: a line is longer than {LINE:,} characters; shorten it."
+    return f"{name}: cannot be read: {'; '.join(line[:_SHOWN] for line in said[:4])}"
 
 
 def _json_in_words(file: Path, near: int) -> str:
@@ -158,4 +161,4 @@ def _json_in_words(file: Path, near: int) -> str:
 
 
 def _cut(line: str) -> str:
-    return repr(line.strip()[:200])
+    return repr(line.strip()[:_SHOWN])

@@ -11,14 +11,14 @@ import datetime
 import duckdb
 
 from atspeed_jax.ingest.settings import IngestError
-from atspeed_jax.ingest.tables import Table, column, quoted
+from atspeed_jax.ingest.tables import Table, column, line_of_row, quoted
 from atspeed_jax.ingest.text_files import explained
 
 # Numbers below a bound are of that unit: 10**11 seconds end in the year 5138, and 10**11 milliseconds in 1973.
 _UNITS = {"seconds": 10.0**11, "milliseconds": 10.0**14, "microseconds": 10.0**17, "nanoseconds": 10.0**20}
 _LEAST = dict(zip(list(_UNITS)[1:], _UNITS.values(), strict=False))  # seconds begin at 0
 _TO_MS = {"seconds": "* 1000", "milliseconds": "", "microseconds": "/ 1000", "nanoseconds": "/ 1000000"}
-_ZONE = "[0-9]([zZ]|[ ]?UTC|[+-][0-9]{2}(:?[0-9]{2})?)$"  # behind the minutes or seconds
+_ZONE = "[0-9]([zZ]|[ ]?[A-Z]{3,}|[ ][A-Za-z_]+/[A-Za-z_/+-]+|[+-][0-9]{2}(:?[0-9]{2})?)$"  # behind minutes or seconds
 _EXPECTED = (
     "expected a number such as 1400000000, or a date such as 2024-05-01 or 2024-05-01 12:30:00+02:00; dates of "
     "another form need --time_format, such as --time_format=%d.%m.%Y"
@@ -189,7 +189,7 @@ def first_row(connection: duckdb.DuckDBPyConnection, table: Table, condition: st
     ).fetchone()
     if found is None:
         return table.name
-    line = found[0] + table.first_line - 1
-    where = f"line {line}" if table.first_line and len(table.files) == 1 else f"row {found[0]}"
+    line = line_of_row(table, found[0])
+    where = f"row {found[0]}" if line is None else f"line {line}"
     is_empty = found[1] in (None, "")
     return f"{table.name}, {where}: {name} " + ("(the cell is empty)" if is_empty else repr(found[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 
 from atspeed_jax.items.catalog import MAX_LENGTH
 from atspeed_jax.items.item_index import IndexSettings, ItemIndex, SourceError, index_of, of_one_length
+from atspeed_jax.items.names import NamesError, check_names
 from atspeed_jax.items.tokenizer import read_tokenizer
 
 LEVEL_SIZES = b"level_sizes"  # in the metadata of a parquet index
+CODEBOOKS = b"codebooks"  # likewise
 CODE = re.compile(r"<[^<>]*>")
 _FORMS = (("name", "codes"), ("pid", "sid"))  # columns of names and of codes
 _LARGEST = 2**31  # no model has that many tokens
@@ -52,7 +54,7 @@ def read_json_lines(file: Path, settings: IndexSettings) -> ItemIndex:
         ids.append(tokens)
     if not ids:
         raise SourceError(f"{file}: no items; expected an item per line.")
-    _refuse_repeats(file, names)
+    _check_names(file, names)
     tokens = np.array(of_one_length(file, ids, settings.levels, range(len(ids))), np.int64)
     levels = [np.unique(level, return_inverse=True) for level in tokens.T]
     for level, (one, _) in enumerate(levels):
@@ -125,15 +127,14 @@ def read_parquet(file: Path, settings: IndexSettings) -> ItemIndex:
         table = table.sort_by("item")
     numbers = _numbers(file, table["item"].to_pylist()) if "item" in given else None
     names = tuple(table[name].to_pylist())
-    for row, value in enumerate(names):
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise SourceError(f"{file}: row {row}, column {name}, has {value!r}; expected a text or a whole number.")
-    _refuse_repeats(file, names)
+    _check_names(file, names)
     titles = table["title"].to_pylist() if "title" in given else []
     index = index_of(file, table[codes].to_pylist(), settings, numbers)
     known = {row: title for row, title in enumerate(titles) if isinstance(title, str) and title.strip()}
     sizes = _level_sizes(file, schema, index.codes)
-    return dataclasses.replace(index, titles=known, names=names, level_sizes=sizes)
+    codebooks = (schema.metadata or {}).get(CODEBOOKS)
+    made_with = None if codebooks is None else codebooks.decode("ascii", errors="replace")
+    return dataclasses.replace(index, titles=known, names=names, level_sizes=sizes, codebooks=made_with)
 
 
 def _level_sizes(file: Path, schema: pa.Schema, codes: np.ndarray) -> tuple[int, ...] | None:
@@ -202,11 +203,9 @@ def lines(file: Path) -> Iterator[tuple[int, str]]:
         raise SourceError(f"{file}: cannot be read ({error}).") from error
 
 
-def _refuse_repeats(file: Path, names) -> None:
-    """Raises SourceError if a name is that of two items."""
-    if len(set(names)) < len(names):
-        first: dict[str, int] = {}
-        for item, name in enumerate(names):
-            if name in first:
-                raise SourceError(f"{file}: items {first[name]} and {item} are both {name!r}; keep one.")
-            first[name] = item
+def _check_names(file: Path, names: Sequence) -> None:
+    """Raises SourceError for a name that cannot be one, or is that of two items."""
+    try:
+        check_names(names, str(file))
+    except NamesError as error:
+        raise SourceError(f"{error}. Keep one row per item.") from error

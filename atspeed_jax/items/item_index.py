@@ -38,6 +38,8 @@ class ItemIndex:
         for those up to the largest one in use.
       numbers: [items] int64, the item of each row, ascending; None where row n is item
         n, as in each index without gaps.
+      codebooks: fingerprint of the codebooks that the ids were made with; None where
+        the file does not say.
     """
 
     codes: np.ndarray
@@ -47,6 +49,7 @@ class ItemIndex:
     model_tokens: tuple[np.ndarray, ...] | None = None
     level_sizes: tuple[int, ...] | None = None
     numbers: np.ndarray | None = None
+    codebooks: str | None = None
 
     @property
     def catalog(self) -> Catalog:

@@ -148,6 +148,6 @@ def check_names(names: Sequence, where: str) -> None:
     first: dict[Name, int] = {}
     for item, name in enumerate(names):
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise NamesError(f"{where}: the name of item {item} is {name!r}; {_EXPECTED}")
+            raise NamesError(f"{where}: the name of item {item} is {name!r}; expected a text or a whole number")
         if first.setdefault(name, item) != item:
             raise NamesError(f"{where}: items {first[name]} and {item} are both called {name!r}; a name has one item")

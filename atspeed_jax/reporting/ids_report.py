@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
@@ -17,31 +16,27 @@ from atspeed_jax.reporting.environment import what_was_run
 from atspeed_jax.reporting.pictures import Layout, Picture
 from atspeed_jax.reporting.plots import axes_grid
 from atspeed_jax.reporting.tables import Table, as_text, key_values
-from atspeed_jax.utils.files import jsonable, write_text
+from atspeed_jax.utils.files import jsonable
 
 REPORT = "ids_report"
 _NO_WARNINGS = "Nothing looks wrong."
 _COLORS = "tab20"
 
 
-def write_report(directory: Path, config: IdsConfig, kind: str, found: Health) -> str:
-    """Writes ids_report.txt, ids_report.json and ids_report.html.
+def report_files(config: IdsConfig, kind: str, found: Health) -> dict[str, str]:
+    """Returns ids_report.txt, ids_report.json and ids_report.html: name -> text.
 
     Args:
-      directory: of the files.
       config: of the ids.
       kind: what the vectors are made of.
       found: the measured ids.
-
-    Returns:
-      the text of the report.
     """
-    text = as_report(config, kind, found)
     content = {**asdict(config), "kind": kind, **found.figures, "warnings": found.warnings}
-    write_text(directory / f"{REPORT}.html", html_page.render(document(config, kind, found)))
-    write_text(directory / f"{REPORT}.json", json.dumps(jsonable(content), indent=2, allow_nan=False) + "\n")
-    write_text(directory / f"{REPORT}.txt", text)
-    return text
+    return {
+        f"{REPORT}.html": html_page.render(document(config, kind, found)),
+        f"{REPORT}.json": json.dumps(jsonable(content), indent=2, allow_nan=False) + "\n",
+        f"{REPORT}.txt": as_report(config, kind, found),
+    }
 
 
 def as_report(config: IdsConfig, kind: str, found: Health) -> str:

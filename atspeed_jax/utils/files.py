@@ -22,18 +22,32 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     A reader finds the old content or the new content, even after a kill.
     """
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that belong together, each atomically, in their order.
+
+    No file gets its name before all are on the disk: a full disk leaves the old ones.
+
+    Args:
+      contents: file -> content.
+    """
     if not is_writer():
         return
-    partial = path.with_name(f".{path.name}.partial")
+    partials = {path: path.with_name(f".{path.name}.partial") for path in contents}
     try:
-        with naming(partial), partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        for path, partial in partials.items():
+            with naming(partial), partial.open("wb") as file:
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())
     except OSError:
-        partial.unlink(missing_ok=True)  # on a full disk it would use up the space that is left
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)  # on a full disk it would use up the space that is left
         raise
-    partial.replace(path)
+    for path, partial in partials.items():
+        partial.replace(path)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """New items of a catalog, against the ids that they would have had."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 
-from atspeed_jax.ids.assign import assign, read_known, read_new
+from atspeed_jax.ids.assign import assign, read_known
 from atspeed_jax.ids.build import build, read_catalog, write
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.settings import IdsConfig
-from shops import item_columns, write_shop
+from atspeed_jax.ingest.settings import IngestError
+from atspeed_jax.utils.files import locked
+from shop_directory import item_columns, write_shop
 
 SMALL = {"levels": 2, "codes": 16, "text": "tfidf", "dimensions": 6}
 
@@ -24,7 +27,7 @@ def silent(_):
 
 def made(directory, *, columns=None, **settings) -> Path:
     write_shop(directory, **(columns or {}))
-    write(directory, build(directory, IdsConfig(**SMALL | settings), read_catalog(directory), silent))
+    write(directory, build(directory, IdsConfig(**SMALL | settings), read_catalog(directory), silent), {})
     return directory
 
 
@@ -37,8 +40,8 @@ def grown(directory, file, output="grown.parquet", vectors="auto", **options):
     """(index as columns, lines) of assign."""
     lines, place = [], file.parent / output
     options = {"index": None, "only_listed": False, "overwrite": False} | options
-    assign(directory, file, vectors, output=str(place), say=lines.append, **options)
-    return pq.read_table(place).to_pydict(), lines
+    assign(directory, str(file), vectors, output=str(place), say=lines.append, **options)
+    return pq.read_table(place).to_pydict(), [line for line in lines if not line.startswith(str(file))]
 
 
 def written(path, **columns):
@@ -101,8 +104,8 @@ def test_given_vectors_come_from_a_column_or_a_file(tmp_path):
     file = written(tmp_path / "n.csv", name=["B000", "z"])
     after, _ = grown(directory, file, "n.parquet", vectors=str(tmp_path / "v.npy"))
     assert after["codes"][60:] == known[5:6]
-    with pytest.raises(IdsError, match="vector 'red' is no JSON list"):
-        read_new(written(tmp_path / "bad.csv", name=["x"], vector=["red"]), pa.string())
+    with pytest.raises(IngestError, match="row 1: the vector of item 'x' has an entry that is no finite number"):
+        grown(directory, written(tmp_path / "bad.csv", name=["x"], vector=["red"]), "bad.parquet")
     with pytest.raises(IdsError, match=r"vectors of 2 numbers, but the codebooks were made of vectors of 3"):
         grown(directory, written(tmp_path / "w.csv", name=["x"], vector=["[1, 2]"]), "w.parquet")
 
@@ -112,31 +115,32 @@ def test_whole_numbers_as_names(tmp_path):
     columns = item_columns(2, first=60) | {"name": [160, 101]}
     after, _ = grown(directory, written(tmp_path / "new.csv", **columns))
     assert after["name"][-2:] == [159, 160]
-    with pytest.raises(IdsError, match="cannot be read"):
-        grown(directory, written(tmp_path / "text.csv", **item_columns(1)), "t.parquet")
-    with pytest.raises(IdsError, match="no int64"):
-        grown(directory, written(tmp_path / "text.parquet", **item_columns(1)), "t.parquet")
+    message = r"item 'B000' \(1 such items\) is no whole number, but .* numbers as names, such as 100; write names as"
+    for name in ("text.csv", "text.parquet"):
+        with pytest.raises(IdsError, match=message):
+            grown(directory, written(tmp_path / name, **item_columns(1)), "t.parquet")
+    with pytest.raises(IdsError, match="item '0160'"):
+        grown(directory, written(tmp_path / "zero.csv", **columns | {"name": ["0160", "101"]}), "t.parquet")
 
 
 def test_mistakes_leave_nothing_behind(shop, tmp_path):
     ok = written(tmp_path / "ok.csv", **item_columns(1, first=60))
     (tmp_path / "torn.csv").write_text("name,title\nx\n")
     cases = {
-        "twice.csv": ({"name": ["x", "x"], "title": ["a", "b"]}, "items 0 and 1 are both called 'x'"),
-        "bare.csv": ({"title": ["a"]}, r"has columns \['title'\]; expected name or item"),
+        "bare.csv": ({"title": ["a"]}, r"no column is known as the name of the item; it has title. Name it"),
         "empty.csv": ({"name": ["x", "y"], "title": ["a", ""]}, "item 'y' has no text"),
-        "new.json": (None, "unknown form"),
+        "new.xlsx": (None, "no such file"),
         "gone.csv": (None, "no such file"),
         "torn.csv": (None, "cannot be read"),
     }
     for name, (columns, message) in cases.items():
         file = written(tmp_path / name, **columns) if columns else tmp_path / name
-        with pytest.raises(IdsError, match=message):
+        with pytest.raises(ValueError, match=message):
             grown(shop, file)
     with pytest.raises(IdsError, match=r"--vectors=v\.npy: the ids of .* were made of text\+cooccurrence"):
         grown(shop, ok, vectors="v.npy")
     with pytest.raises(IdsError, match="--assign needs --output"):
-        assign(shop, ok, "auto", index=None, output=None, only_listed=False, overwrite=False, say=silent)
+        assign(shop, str(ok), "auto", index=None, output=None, only_listed=False, overwrite=False, say=silent)
     assert not list(tmp_path.glob("*.parquet"))
     grown(shop, ok)
     with pytest.raises(IdsError, match=r"exists already; .* --overwrite"):
@@ -158,5 +162,58 @@ def test_ids_of_co_occurrence_say_how_new_items_get_ids(tmp_path):
 
 def test_an_index_of_several_lengths_is_refused(tmp_path):
     path = written(tmp_path / "odd.parquet", item=[0, 1], name=["a", "b"], codes=[[1, 2], [1]])
-    with pytest.raises(IdsError, match="ids of several lengths"):
-        read_known(path)
+    with pytest.raises(IdsError, match="all ids must have the same length"):
+        read_known(path, "")
+
+
+def test_the_file_is_read_as_that_of_launch_ingest(shop, tmp_path):
+    """Semicolons, a BOM, JSON lines, other names of columns, quoted line breaks and several rows of an item."""
+    columns = item_columns(2, first=60)
+    expected, _ = grown(shop, written(tmp_path / "plain.csv", **columns), "plain.parquet")
+    rows = list(zip(*columns.values(), strict=True))
+    cases = {
+        "semicolons.csv": "\ufeffSKU;Name;Description\r\n" + "".join(f'{a};"{b}";{c}\r\n' for a, b, c in rows),
+        "lines.jsonl": "".join(json.dumps({"asin": a, "title": b, "text": c}) + "\n" for a, b, c in rows),
+        "twice.tsv": "item\ttitle\ttext\n" + "".join("\t".join(row) + "\n" for row in (*rows, ("B060", "x", "y"))),
+        "both.csv": "id,name,title,text\n" + "".join(f"{n},{a},{b},{c}\n" for n, (a, b, c) in enumerate(rows)),
+    }
+    for name, text in cases.items():
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        found, lines = grown(shop, tmp_path / name, f"{name}.parquet")
+        assert found == expected, name
+        assert any("1 rows are of an item that has a row already" in line for line in lines) == (name == "twice.tsv")
+
+
+def test_columns_and_encoding_that_launch_ingest_was_told_are_taken(shop, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(shop, directory)
+    told = {"columns": {"item_name": "Nr", "title": "Bezeichnung", "item": None}, "files": {"encoding": "latin-1"}}
+    (directory / "ingest.json").write_text(json.dumps({"settings": told}))
+    file = tmp_path / "neu.csv"
+    file.write_bytes("Nr,title,Bezeichnung\nZ1,no title,Löffel red\n".encode("latin-1"))
+    found, _ = grown(directory, file)
+    assert (found["name"][-1], found["title"][-1]) == ("Z1", "Löffel red")
+    (directory / "ingest.json").write_text("{}")
+    with pytest.raises(IngestError, match=r"ingest.json is damaged"):
+        grown(directory, file, "other.parquet")
+
+
+def test_an_index_of_other_codebooks_is_refused(shop, tmp_path):
+    directory = made(tmp_path / "other", seed=5)
+    new = written(tmp_path / "new.csv", **item_columns(1, first=60))
+    with pytest.raises(IdsError, match=r"index.parquet was made with other codebooks than codebooks.safetensors"):
+        grown(directory, new, index=str(shop / "index.parquet"))
+    assert not (tmp_path / "grown.parquet").exists()
+    grown(directory, new)
+    again = written(tmp_path / "again.csv", **item_columns(1, first=61))
+    with pytest.raises(IdsError, match=r"grown.parquet was made with other codebooks"):
+        grown(shop, again, "b.parquet", index=str(tmp_path / "grown.parquet"))
+
+
+def test_an_output_that_is_being_written_or_is_no_parquet_is_refused(shop, tmp_path):
+    new = written(tmp_path / "new.csv", **item_columns(1, first=60))
+    with locked(tmp_path / ".grown.parquet.lock"), pytest.raises(IdsError, match="is being written by another process"):
+        grown(shop, new)
+    with pytest.raises(IdsError, match=r"--output=.*new\.csv: an index is a parquet file; give a name that ends in"):
+        grown(shop, new, "new.csv", overwrite=True)
+    assert new.read_text().startswith('"name"')

@@ -7,7 +7,7 @@ from atspeed_jax.ids import health as module
 from atspeed_jax.ids.build import build, read_catalog
 from atspeed_jax.ids.health import branching, collisions, health, maps, neighbors, usage, warnings
 from atspeed_jax.ids.settings import IdsConfig
-from shops import write_shop
+from shop_directory import write_shop
 
 CODES = np.array([[0, 0], [0, 0], [0, 1], [2, 1]])
 

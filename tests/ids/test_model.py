@@ -6,7 +6,7 @@ from atspeed_jax.ids.build import build, read_catalog
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.model import read_model
 from atspeed_jax.ids.settings import IdsConfig
-from shops import write_shop
+from shop_directory import write_shop
 
 
 def silent(_):

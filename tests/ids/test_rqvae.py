@@ -10,7 +10,7 @@ from atspeed_jax.ids.codebooks import Codebooks
 from atspeed_jax.ids.model import read_model
 from atspeed_jax.ids.rqvae import Autoencoder, RqvaeConfig, balancing_prices, quantize, train_rqvae
 from atspeed_jax.ids.settings import IdsConfig
-from shops import write_shop
+from shop_directory import write_shop
 
 CONFIG = RqvaeConfig(hidden=16, latent=4, steps=60, batch=64, revive_every=10)
 CENTERS = [jnp.array([[0.0, 0.0], [4.0, 0.0]]), jnp.array([[0.5, 0.0], [-0.5, 0.0]])]

@@ -4,10 +4,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from atspeed_jax.ids.errors import IdsError
-from atspeed_jax.ids.tables import index_bytes, read_columns, read_interactions, read_items
+from atspeed_jax.ids.tables import fingerprint, index_bytes, read_columns, read_interactions, read_items
 from atspeed_jax.items.index_file import read_index
 from atspeed_jax.items.item_index import IndexSettings, SourceError
-from shops import write_shop
+from shop_directory import write_shop
 
 
 def test_names_titles_and_texts_are_read(tmp_path):
@@ -60,7 +60,7 @@ def test_interactions_are_of_items_that_exist(tmp_path):
 
 def test_an_index_has_the_types_of_its_columns(tmp_path):
     items = read_items(write_shop(tmp_path, items=2, name=[7, 9], title=["a", None]) / "items.parquet")
-    (tmp_path / "index.parquet").write_bytes(index_bytes([0, 5], items, np.array([[1, 2], [3, 4]]), (4, 8)))
+    (tmp_path / "index.parquet").write_bytes(index_bytes([0, 5], items, np.array([[1, 2], [3, 4]]), (4, 8), b"books"))
     table = pq.read_table(tmp_path / "index.parquet")
     kinds = {"item": "int64", "name": "int64", "title": "string", "codes": "list<element: int32>"}
     assert {field.name: str(field.type) for field in table.schema} == kinds
@@ -70,10 +70,11 @@ def test_an_index_has_the_types_of_its_columns(tmp_path):
 def test_an_index_keeps_the_sizes_of_the_codebooks(tmp_path):
     items = read_items(write_shop(tmp_path, items=2, name=[7, 9], title=["a", None]) / "items.parquet")
     file = tmp_path / "index.parquet"
-    file.write_bytes(index_bytes([0, 1], items, np.array([[1, 2], [3, 4]]), (4, 8)))
+    file.write_bytes(index_bytes([0, 1], items, np.array([[1, 2], [3, 4]]), (4, 8), b"books"))
     index = read_index(file)
     assert index.level_sizes == index.catalog.level_sizes == (4, 8)
+    assert index.codebooks == fingerprint(b"books") != fingerprint(b"other")
     assert read_index(file, IndexSettings(levels=1)).catalog.level_sizes == (4,)
-    file.write_bytes(index_bytes([0, 1], items, np.array([[1, 2], [3, 4]]), (4, 4)))
+    file.write_bytes(index_bytes([0, 1], items, np.array([[1, 2], [3, 4]]), (4, 4), b"books"))
     with pytest.raises(SourceError, match="code 4 at level 1, but the codebook of that level has 4 codes"):
         read_index(file)

@@ -7,7 +7,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from atspeed_jax.ids import text
 from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.text import SentenceText, TfidfText, fit_text
-from shops import item_columns
+from shop_directory import item_columns
 
 TEXTS = item_columns(80)["text"]
 

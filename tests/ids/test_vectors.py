@@ -8,7 +8,7 @@ from atspeed_jax.ids.errors import IdsError
 from atspeed_jax.ids.settings import IdsConfig
 from atspeed_jax.ids.tables import item_table, read_interactions, read_items
 from atspeed_jax.ids.vectors import bridged, check_kind, choose, fit_bridge, make_vectors
-from shops import item_columns, write_shop
+from shop_directory import item_columns, write_shop
 
 
 def silent(_):

@@ -6,7 +6,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from atspeed_jax.ingest.formats import items_form, log_form
+from atspeed_jax.ingest.formats import Form, items_form, log_form, open_as
 from atspeed_jax.ingest.ingest import ingest
 from atspeed_jax.ingest.settings import Files, Filters, IngestError, IngestSettings, Limits, Split
 
@@ -173,3 +173,15 @@ def test_other_files_keep_their_columns(tmp_path):
     table = write(tmp_path, "a.csv", "1::2::3::4\n")
     assert log_form(table, Files("table")).header is None
     assert items_form(write(tmp_path, "b.csv", "item,title\n"), Files()).header is None
+
+
+def test_an_encoding_is_that_of_files_that_are_no_utf_8(connection, tmp_path):
+    given = Files(encoding="latin-1")
+    for encoding in ("utf-8", "latin-1"):
+        file = write(tmp_path, f"{encoding}.csv", "item,title\n1,Löffel\n", encoding)
+        table = open_as(connection, str(file), items_form(str(file), given), given, tmp_path)
+        assert connection.execute(f"SELECT title FROM {table.sql}").fetchall() == [("Löffel",)]
+    torn = tmp_path / "torn.csv.gz"
+    torn.write_bytes(gzip.compress(b"item,title\n" + bytes(range(48, 58)) * 999)[:-9])
+    with pytest.raises(IngestError, match=r"torn\.csv\.gz: cannot be read"):
+        open_as(connection, str(torn), Form(), given, tmp_path)

@@ -67,7 +67,7 @@ def test_lists_of_texts_become_one_text(connection, load):
         (
             "thing,title\n1,a\n",
             "items.csv",
-            "no column is known as the item_name; it has thing, title.*--item_name=",
+            "no column is known as the name of the item; it has thing, title.*--item_name=",
         ),
         ("product,title\n1,a\n ,b\n", "items.csv", r"line 3: product ' ': expected the name of an item \(1 rows"),
         ("product,vector\n1,1 2\n2,[3]\n", "items.csv", "row 2: the vector of item '2' has 1 numbers, those of 1"),
@@ -85,3 +85,40 @@ def test_lists_of_texts_become_one_text(connection, load):
 def test_item_files_that_cannot_be_used_are_refused(load, text, name, message):
     with pytest.raises(IngestError, match=message):
         load(text, name)
+
+
+def test_a_file_without_a_known_title_is_warned_of(connection, load):
+    (warning,) = load("product,label,text\n1,One,a\n2,Two,b\n")
+    assert "no column is known as the title, so that lists have none; it has also label." in warning
+    assert "--title=NAME" in warning
+    connection.execute("DROP TABLE items; DROP TABLE item_texts")
+    assert load("product,text\n1,a\n2,b\n") == [], "no column is left that could be the title"
+
+
+def test_items_in_no_event_are_counted(connection, table):
+    connection.execute("CREATE TABLE items AS FROM (VALUES (0, 1, '1'), (1, 2, '2')) t(i, name, text)")
+    said = []
+    items = table("product,title\n1,a\n2,b\n3,c\n4,d\n", "items.csv")
+    assert load_items(connection, items, Columns(), "product", said.append) == []
+    assert "items.csv: 2 items are in no event, such as '3', and are left out; launch.build_ids --assign=" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("log", "file", "message"),
+    [
+        ("007", "7", "'007' of the log may be '7' of this file"),
+        ("L\u00f6ffel", "Lo\u0308ffel", r"'L\\xf6ffel' of the log may be 'Lo\\u0308ffel' of this file"),
+        ("sku 1", "SKU\u00a01", r"'sku 1' of the log may be 'SKU\\xa01' of this file: write names alike"),
+    ],
+)
+def test_a_name_that_is_written_otherwise_is_shown(connection, table, log, file, message):
+    connection.execute("CREATE TABLE items AS SELECT 0 AS i, ? AS name, ? AS text", [log, log])
+    items = table(f"product,title\n{file},a\n", "items.csv")
+    with pytest.raises(IngestError, match=message):
+        load_items(connection, items, Columns(), "product", lambda line: None)
+    connection.execute("INSERT INTO items VALUES (1, 'x', 'x')")
+    connection.execute("DROP TABLE item_texts")
+    both = table(f"product,title\n{file},a\nx,b\n", "both.csv")
+    (warning,) = load_items(connection, both, Columns(), "product", lambda line: None)
+    assert "1 of 2 items of the log are not here" in warning
+    assert "of the log may be" in warning

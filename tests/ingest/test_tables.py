@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from atspeed_jax.ingest.settings import IngestError
-from atspeed_jax.ingest.tables import column, files_of, kind_of, name_sql, open_table, quoted
+from atspeed_jax.ingest.tables import column, files_of, kind_of, line_of_row, name_sql, open_table, quoted
 from atspeed_jax.ingest.text_files import explained
 
 ROWS = [("007", "a b"), ("1e3", "")]
@@ -131,3 +131,31 @@ def test_a_key_with_a_dot_goes_before_a_path(connection, table):
     assert rows(connection, found)[0][1::2] == ("flat", "x")
     assert rows(connection, found)[1][0] == "5"
     assert found.objects >= {"a", "a.c d"}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "line"),
+    [
+        ("a,b\n1,2\n3,4\n5,6\n", "log.csv", 4),
+        ('a,b\n"x\ny ""z"" \n",2\n3,4\n5,6\n', "log.csv", 6),
+        ("a,b\r\n1,2\r\n\r\n\r\n3,4\r\n5,6\r\n", "log.csv", 6),
+        ("a\n1\n\n5\n", "log.csv", 4),
+        ('a|b\n1|2"\n3|4\n5|6\n', "log.csv", 4),
+        ('{"a": "\\""}\n\n{"a": 2}\n{"a": 3}\n', "log.jsonl", 4),
+    ],
+)
+def test_the_line_of_a_row(table, text, name, line):
+    assert line_of_row(table(text, name), 3) == line
+
+
+def test_rows_of_parquet_and_of_several_files_are_no_lines(connection, tmp_path):
+    connection.execute(f"COPY (SELECT 1 AS a FROM range(9)) TO '{tmp_path}/t.parquet'")
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("a\n1\n2\n3\n4\n")
+    for name in ("t.parquet", "*.csv"):
+        assert line_of_row(open_table(connection, f"{tmp_path}/{name}"), 3) is None
+
+
+def test_a_directory_is_no_log(tmp_path):
+    with pytest.raises(IngestError, match=r"is a directory; name the files in it, as .*\*\.csv"):
+        files_of(str(tmp_path))

@@ -6,7 +6,7 @@ import pytest
 
 from atspeed_jax.ingest.settings import IngestError
 from atspeed_jax.ingest.tables import open_table
-from atspeed_jax.ingest.text_files import explained, first_line, first_objects, open_text, packed
+from atspeed_jax.ingest.text_files import LINE, explained, first_line, first_objects, open_text, packed
 
 
 def rows(connection, table):
@@ -61,3 +61,11 @@ def test_gzip_is_known_by_its_content(tmp_path):
         IngestError, match=r"b\.csv: cannot be read \(.*end-of-stream.*\); fetch or write the file again"
     ):
         first_objects(zipped)
+
+
+def test_a_line_that_is_too_long_is_not_printed(connection, table):
+    with pytest.raises(
+        IngestError, match=r"items\.csv: a line is longer than 33,554,432 characters; shorten it"
+    ) as found:
+        rows(connection, table("item,text\na," + "x" * (LINE + 9) + "\n", "items.csv"))
+    assert len(str(found.value)) < 300

@@ -20,6 +20,8 @@ MS = 1_400_000_000_123  # 2014-05-13 16:53:20.123 UTC
         ("2014-05-13 16:53:20.123", MS, "dates, taken as UTC"),
         ("2014-05-13T16:53:20.123Z", MS, "dates with time zone"),
         ("2014-05-13 18:53:20.123+02:00", MS, "dates with time zone"),
+        ("2014-05-13 18:53:20.123 Europe/Berlin", MS, "dates with time zone"),
+        ("2014-05-13 11:53:20.123 EST", MS, "dates with time zone"),
         ("2014-05-13", MS - 123 - 60_800_000, "dates, taken as UTC"),
     ],
 )
@@ -50,6 +52,8 @@ def test_times_of_parquet(connection, tmp_path, kind, expected):
         ),
         ("1400000000\n2014-05-13\n", r"line 2: t '1400000000' is a number, but .*line 3: t '2014-05-13' is a date"),
         ("2014-05-13 10:00Z\n2014-05-13 10:00\n", r"line 2: .* names a time zone, but .*line 3: .* names none"),
+        ("2014-05-13 10:00\n2014-05-13 10:00 Asia/Tokyo\n", r"line 3: .* names a time zone, but .*line 2: .* none"),
+        ("1400000000\n\nsoon\n", r"line 3: t \(the cell is empty\): cannot be read"),
         ("1400000000\nnan\n", r"line 3: t 'nan': cannot be read as a time"),
         ("1400000000\ninf\n", r"line 3: t 'inf': cannot be read as a time"),
         ("1e30\n", r"line 2: t '1e30': is no time in seconds to nanoseconds"),

@@ -5,7 +5,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from mains import run_mains
-from shops import item_columns, write_shop
+from shop_directory import item_columns, write_shop
 
 
 def test_ids_are_made_and_new_items_get_theirs(tmp_path):

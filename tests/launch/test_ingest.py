@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 
 from mains import run_mains
-from shop import write_shop
+from shop_files import write_shop
 
 
 def test_a_log_is_ingested_and_mistakes_are_told(tmp_path):

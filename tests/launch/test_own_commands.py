@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-import shop
+import shop_files
 from atspeed_jax.data.dataset import load_dataset
 from mains import run_mains
 
@@ -38,7 +38,7 @@ TINY = [
 
 def commands(place, *, lists=False):
     """What run_mains makes of the commands up to launch.prepare_data, or of all five."""
-    log, items = shop.write_shop(place, users=60, items=30)
+    log, items = shop_files.write_shop(place, users=60, items=30)
     data, run, tuned = (
         place / "log_data",
         place / "log",

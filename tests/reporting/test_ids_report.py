@@ -4,7 +4,7 @@ import numpy as np
 
 from atspeed_jax.ids.health import Health, branching, collisions, usage
 from atspeed_jax.ids.settings import IdsConfig
-from atspeed_jax.reporting.ids_report import as_report, document, write_report
+from atspeed_jax.reporting.ids_report import as_report, document, report_files
 
 CODES = np.array([[0, 0], [0, 1], [1, 0], [1, 0], [1, 2]])
 FIGURES = {
@@ -21,14 +21,15 @@ CONFIG = IdsConfig(levels=2, codes=4, collisions="keep")
 FOUND = Health(FIGURES, ["level 2 uses <3> of 4 codes"], {"PCA": (np.zeros((5, 2)), CODES[:, 0])})
 
 
-def test_a_report_is_written_in_three_forms(tmp_path):
-    text = write_report(tmp_path, CONFIG, "text", FOUND)
-    assert (tmp_path / "ids_report.txt").read_text() == text
-    content = json.loads((tmp_path / "ids_report.json").read_text())
+def test_a_report_has_three_forms():
+    files = report_files(CONFIG, "text", FOUND)
+    assert sorted(files) == ["ids_report.html", "ids_report.json", "ids_report.txt"]
+    assert files["ids_report.txt"] == as_report(CONFIG, "text", FOUND)
+    content = json.loads(files["ids_report.json"])
     assert content["method"] == "kmeans"
     assert content["levels"][1]["used"] == 3
     assert content["warnings"] == FOUND.warnings
-    page = (tmp_path / "ids_report.html").read_text()
+    page = files["ids_report.html"]
     assert "level 2 uses &lt;3&gt; of 4 codes" in page
     assert page.count("<figure") == 2
     assert "PCA of 5 items" in page
