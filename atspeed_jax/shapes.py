@@ -46,17 +46,28 @@ RowBool = Bool[Array, "B"]
 class SlotMask(struct.PyTreeNode):
     """Which cache slots each of T tokens attends to, in two parts.
 
-    A node of the tree attends to the prompt's slots and to the slots on its path. The
-    path is a short list, so the mask of a wide tree stays small.
+    A token attends to a range of the prompt's slots, and a node of the tree to the slots
+    on its path too. Neither part has an entry per pair of tokens: the mask of a long
+    prompt and the mask of a wide tree stay small.
 
     Attributes:
-      prompt: [B, T, P], which of the first P slots the token attends to.
+      begin: [B, T], first slot of the range.
+      end: [B, T], the slot behind the range; a token whose range is empty attends to no
+        slot of the prompt.
       path: [B, T, A], the slots behind the prompt that the token attends to, each once;
         negative entries name no slot.
+      width: static. P, slots of the prompt.
+      head: static. A token whose range is not empty attends to the first slots too, so
+        many of them.
+      made: [B, T, P], what `prompt` gives, if it was made before (`make`).
     """
 
-    prompt: Bool[Array, "B T P"]
+    begin: Int[Array, "B T"]
+    end: Int[Array, "B T"]
     path: Int[Array, "B T A"]
+    width: int = struct.field(pytree_node=False)
+    head: int = struct.field(pytree_node=False, default=0)
+    made: Bool[Array, "B T P"] | None = None
 
     @classmethod
     def causal(cls, valid: Bool[Array, "B T"]) -> SlotMask:
@@ -68,20 +79,36 @@ class SlotMask(struct.PyTreeNode):
         Returns:
           A mask with T prompt slots and an empty path (A = 0).
         """
-        causal = jnp.tril(jnp.ones((valid.shape[1],) * 2, bool)) & valid[:, None]
-        return cls(causal, jnp.zeros((*valid.shape, 0), jnp.int32))
+        width = valid.shape[1]
+        begin = jnp.broadcast_to(width - valid.sum(1, dtype=jnp.int32)[:, None], valid.shape)
+        end = jnp.broadcast_to(jnp.arange(1, width + 1, dtype=jnp.int32), valid.shape)
+        return cls(begin, end, jnp.zeros((*valid.shape, 0), jnp.int32), width)
+
+    @property
+    def prompt(self) -> Bool[Array, "B T P"]:
+        """Marks the slots of the prompt that each token attends to."""
+        if self.made is not None:
+            return self.made
+        slots = jnp.arange(self.width, dtype=jnp.int32)
+        begin, end = self.begin[..., None], self.end[..., None]
+        seen = (begin <= slots) & (slots < end)
+        return seen | ((slots < self.head) & (begin < end)) if self.head else seen
+
+    def make(self) -> SlotMask:
+        """Returns the same mask, with an entry per pair of tokens made once for all layers."""
+        return self.replace(made=self.prompt)
 
     def sees_something(self) -> Bool[Array, "B T"]:
         """Marks the tokens [B, T] that attend to any slot.
 
         Padding attends to none. A real token attends at least to itself.
         """
-        return self.prompt.any(-1) | (self.path >= 0).any(-1)
+        return (self.begin < self.end) | (self.path >= 0).any(-1)
 
     def dense(self, slots: int) -> Bool[Array, "B T S"]:
         """Converts the mask to one bool per slot of a cache with `slots` slots."""
         behind = (self.path[..., None] == jnp.arange(slots)).any(-2)
-        return behind | jnp.pad(self.prompt, ((0, 0), (0, 0), (0, slots - self.prompt.shape[-1])))
+        return behind | jnp.pad(self.prompt, ((0, 0), (0, 0), (0, slots - self.width)))
 
 
 class StepInput(struct.PyTreeNode):

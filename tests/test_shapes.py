@@ -135,13 +135,19 @@ def test_a_capitalized_parameter_is_seen(source, name):
 
 
 def test_a_mask_of_two_parts_as_one():
-    prompt = jnp.array([[[True, False], [False, False], [True, True]]])
-    whole = SlotMask(prompt, jnp.array([[[-1, -1], [3, -1], [5, 2]]])).dense(6)
+    begin, end = jnp.array([[0, 2, 0]]), jnp.array([[1, 2, 2]])
+    whole = SlotMask(begin, end, jnp.array([[[-1, -1], [3, -1], [5, 2]]]), 2).dense(6)
     assert [np.flatnonzero(seen).tolist() for seen in whole[0]] == [[0], [3], [0, 1, 2, 5]]
-    assert SlotMask(prompt, jnp.array([[[-1, -1], [3, -1], [-1, 2]]])).sees_something().tolist() == [[True] * 3]
-    nothing_behind = SlotMask(prompt, jnp.zeros((1, 3, 0), int))
+    assert SlotMask(begin, end, jnp.array([[[-1, -1], [3, -1], [-1, 2]]]), 2).sees_something().tolist() == [[True] * 3]
+    nothing_behind = SlotMask(begin, end, jnp.zeros((1, 3, 0), int), 2)
     assert nothing_behind.sees_something().tolist() == [[True, False, True]]
-    np.testing.assert_array_equal(nothing_behind.dense(2), prompt)
+    np.testing.assert_array_equal(nothing_behind.dense(2), nothing_behind.prompt)
+
+
+def test_tokens_see_a_shared_head_if_they_see_anything_of_the_prompt():
+    mask = SlotMask(jnp.array([[3, 3]]), jnp.array([[3, 5]]), jnp.zeros((1, 2, 0), int), 5, head=2)
+    assert mask.prompt[0].astype(int).tolist() == [[0] * 5, [1, 1, 0, 1, 1]]
+    assert mask.sees_something().tolist() == [[False, True]]
 
 
 def test_whole_sequences_see_the_real_tokens_up_to_themselves():

@@ -117,6 +117,12 @@ class Prompt(struct.PyTreeNode):
         read = self.head.length
         return (jnp.arange(self.valid.shape[1]) < read) | (jnp.cumsum(self.valid, 1) > read)
 
+    @property
+    def first_slot(self) -> RowInt:
+        """The first slot behind padding: the slots from it to P hold the row's last tokens."""
+        read = 0 if self.head is None else self.head.length
+        return self.valid.shape[1] + read - self.valid.sum(1, dtype=jnp.int32)
+
     def take_rows(self, rows: RowInt) -> Prompt:
         """Returns the prompts of the users `rows` alone."""
         return jax.tree.map(lambda x, own: x[rows] if own else x, self, self.per_user())

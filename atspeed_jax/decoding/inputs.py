@@ -14,14 +14,13 @@ from atspeed_jax.shapes import RowInt, SlotMask, StepInput
 
 def prompt_input(prompt: Prompt) -> StepInput:
     """Reads the prompt under the causal mask, but a shared head, which the cache holds."""
-    inputs = StepInput.causal(prompt.tokens, prompt.slots)
     if prompt.head is None:
-        return inputs
-    read = prompt.head.length
+        return StepInput.causal(prompt.tokens, prompt.valid)
+    inputs, read = StepInput.causal(prompt.tokens, prompt.slots), prompt.head.length
     rest = jax.tree.map(lambda x: x[:, read:], inputs)
-    # Padding comes behind the head, and yet must see nothing: it stays padding.
-    mask = rest.mask.replace(prompt=rest.mask.prompt & prompt.slots[:, read:, None])
-    return rest.replace(mask=mask, first_slot=read)
+    # Padding comes behind the head, and yet must see nothing: its range is empty.
+    begin = jnp.broadcast_to(prompt.first_slot[:, None], rest.tokens.shape)
+    return rest.replace(mask=rest.mask.replace(begin=begin, head=read), first_slot=read)
 
 
 def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_level: RowInt) -> StepInput:
@@ -39,8 +38,9 @@ def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_le
     # that are still in use. Invalid nodes write into slots that no path holds.
     slots = jnp.where((row_level <= level)[:, None], slots, layout.slots)
     positions = jnp.broadcast_to((prompt.last_position + level)[:, None], slots.shape)
-    valid = jnp.broadcast_to(prompt.slots[:, None], (*slots.shape, layout.prompt))
-    mask = SlotMask(valid, beams.path[..., 1 : level + 1])
+    begin = jnp.broadcast_to(prompt.first_slot[:, None], slots.shape)
+    head = 0 if prompt.head is None else prompt.head.length
+    mask = SlotMask(begin, jnp.full_like(begin, layout.prompt), beams.path[..., 1 : level + 1], layout.prompt, head)
     return StepInput(beams.tokens[..., level - 1], positions, slots, mask, first_slot=layout.offset[level])
 
 

@@ -17,8 +17,8 @@ MASKED = -1e30  # finite: a query that sees nothing must not become NaN
 # kernels. In a wider tree the slots of each token's path are gathered, so that a node
 # costs the same in any tree. A CPU launches faster and multiplies more slowly.
 MOST_SLOTS_CPU, MOST_SLOTS = 64, 256
-# Larger logits are computed for a block of tokens at a time, so that the memory of a long
-# prompt does not grow with the square of its length.
+# Larger logits are computed for a block of tokens at a time, with the mask of the block, so
+# that the memory of a long prompt does not grow with the square of its length.
 MOST_BYTES = 1 << 30
 
 
@@ -47,7 +47,7 @@ def attend(
       [B, T, H * d] in the dtype of values.
     """
     batch, length, heads, dim = query.shape
-    (kv, slots), width = keys.shape[1:3], mask.prompt.shape[-1]
+    (kv, slots), width = keys.shape[1:3], mask.width
     dense, paths = (
         functools.partial(attention, keys=keys, values=values, precision=precision)
         for attention in (_over_all_slots, _along_paths)
@@ -96,7 +96,7 @@ def _over_all_slots(query: Array, mask: SlotMask, *, keys: Array, values: Array,
     if mask.path.shape[-1]:
         seen = mask.dense(keys.shape[2])
     else:
-        width = mask.prompt.shape[-1]
+        width = mask.width
         keys, values, seen = keys[:, :, :width], values[:, :, :width], mask.prompt
     logits = _logits("btkgd,bksd->bkgts", query, keys, precision)
     weights = _weights(logits, seen, query, values)
@@ -105,7 +105,7 @@ def _over_all_slots(query: Array, mask: SlotMask, *, keys: Array, values: Array,
 
 def _along_paths(query: Array, mask: SlotMask, *, keys: Array, values: Array, precision) -> Array:
     """Multiplies each token with the prompt's slots, and with the slots of its path."""
-    width = mask.prompt.shape[-1]
+    width = mask.width
     path_keys, path_values = (_on_path(store, mask.path, width) for store in (keys, values))
     # The prompt's slots are one matrix product for all tokens.
     logits = _logits("btkgd,bksd->bkgts", query, keys[:, :, :width], precision)

@@ -71,6 +71,8 @@ class Llama(nn.Module):
         embedded = jnp.where(mask.sees_something()[..., None], self._embed(table, inputs.tokens), 0)
         x = Dropout(c.dropout, self.deterministic)(embedded.astype(dtype))
         x = nn.with_logical_constraint(x, RESIDUAL)
+        if cache is None:  # training keeps the logits of all pairs anyway, and a scan would make the mask per layer
+            mask = mask.make()
         rope = c.head_dim, c.rope_theta, c.rope_scaling, c.wide
         if self.unrolled:
             assert isinstance(cache, tuple), "an unrolled model has a cache per layer"

@@ -87,7 +87,7 @@ class RecordingStep:
                 config=self.model.config,
                 batch=inputs.tokens.shape[0],
                 tokens=inputs.tokens.shape[1],
-                prompt=inputs.mask.prompt.shape[-1],
+                prompt=inputs.mask.width,
                 path=inputs.mask.path.shape[-1],
                 slots=jax.tree.leaves(cache)[0].shape[-2],
                 n_out=n_out,
@@ -181,6 +181,6 @@ def call_alone(call: ModelCall) -> tuple[LlamaStep, Callable, StepInput]:
     tokens = jnp.zeros((call.batch, call.tokens), jnp.int32)
     slots = jnp.broadcast_to(jnp.arange(call.tokens, dtype=jnp.int32) % call.slots, tokens.shape)
     path = jnp.full((*tokens.shape, call.path), call.prompt, jnp.int32)
-    mask = SlotMask(jnp.ones((*tokens.shape, call.prompt), bool), path)
+    mask = SlotMask(tokens, jnp.full_like(tokens, call.prompt), path, call.prompt)
     inputs = StepInput(tokens, tokens, slots, mask, first_slot=0 if call.contiguous else None)
     return model, step, inputs

@@ -24,7 +24,7 @@ def test_operations_are_those_that_xla_counts():
 
     def call(params, tokens):
         step = LlamaStep(CONFIG, unrolled=True)
-        mask = SlotMask(jnp.ones((2, 20, 20), bool), jnp.zeros((2, 20, 0), jnp.int32))
+        mask = SlotMask(jnp.zeros_like(tokens), jnp.full_like(tokens, 20), jnp.zeros((2, 20, 0), jnp.int32), 20)
         return step(params, StepInput(tokens, tokens, tokens, mask), step.init_cache(2, 20), n_out=4)[0]
 
     params = jax.eval_shape(lambda key: init_params(CONFIG, key), jax.random.key(0))

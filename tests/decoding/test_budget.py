@@ -111,13 +111,14 @@ def test_invalid_nodes_take_no_place_of_valid_ones_whatever_their_score():
 def test_compacted_nodes_are_found_again():
     valid = jnp.array([[False, True, False, True, True], [True, False, False, False, False]])
     numbers = jnp.arange(10).reshape(2, 5)
-    mask = SlotMask(jnp.broadcast_to(numbers[..., None], (2, 5, 4)) > 0, numbers[..., None])
+    mask = SlotMask(numbers, numbers, numbers[..., None], 4)
     read = StepInput(numbers, numbers, numbers, mask, first_slot=0)
     compacted, place = compact(read, valid, 3)
     assert compacted.first_slot is None
     assert compacted.tokens.shape == (2, 3)
     assert compacted.mask.prompt.shape == (2, 3, 4)
-    for part in (compacted.tokens, compacted.mask.path[..., 0]):
+    mask = compacted.mask
+    for part in (compacted.tokens, mask.begin, mask.end, mask.path[..., 0]):
         again = np.take_along_axis(part, np.asarray(place), 1)
         np.testing.assert_array_equal(again[valid], numbers[valid])
 

@@ -115,7 +115,9 @@ def tree_call(nodes, valid):
     paths = np.full((batch, len(nodes), 2), -1)
     for node, (_, path, _) in enumerate(nodes):
         paths[:, node, : len(path)] = path
-    mask = SlotMask(jnp.broadcast_to(valid[:, None], (batch, len(nodes), valid.shape[1])), jnp.asarray(paths))
+    width = valid.shape[1]
+    begin = jnp.broadcast_to(width - valid.sum(1, keepdims=True), tokens.shape)
+    mask = SlotMask(begin, jnp.full_like(begin, width), jnp.asarray(paths), width)
     return StepInput(*map(jnp.asarray, (tokens, positions, slots)), mask)
 
 

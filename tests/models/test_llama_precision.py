@@ -36,9 +36,9 @@ def call(config, unrolled, params):
     tokens = np.concatenate([TOKENS, [[9, 10, 11]] * 2], 1)
     positions = np.concatenate([np.maximum(VALID.cumsum(1) - 1, 0), VALID.sum(1)[:, None] + [0, 0, 1]], 1)
     slots = np.broadcast_to(np.arange(7), tokens.shape)
-    causal = np.asarray(SlotMask.causal(jnp.asarray(VALID)).prompt)
-    prompt = np.concatenate([causal, np.broadcast_to(VALID[:, None], (2, NODES, 4))], 1)
-    mask = SlotMask(jnp.asarray(prompt), jnp.asarray(np.broadcast_to(PATHS, (2, *PATHS.shape))))
+    begin = np.broadcast_to(4 - VALID.sum(1)[:, None], tokens.shape)
+    end = np.broadcast_to([1, 2, 3, 4, *[4] * NODES], tokens.shape)
+    mask = SlotMask(*map(jnp.asarray, (begin, end, np.broadcast_to(PATHS, (2, *PATHS.shape)))), 4)
     cache = LlamaStep(config, unrolled).init_cache(2, SLOTS)
     inputs = StepInput(*map(jnp.asarray, (tokens, positions, slots)), mask)
     return unroll(params) if unrolled else params, inputs, cache
