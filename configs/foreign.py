@@ -44,9 +44,11 @@ def get_config(options: str = "3") -> ml_collections.ConfigDict:
         config.draft = ml_collections.ConfigDict(base)
     elif "layers" in words:
         config.draft = ml_collections.ConfigDict(dict(target_layers=(0, -1), dropout=0.0))
-        config.train_draft.update(epochs=1.0, learning_rate=1e-4)
+        config.train_align.update(learning_rate=2e-4)
     train = dict(epochs=3.0, learning_rate=1e-4, average=0.0, shuffle=0.0, evaluations=3)
     config.train_draft.shuffle = 0.0  # the order of the items counts in a text
+    if "layers" in words:
+        config.train_draft = None  # the layers know the target's next items already
     if "lora" in words:
         config.target.lora = ml_collections.ConfigDict(
             dict(rank=8, alpha=16.0, dropout=0.05, targets=("q_proj", "k_proj", "v_proj", "o_proj"))

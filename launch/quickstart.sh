@@ -13,7 +13,12 @@ export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 own=false arguments=()
 for argument in "$@"; do
   if [[ $argument =~ ^--(data|items|workdir)=([^/].*)$ ]]; then
-    argument="--${BASH_REMATCH[1]}=$from/${BASH_REMATCH[2]}"
+    value=${BASH_REMATCH[2]}
+    if [[ ! -e $from/$value ]]; then  # several files
+      value=${value//,/,$from/}
+      value=${value//,$from\/\//,/}
+    fi
+    argument="--${BASH_REMATCH[1]}=$from/$value"
   fi
   [[ $argument != --data=* ]] || own=true
   arguments+=("$argument")

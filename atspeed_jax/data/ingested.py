@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from atspeed_jax.data.files import ReadSettings
 from atspeed_jax.data.rows import Rows
 from atspeed_jax.data.sources import SPLITS, Source
+from atspeed_jax.ingest.tables import files_of
 from atspeed_jax.items.data_directory import FORMAT, INDEX, INTERACTIONS, ITEMS, RECORD
 from atspeed_jax.items.index_file import read_index, read_object
 from atspeed_jax.items.item_index import ItemIndex, SourceError
@@ -71,22 +72,37 @@ def size_of(directory: Path) -> tuple[int, int]:
     return record["interactions"], len(first)
 
 
-def check_sources(directory: Path, given: Iterable[Path]) -> None:
+def check_sources(directory: Path, given: Sequence[str]) -> None:
     """Checks that a directory was made of these files.
 
     Args:
       directory: of launch.ingest, which records name and size of what it has read.
-      given: the files of interactions and items.
+      given: the files of interactions and of items, or patterns of files.
 
     Raises:
       SourceError: it was made of other files, or of files that have changed.
+      IngestError: no such file.
     """
-    made_of = _record(directory / RECORD, "").get("sources")
-    files = [{"file": str(file.resolve()), "bytes": file.stat().st_size} for file in given]
-    if made_of != files:
-        raise SourceError(
-            f"{directory} was made of {made_of}, but {files} are given: remove the directory, or choose another."
-        )
+    sources = _record(directory / RECORD, "").get("sources")
+    made_of = [(str(source["file"]), int(source["bytes"])) for source in sources or ()]
+    files = [(str(file.resolve()), file.stat().st_size) for pattern in given for file in files_of(pattern)]
+    if made_of == files:
+        return
+    before, now = dict(made_of), dict(files)
+    changed = [
+        f"{file} had {size} bytes then, and has {now[file]} now"
+        for file, size in made_of
+        if now.get(file, size) != size
+    ]
+    raise SourceError(
+        f"{directory} was made of {_listed(before)}, but {_listed(now)} are given"
+        + "".join(f"; {line}" for line in changed)
+        + ": remove the directory and its run, or name another --workdir."
+    )
+
+
+def _listed(files: Iterable[str]) -> str:
+    return " and ".join(files) or "nothing"
 
 
 def _record(file: Path, needs: str) -> dict:

@@ -148,8 +148,8 @@ def check_batches(config: ExperimentConfig, mesh: Mesh) -> None:
     Raises:
       ShardingError: the mesh does not divide a batch size.
     """
-    trainings = {} if config.train_target is None else {"train_target": config.train_target}
-    trainings |= {"train_draft": config.train_draft, "train_align": config.train_align}
+    every = {"train_target": config.train_target, "train_draft": config.train_draft, "train_align": config.train_align}
+    trainings = {name: train for name, train in every.items() if train is not None}
     for name, section in {**trainings, "teacher": config.teacher}.items():
         check_batch(mesh, section.batch_size, f"config.{name}.batch_size")
     for name, train in trainings.items():

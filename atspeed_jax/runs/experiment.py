@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from atspeed_jax.alignment.align import AlignConfig
+from atspeed_jax.alignment.losses import ON_GROUND_TRUTH
 from atspeed_jax.alignment.teacher import TeacherConfig
 from atspeed_jax.data.files import ReadSettings
 from atspeed_jax.data.instructions import PromptConfig
@@ -191,7 +192,9 @@ class ExperimentConfig:
       target, draft: the models, trained from scratch (ModelConfig) or from a Hugging
         Face Llama (PretrainedConfig). Only the target may have an adapter (lora). The
         draft may also begin as layers of the trained target (TargetLayersConfig).
-      train_target, train_draft: their next-item trainings. Without train_target (None)
+      train_target, train_draft: their next-item trainings. A draft of the target's
+        layers may do without (train_draft=None): its alignment begins with the layers
+        as they are. Without train_target (None)
         the target is a Hugging Face model that knows the codes, as it is.
       align, train_align: the alignment of the draft, and its training.
       teacher: what the target decodes for the alignment.
@@ -207,7 +210,7 @@ class ExperimentConfig:
     target: ModelConfig | PretrainedConfig
     draft: ModelConfig | PretrainedConfig | TargetLayersConfig
     train_target: TrainConfig | None
-    train_draft: TrainConfig
+    train_draft: TrainConfig | None
     align: AlignConfig
     train_align: TrainConfig
     teacher: TeacherConfig
@@ -225,6 +228,16 @@ class ExperimentConfig:
             raise ValueError("draft.lora: a draft is small and trained whole; set draft.lora=None")
         if isinstance(self.draft, TargetLayersConfig) and isinstance(self.target, ModelConfig):
             self.draft.of(self.target.llama(1))  # complains now; a pretrained target is opened first
+        if self.train_draft is None and not isinstance(self.draft, TargetLayersConfig):
+            raise ValueError(
+                "train_draft=None: a draft that is not layers of its target is trained on next items first; give "
+                "train_draft, or set draft.target_layers"
+            )
+        if self.train_draft is None and self.align.objective in ON_GROUND_TRUTH:
+            raise ValueError(
+                f"train_draft=None with align.objective={self.align.objective!r}, which reads histories in the lengths "
+                "of train_draft.buckets: give train_draft, or another objective"
+            )
         if self.teacher.log_probs and self.align.temperature != 1.0:
             raise ValueError(
                 f"align.temperature={self.align.temperature} with teacher.log_probs=True: stored log-probabilities "

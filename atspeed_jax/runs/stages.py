@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import jax
 from tqdm import tqdm
 
 from atspeed_jax.alignment.align import make_align_loss
@@ -28,6 +29,7 @@ from atspeed_jax.decoding.config import prefixes_by_norm, resolve_widths
 from atspeed_jax.evaluation.validate import BEAMS, CUT, FixedUsers, fixed_users, list_quality, target_calls
 from atspeed_jax.items.names import NAMES_FILE
 from atspeed_jax.items.titles import TITLES_FILE
+from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.runs.assets import Assets, ModelAssets
 from atspeed_jax.runs.experiment import TrainConfig
 from atspeed_jax.runs.trained import TrainedModels
@@ -36,7 +38,7 @@ from atspeed_jax.training.directory import METADATA_FILE, claimed_directory
 from atspeed_jax.training.fit_config import FitConfig
 from atspeed_jax.training.next_item import training_loss, validation
 from atspeed_jax.training.preemption import until_sigterm
-from atspeed_jax.training.sharding import own_rows, shard_batch
+from atspeed_jax.training.sharding import own_rows, shard_batch, tree_shardings
 from atspeed_jax.training.task import TrainingTask
 from atspeed_jax.training.train import fit
 from atspeed_jax.utils.distributed import agreed, barrier, is_writer
@@ -155,10 +157,17 @@ class Stages:
     def draft_sft(self):
         """Trains the draft on next items (SFT); alignment starts from the result.
 
+        A draft of the target's layers is not trained here if the config says so, and
+        leaves nothing on disk.
+
         Returns:
           its parameters.
         """
-        train = self._config.train_draft
+        train, mesh = self._config.train_draft, self._assets.mesh
+        if train is None:
+            start = self._models.start(self._assets.draft)
+            placement = tree_shardings(param_shapes(start.model), mesh)
+            return jax.jit(start.init, out_shardings=placement)(jax.random.key(0), start.frozen)
         task = self._next_item_task("draft_sft", self._assets.draft, train)
         return self._fit(task, self._next_item_config(train))
 
@@ -225,6 +234,7 @@ class Stages:
     def _history_alignment(self):
         """(loss, batches, steps per epoch) of an objective on the users' histories."""
         c, assets = self._config, self._assets
+        assert c.train_draft is not None, "ExperimentConfig has checked it"
         loss = make_ground_truth_loss(c.align, assets.draft.config, assets.target.config)
         train = dataclasses.replace(c.train_align, buckets=c.train_draft.buckets)
         return loss, self._next_item_batches(train), steps_per_epoch(assets.dataset, self._batch_shape(train))

@@ -63,6 +63,8 @@ class Foresight:
         return [*lines, "measurements: run"]
 
     def _stage(self, stage: str, config: ExperimentConfig, view: Run, directory: Path, others: Sequence[Path]) -> str:
+        if stage == "draft_sft" and config.train_draft is None:
+            return "nothing to train"
         known = self._known(stage, view)
         if _complete(directory / stage):
             if known and stage != "data" and recorded_fingerprint(directory / stage) != view.stage_fingerprint(stage):

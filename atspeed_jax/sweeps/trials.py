@@ -82,11 +82,13 @@ def trials(fields: Mapping, base_fields: BaseFields) -> tuple[SweepConfig, list[
     for seed in every_seed:
         for run in (run for run in runs if seed in seeds_of[run]):
             changes = {name: value for name, value in runs[run].items() if name != "seeds"}
-            seeds = {stage: {"seed": seed} for stage in sweep.seeded}
             experiment = base_fields(sweep.base)
             try:
-                for change in (common, changes, seeds):
+                for change in (common, changes):
                     _change(experiment, change, "")
+                # A stage that is not trained (None) takes no seed.
+                trained = [stage for stage in sweep.seeded if experiment.get(stage, stage) is not None]
+                _change(experiment, {stage: {"seed": seed} for stage in trained}, "")
                 made.append(Trial(f"{run}_{seed}", run, seed, load(experiment, ExperimentConfig)))
             except ConfigError as error:
                 raise ConfigError(f"config.runs.{run}: {error}") from error

@@ -19,7 +19,6 @@ SIZES = {  # of Beauty's drafts; configs/lcrec_small.py has 0.18 M parameters
     "params_2m": dict(hidden_size=160, intermediate_size=704, layers=4, head_dim=40),
 }
 LAYERS = {"layers_2": (0, 3), "layers_3": (0, 1, 3)}  # of the four of Beauty's target
-HEAL = dict(epochs=1.0, learning_rate=5e-4)  # next-item training of what is left of a target
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
@@ -29,7 +28,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     aim = dict(widths=TREE, budget=128)
     runs |= {name: dict(draft=draft, decode=aim) for name, draft in SIZES.items()}
     layers = {name: {"draft=": dict(target_layers=chosen)} for name, chosen in LAYERS.items()}
-    runs |= {name: draft | dict(train_draft=HEAL, decode=aim) for name, draft in layers.items()}
+    runs |= {name: draft | dict(train_draft=None, decode=aim) for name, draft in layers.items()}
     measure = dict(
         beams=(20, 5, 1),
         main_beams=(),

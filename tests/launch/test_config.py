@@ -79,7 +79,7 @@ def test_a_model_of_others(options, trained, kind, widths):
     assert config.data.prompt.kind == kind
     assert config.decode.widths == widths
     assert isinstance(config.draft, PretrainedConfig) == ("draft" in options)
-    assert isinstance(config.draft, TargetLayersConfig) == ("layers" in options)
+    assert isinstance(config.draft, TargetLayersConfig) == (config.train_draft is None) == ("layers" in options)
 
 
 @pytest.mark.parametrize("options", ["", "9", "x,lora", "3,minionrec"])

@@ -8,7 +8,9 @@ import pytest
 import layouts
 from atspeed_jax.data.sources import SourceError
 from configs.own import get_config, options_for
-from launch import own
+from launch import own, own_commands
+from launch.command_line import CommandLineError
+from launch.own_record import only_one
 from main_flags import flags_of
 
 
@@ -31,7 +33,7 @@ def commands(monkeypatch, tmp_path):
     for name in ("log.csv", "items.csv"):
         (tmp_path / name).write_text("x\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(own.subprocess, "run", run)
+    monkeypatch.setattr(own_commands.subprocess, "run", run)
     return found
 
 
@@ -41,7 +43,7 @@ def told(*more):
 
 
 def test_five_commands_with_defaults_by_size(commands, tmp_path):
-    told("--ingest=--core=2", "--build_ids=--codes=8", "--pipeline=--tune=false", "--k=5")
+    told("--ingest=--core=2", "--build_ids=--codes=8", "--pipeline=--tune=false", "--k=5", "--tune")
     assert commands == [
         ["ingest", "--interactions=log.csv", "--items=items.csv", "--output=runs/log_data", "--core=2"],
         ["build_ids", "--data_dir=runs/log_data", "--codes=8"],
@@ -67,26 +69,88 @@ def test_what_is_finished_is_not_done_again(commands, tmp_path):
     told()
     (tmp_path / "runs" / "log").mkdir()
     (tmp_path / "runs" / "log" / "recommendations.jsonl").write_text("")
-    commands.clear()
+    for again in ([], ["--k=10"]):
+        commands.clear()
+        told(*again)
+        assert [main for main, *_ in commands] == ["pipeline"]
+    with pytest.raises(
+        CommandLineError, match=r"--k=20: .*recommendations.jsonl holds lists of 10 items\. .*move that"
+    ):
+        told("--k=20")
+
+
+def test_a_small_log_is_tuned_on_request_alone(commands):
     told()
-    assert [main for main, *_ in commands] == ["pipeline"]
+    assert [main for main, *_ in commands] == ["ingest", "build_ids", "pipeline", "recommend"]
+
+
+def test_flags_of_what_is_there_are_refused_if_they_differ(commands, tmp_path):
+    flags = ["--ingest=--core=2", "--ingest=--time=bought", "--build_ids=--codes=8"]
+    told(*flags)
+    commands.clear()
+    told()  # those that it was made with stand
+    told(*reversed(flags))
+    assert [main for main, *_ in commands] == ["pipeline", "recommend"] * 2
+    with pytest.raises(
+        CommandLineError, match=r"--ingest=--core=3: .*log_data was made with --core=2 --time=bought\. Lea"
+    ):
+        told("--ingest=--core=3")
+    with pytest.raises(CommandLineError, match=r"--build_ids=--codes=9: .*log_data was made with --codes=8\. Leave"):
+        told("--build_ids=--codes=9")
+    (tmp_path / "runs" / "log_data" / "own.json").unlink()
+    with pytest.raises(CommandLineError, match=r"--ingest=--core=2: .* was made by another command than this one"):
+        told("--ingest=--core=2")
+    told()
+
+
+def test_a_killed_build_of_ids_gets_new_flags(commands, tmp_path):
+    told("--build_ids=--codes=8")
+    (tmp_path / "runs" / "log_data" / "index.parquet").unlink()
+    told("--build_ids=--codes=9")
+    told("--build_ids=--codes=9")
+
+
+def test_two_at_once_are_refused(commands, tmp_path):
+    with (
+        only_one(tmp_path / "runs" / "log"),
+        pytest.raises(CommandLineError, match=r"another launch.own works on runs/log"),
+    ):
+        told()
+    assert commands == []
+    told()
+
+
+def test_a_pattern_of_files_is_found_again(commands, tmp_path):
+    (tmp_path / "items.csv").rename(tmp_path / "things.csv")
+    (tmp_path / "items.csv").write_text("x\n")  # as the fixture has it
+    for _ in range(2):
+        told("--data=l?g.csv", "--workdir=runs/log")
+    with pytest.raises(CommandLineError, match=r"--data=l\?g.csv gives the run no name: give --workdir=runs/NAME too"):
+        told("--data=l?g.csv")
+    with pytest.raises(CommandLineError, match="gives the run no name"):
+        told("--data=a.csv,b.csv")
+    with pytest.raises(CommandLineError, match="gives the run no name"):
+        told("--data=.csv")
 
 
 def test_a_log_that_has_changed_is_refused(commands, tmp_path):
     told()
     (tmp_path / "log.csv").write_text("more\n" * 9)
     with pytest.raises(
-        SourceError, match=r"log_data was made of .*'bytes': 2.*but .*'bytes': 45.*: remove the directory"
+        SourceError, match=r"log_data was made of .*/log.csv had 2 bytes then, and has 45 now: remove the"
     ):
         told()
-    assert len(commands) == 5
+    assert len(commands) == 4
 
 
-def test_a_command_that_fails_ends_all(commands, monkeypatch):
-    monkeypatch.setattr(own.subprocess, "run", lambda words, check: subprocess.CompletedProcess(words, 75))
+@pytest.mark.parametrize("code", [75, 1])
+def test_a_command_that_fails_ends_all(commands, monkeypatch, capsys, code):
+    monkeypatch.setattr(own_commands.subprocess, "run", lambda words, check: subprocess.CompletedProcess(words, code))
     with pytest.raises(SystemExit) as ended:
         told()
-    assert ended.value.code == 75
+    assert ended.value.code == code
+    hint = "A flag of launch.ingest stands behind --ingest= here: --ingest=--time=NAME" in capsys.readouterr().out
+    assert hint == (code == 1), "nothing to change after a stop"
 
 
 @pytest.mark.parametrize(

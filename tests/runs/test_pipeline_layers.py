@@ -20,10 +20,8 @@ from launch.config import load
 
 @pytest.fixture(scope="module")
 def config(small_config):
-    """The draft is the only layer of the small target; next-item training hardly moves it."""
-    given = dataclasses.replace(small_config, draft=TargetLayersConfig((0,)))
-    train = dataclasses.replace(given.train_draft, learning_rate=1e-12, average=0.0, weight_decay=0.0)
-    return dataclasses.replace(given, train_draft=train)
+    """The draft is the only layer of the small target."""
+    return dataclasses.replace(small_config, draft=TargetLayersConfig((0,)), train_draft=None)
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +36,29 @@ def run(config, small_run, tmp_path_factory):
     return run
 
 
-def test_alignment_begins_from_the_layers_of_the_trained_target(run):
-    sft = run.draft_sft()  # is finished, and read
+def test_alignment_begins_with_the_layers_of_the_trained_target(run):
     begun = take_layers(run.target_params, (0,))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), dict(sft), begun)
+    jax.tree.map(np.testing.assert_array_equal, dict(run.draft_sft()), begun)
     assert jax.tree.structure(run.draft_params) == jax.tree.structure(run.target_params)
+    assert not (run.workdir / "draft_sft").exists()
+
+
+def test_next_item_training_begins_there_too(run, config, small_config, tmp_path):
+    """It hardly moves the layers here."""
+    train = dataclasses.replace(small_config.train_draft, learning_rate=1e-12, average=0.0, weight_decay=0.0)
+    for stage in ("data", "target"):
+        shutil.copytree(run.workdir / stage, tmp_path / "run" / stage)
+    trained = Run(dataclasses.replace(config, train_draft=train), tmp_path / "run", None).draft_sft()
+    begun = take_layers(run.target_params, (0,))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), dict(trained), begun)
+    assert (tmp_path / "run" / "draft_sft").exists()
+
+
+def test_only_such_a_draft_does_without_next_item_training(config, small_config):
+    with pytest.raises(ValueError, match="train_draft=None: a draft that is not layers of its target is trained on"):
+        dataclasses.replace(small_config, train_draft=None)
+    with pytest.raises(ValueError, match=r"train_draft=None with align\.objective='sft', which reads histories"):
+        small.changed(config, "align.objective", "sft")
 
 
 def test_the_draft_was_aligned_behind_that(run):

@@ -62,6 +62,8 @@ def test_a_draft_of_the_targets_layers_begins_from_one_target_alone(sweep, small
     assert found["a"]["draft_sft"] == "runs"
     assert found["b"]["draft_sft"] == f"linked from {tmp_path}/a, which makes it first"
     assert (found["c"]["target"], found["c"]["draft_sft"]) == ("runs", "runs")
+    untrained = dataclasses.replace(layers, train_draft=None)
+    assert told(tmp_path, [made[0]._replace(config=untrained)], settings)["kd_0"]["draft_sft"] == "nothing to train"
 
 
 def test_of_another_target_only_what_does_not_depend_on_it_is_linked(sweep, small_run, small_config, tmp_path):

@@ -94,9 +94,10 @@ def test_a_section_is_replaced_by_another_one():
     """A draft of the target's layers has none of the fields of a draft from scratch."""
     config = small_sweep.get_config()
     with config.unlocked():
-        config.runs.kd = {"draft=": {"target_layers": (0,)}, "align": {"objective": "tree_kd"}}
+        config.runs.kd = {"draft=": {"target_layers": (0,)}, "train_draft": None, "align": {"objective": "tree_kd"}}
     made = {trial.run: trial.config for trial in small_sweep.made(config)[1]}
     assert made["kd"].draft == TargetLayersConfig((0,))
+    assert made["kd"].train_draft is None
     assert made["words"].draft == ModelConfig(**vars(made["words"].draft))
 
 
