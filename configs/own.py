@@ -2,8 +2,8 @@
 
     python -m launch.pipeline --config=configs/own.py:4,small --data_dir=DATA --workdir=runs/my
 
-Behind the colon stand the number of codes of an id and a size. `python -m launch.own` chooses them, and runs all
-commands.
+Behind the colon stand the number of codes of an id and a size; and the number of ids, as in 3,small,12, of a catalog
+that has fewer than 20. `python -m launch.own` chooses them, and runs all commands.
 
     small     up to 50,000 interactions: minutes on 2 cores; the models of configs/quickstart.py
     medium    up to 3 million: about half an hour per 100,000 interactions on 2 cores; the models of
@@ -14,6 +14,8 @@ What else to change first: data.history (newest items that a model reads), train
 one entry per code but the last.
 """
 
+import re
+
 import ml_collections
 
 from configs import lcrec_small, quickstart
@@ -21,17 +23,23 @@ from configs import lcrec_small, quickstart
 SIZES = {"small": 50_000, "medium": 3_000_000, "large": 10**12}  # interactions up to which a size is chosen
 
 
-def options_for(interactions: int, levels: int) -> str:
-    """What stands behind the colon for data of this size, and ids of `levels` codes."""
-    return f"{levels},{next(size for size, most in SIZES.items() if interactions <= most)}"
+MOST = 20  # items of a list that is measured
+
+
+def options_for(interactions: int, levels: int, ids: int) -> str:
+    """What stands behind the colon for data of this size, and `ids` ids of `levels` codes."""
+    size = next(size for size, most in SIZES.items() if interactions <= most)
+    return f"{levels},{size}" + f",{ids}" * (ids < MOST)
 
 
 def get_config(options: str = "4,small") -> ml_collections.ConfigDict:
-    levels, _, size = options.partition(",")
-    if not levels.isdigit() or not 1 <= int(levels) <= 8 or size not in SIZES:
+    given = re.fullmatch(rf"([1-8]),({'|'.join(SIZES)})(?:,([1-9][0-9]{{0,8}}))?", options)
+    if given is None:
         raise ValueError(
-            f"{options!r}: expected the number of codes of an id, 1 to 8, and one of {', '.join(SIZES)}, as in 4,small"
+            f"{options!r}: expected the number of codes of an id, 1 to 8, and one of {', '.join(SIZES)}, as in "
+            f"4,small; and the number of ids if there are fewer than {MOST}, as in 3,small,12"
         )
+    levels, size, ids = given.groups()
     config = quickstart.get_config() if size == "small" else lcrec_small.get_config()
     config.name = "own"
     config.data.update(source="ingested", history=20)
@@ -51,4 +59,9 @@ def get_config(options: str = "4,small") -> ml_collections.ConfigDict:
     drafted = int(levels) - 1
     config.decode.update(widths=("all", 64, *(96,) * 6)[:drafted], gamma=max(1, drafted))
     config.evaluate.update(grid_beams=(), grid_widths=(), drafters=("draft",))
+    if ids is not None:
+        most = min(int(ids), MOST)
+        config.teacher.beams, config.align.top_k = min(config.teacher.beams, most), min(config.align.top_k, most)
+        for name in ("tune", "beams"):  # K, largest first, each once
+            config.evaluate[name] = tuple(sorted({min(beams, most) for beams in config.evaluate[name]}, reverse=True))
     return config

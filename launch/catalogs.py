@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
+from atspeed_jax.items.catalog import CatalogError
 from atspeed_jax.items.item_index import ItemIndex
 from atspeed_jax.items.titles import TitlesError, read_titles
 from atspeed_jax.serving.assortment import Assortment
@@ -103,7 +104,13 @@ def filtered(items: Assortment, say: Callable[[str], None]) -> tuple[Assortment,
     allow, exclude = (_read(path, items, say) for path in (FLAGS.allow, FLAGS.exclude))
     for_all = {name: file.for_all for name, file in (("allow", allow), ("exclude", exclude)) if file is not None}
     excluded = for_all.get("exclude")
-    left = items.only(for_all.get("allow"), NOTHING if excluded is None else excluded)
+    try:
+        left = items.only(for_all.get("allow"), NOTHING if excluded is None else excluded)
+    except CatalogError as error:
+        given = " ".join(f"--{name}={FLAGS[name].value}" for name in for_all)
+        raise CatalogError(
+            f"{given}: no item of the catalog, {items.names.described}, is left to list; correct the files"
+        ) from error
     per_user = {"allow": allow, "exclude": exclude}
     per_user = {name: file for name, file in per_user.items() if file is not None and file.for_all is None}
     made_from = tuple(f"{name}={file.fingerprint}" for name, file in per_user.items())

@@ -10,6 +10,7 @@ from absl import flags
 from atspeed_jax.data.ingested import size_of
 from configs.own import options_for
 from launch import own_commands, own_record
+from launch.command_line import CommandLineError
 from launch.sigterm import nothing_kept
 from launch.stage import FLAGS, say, start
 
@@ -33,12 +34,15 @@ def own() -> None:
             own_record.check_k(data, lists, FLAGS.k)
         own_commands.make_data(data, workdir, list(filter(None, (FLAGS.data, FLAGS.items))), FLAGS.ingest)
         own_commands.make_ids(data, FLAGS.build_ids)
-        options = options_for(*size_of(data))
+        interactions, levels, ids = size_of(data)
+        if ids < FLAGS.k and FLAGS["k"].present:
+            raise CommandLineError(f"--k={FLAGS.k}: the {ids} ids of {data} are fewer; give --k={ids} or less")
+        options = options_for(interactions, levels, ids)
         config = f"--config=configs/own.py:{options}"
         own_commands.run("pipeline", config, f"--data_dir={data}", f"--workdir={workdir}", *FLAGS.pipeline)
         if not lists.exists():
-            tunes = FLAGS.tune if FLAGS.tune is not None else not options.endswith(",small")
-            own_commands.make_lists(data, workdir, lists, FLAGS.k, tunes=tunes)
+            tunes = FLAGS.tune if FLAGS.tune is not None else "small" not in options
+            own_commands.make_lists(data, workdir, lists, min(FLAGS.k, ids), tunes=tunes)
     say(f"lists of named items: {lists.absolute()}")
 
 

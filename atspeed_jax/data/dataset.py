@@ -190,6 +190,8 @@ def load_dataset(directory) -> Dataset:
         dataset = Dataset(name, catalog, *read_interactions(directory), rows=rows)
         if dataset.fingerprint != fingerprint:  # a truncated file can be read, as fewer or empty rows
             raise ValueError(f"content {dataset.fingerprint} differs from the {fingerprint} that {file.name} names")
+    except (ImportError, MemoryError):  # the files are not at fault
+        raise
     except Exception as error:  # whatever TFDS or array_record make of damaged files
         raise DatasetError(
             f"{records}: cannot be read ({error}); remove {directory} and build it again. {_REMEDY}"

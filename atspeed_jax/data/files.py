@@ -12,6 +12,7 @@ from atspeed_jax.data.rows import Rows, joined
 from atspeed_jax.data.sources import SPLITS, Source
 from atspeed_jax.items.index_file import read_object
 from atspeed_jax.items.item_index import AS_IT_IS, IndexSettings, ItemIndex, SourceError
+from atspeed_jax.items.titles import TitlesError, titles_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +161,10 @@ def titles_of(file: Path, index: ItemIndex) -> dict[int, str]:
             f"{file}: {has} for item {one}, but {lacks} ({len(entries)} entries, {len(items)} items in the index); "
             "take both files from one dataset, or remove this file to go without titles."
         )
-    titles = {int(item): entry.get("title") if isinstance(entry, dict) else entry for item, entry in entries.items()}
-    return {item: title for item, title in titles.items() if isinstance(title, str) and title.strip()}
+    try:
+        return titles_in(file, entries, len(items))
+    except TitlesError as error:
+        raise SourceError(str(error)) from error
 
 
 def _listed(names: Sequence[str]) -> str:

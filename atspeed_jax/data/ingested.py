@@ -61,15 +61,15 @@ def read_ingested(directory: Path, settings: ReadSettings, needs: str) -> Source
     )
 
 
-def size_of(directory: Path) -> tuple[int, int]:
-    """Returns the interactions of a directory, and the codes of an id of its index.
+def size_of(directory: Path) -> tuple[int, int, int]:
+    """Returns the interactions of a directory, the codes of an id of its index, and its ids.
 
     Raises:
       SourceError: a file that is missing or damaged.
     """
     record = _record(directory / RECORD, "")
-    first = _columns(directory / INDEX, ("codes",))["codes"][0]
-    return record["interactions"], len(first)
+    codes = read_index(directory / INDEX).codes
+    return record["interactions"], codes.shape[1], len(np.unique(codes, axis=0))
 
 
 def check_sources(directory: Path, given: Sequence[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,22 +48,32 @@ def health(built: Built) -> Health:
     codes, config = built.codes, built.model.config
     latents = built.model.latents(built.vectors)
     sizes = [config.codes] * config.levels + [int(codes[:, -1].max()) + 1] * (codes.shape[1] - config.levels)
+    prefixes = prefixes_of(codes)
     figures = {
         "items": len(codes),
-        "collided_before": collisions(built.nearest)["collided_items"],
-        **collisions(codes),
+        "collided_before": collisions(groups(built.nearest))["collided_items"],
+        **collisions(prefixes[-1]),
         "levels": [usage(codes[:, level], size) for level, size in enumerate(sizes)],
-        "depths": branching(codes),
+        "depths": branching(prefixes),
         "unexplained": unexplained(built, latents),
-        "neighbors": neighbors(latents, codes, config.seed),
+        "neighbors": neighbors(latents, prefixes, config.seed),
         "untrained": untrained(built),
     }
     return Health(figures, warnings(figures), maps(latents, codes[:, 0], config.seed))
 
 
-def collisions(codes: np.ndarray) -> dict:
-    """Counts ids, items that share one, and the items of the largest group."""
-    counts = np.bincount(groups(codes))
+def prefixes_of(codes: np.ndarray) -> list[np.ndarray]:
+    """Numbers the first codes of each item [items, L], per depth 0..L (`collisions.groups`)."""
+    return [groups(codes[:, :depth]) for depth in range(codes.shape[1] + 1)]
+
+
+def collisions(ids: np.ndarray) -> dict:
+    """Counts ids, items that share one, and the items of the largest group.
+
+    Args:
+      ids: [items] the number of each item's id.
+    """
+    counts = np.bincount(ids)
     return {
         "ids": len(counts),
         "collided_items": int(counts[counts > 1].sum()),
@@ -94,13 +105,12 @@ def usage(codes: np.ndarray, size: int) -> dict:
     }
 
 
-def branching(codes: np.ndarray) -> list[dict]:
-    """Counts, per depth, the prefixes and the next codes of a prefix."""
+def branching(prefixes: Sequence[np.ndarray]) -> list[dict]:
+    """Counts, per depth, the prefixes and the next codes of a prefix (`prefixes_of`)."""
     rows = []
-    for depth in range(codes.shape[1]):
-        parents = groups(codes[:, :depth])
-        pairs = np.unique(parents * (int(codes.max()) + 1) + codes[:, depth])
-        children = np.bincount(pairs // (int(codes.max()) + 1))
+    for depth, (parents, longer) in enumerate(itertools.pairwise(prefixes)):
+        first = np.unique(longer, return_index=True)[1]  # an item of each longer prefix
+        children = np.bincount(parents[first])
         rows.append(
             {"depth": depth, "prefixes": len(children), "children": float(children.mean()), "most": int(children.max())}
         )
@@ -118,7 +128,7 @@ def unexplained(built: Built, latents: np.ndarray) -> list[float]:
     return errors
 
 
-def neighbors(latents: np.ndarray, codes: np.ndarray, seed: int) -> list[dict]:
+def neighbors(latents: np.ndarray, prefixes: Sequence[np.ndarray], seed: int) -> list[dict]:
     """Returns, per depth, how often an item shares the first codes of its nearest
     neighbor, and how often two random items share theirs.
     """
@@ -137,9 +147,9 @@ def neighbors(latents: np.ndarray, codes: np.ndarray, seed: int) -> list[dict]:
         found = distance[np.arange(len(some)), place]
         nearest, low = np.where(found < low, place + start, nearest), np.minimum(found, low)
     rows = []
-    for depth in range(1, codes.shape[1] + 1):
-        shares = np.bincount(groups(codes[:, :depth])) / items
-        same = (codes[some, :depth] == codes[nearest, :depth]).all(axis=1)
+    for depth, group in enumerate(prefixes[1:], start=1):
+        shares = np.bincount(group) / items
+        same = group[some] == group[nearest]
         rows.append({"depth": depth, "share": float(same.mean()), "by_chance": float((shares**2).sum())})
     return rows
 

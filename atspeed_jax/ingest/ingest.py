@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ from atspeed_jax.ingest.settings import Columns, IngestError, IngestSettings
 from atspeed_jax.ingest.splits import check_split, split_of_event
 from atspeed_jax.ingest.store import write_histories, write_tables
 from atspeed_jax.ingest.tables import Table, quoted
+from atspeed_jax.ingest.times import moment
 from atspeed_jax.items.data_directory import FORMAT, RECORD, SPLITS
 from atspeed_jax.utils.building import built
 from atspeed_jax.utils.files import write_json
+
+_DAY = 24 * 3600 * 1000  # milliseconds
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def ingest(
             check_split(counts, config.split, filtered.cut, _span(connection))
             say("split: " + ", ".join(f"{name} {counts[number]:,}" for number, name in enumerate(SPLITS)))
             write_histories(building)
-            warnings = [*filtered.warnings, *_single_events(connection, config.filters.item_core)]
+            warnings = [*filtered.warnings, *_single_events(connection, config.filters.item_core), *_future(connection)]
             for warning in warnings:
                 say(f"warning: {warning}")
             record = _record(output.name, log, texts, config, filtered, counts) | {"warnings": warnings}
@@ -149,6 +153,17 @@ def _single_events(connection: duckdb.DuckDBPyConnection, item_core: int) -> lis
         return [f"{single:,} users have one event, and one user has more; check the column of users"]
     then = f", and then items of fewer than {item_core} events" if item_core > 1 else ""
     return [f"{single:,} users have one event; --user_core=2 leaves them out{then}"]
+
+
+def _future(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """A warning of events of tomorrow and later, which a split by time takes for the newest."""
+    tomorrow = round(1000 * time.time()) + _DAY
+    count, last = connection.execute(f"SELECT count(*), max(t) FROM events WHERE t > {tomorrow}").fetchall()[0]
+    if not count:
+        return []
+    return [
+        f"{count:,} events are in the future, up to {moment(last)}; check the times, or drop such events by --until"
+    ]
 
 
 def _tables(

@@ -23,7 +23,7 @@ USUAL = {
     "vector": ("vector", "embedding"),
 }
 _FLAGS = {"item_name": "item_name"}
-_ALIKE = "lower(nfc_normalize(regexp_replace(ltrim({}, '0'), '[\\s\\p{{Z}}]', '', 'g')))"  # of names one may mix up
+_ALIKE = "lower(nfc_normalize(regexp_replace(ltrim({}, '0'), '[.]0+$|[\\s\\p{{Z}}]', '', 'g')))"  # of names mixed up
 
 
 def load_items(

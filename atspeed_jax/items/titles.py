@@ -23,8 +23,8 @@ def read_titles(path: Path, items: int) -> dict[int, str]:
       items: of the catalog.
 
     Returns:
-      {item: title}, empty if the file does not exist. Items with a blank title are left
-      out.
+      {item: title}, empty if the file does not exist. Items with a blank title, or an
+      object without title, are left out.
 
     Raises:
       TitlesError: another content; it names the file and the entry.
@@ -32,14 +32,31 @@ def read_titles(path: Path, items: int) -> dict[int, str]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise TitlesError(f"{path} cannot be read ({error}); {_EXPECTED}") from error
     if not isinstance(found, dict):
         raise TitlesError(f"{path} holds a {type(found).__name__}; {_EXPECTED}")
+    if found and all(isinstance(value, dict) and "title" not in value for value in found.values()):
+        raise TitlesError(f"{path}: no entry has a title; {_EXPECTED}")
+    return titles_in(path, found, items)
+
+
+def titles_in(path: Path, entries: Mapping[str, object], items: int) -> dict[int, str]:
+    """Finds the titles in the entries of a file, see `read_titles`.
+
+    Args:
+      path: of the file, for messages.
+      entries: "ITEM" -> title, or an object with a title. Metadata often lack it.
+      items: of the catalog.
+    """
     titles = {}
-    for key, value in found.items():
+    for key, value in entries.items():
         title = value.get("title") if isinstance(value, dict) else value
+        if title is None:
+            continue
+        if type(title) in (int, float):  # such as 1984
+            title = str(title)
         number = int(key) if key.isascii() and key.isdigit() and len(key) <= len(str(items)) else items
         if number >= items or str(number) != key:  # "01" would be item 1 again
             raise TitlesError(f"{path}: key {key!r} is no item 0..{items - 1}; {_EXPECTED}")

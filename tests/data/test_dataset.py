@@ -270,6 +270,16 @@ def test_damaged_records(copy, tmp_path):
         load_dataset(copy)
 
 
+@pytest.mark.parametrize("error", [ImportError("no array_record"), MemoryError()])
+def test_what_is_no_fault_of_the_files_is_not_blamed_on_them(copy, monkeypatch, error):
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr(dataset_module, "read_interactions", fails)
+    with pytest.raises(type(error)):
+        load_dataset(copy)
+
+
 def test_beauty(beauty_dir, tmp_path):
     source = read_atspeed(beauty_dir)
     build_dataset(source, tmp_path / "beauty")

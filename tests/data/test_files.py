@@ -33,3 +33,14 @@ def test_titles_of_other_items_than_the_index_has(tmp_path, change, message):
     with pytest.raises(SourceError, match=rf"Beauty\.item\.json: {message}"):
         titles_of(file, index)
     assert titles_of(tmp_path / "none.json", index) == {}
+
+
+def test_a_title_that_is_none_is_named(tmp_path):
+    index = read_index(layouts.write_index(tmp_path) / "Beauty.index.json")
+    file = tmp_path / "Beauty.item.json"
+    titles = {str(item): {"title": 7} if item else {"brand": "x"} for item in range(4)}
+    file.write_text(json.dumps(titles))
+    assert titles_of(file, index) == {1: "7", 2: "7", 3: "7"}
+    file.write_text(json.dumps(titles | {"2": {"title": ["a"]}}))
+    with pytest.raises(SourceError, match=r"Beauty\.item\.json: the title of item 2 is \['a'\]"):
+        titles_of(file, index)

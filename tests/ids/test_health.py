@@ -5,7 +5,8 @@ import pytest
 
 from atspeed_jax.ids import health as module
 from atspeed_jax.ids.build import build, read_catalog
-from atspeed_jax.ids.health import branching, collisions, health, maps, neighbors, usage, warnings
+from atspeed_jax.ids.collisions import groups
+from atspeed_jax.ids.health import branching, collisions, health, maps, neighbors, prefixes_of, usage, warnings
 from atspeed_jax.ids.settings import IdsConfig
 from shop_directory import write_shop
 
@@ -13,7 +14,7 @@ CODES = np.array([[0, 0], [0, 0], [0, 1], [2, 1]])
 
 
 def test_collisions_are_counted():
-    assert collisions(CODES) == {"ids": 3, "collided_items": 2, "largest_group": 2}
+    assert collisions(groups(CODES)) == {"ids": 3, "collided_items": 2, "largest_group": 2}
 
 
 def test_use_and_entropy_of_a_level():
@@ -24,7 +25,7 @@ def test_use_and_entropy_of_a_level():
 
 
 def test_branching_counts_the_next_codes_of_prefixes():
-    assert branching(CODES) == [
+    assert branching(prefixes_of(CODES)) == [
         {"depth": 0, "prefixes": 1, "children": 2.0, "most": 2},
         {"depth": 1, "prefixes": 2, "children": 1.5, "most": 2},
     ]
@@ -34,10 +35,10 @@ def test_nearest_neighbors_share_codes_or_not(monkeypatch):
     latents = np.array([[0.0], [0.1], [5.0], [5.2], [9.0]])
     codes = np.array([[0, 0], [0, 1], [1, 0], [1, 0], [2, 0]])
     monkeypatch.setattr(module, "_CHUNK", 2)
-    first, second = neighbors(latents, codes, 0)
+    first, second = neighbors(latents, prefixes_of(codes), 0)
     assert (first["share"], second["share"]) == (0.8, 0.4)
     assert first["by_chance"] == pytest.approx((4 + 4 + 1) / 25)
-    assert neighbors(latents[:1], codes[:1], 0) == []
+    assert neighbors(latents[:1], prefixes_of(codes[:1]), 0) == []
 
 
 @pytest.fixture(scope="module")

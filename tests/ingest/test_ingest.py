@@ -119,3 +119,13 @@ def test_a_malformed_line_is_named_and_leaves_nothing(log, tmp_path, config, lin
     ):
         ingest(str(log), None, tmp_path / "shop", config(), quiet)
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def test_events_of_the_future_are_warned_of(log, tmp_path, config):
+    with log.open("a") as file:
+        file.write("9,0,32503680000\n")
+    record = ingest(str(log), None, tmp_path / "shop", config(split={"how": "leave_one_out"}), quiet)
+    assert (
+        "1 events are in the future, up to 3000-01-01; check the times, or drop such events by --until"
+        in (record["warnings"])
+    )

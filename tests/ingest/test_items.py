@@ -107,6 +107,7 @@ def test_items_in_no_event_are_counted(connection, table):
     ("log", "file", "message"),
     [
         ("007", "7", "'007' of the log may be '7' of this file"),
+        ("12", "12.0", "'12' of the log may be '12.0' of this file"),
         ("L\u00f6ffel", "Lo\u0308ffel", r"'L\\xf6ffel' of the log may be 'Lo\\u0308ffel' of this file"),
         ("sku 1", "SKU\u00a01", r"'sku 1' of the log may be 'SKU\\xa01' of this file: write names alike"),
     ],

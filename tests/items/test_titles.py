@@ -10,6 +10,8 @@ def test_titles_as_texts_or_in_objects(tmp_path):
     assert read_titles(path, 3) == {}
     path.write_text(json.dumps({"0": "Lipstick", "1": " ", "2": {"title": "Soap", "brand": "x"}}))
     assert read_titles(path, 3) == {0: "Lipstick", 2: "Soap"}
+    path.write_text("\ufeff" + json.dumps({"0": {"title": 1984}, "1": {"brand": "x"}, "2": {"title": None}}), "utf-8")
+    assert read_titles(path, 3) == {0: "1984"}
 
 
 @pytest.mark.parametrize(
@@ -23,8 +25,9 @@ def test_titles_as_texts_or_in_objects(tmp_path):
         ('{"01": "a"}', "key '01' is no item"),
         ('{"' + 5000 * "1" + '": "a"}', "key '1+' is no item"),
         (r'{"1": "\ud800"}', r"the title of item 1, '\\ud800', is no Unicode text"),
-        ('{"1": 5}', "the title of item 1 is 5; expected"),
-        ('{"1": {"name": "a"}}', "the title of item 1 is None; expected"),
+        ('{"1": [5]}', r"the title of item 1 is \[5\]; expected"),
+        ('{"1": {"name": "a"}}', "no entry has a title; expected"),
+        (2000 * "[" + 2000 * "]", "cannot be read|holds a list"),
     ],
 )
 def test_another_content_is_named(tmp_path, content, message):

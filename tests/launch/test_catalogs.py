@@ -31,6 +31,7 @@ def ended(small_run, tmp_path_factory):
     lists = [{"user": user["user"], "items": [7, 8, 9]} for user in USERS[:4]]
     (place / "lists.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lists))
     (place / "stray.json").write_text("[1, 40]")
+    (place / "none.txt").write_text("99\n")
 
     def case(output, *flags, users="users.jsonl"):
         common = [f"--input={place / users}", f"--output={place / output}", f"--k={K}", "--drafter=none"]
@@ -44,6 +45,7 @@ def ended(small_run, tmp_path_factory):
         "filtered": case("left.jsonl", given("allow", "allow.txt"), given("exclude", "lists.jsonl"), "--exclude_seen"),
         "allowed": case("few.jsonl", given("allow", "lists.jsonl"), "--without_allow=all"),
         "no list": case("other.jsonl", given("allow", "lists.jsonl")),
+        "nothing left": case("other.jsonl", given("allow", "none.txt"), "--on_unknown=skip"),
         "stray item": case("other.jsonl", given("exclude", "stray.json")),
         "no token": case("other.jsonl", given("catalog", "bad.json")),
         "other codes": case("other.jsonl", given("catalog", "moved.json")),
@@ -91,6 +93,7 @@ def test_filters_of_all_and_of_each_user(ended):
     ("case", "message"),
     [
         ("no list", "users.jsonl, line 5: user 'u4' has no list in"),
+        ("nothing left", "none.txt: no item of the catalog, whose items are 0 to 39"),
         ("stray item", "stray.json: item 40 is not in the catalog, whose items are 0 to 39"),
         ("no token", "bad.json: item 44 has code 9 at level 2, but the model has tokens for the 4 codes 0..3"),
         ("other codes", "moved.json: item 7 has the codes"),

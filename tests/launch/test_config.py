@@ -95,3 +95,10 @@ def test_a_config_for_your_interactions(size, levels):
     assert (config.data.source, config.data.synthetic) == ("ingested", None)
     assert len(config.decode.widths) == levels - 1
     assert config.decode.gamma == max(1, levels - 1)
+
+
+def test_a_small_catalog_has_short_lists():
+    config = load(own.get_config("3,small,6"), ExperimentConfig)
+    assert (config.evaluate.tune, config.evaluate.beams) == ((6, 5), (6, 5, 1))
+    assert (config.teacher.beams, config.align.top_k) == (6, 6)
+    assert load(own.get_config("3,small,20"), ExperimentConfig) == load(own.get_config("3,small"), ExperimentConfig)

@@ -43,24 +43,24 @@ def told(*more):
 
 
 def test_five_commands_with_defaults_by_size(commands, tmp_path):
-    told("--ingest=--core=2", "--build_ids=--codes=8", "--pipeline=--tune=false", "--k=5", "--tune")
+    told("--ingest=--core=2", "--build_ids=--codes=8", "--pipeline=--tune=false", "--k=2", "--tune")
     assert commands == [
         ["ingest", "--interactions=log.csv", "--items=items.csv", "--output=runs/log_data", "--core=2"],
         ["build_ids", "--data_dir=runs/log_data", "--codes=8"],
         [
             "pipeline",
-            "--config=configs/own.py:2,small",
+            "--config=configs/own.py:2,small,3",
             "--data_dir=runs/log_data",
             "--workdir=runs/log",
             "--tune=false",
         ],
-        ["tune_decoder", "--workdir=runs/log", "--beams=5", "--batch_sizes=1,64", "--drafters=draft"],
+        ["tune_decoder", "--workdir=runs/log", "--beams=2", "--batch_sizes=1,64", "--drafters=draft"],
         [
             "recommend",
             "--workdir=runs/log",
             "--input=runs/log_data/histories.parquet",
             "--output=runs/log/recommendations.jsonl",
-            "--k=5",
+            "--k=2",
         ],
     ]
 
@@ -69,14 +69,12 @@ def test_what_is_finished_is_not_done_again(commands, tmp_path):
     told()
     (tmp_path / "runs" / "log").mkdir()
     (tmp_path / "runs" / "log" / "recommendations.jsonl").write_text("")
-    for again in ([], ["--k=10"]):
+    for again in ([], ["--k=3"]):
         commands.clear()
         told(*again)
         assert [main for main, *_ in commands] == ["pipeline"]
-    with pytest.raises(
-        CommandLineError, match=r"--k=20: .*recommendations.jsonl holds lists of 10 items\. .*move that"
-    ):
-        told("--k=20")
+    with pytest.raises(CommandLineError, match=r"--k=2: .*recommendations.jsonl holds lists of 3 items\. .*move that"):
+        told("--k=2")
 
 
 def test_a_small_log_is_tuned_on_request_alone(commands):
@@ -101,6 +99,13 @@ def test_flags_of_what_is_there_are_refused_if_they_differ(commands, tmp_path):
     with pytest.raises(CommandLineError, match=r"--ingest=--core=2: .* was made by another command than this one"):
         told("--ingest=--core=2")
     told()
+
+
+def test_lists_are_no_longer_than_the_catalog(commands):
+    told()
+    assert commands[-1][-1] == "--k=3", "the catalog has 3 ids"
+    with pytest.raises(CommandLineError, match=r"--k=4: the 3 ids of runs/log_data are fewer; give --k=3 or less"):
+        told("--k=4", "--workdir=runs/log")
 
 
 def test_a_killed_build_of_ids_gets_new_flags(commands, tmp_path):
@@ -158,10 +163,13 @@ def test_a_command_that_fails_ends_all(commands, monkeypatch, capsys, code):
     [(0, "4,small"), (50_000, "4,small"), (50_001, "4,medium"), (3_000_000, "4,medium"), (10**8, "4,large")],
 )
 def test_a_size_is_chosen_by_the_interactions(interactions, options):
-    assert options_for(interactions, 4) == options
+    assert options_for(interactions, 4, 20) == options
+    assert options_for(interactions, 4, 19) == f"{options},19"
 
 
-@pytest.mark.parametrize("options", ["0,small", "9,small", "4,tiny", "4", "small"])
+@pytest.mark.parametrize(
+    "options", ["0,small", "9,small", "4,tiny", "4", "small", "4,small,", "4,small,0", "4,small,9,9"]
+)
 def test_unknown_options_are_refused(options):
     with pytest.raises(ValueError, match=r"expected the number of codes of an id, 1 to 8, and one of small, medium"):
         get_config(options)

@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 
-from atspeed_jax.ids.health import Health, branching, collisions, usage
+from atspeed_jax.ids.collisions import groups
+from atspeed_jax.ids.health import Health, branching, collisions, prefixes_of, usage
 from atspeed_jax.ids.settings import IdsConfig
 from atspeed_jax.reporting.ids_report import as_report, document, report_files
 
@@ -10,9 +11,9 @@ CODES = np.array([[0, 0], [0, 1], [1, 0], [1, 0], [1, 2]])
 FIGURES = {
     "items": 5,
     "collided_before": 4,
-    **collisions(CODES),
+    **collisions(groups(CODES)),
     "levels": [usage(CODES[:, level], 4) for level in (0, 1)],
-    "depths": branching(CODES),
+    "depths": branching(prefixes_of(CODES)),
     "unexplained": [0.5, 0.25],
     "neighbors": [{"depth": 1, "share": 0.8, "by_chance": 0.5}],
     "untrained": {"interactions": None, "items": None},
