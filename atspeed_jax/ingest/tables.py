@@ -175,6 +175,8 @@ def _open_csv(files: tuple[Path, ...], header: Sequence[str] | None, encoding: s
     """Opens CSV files, whose delimiter and header are those of the first line."""
     lines = {file: first_line(file, encoding) for file in files}
     first = lines[files[0]]
+    if re.fullmatch(r"sep=\S?", first.strip(), re.I) and header is None:
+        raise IngestError(f"{files[0]}, line 1: {first!r} is a mark of Excel, no line of columns; remove this line.")
     if delimiter is None:
         known = [known for known in _DELIMITERS if known in first]
         delimiter = "::" if "::" in known else max(known, key=first.count, default=",")
@@ -188,8 +190,8 @@ def _open_csv(files: tuple[Path, ...], header: Sequence[str] | None, encoding: s
         number = 2
     else:
         number = 1
-    names = [name.strip() for name in header]
-    if len({name.lower() for name in names}) < len(names) or not all(names):
+    names = [name.strip() or f"column {place}" for place, name in enumerate(header, start=1)]  # pandas names no index
+    if len({name.lower() for name in names}) < len(names):
         raise IngestError(
             f"{files[0]}, line 1: columns {names}; expected a name for each column, each once (a and A are one name)."
         )

@@ -141,6 +141,11 @@ def _in_words(text: str, name: str) -> str:
     said = [
         line for line in lines if line and not line.startswith(("Possible", "*", "delimiter", "quote", "LINE", "^"))
     ]
+    if "state machine reached an invalid state" in text:
+        return (
+            f"{name}: lines cannot be told apart, which happens where some end in CR LF and others in LF; write all "
+            "ends alike, such as by dos2unix."
+        )
     if "Maximum line size" in text:
         return f"{name}: a line is longer than {LINE:,} characters; shorten it."
     return f"{name}: cannot be read: {'; '.join(line[:_SHOWN] for line in said[:4])}"

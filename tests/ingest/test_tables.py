@@ -79,7 +79,7 @@ def test_names_of_files(tmp_path):
     ("text", "message"),
     [
         ("", r"log\.csv: is empty"),
-        ("a,,b\n", r"log\.csv, line 1: columns \['a', '', 'b'\]; expected a name for each"),
+        ("sep=;\na;b\n", r"log\.csv, line 1: 'sep=;' is a mark of Excel, no line of columns; remove this line"),
         ("a,a\n", r"log\.csv, line 1: columns \['a', 'a'\]; expected a name for each column, each once \(a and A"),
         ("a,A\n", r"log\.csv, line 1: columns \['a', 'A'\]; expected a name for each column, each once"),
     ],
@@ -87,6 +87,11 @@ def test_names_of_files(tmp_path):
 def test_headers_that_cannot_be_are_refused(table, text, message):
     with pytest.raises(IngestError, match=message):
         table(text)
+
+
+def test_a_column_without_a_name_is_called_by_its_place(connection, table):
+    found = table(",user,item\n0,a,b\n")  # as pandas writes its index
+    assert (found.columns, rows(connection, found)) == (("column 1", "user", "item"), [("0", "a", "b")])
 
 
 def test_files_of_one_pattern_are_alike(connection, tmp_path):

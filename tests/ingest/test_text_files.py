@@ -69,3 +69,10 @@ def test_a_line_that_is_too_long_is_not_printed(connection, table):
     ) as found:
         rows(connection, table("item,text\na," + "x" * (LINE + 9) + "\n", "items.csv"))
     assert len(str(found.value)) < 300
+
+
+def test_line_ends_of_several_kinds_are_named(connection, tmp_path):
+    file = tmp_path / "log.csv"
+    file.write_bytes(b"user,item\r\n" + b"".join(b"1,2\n" if n % 2 else b"3,4\r\n" for n in range(60)))
+    with pytest.raises(IngestError, match=r"log\.csv: lines cannot be told apart, .* CR LF and others in LF"):
+        rows(connection, open_table(connection, str(file)))
