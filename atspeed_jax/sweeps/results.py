@@ -114,7 +114,8 @@ def done_rows(directory: Path, trial: Trial, settings: SweepConfig) -> list[dict
 
 
 def _asked(trial: Trial, settings: SweepConfig) -> str:
-    return fingerprint(trial.run, trial.seed, trial.config, settings.measure)
+    # With the names of the fields: rows of an older version, with fewer of them, are not those that are asked for.
+    return fingerprint(trial.run, trial.seed, trial.config, settings.measure, ROW_FIELDS)
 
 
 def not_done(workdir: Path, settings: SweepConfig, made: Sequence[Trial]) -> list[Trial]:

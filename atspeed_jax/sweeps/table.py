@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from atspeed_jax.evaluation import metrics
 from atspeed_jax.reporting.tables import ABSENT, Table, widths_label
 
-WAY = ("K", "mode", "constraint", "score_norm", "widths")  # what tells one way to decode from another
-MEASURED = (*WAY, "users", "target_calls_mean", "coverage_by_level", "calls_by_user", "overlap_with_exact")
+
+class Way(NamedTuple):
+    """What tells one way to decode from another; a field of a row each."""
+
+    K: int
+    mode: str
+    tolerance: float
+    temperature: float
+    constraint: str
+    score_norm: str
+    widths: tuple[int | str, ...]
+    budget: int | None
+    users: int
+
+    @property
+    def mode_label(self) -> str:
+        """The mode, and what it gives up or how it draws, if anything."""
+        tolerance = f", tolerance {self.tolerance:g}" if self.tolerance else ""
+        return self.mode + tolerance + (f", temperature {self.temperature:g}" if self.temperature != 1.0 else "")
+
+
+MEASURED = (*Way._fields, "target_calls_mean", "coverage_by_level", "calls_by_user", "overlap_with_exact")
 ROW_FIELDS = ("run", "objective", "seed", "target_fingerprint", *MEASURED, "recall@K", "ndcg@K")  # of sweep.json
 
 
@@ -31,12 +52,12 @@ def sweep_row(run: str, objective: str, seed: int, target_fingerprint: str, row:
     return found | {name: row[name] for name in MEASURED} | quality
 
 
-def by_way(rows: Sequence[Mapping]) -> dict[tuple, list[Mapping]]:
+def by_way(rows: Sequence[Mapping]) -> dict[Way, list[Mapping]]:
     """Groups rows by how they decode, in the order of the rows."""
-    ways: dict[tuple, list[Mapping]] = {}
+    ways: dict[Way, list[Mapping]] = {}
     for row in rows:
-        key = tuple(tuple(row[name]) if name == "widths" else row[name] for name in WAY)
-        ways.setdefault((*key, row["users"]), []).append(row)
+        way = Way._make(tuple(row[name]) if name == "widths" else row[name] for name in Way._fields)
+        ways.setdefault(way, []).append(row)
     return ways
 
 
@@ -48,7 +69,7 @@ def sweep_table(rows: Sequence[Mapping]) -> Table:
     header = ["run", "objective", "mode", "constraint", "norm", "K", "widths", "users", "seeds"]
     header += ["target calls", "coverage by level", "Recall@K", "NDCG@K"]
     cells = []
-    for (k, mode, constraint, norm, widths, users), alike in by_way(rows).items():
+    for way, alike in by_way(rows).items():
         runs: dict[str, list[Mapping]] = {}
         for row in alike:
             runs.setdefault(row["run"], []).append(row)
@@ -56,8 +77,8 @@ def sweep_table(rows: Sequence[Mapping]) -> Table:
             shares = zip(*(row["coverage_by_level"] for row in of_run), strict=True)
             means = [np.mean([share for share in level if share is not None] or [np.nan]) for level in shares]
             cells.append([
-                run, of_run[0]["objective"], mode, constraint, norm, str(k), widths_label(widths), str(users),
-                str(len(of_run)),
+                run, of_run[0]["objective"], way.mode_label, way.constraint, way.score_norm, str(way.K),
+                widths_label(way.widths, way.budget), str(way.users), str(len(of_run)),
                 _spread([row["target_calls_mean"] for row in of_run], 3),
                 " / ".join(f"{mean:.2f}" for mean in means),
                 *(_spread([row[name] for row in of_run], 4) for name in ("recall@K", "ndcg@K")),
@@ -81,7 +102,7 @@ def pairs_table(rows: Sequence[Mapping], reference: str, *, samples: int, seed: 
     seeds = sorted({row["seed"] for row in rows})
     header = ["run", "mode", "constraint", "norm", "K", "widths", *(f"seed {number}" for number in seeds)]
     cells = []
-    for (k, mode, constraint, norm, widths, _), alike in by_way(rows).items():
+    for way, alike in by_way(rows).items():
         calls = {(row["run"], row["seed"]): np.array(row["calls_by_user"]) for row in alike}
         for run in dict.fromkeys(row["run"] for row in alike if row["run"] != reference):
             differences = []
@@ -92,7 +113,8 @@ def pairs_table(rows: Sequence[Mapping], reference: str, *, samples: int, seed: 
                     continue
                 found = metrics.paired_difference(of_run, of_reference, samples=samples, seed=seed)
                 differences.append(f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
-            cells.append([run, mode, constraint, norm, str(k), widths_label(widths), *differences])
+            tree = widths_label(way.widths, way.budget)
+            cells.append([run, way.mode_label, way.constraint, way.score_norm, str(way.K), tree, *differences])
     return Table(f"Target calls minus those of {reference}, paired by user [95 % interval]", header, cells)
 
 

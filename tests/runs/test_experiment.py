@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 import small
 from atspeed_jax.data.instructions import PromptConfig
+from atspeed_jax.models.target_layers import TargetLayersConfig
 from atspeed_jax.runs.config import ConfigError
 from atspeed_jax.runs.experiment import DataConfig, ExperimentConfig, TrainConfig
 from config_classes import config_classes
@@ -100,6 +101,18 @@ def test_a_prompt_on_the_command_line(monkeypatch):
     assert from_command_line(monkeypatch, file, *flags).data.prompt == chat
     with pytest.raises(ConfigError, match=r"config\.data\.prompt: template='Then' has {items} 0 times: put it once"):
         from_command_line(monkeypatch, file, "--config.data.prompt.template=Then")
+
+
+def test_the_draft_of_the_fewest_calls_as_a_config():
+    """The one of configs/sweeps/drafts.py that is called layers_2."""
+    get_config = runpy.run_path(str(CONFIGS / "lcrec_small.py"))["get_config"]
+    config = load(get_config("layers"), ExperimentConfig)
+    assert isinstance(config.draft, TargetLayersConfig)
+    assert config.draft.numbers(config.target.llama(1)) == (0, 3)
+    assert (config.train_draft, config.decode.budget) == (None, 128)
+    assert config.target == load(get_config(), ExperimentConfig).target
+    with pytest.raises(ValueError, match="draft 'layer': expected one of new, layers"):
+        get_config("layer")
 
 
 def test_the_documented_defaults_of_lcrec_small():

@@ -10,6 +10,9 @@ def row(run, seed, calls, **changes):
         "constraint": "trie",
         "score_norm": "vocab",
         "widths": ["all", 96],
+        "budget": None,
+        "tolerance": 0.0,
+        "temperature": 1.0,
         "users": 3,
         "target_calls_mean": sum(calls) / 3,
         "coverage_by_level": [1.0, 0.5],
@@ -38,6 +41,19 @@ def test_runs_side_by_side():
     assert named["coverage by level"] == "1.00 / 0.50"
     assert named["Recall@K"] == "0.2500 ± 0.0000"
     assert dict(zip(table.header, table.rows[1], strict=True))["target calls"] == "2.000"
+
+
+def test_ways_that_differ_in_one_setting_are_not_taken_for_seeds():
+    """Each of them is a row of its own, and its settings stand in the row."""
+    changes = [{}, {"budget": 64}, {"budget": 128}, {"tolerance": 0.1}, {"mode": "relaxed", "temperature": 2.0}]
+    rows = [row(run, 0, [1, 2, 3], **change) for change in changes for run in ("fast", "slow")]
+    table = sweep_table(rows)
+    named = [dict(zip(table.header, cells, strict=True)) for cells in table.rows if cells[0] == "fast"]
+    assert [cells["seeds"] for cells in named] == ["1"] * len(changes)
+    assert [cells["widths"] for cells in named[:3]] == ["all, 96", "all, 96; best 64", "all, 96; best 128"]
+    assert [cells["mode"] for cells in named[2:]] == ["strict", "strict, tolerance 0.1", "relaxed, temperature 2"]
+    pairs = pairs_table(rows, "slow", samples=100, seed=0)
+    assert [cells[5] for cells in pairs.rows[:3]] == [cells["widths"] for cells in named[:3]]
 
 
 def test_pairs_of_users():
