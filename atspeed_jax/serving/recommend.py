@@ -217,4 +217,7 @@ def _line(
     line = {"user": user.user, "items": listed if names is None else names.called(listed), "scores": rounded}
     if titles is not None:
         line["titles"] = [titles.get(item) for item in listed]
-    return json.dumps(line) + "\n"
+    readable = json.dumps(line, ensure_ascii=False)
+    # Half of a UTF-16 pair, which JSON may hold, has no form in UTF-8.
+    written = json.dumps(line) if any("\ud800" <= letter <= "\udfff" for letter in readable) else readable
+    return written + "\n"

@@ -92,6 +92,17 @@ def test_lists_are_of_names(tmp_path, name, kind):
         assert [json.loads(line) for line in lines.splitlines()] == expected
 
 
+def test_titles_can_be_read_by_people(tmp_path):
+    """And half of a UTF-16 pair, which only JSON holds, is written as it came."""
+    first = line_of(USERS[0])["items"][0]
+    for number, (title, written) in enumerate([("Löffel", '"Löffel"'), ("\ud83d?", '"\\ud83d?"')]):
+        file = tmp_path / f"{number}.jsonl"
+        write(USERS, stand_in, file, titles={first: title})
+        line = file.read_text(encoding="utf-8").splitlines()[0]
+        assert written in line
+        assert json.loads(line)["titles"][0] == title
+
+
 def test_an_output_is_not_gone_on_with_under_other_titles(tmp_path):
     def interrupted(users):
         if users[0].user == "u4":
