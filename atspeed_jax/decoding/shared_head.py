@@ -67,6 +67,20 @@ def begin_cache(init_cache: Callable[[int, int], Any], batch: int, slots: int, r
     return jax.tree.map(write, cache, read, one, two)
 
 
+def shares_head(tokens: Any, valid: Any, head: np.ndarray, xp: Any = np) -> Any:
+    """Marks the prompts [B] that begin with a head and go on behind it.
+
+    Args:
+      tokens: [B, P], left-padded.
+      valid: [B, P], False for padding.
+      head: [H] tokens.
+      xp: numpy or jax.numpy, whichever the arrays are of.
+    """
+    lengths, (rows, width), read = valid.sum(1), tokens.shape, len(head)
+    columns = xp.minimum((width - lengths)[:, None] + xp.arange(read), width - 1)
+    return (lengths > read) & (tokens[xp.arange(rows)[:, None], columns] == head).all(1)
+
+
 def check_head(prompt: Prompt, head: np.ndarray) -> None:
     """Checks that a head is shared by all prompts of a batch.
 
@@ -80,14 +94,11 @@ def check_head(prompt: Prompt, head: np.ndarray) -> None:
     if isinstance(prompt.tokens, Tracer):
         return
     tokens, valid = np.asarray(prompt.tokens), np.asarray(prompt.valid)
-    lengths, (rows, width), read = valid.sum(1), tokens.shape, len(head)
-    columns = np.minimum((width - lengths)[:, None] + np.arange(read), width - 1)
-    begins = tokens[np.arange(rows)[:, None], columns]
-    shares = (lengths > read) & (begins == head).all(1)
+    shares = shares_head(tokens, valid, head)
     if not shares.all():
         row = int(shares.argmin())
         raise DecodeError(
-            f"prompt {row} of the batch is {tokens[row][valid[row]].tolist()}, expected the {read} tokens of the "
+            f"prompt {row} of the batch is {tokens[row][valid[row]].tolist()}, expected the {len(head)} tokens of the "
             f"shared head, {np.asarray(head).tolist()}, and at least one token behind them: decode such a prompt "
             "without a shared head (`Decoders.with_head(())`)"
         )

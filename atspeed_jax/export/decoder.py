@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from atspeed_jax.data.prompts import prompt_width
-from atspeed_jax.decoding.base import Prompt
+from atspeed_jax.decoding.base import Prompt, SharedHead, select_rows
 from atspeed_jax.decoding.selection import selection_of
+from atspeed_jax.decoding.shared_head import shares_head
 from atspeed_jax.export.directory import ExportError, appearing
 from atspeed_jax.items.catalog import PAD, Catalog
 from atspeed_jax.serving.decoders import Decoders
@@ -45,6 +46,10 @@ def export_decoder(
     holds models and trie, items.parquet item, id and tokens of every item. decoder.json
     says versions, platforms, shapes and dtypes of arguments, and how a prompt is made.
 
+    What decoders have read of a shared head (`Decoders.with_head`) lies among the arrays,
+    so a call does not read it again. A prompt that begins otherwise gets no list: its ids
+    are -1, its scores NaN and its calls 0.
+
     Args:
       batch: B.
       history: items of the longest prompt.
@@ -58,6 +63,8 @@ def export_decoder(
         raise ExportError(f"mode={mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
     drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
     needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
+    if (head := decoders.head) is not None:
+        needed["head"] = {"target": head.target} | ({"draft": head.draft} if setting.drafter == "draft" else {})
     paths, tree = jax.tree_util.tree_flatten_with_path(needed)
     arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in paths}
     names, vocabulary = list(arrays), catalog.vocabulary
@@ -68,9 +75,9 @@ def export_decoder(
     def decode(arrays, tokens, valid):
         tokens = tokens if vocabulary is None else arrays[_TOKENS][tokens]
         taken = jax.tree.unflatten(tree, [arrays[name] for name in names])
-        result = dataclasses.replace(decoders, mesh=None, head=None, **taken).build(setting)(Prompt(tokens, valid))
-        ids = jnp.where(result.valid, result.ids, -1)
-        return {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
+        if head is not None:
+            taken["head"] = SharedHead(np.asarray(head.tokens), **{"draft": ()} | taken["head"])
+        return _decoded(dataclasses.replace(decoders, mesh=None, **taken), setting, Prompt(tokens, valid))
 
     shape = (batch, prompt_width(catalog, history))
     takes = {
@@ -81,10 +88,29 @@ def export_decoder(
     with appearing(Path(directory)) as partial:
         exported = jax.export.export(decode, platforms=tuple(platforms))(*takes.values())
         about = _about(exported, takes) | _prompt(catalog) | {"setting": setting.label, "K": setting.search.beams}
+        if head is not None:
+            about["shared_head"] = {
+                "tokens": _numbers(catalog, np.asarray(head.tokens)).tolist(),
+                "is": "what every prompt begins with; it lies in the arrays as the models have read it. A prompt that "
+                "begins otherwise, or ends with it, gets ids -1, scores NaN and 0 target_calls",
+            }
         files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
         save_file(arrays, partial / "arrays.safetensors")
         pq.write_table(_items(catalog), partial / "items.parquet")
         files.write_json(partial / "decoder.json", about)
+
+
+def _decoded(decoders: Decoders, setting: Setting, prompt: Prompt) -> dict[str, jax.Array]:
+    """What the program returns, by name."""
+    result = decoders.build(setting)(prompt)
+    ids = jnp.where(result.valid, result.ids, -1)
+    found = {"ids": ids, "scores": result.score, "target_calls": result.target_calls}
+    if decoders.head is None:
+        return found
+    # A compiled program raises nothing, so a prompt that begins otherwise gets no list.
+    shares = shares_head(prompt.tokens, prompt.valid, np.asarray(decoders.head.tokens), jnp)
+    nothing = {"ids": -1, "scores": jnp.nan, "target_calls": 0}
+    return select_rows(shares, found, {name: jnp.full_like(x, nothing[name]) for name, x in found.items()})
 
 
 def _items(catalog: Catalog) -> pa.Table:
