@@ -1,7 +1,7 @@
 """Predicts the speed-up of speculation on chips that are not here, for a trained run.
 
 python -m launch.predict --workdir=RUN --chips=v5e,h100 --shapes=1b,llama-7b [--compiler=tpu] [--json=F]
-    [--beams=20,5,1] [--batches=1,8] [--widths=128,64,64] [--prompt=100] [--dtype=bfloat16] [--users=200]
+    [--beams=20,5,1] [--batches=1,8] [--widths=128,64,64] [--prompt=100] [--head=60] [--dtype=bfloat16] [--users=200]
 
 Rounds are measured: the run's pair decodes validation users here. The time of a round
 is the chip's roofline and, with --compiler=tpu, what libtpu's compiler estimates.
@@ -33,6 +33,7 @@ def define_flags() -> None:
     define_numbers("batches", "1", BatchSize, "Users decoded at once.")
     flags.DEFINE_multi_string("widths", [], "Widths to choose from, such as 128,64,64; without it, the run's.")
     flags.DEFINE_integer("prompt", 100, "Tokens of a prompt.", 1, 65_536)
+    flags.DEFINE_integer("head", 0, "How many of them all prompts share, read once and not per user.", 0, 65_536)
     flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "Arithmetic of both models.")
     flags.DEFINE_integer("users", 200, "Validation users who are decoded here.", 1, 1_000_000)
     flags.DEFINE_string("json", None, "File to write the figures to, one by one.")
@@ -50,7 +51,7 @@ def main() -> None:
         beams=tuple(FLAGS.beams),
         batches=tuple(FLAGS.batches),
         widths=widths,
-        **{name: getattr(FLAGS, name) for name in ("prompt", "dtype", "users")},
+        **{name: getattr(FLAGS, name) for name in ("prompt", "head", "dtype", "users")},
         compiler=FLAGS.compiler == "tpu",
     )
     print(as_text(speedup_table(predict(run, config, path, say))), NOTE, sep="\n")

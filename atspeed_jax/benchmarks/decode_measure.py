@@ -19,6 +19,7 @@ from atspeed_jax.decoding.selection import selection_of
 from atspeed_jax.evaluation.breakdown import breakdown, can_break_down
 from atspeed_jax.models.widen import COST_NOTE
 from atspeed_jax.serving.decode_users import decode_users, prompt_of
+from atspeed_jax.serving.decoders import computed_head
 from atspeed_jax.serving.settings import DrafterName, Setting
 from atspeed_jax.serving.timing import run_once
 from atspeed_jax.tuning.decide import Bootstrap, ratio_bounds
@@ -106,8 +107,7 @@ def _row(bench: Bench, cell: Cell, one: Timed, timed: Sequence[Timed], batches: 
     if setting.method == "speculative":
         resolved = setting.search.resolve(bench.decoders.prefixes[setting.search.score_norm])
         widths = tuple(width for width in resolved.widths if width != "all")  # which resolving has left none of
-    head = config.vocab_size - bench.decoders.first_logit(setting.search.score_norm)
-    counted = dataclasses.replace(config, vocab_size=head)  # of the head alone: no call reads a whole embedding
+    counted = computed_head(config, bench.decoders.first_logit(setting.search.score_norm))
     floor, work = floor_seconds(counted, setting, widths, cell.batch, slots, bench.ceilings)
     row = {
         **dataclasses.asdict(cell),

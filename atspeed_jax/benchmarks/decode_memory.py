@@ -12,6 +12,7 @@ from atspeed_jax.benchmarks.pair import Pair
 from atspeed_jax.decoding.config import prefixes_by_norm, raised_widths, resolve_widths
 from atspeed_jax.models.llama import LlamaConfig
 from atspeed_jax.models.weights import param_shapes
+from atspeed_jax.serving.decoders import computed_head, first_logit
 from atspeed_jax.tuning.candidates import widest
 from atspeed_jax.utils.program_memory import available_memory
 
@@ -38,7 +39,8 @@ def bytes_needed(pair: Pair, config: LlamaConfig, cell: Cell, widths: Sequence[i
     slots = cell.prompt + 1 + sum(widths)
     rows = cell.batch * slots
     cache = 2 * size * config.layers * rows * config.kv_heads * config.head_dim
-    logits = 4 * cell.batch * (sum(widths) + 1) * config.vocab_size
+    computed = computed_head(config, first_logit(config, pair.first_code, pair.decode.score_norm))
+    logits = 4 * cell.batch * (sum(widths) + 1) * computed.vocab_size
     wide = 2 * config.intermediate_size + 2 * config.head_dim * (config.heads + config.kv_heads)
     activations = rows * (size * wide + (4 + size) * config.heads * (cell.prompt + len(widths) + 2))
     return 1.25 * (models + cache + logits + activations)

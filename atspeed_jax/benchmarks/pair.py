@@ -74,6 +74,11 @@ class Pair:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
+    @property
+    def first_code(self) -> int:
+        """The smallest token of an id."""
+        return int(self.id_tokens.min())
+
     def decoders(self, big: LlamaConfig, *, unrolled: bool) -> Decoders:
         """Makes decoders whose target is as large as `big` and finds the pair's lists.
 
@@ -98,7 +103,7 @@ class Pair:
             prior=popularity_prior(trie, self.id_tokens, self.id_counts),
             prefixes=prefixes_by_norm(self.id_tokens),
             step=functools.partial(LlamaStep, unrolled=unrolled),
-            first_code=int(self.id_tokens.min()),
+            first_code=self.first_code,
         ).with_head(self.head)
 
     def batches(self, prompt: int, batch: int, users: int, *, least: int = 3, others: bool = False) -> list[dict]:

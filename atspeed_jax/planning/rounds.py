@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Format, Layout
 
-from atspeed_jax.decoding.base import Prompt, Result
+from atspeed_jax.decoding.base import Prompt, Result, SharedHead
 from atspeed_jax.decoding.beam_search import beam_search
 from atspeed_jax.decoding.config import SearchConfig
 from atspeed_jax.decoding.draft import ModelDrafter
@@ -60,6 +60,8 @@ class Programs:
       prompt: tokens of a prompt.
       device: to compile for.
       chip: what the device is.
+      head: tokens of the prompt that are a shared head.
+      first_token: token of the first logit of both models.
     """
 
     target: LlamaConfig
@@ -70,6 +72,8 @@ class Programs:
     prompt: int
     device: Any
     chip: Chip
+    head: int = 0
+    first_token: int = 0
 
     def times(self) -> DecodeTimes:
         """Compiles all programs and returns what the compiler estimates for them."""
@@ -110,7 +114,7 @@ class Programs:
         return Models(self._step(self.target), target, ModelDrafter(self._step(self.draft)), draft)
 
     def _step(self, config: LlamaConfig) -> LlamaStep:
-        return LlamaStep(config, unrolled=True)
+        return LlamaStep(config, unrolled=True, first_token=self.first_token)
 
     def _with_layers(self, count: int) -> Programs:
         return dataclasses.replace(self, target=dataclasses.replace(self.target, layers=count))
@@ -130,7 +134,11 @@ class Programs:
         tokens, valid = (cast(Any, jax.ShapeDtypeStruct(size, dtype)) for dtype in (jnp.int32, bool))
         params = tuple(_served(config) for config in (self.target, self.draft))
         trie = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.trie)
-        return params, trie, Prompt(tokens, valid)
+        if not self.head:
+            return params, trie, Prompt(tokens, valid)
+        caches = [jax.eval_shape(lambda c=c: self._step(c).init_cache(1, self.head)) for c in (self.target, self.draft)]
+        read = SharedHead(cast(Any, jax.ShapeDtypeStruct((self.head,), jnp.int32)), *caches)
+        return params, trie, Prompt(tokens, valid, head=read)
 
 
 PARTS: dict[str, Callable[[Programs], jax.stages.Lowered]] = {

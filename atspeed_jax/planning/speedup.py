@@ -25,6 +25,7 @@ from atspeed_jax.planning.tpu import SLICES, tpu_devices
 from atspeed_jax.reporting.tables import ABSENT, Table, widths_label
 from atspeed_jax.runs.trained import RunView
 from atspeed_jax.serving.decode_users import decode_users
+from atspeed_jax.serving.decoders import computed_head, first_logit
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.training.chips import Chip, chip_of, roofline
 from atspeed_jax.utils.files import read_json, write_json
@@ -52,6 +53,7 @@ class SpeedupConfig:
       widths: choices of widths. For each prediction the roofline chooses among those
         that hold K.
       prompt: tokens of a prompt.
+      head: how many of them all prompts share: their keys and values were read before.
       dtype: of both models.
       users: validation users who are decoded to count rounds.
       compiler: whether TPUs are compiled for.
@@ -67,10 +69,13 @@ class SpeedupConfig:
     dtype: Literal["float32", "bfloat16"]
     users: Users
     compiler: bool
+    head: Annotated[int, Range(0, 65_536)] = 0
     seed: Seed = 0
 
     def __post_init__(self):
         check_ranges(self)
+        if self.head >= self.prompt:
+            raise ValueError(f"head={self.head} with prompt={self.prompt}: expected fewer tokens than a prompt has")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,20 +116,21 @@ def predict(run: RunView, config: SpeedupConfig, path: Path | None, say: Callabl
     models = {name: _target(run, name, config.dtype) for name in config.shapes}
     devices = {name: tpu_devices(name, 1)[0] for name in chips if config.compiler and name in SLICES}
     draft = dataclasses.replace(run.assets.draft.config, dtype=config.dtype)
+    first = first_logit(run.assets.target.config, run.catalog.first_code, run.serve.decode.score_norm)
     known = read_json(path, "delete it", {"rows": list})["rows"] if path and path.is_file() else []
     rows: list[dict] = []
     for beams, batch in itertools.product(config.beams, config.batches):
         settings = list(_measured(run, config, beams, batch, say))
         for (shape, target), (name, chip) in itertools.product(models.items(), chips.items()):
-            pair = Pair(target, draft)
-            best, figures = _by_roofline(pair, chip, settings, config.prompt, batch)
+            pair = Pair(*(computed_head(one, first) for one in (target, draft)))
+            best, figures = _by_roofline(pair, chip, settings, config, batch)
             row = {"chip": name, "shape": shape, "K": beams, "batch": batch, "prompt": config.prompt}
-            row |= {"dtype": config.dtype, "widths": list(best.search.widths)}
+            row |= {"head": config.head, "dtype": config.dtype, "widths": list(best.search.widths)}
             times = _known_times(known, row) if name in devices else None
             if times is None and name in devices:
                 say(f"{name}, {shape}, K={beams}, batch {batch}: compiling")
-                of_search = pair.target, draft, best.search, run.assets.trie
-                times = Programs(*of_search, batch, config.prompt, devices[name], chip).times()
+                of_search = target, draft, best.search, run.assets.trie
+                times = Programs(*of_search, batch, config.prompt, devices[name], chip, config.head, first).times()
             row |= {"target_calls": best.calls, "rounds": best.rounds} | figures
             rows.append(row | _figures("compiler", times, best.rounds))
             if path:
@@ -164,16 +170,16 @@ def _measured(
 
 
 def _by_roofline(
-    pair: Pair, chip: Chip, settings: Sequence[Measured], prompt: int, batch: int
+    pair: Pair, chip: Chip, settings: Sequence[Measured], config: SpeedupConfig, batch: int
 ) -> tuple[Measured, dict[str, Any]]:
     """Chooses the setting that the roofline finds fastest, and gives its figures."""
     length = len(settings[0].search.widths) + 1
 
     def times(search: SearchConfig) -> DecodeTimes:
         return DecodeTimes(
-            least_seconds(plain_search(pair.target, search.beams, length, prompt, batch), chip),
-            least_seconds(first_round(pair, search, prompt, batch), chip),
-            least_seconds(later_round(pair, search, prompt, batch), chip),
+            least_seconds(plain_search(pair.target, search.beams, length, config.prompt, batch, config.head), chip),
+            least_seconds(first_round(pair, search, config.prompt, batch, config.head), chip),
+            least_seconds(later_round(pair, search, config.prompt, batch), chip),
         )
 
     best = min(settings, key=lambda one: times(one.search).speculative(one.rounds))
@@ -190,7 +196,7 @@ def least_seconds(passes: Iterable[Pass], chip: Chip) -> float:
     return total
 
 
-KEY = ("chip", "shape", "K", "batch", "prompt", "dtype", "widths")  # fields that name a row
+KEY = ("chip", "shape", "K", "batch", "prompt", "head", "dtype", "widths")  # fields that name a row
 TIMES = ("plain_ms", "first_ms", "later_ms")
 
 
@@ -203,7 +209,7 @@ def _known_times(known: Sequence[dict], row: dict) -> DecodeTimes | None:
 
 
 def _same(one: dict, other: dict) -> bool:
-    return all(one[name] == other[name] for name in KEY)
+    return all({"head": 0, **one}[name] == other[name] for name in KEY)  # older files know no head
 
 
 def _figures(by: str, times: DecodeTimes | None, rounds: float) -> dict[str, Any]:

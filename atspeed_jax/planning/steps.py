@@ -34,7 +34,7 @@ from atspeed_jax.models.weights import param_shapes
 from atspeed_jax.planning.decode_passes import Pair, first_round, later_round
 from atspeed_jax.planning.estimate import Pass
 from atspeed_jax.runs.experiment import ExperimentConfig, TrainConfig
-from atspeed_jax.serving.decoders import Decoders
+from atspeed_jax.serving.decoders import Decoders, computed_head
 from atspeed_jax.serving.settings import Setting
 from atspeed_jax.serving.sharded import lower_on_mesh, splits_models
 from atspeed_jax.training import sharding
@@ -188,9 +188,8 @@ class Steps:
         layout = Layout(width, (1, *(max(search.beams, size) for size in widths)))
         users = -(-rows // self.mesh.shape["data"])
         caches = [step(one.config) for one in (target, draft)]
-        # A call reads no embedding but its tokens', and of the head what it computes.
-        left = self.catalog.vocab_size - decoders.first_logit(search.score_norm)
-        pair = Pair(*(dataclasses.replace(one.config, vocab_size=left) for one in (target, draft)))
+        first = decoders.first_logit(search.score_norm)
+        pair = Pair(*(computed_head(one.config, first) for one in (target, draft)))
         return Step(
             "decode",
             rows,

@@ -127,13 +127,10 @@ class Decoders:
     def first_logit(self, norm: ScoreNorm) -> int:
         """Returns the first token whose logits the models compute; 0 for all tokens.
 
-        Under trie norm a score is read off the logits of codes alone. With a text
-        vocabulary the head's other rows are most of its product.
+        See `first_logit`. Over a mesh that splits the vocabulary a part of the head would
+        be moved between devices, so there it is 0.
         """
-        # Without words the rest is not worth another shape. Over a mesh that splits the
-        # vocabulary, a part of the head would be moved between devices.
-        words = self.first_code >= self.target.vocab_size - self.first_code
-        return self.first_code if norm == "trie" and words and not splits_models(self.mesh) else 0
+        return 0 if splits_models(self.mesh) else first_logit(self.target, self.first_code, norm)
 
     def fitted(self, setting: Setting, say: Callable[[str], None]) -> Setting:
         """Raises widths and a budget that are too small to hold K.
@@ -243,6 +240,31 @@ class Decoders:
             prior=widen(self.prior),
         )
         return self._read_again(wide)
+
+
+def first_logit(model: LlamaConfig, first_code: int, norm: ScoreNorm) -> int:
+    """Returns the first token whose logits a decode needs; 0 for all tokens.
+
+    Under trie norm a score is read off the logits of codes alone. With a text vocabulary
+    the head's other columns are most of its product; without words they are not worth
+    another shape.
+
+    Args:
+      model: of the vocabulary.
+      first_code: no id has a token below it.
+      norm: of the scores.
+    """
+    words = first_code >= model.vocab_size - first_code
+    return first_code if norm == "trie" and words else 0
+
+
+def computed_head(model: LlamaConfig, first: int) -> LlamaConfig:
+    """Returns a config whose vocabulary is the logits that a call computes, to count by.
+
+    A call reads no embedding but its tokens', and of the head the columns from `first` on
+    (`first_logit`).
+    """
+    return dataclasses.replace(model, vocab_size=model.vocab_size - first)
 
 
 @jax.jit

@@ -52,3 +52,14 @@ def test_a_shape_that_the_target_does_not_fit_is_an_error():
     odd = dataclasses.replace(PAIR, target=dataclasses.replace(PAIR.target, head_dim=24))
     with pytest.raises(WidenError, match=r"head_dim=24 .* head_dim=128 of shape llama-7b"):
         fitting(odd, DecodeSuite(shapes=("llama-7b",)), memory=1e12)
+
+
+def test_logits_are_those_that_the_norm_needs():
+    """Of 24 ids behind many words, under trie norm those of codes alone."""
+    words = 100_000
+    target = dataclasses.replace(PAIR.target, vocab_size=words + PAIR.target.vocab_size)
+    worded = dataclasses.replace(PAIR, target=target, id_tokens=PAIR.id_tokens + words)
+    by_trie = dataclasses.replace(worded, decode=dataclasses.replace(PAIR.decode, score_norm="trie"))
+    cell = Cell("pair", 2, 1, 9)
+    whole, codes = (bytes_needed(one, target, cell, (3, 4)) for one in (worded, by_trie))
+    assert whole - codes == 1.25 * 4 * (1 + 7) * by_trie.first_code

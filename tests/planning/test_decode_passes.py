@@ -35,3 +35,18 @@ def test_a_later_round_reads_a_part_of_the_rows():
 def test_without_a_draft_model_the_target_alone_is_called():
     alone = Pair(TARGET, None)
     assert len(first_round(alone, SEARCH, 30, 8)) == len(later_round(alone, SEARCH, 30, 8)) == 1
+
+
+def test_a_shared_head_is_not_read():
+    assert shapes(plain_search(TARGET, 5, 4, 30, 2, head=12))[0] == (3, 2, 18, 1)
+    first = shapes(first_round(PAIR, SEARCH, 30, 8, head=12))
+    assert first == [(3, 8, 39, 22), (1, 8, 18, 1), (1, 8, 5, 5), (1, 8, 10, 10)]
+    assert first_round(PAIR, SEARCH, 30, 8, head=12)[0].seen == first_round(PAIR, SEARCH, 30, 8)[0].seen
+
+
+def test_a_token_of_a_narrow_tree_is_multiplied_with_all_of_its_slots_and_one_of_a_wide_tree_with_its_path():
+    assert [one.seen for one in first_round(PAIR, SEARCH, 30, 8)] == [51, 30, 51, 51]
+    assert {one.seen for one in later_round(PAIR, SEARCH, 30, 8)} == {51}
+    wide = dataclasses.replace(SEARCH, widths=(4, 10, 242))
+    assert [one.seen for one in first_round(PAIR, wide, 30, 8)] == [33, 30, 33, 33]
+    assert [one.seen for one in plain_search(TARGET, 5, 4, 30, 2)] == [30, 45, 45, 45]

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import pytest
 
 from atspeed_jax.decoding.config import SearchConfig
@@ -45,6 +46,20 @@ def test_a_tpu_compiles_every_part(programs):
     found = {name: seconds(lower(one), programs.chip) for name, lower in PARTS.items()}
     assert all(0 < value < 1e-2 for value in found.values())
     assert found["later"] < found["first"]
+
+
+def test_a_shared_head_is_given_to_every_part_and_not_read():
+    """By the products of the programs, lowered here: those of 12 tokens of 16 are left out."""
+    search = SearchConfig((8,), 1, "vocab", beams=4)
+    device = jax.devices()[0]
+    whole = Programs(TARGET, DRAFT, search, build_trie(CATALOG.id_tokens), 1, 16, device, CHIPS["v5e"])
+    headed = dataclasses.replace(whole, head=12)
+    cost = {
+        name: [lower(one).cost_analysis()["flops"] for one in (whole, headed)]
+        for name, lower in (("first", Programs.first), ("later", Programs.later))
+    }
+    assert cost["first"][1] < 0.6 * cost["first"][0]  # the prompt of 4 tokens and 8 nodes, where it was 16
+    assert cost["later"][1] == pytest.approx(cost["later"][0], rel=0.02)
 
 
 @needs_tpu_compiler

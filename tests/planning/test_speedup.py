@@ -47,7 +47,7 @@ def predicted(small_run, tmp_path_factory):
     compiled, path = [], tmp_path_factory.mktemp("speedup") / "predicted.json"
 
     class Programs:
-        def __init__(self, target, draft, search, *_):
+        def __init__(self, target, draft, search, *_, **__):
             compiled.append((target, search))
 
         def times(self):
@@ -91,6 +91,7 @@ def test_the_table_says_that_it_is_predicted(predicted):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
+        ({"head": 13}, ValueError, "head=13 with prompt=13: expected fewer tokens"),
         ({"chips": ("v9",)}, ChipError, "chip 'v9' is unknown"),
         ({"shapes": ("8m",)}, WidenError, "8m"),
         ({"widths": ((1, 1),)}, DecodeError, "K=2: none of the widths holds it; width 1 of level 1"),
