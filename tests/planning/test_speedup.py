@@ -38,7 +38,8 @@ def test_a_float32_target_takes_as_long_as_its_products():
     wide = dataclasses.replace(SEVEN_B, dtype="float32")
     passes = plain_search(wide, 20, 4, 100, 64)
     flops = sum(one.flops() for one in passes)
-    assert least_seconds(passes, CHIPS["v5e"]) >= 6 * flops / CHIPS["v5e"].flops
+    least = 6 * flops / CHIPS["v5e"].flops  # and no more where every pass is bound by its products
+    assert least_seconds(passes, CHIPS["v5e"]) >= least * (1 - 1e-12)
 
 
 @pytest.fixture(scope="module")
