@@ -46,9 +46,8 @@ def export_decoder(
     holds models and trie, items.parquet item, id and tokens of every item. decoder.json
     says versions, platforms, shapes and dtypes of arguments, and how a prompt is made.
 
-    What decoders have read of a shared head (`Decoders.with_head`) lies among the arrays,
-    so a call does not read it again. A prompt that begins otherwise gets no list: its ids
-    are -1, its scores NaN and its calls 0.
+    A shared head (`Decoders.with_head`) lies among the arrays as it was read. A prompt that
+    begins otherwise gets ids of -1, scores NaN and 0 calls.
 
     Args:
       batch: B.
@@ -61,11 +60,8 @@ def export_decoder(
     check_platforms(platforms)
     if selection_of(mode := setting.search.mode).draws:
         raise ExportError(f"mode={mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
-    drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
-    needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
-    if (head := decoders.head) is not None:
-        needed["head"] = {"target": head.target} | ({"draft": head.draft} if setting.drafter == "draft" else {})
-    paths, tree = jax.tree_util.tree_flatten_with_path(needed)
+    head = decoders.head
+    paths, tree = jax.tree_util.tree_flatten_with_path(_needed(decoders, setting))
     arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in paths}
     names, vocabulary = list(arrays), catalog.vocabulary
     if vocabulary is not None:  # the caller has the numbers of the tokenizer
@@ -88,16 +84,20 @@ def export_decoder(
     with appearing(Path(directory)) as partial:
         exported = jax.export.export(decode, platforms=tuple(platforms))(*takes.values())
         about = _about(exported, takes) | _prompt(catalog) | {"setting": setting.label, "K": setting.search.beams}
-        if head is not None:
-            about["shared_head"] = {
-                "tokens": _numbers(catalog, np.asarray(head.tokens)).tolist(),
-                "is": "what every prompt begins with; it lies in the arrays as the models have read it. A prompt that "
-                "begins otherwise, or ends with it, gets ids -1, scores NaN and 0 target_calls",
-            }
+        about |= {} if head is None else _shared(catalog, head)
         files.write_bytes(partial / "decoder.jax", bytes(exported.serialize()))
         save_file(arrays, partial / "arrays.safetensors")
         pq.write_table(_items(catalog), partial / "items.parquet")
         files.write_json(partial / "decoder.json", about)
+
+
+def _needed(decoders: Decoders, setting: Setting) -> dict:
+    """What a setting reads of decoders, which lies among the arrays."""
+    drafts = {"draft": ("draft_params",), "popularity": ("prior",), "none": ()}[setting.drafter]
+    needed = {name: getattr(decoders, name) for name in ("target_params", "trie", *drafts)}
+    if (head := decoders.head) is not None:
+        needed["head"] = {"target": head.target} | ({"draft": head.draft} if setting.drafter == "draft" else {})
+    return needed
 
 
 def _decoded(decoders: Decoders, setting: Setting, prompt: Prompt) -> dict[str, jax.Array]:
@@ -159,6 +159,15 @@ def _prompt(catalog: Catalog) -> dict:
     prompt = f"padding on the left, then head, {items}, tail; without items empty alone"
     pieces = {name: np.array(piece, np.int32) for name, piece in vars(catalog.instruction).items()}
     return {"prompt": prompt} | known | {name: _numbers(catalog, piece).tolist() for name, piece in pieces.items()}
+
+
+def _shared(catalog: Catalog, head: SharedHead) -> dict:
+    """What all prompts begin with, for decoder.json."""
+    text = (
+        "what every prompt begins with; it lies in the arrays as the models have read it. A prompt that begins "
+        "otherwise, or ends with it, gets ids -1, scores NaN and 0 target_calls"
+    )
+    return {"shared_head": {"tokens": _numbers(catalog, np.asarray(head.tokens)).tolist(), "is": text}}
 
 
 def _numbers(catalog: Catalog, tokens: np.ndarray) -> np.ndarray:

@@ -99,6 +99,5 @@ def test_the_table_says_that_it_is_predicted(predicted):
     ],
 )
 def test_a_prediction_that_cannot_be_made(small_run, changes, error, message):
-    config = dataclasses.replace(CONFIG, **changes)
     with pytest.raises(error, match=message):
-        predict(small_run.run, config, None, lambda text: None)
+        predict(small_run.run, dataclasses.replace(CONFIG, **changes), None, lambda text: None)
