@@ -43,8 +43,7 @@ def main() -> None:
     run, path = open_run(FLAGS.workdir), Path(FLAGS.json) if FLAGS.json else None
     if path:
         check_writable("--json", path)
-    widths = tuple(map(parse_widths, FLAGS.widths)) or (run.serve.decode.widths,)
-    check_grid("--widths", widths, run.dataset)
+    check_grid("--widths", widths := tuple(map(parse_widths, FLAGS.widths)) or (run.serve.decode.widths,), run.dataset)
     config = SpeedupConfig(
         chips=tuple(FLAGS.chips),
         shapes=tuple(FLAGS.shapes),

@@ -60,10 +60,9 @@ def export_decoder(
     check_platforms(platforms)
     if selection_of(mode := setting.search.mode).draws:
         raise ExportError(f"mode={mode!r}: it draws, and the artifact takes no keys; export a strict decoder")
-    head = decoders.head
     paths, tree = jax.tree_util.tree_flatten_with_path(_needed(decoders, setting))
     arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in paths}
-    names, vocabulary = list(arrays), catalog.vocabulary
+    names, vocabulary, head = list(arrays), catalog.vocabulary, decoders.head
     if vocabulary is not None:  # the caller has the numbers of the tokenizer
         arrays[_TOKENS] = vocabulary.tokens(np.arange(len(vocabulary.rows)))
 
