@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from atspeed_jax.data.files import ReadSettings
 from atspeed_jax.data.rows import Rows
 from atspeed_jax.data.sources import SPLITS, Source
-from atspeed_jax.ingest.tables import files_of
+from atspeed_jax.ingest.given_files import files_of
 from atspeed_jax.items.data_directory import FORMAT, INDEX, INTERACTIONS, ITEMS, RECORD
 from atspeed_jax.items.index_file import read_index, read_object
 from atspeed_jax.items.item_index import ItemIndex, SourceError

@@ -11,11 +11,12 @@ import pyarrow as pa
 from atspeed_jax.ingest import beam
 from atspeed_jax.ingest.columns import said
 from atspeed_jax.ingest.filters import Step, names_with_text, sizes, told
+from atspeed_jax.ingest.given_files import kind_of
 from atspeed_jax.ingest.ingest import Filtered
 from atspeed_jax.ingest.items import load_items
 from atspeed_jax.ingest.log import drops_unknown_times, head_of, keys_of_names, log_columns, number_names
 from atspeed_jax.ingest.settings import Filters, IngestError, IngestSettings
-from atspeed_jax.ingest.tables import Table, column, kind_of, name_sql, quoted
+from atspeed_jax.ingest.tables import Table, column, name_sql, quoted
 from atspeed_jax.ingest.times import milliseconds
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import duckdb
 
+from atspeed_jax.ingest.given_files import files_of, kind_of
 from atspeed_jax.ingest.settings import Columns, Files, IngestError
-from atspeed_jax.ingest.tables import Table, files_of, kind_of, open_table
+from atspeed_jax.ingest.tables import Table, open_table
 from atspeed_jax.ingest.text_files import first_line, open_text
 
 _AMAZON = {"user": "reviewerID", "item": "asin", "rating": "overall", "time": "unixReviewTime"}

@@ -6,7 +6,6 @@ Every column of a CSV is read as text, so that a name such as "007" stays what i
 from __future__ import annotations
 
 import csv
-import glob
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,26 +13,13 @@ from pathlib import Path
 
 import duckdb
 
+from atspeed_jax.ingest.given_files import files_of, kind_of
 from atspeed_jax.ingest.settings import IngestError
 from atspeed_jax.ingest.text_files import LINE, explained, first_line, first_objects, keys_of_objects, open_text, packed
 
-_KINDS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".inter": "csv",
-    ".dat": "csv",
-    ".data": "csv",
-    ".item": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-}
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _COUNTED = 5_000_000  # rows whose lines are counted for a message
 _DELIMITERS = ("::", ",", "\t", ";", "|")
-ENDINGS = ", ".join((*_KINDS, *(f"{ending}.gz" for ending, kind in _KINDS.items() if kind != "parquet")))
 
 
 @dataclass(frozen=True)
@@ -68,28 +54,6 @@ class Table:
         return str(self.files[0]) if len(self.files) == 1 else f"{self.files[0]} and {len(self.files) - 1} more"
 
 
-def files_of(pattern: str) -> tuple[Path, ...]:
-    """The files of a name, of several names with commas between, or of patterns such as
-    log/*.csv, each in the order of names.
-
-    Raises:
-      IngestError: no such file, or a file that is named twice.
-    """
-    files: list[Path] = []
-    for part in [pattern] if Path(pattern).is_file() else pattern.split(","):
-        is_pattern = glob.has_magic(part) and not Path(part).is_file()
-        found = sorted(map(Path, glob.glob(part))) if is_pattern else [Path(part)]  # noqa: PTH207
-        named = [file for file in found if file.is_file()]
-        if not named and Path(part).is_dir():
-            raise IngestError(f"{part}: is a directory; name the files in it, as {Path(part) / '*.csv'}.")
-        if not named:
-            raise IngestError(f"{part}: no such file; give a file or a pattern of files, named {ENDINGS}.")
-        files += named
-    if twice := [file for number, file in enumerate(files) if file in files[:number]]:
-        raise IngestError(f"{pattern}: {twice[0]} is named twice; name each file once.")
-    return tuple(files)
-
-
 def line_of_row(table: Table, row: int) -> int | None:
     """Finds the line on which a row begins, for a message.
 
@@ -115,19 +79,6 @@ def line_of_row(table: Table, row: int) -> int | None:
                 return number
             is_open ^= bool(table.quote) and line.count(table.quote) % 2 == 1
     return None
-
-
-def kind_of(file: Path) -> str:
-    """Returns csv, json or parquet.
-
-    Raises:
-      IngestError: the name has no known ending.
-    """
-    name = file.name.lower().removesuffix(".gz")
-    kind = _KINDS.get(Path(name).suffix)
-    if kind is None:
-        raise IngestError(f"{file}: the name says no known form; expected a name that ends in {ENDINGS}.")
-    return kind
 
 
 def open_table(
