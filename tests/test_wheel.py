@@ -55,7 +55,7 @@ def required_by_heading(text: str) -> dict[str, list[str]]:
 def test_requirements_and_the_package_declare_the_same():
     """requirements.txt sets up a checkout, pyproject.toml an installed library."""
     read = required_by_heading((ROOT / "requirements.txt").read_text(encoding="utf-8"))
-    for extra in ("hugging_face", "tpu_compiler", "text", "beam"):
+    for extra in ("hugging_face", "tpu_compiler", "gpu_compiler", "text", "beam"):
         of_tests = required_by_heading((ROOT / "tests" / f"{extra}.txt").read_text(encoding="utf-8"))
         read[extra] = [line for lines in of_tests.values() for line in lines]
     assert read == DECLARED

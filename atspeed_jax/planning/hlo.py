@@ -34,6 +34,8 @@ BYTES = {
 }
 # Operations that compute nothing when the program runs.
 NO_KERNELS = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "iota", "after-all", "partition-id")
+# Libraries that multiply matrices for a compiled program.
+_PRODUCT = re.compile(r'custom_call_target="[^"]*(?:gemm|matmul|dot)')
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
@@ -55,6 +57,31 @@ class Instruction(NamedTuple):
     type: str
     opcode: str
     rest: str
+
+
+class Kernels(NamedTuple):
+    """A number of kernels, which is added, subtracted and multiplied part by part.
+
+    Attributes:
+      products: those that multiply matrices.
+      others: the rest.
+    """
+
+    products: int
+    others: int
+
+    @property
+    def total(self) -> int:
+        return self.products + self.others
+
+    def __add__(self, other: Kernels) -> Kernels:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Kernels(self.products + other.products, self.others + other.others)
+
+    def __sub__(self, other: Kernels) -> Kernels:
+        return self + other * -1
+
+    def __mul__(self, times: int) -> Kernels:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Kernels(self.products * times, self.others * times)
 
 
 class Program(NamedTuple):
@@ -97,7 +124,7 @@ class Program(NamedTuple):
 
         return of(self.entry)
 
-    def kernels(self) -> int:
+    def kernels(self) -> Kernels:
         """Counts the kernels that one run launches: operations that are not in a fusion.
 
         Loops of unknown length count once, and of a conditional the branch with most
@@ -105,19 +132,27 @@ class Program(NamedTuple):
         """
 
         @functools.cache
-        def of(name: str) -> int:
-            total = 0
+        def of(name: str) -> Kernels:
+            total = Kernels(0, 0)
             for instruction in self.computations[name].values():
                 times, called = _called(instruction)
                 if instruction.opcode == "conditional":
-                    total += max(map(of, called))
+                    total += max(map(of, called), key=lambda one: one.total)
                 elif instruction.opcode in ("while", "call"):
-                    total += (times or 1) * sum(map(of, called))
-                elif instruction.opcode not in NO_KERNELS:
-                    total += 1
+                    for one in called:
+                        total += of(one) * (times or 1)
+                elif instruction.opcode not in NO_KERNELS and not instruction.opcode.endswith("-done"):
+                    total += Kernels(1, 0) if self._multiplies(instruction) else Kernels(0, 1)
             return total
 
         return of(self.entry)
+
+    def _multiplies(self, instruction: Instruction) -> bool:
+        """Tells whether a kernel multiplies matrices."""
+        if instruction.opcode == "dot" or (instruction.opcode == "custom-call" and _PRODUCT.search(instruction.rest)):
+            return True
+        inside = (one for name in _called(instruction)[1] for one in self.computations[name].values())
+        return instruction.opcode == "fusion" and any(map(self._multiplies, inside))
 
     def _own(self, instruction: Instruction, others: Mapping[str, Instruction]) -> dict[str, float]:
         """Counts what an instruction does, without the computations that it calls."""

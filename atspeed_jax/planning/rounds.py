@@ -59,7 +59,7 @@ class Programs:
       batch: users.
       prompt: tokens of a prompt.
       device: to compile for.
-      chip: what the device is.
+      chip: what the device is; None where nothing is timed.
       head: tokens of the prompt that are a shared head.
       first_token: token of the first logit of both models.
     """
@@ -71,12 +71,13 @@ class Programs:
     batch: int
     prompt: int
     device: Any
-    chip: Chip
+    chip: Chip | None
     head: int = 0
     first_token: int = 0
 
     def times(self) -> DecodeTimes:
         """Compiles all programs and returns what the compiler estimates for them."""
+        assert self.chip is not None, "times are those of a chip"
         few = [self._with_layers(count) for count in (1, 2)]
         parts = {name: [seconds(lower(one), self.chip) for one in few] for name, lower in PARTS.items()}
         return DecodeTimes(**{name: one + (self.target.layers - 1) * (two - one) for name, (one, two) in parts.items()})
@@ -122,9 +123,10 @@ class Programs:
     def _lower(self, function: Callable, *state: State) -> jax.stages.Lowered:
         """Lowers a function of (parameters, trie, prompt), which replaces a state."""
         place = jax.sharding.SingleDeviceSharding(self.device)
-        # In the default layout the kernels of query, key and value would be transposed
-        # in every program.
-        layouts = (Format(Layout.AUTO, place), *(place for _ in ("trie", "prompt", *state)))
+        # In the default layout a TPU would transpose the kernels of query, key and value in
+        # every program.
+        lie = Format(Layout.AUTO, place) if self.device.platform == "tpu" else place
+        layouts = (lie, *(place for _ in ("trie", "prompt", *state)))
         donated = range(3, 3 + len(state))
         return jax.jit(function, in_shardings=layouts, donate_argnums=donated).lower(*self._arguments(), *state)
 

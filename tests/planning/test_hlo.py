@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from atspeed_jax.planning.hlo import FLOPS, LOOPS, HloError, read_program
+from atspeed_jax.planning.hlo import FLOPS, LOOPS, HloError, Kernels, read_program
 from devices import report_of
 
 ROWS, WIDTH, DEPTH = 16, 32, 5
@@ -43,8 +43,33 @@ def compiled(function, *shapes):
 def test_kernels_are_operations_outside_of_fusions():
     fusion = "  %f = f32[4,6]{1,0} fusion(%a), kind=kLoop, calls=%at_most\n"
     without = read_program(TEXT).kernels()
-    assert without == 3 * 1 + 4 + 1  # a gather in a loop of three, four collectives, a product in a branch
-    assert read_program(TEXT.replace("  %r =", fusion + "  %r =")).kernels() == without + 1
+    # A gather in a loop of three and four collectives; a product in a branch.
+    assert without == Kernels(products=1, others=3 * 1 + 4)
+    assert without.total == 8
+    assert read_program(TEXT.replace("  %r =", fusion + "  %r =")).kernels() == without + Kernels(1, 0)
+    assert read_program(
+        TEXT.replace("  %r =", fusion.replace("at_most", "cheap") + "  %r =")
+    ).kernels() == without + Kernels(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "kernels"),
+    [
+        ('custom-call(%a), custom_call_target="__cublas$lt$matmul"', Kernels(1, 0)),
+        ('custom-call(%a), custom_call_target="__cublas$gemm"', Kernels(1, 0)),
+        ('custom-call(%a), custom_call_target="__cub$DeviceRadixSort"', Kernels(0, 1)),
+        ("copy-start(%a)", Kernels(0, 1)),
+        ("copy-done(%a)", Kernels(0, 0)),  # it only waits
+        ("dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={1}", Kernels(1, 0)),
+    ],
+)
+def test_products_are_told_from_other_kernels(line, kernels):
+    text = f"HloModule m\n\nENTRY %main (a: f32[4,4]) -> f32[4,4] {{\n  ROOT %k = f32[4,4]{{1,0}} {line}\n}}\n"
+    assert read_program(text).kernels() == kernels
+
+
+def test_kernels_are_subtracted_and_multiplied_part_by_part():
+    assert (Kernels(7, 3) - Kernels(1, 2)) * 4 == Kernels(24, 4)
 
 
 @pytest.mark.parametrize(
