@@ -20,6 +20,7 @@ MOST_SLOTS_CPU, MOST_SLOTS = 64, 256
 # Larger logits are computed for a block of tokens at a time, with the mask of the block, so
 # that the memory of a long prompt does not grow with the square of its length.
 MOST_BYTES = 1 << 30
+HEADS = ((0, 1), (0, 1))  # of a product per user and key head
 
 
 def attend(
@@ -41,17 +42,16 @@ def attend(
       mask: the slots that each token attends to.
       precision: of all matrix products (`LlamaConfig.products`).
       trains: whether a gradient is taken. Paths are then gathered in narrow trees too,
-        and no logits are computed in blocks (MOST_SLOTS, MOST_BYTES).
+        no logits are computed in blocks (MOST_SLOTS, MOST_BYTES), and gradients keep the
+        order of their sums.
 
     Returns:
       [B, T, H * d] in the dtype of values.
     """
     batch, length, heads, dim = query.shape
     (kv, slots), width = keys.shape[1:3], mask.width
-    dense, paths = (
-        functools.partial(attention, keys=keys, values=values, precision=precision)
-        for attention in (_over_all_slots, _along_paths)
-    )
+    read = {"keys": keys, "values": values, "precision": precision}
+    dense, paths = functools.partial(_over_all_slots, **read, trains=trains), functools.partial(_along_paths, **read)
 
     def by_platform(query, mask):
         return jax.lax.platform_dependent(query, mask, cpu=paths, default=dense)
@@ -91,16 +91,28 @@ def _in_blocks(attention: Callable, query: Array, mask: SlotMask, blocks: int) -
     return jnp.concatenate(list(made), 3)[:, :, :, :length]
 
 
-def _over_all_slots(query: Array, mask: SlotMask, *, keys: Array, values: Array, precision) -> Array:
+def _over_all_slots(
+    query: Array, mask: SlotMask, *, keys: Array, values: Array, precision, trains: bool = False
+) -> Array:
     """Multiplies each token with every slot; returns [B, kv, H / kv, T, d]."""
     if mask.path.shape[-1]:
         seen = mask.dense(keys.shape[2])
     else:
         width = mask.width
         keys, values, seen = keys[:, :, :width], values[:, :, :width], mask.prompt
-    logits = _logits("btkgd,bksd->bkgts", query, keys, precision)
-    weights = _weights(logits, seen, query, values)
-    return jnp.einsum("bkgts,bksd->bkgtd", weights, values, precision=precision)
+    if trains:
+        weights = _weights(_logits("btkgd,bksd->bkgts", query, keys, precision), seen, query, values)
+        return jnp.einsum("bkgts,bksd->bkgtd", weights, values, precision=precision)
+    batch, length, kv, group, dim = query.shape
+    # Queries as rows, slots side by side: jnp.einsum lets the slots be rows, and a softmax
+    # over rows is three kernels on a GPU where it is one over what lies side by side.
+    rows = query.transpose(0, 2, 3, 1, 4).reshape(batch, kv, group * length, dim)
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    product = functools.partial(jax.lax.dot_general, precision=precision)
+    logits = product(rows, keys, (((3,), (3,)), HEADS), preferred_element_type=wide)
+    weights = _weights(logits.reshape(batch, kv, group, length, -1), seen, query, values)
+    attended = product(weights.reshape(batch, kv, group * length, -1), values, (((3,), (2,)), HEADS))
+    return attended.reshape(batch, kv, group, length, dim)
 
 
 def _along_paths(query: Array, mask: SlotMask, *, keys: Array, values: Array, precision) -> Array:

@@ -36,6 +36,20 @@ def test_attention_over_prompt_and_path_is_attention_over_the_whole_mask(monkeyp
     np.testing.assert_allclose(found[seen], want[seen], atol=1e-6)
 
 
+def test_slots_lie_side_by_side_in_the_logits_of_a_decode():
+    """Then a GPU computes the softmax in one kernel. Training keeps the order of its sums, and finds the same."""
+    rng = np.random.default_rng(4)
+    query = rng.normal(size=(2, 5, 4, 6)).astype(np.float32)
+    keys, values = rng.normal(size=(2, 2, 2, 9, 6)).astype(np.float32)
+    end = jnp.broadcast_to(jnp.arange(5, 10), (2, 5))
+    mask = SlotMask(jnp.zeros((2, 5), int), end, jnp.zeros((2, 5, 0), int), 9)
+    decoded, trained = (module.attend(query, keys, values, mask, None, trains=trains) for trains in (False, True))
+    np.testing.assert_allclose(decoded, trained, atol=1e-6)
+    traced = jax.make_jaxpr(lambda *given: module.attend(*given, mask, None))(query, keys, values)
+    logits = next(one for one in traced.eqns if one.primitive.name == "dot_general")
+    assert logits.outvars[0].aval.shape == (2, 2, 2 * 5, 9)
+
+
 @pytest.mark.parametrize(
     ("slots", "platform", "trains", "gathers"),
     [
