@@ -120,7 +120,8 @@ def count_decode(config: LlamaConfig, sizes: Sizes, device: Any) -> dict[str, Co
 
     def counted(part: str, made: int) -> Counted:
         def compiled(layers: int) -> str:
-            return PARTS[part](dataclasses.replace(programs, target=_with_layers(config, layers))).compile().as_text()
+            lowered = PARTS[part](dataclasses.replace(programs, target=_with_layers(config, layers)))
+            return str(lowered.compile().as_text())
 
         return _counted(compiled, made, config.layers)
 
