@@ -106,6 +106,7 @@ ZERO = {  # fields that take 0, and what it means there; of one config alone, or
     "drift": "interests stay",
     "dropout": "none",
     "grid": "no exhaustive grid is timed",
+    "head": "no token is shared",
     "KMeansConfig.epochs": "no minibatches",
     "min_rating": "all ratings count",
     "noise": "none",
