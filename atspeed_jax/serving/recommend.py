@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -32,6 +33,7 @@ from atspeed_jax.utils.distributed import barrier, is_writer
 from atspeed_jax.utils.ranges import shown
 
 NUMBERED = 1000  # first users, whose histories show whether items are numbered from 0
+_HALF_PAIR = re.compile("[\ud800-\udfff]")  # of UTF-16
 
 Lists = Callable[[list[User]], tuple[np.ndarray, np.ndarray]]
 
@@ -219,5 +221,5 @@ def _line(
         line["titles"] = [titles.get(item) for item in listed]
     readable = json.dumps(line, ensure_ascii=False)
     # Half of a UTF-16 pair, which JSON may hold, has no form in UTF-8.
-    written = json.dumps(line) if any("\ud800" <= letter <= "\udfff" for letter in readable) else readable
+    written = json.dumps(line) if _HALF_PAIR.search(readable) else readable
     return written + "\n"
