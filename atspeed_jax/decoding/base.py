@@ -118,10 +118,14 @@ class Prompt(struct.PyTreeNode):
         return (jnp.arange(self.valid.shape[1]) < read) | (jnp.cumsum(self.valid, 1) > read)
 
     @property
+    def head_length(self) -> int:
+        """H, tokens of the shared head; 0 without one."""
+        return 0 if self.head is None else self.head.length
+
+    @property
     def first_slot(self) -> RowInt:
         """The first slot behind padding: the slots from it to P hold the row's last tokens."""
-        read = 0 if self.head is None else self.head.length
-        return self.valid.shape[1] + read - self.valid.sum(1, dtype=jnp.int32)
+        return self.valid.shape[1] + self.head_length - self.valid.sum(1, dtype=jnp.int32)
 
     def take_rows(self, rows: RowInt) -> Prompt:
         """Returns the prompts of the users `rows` alone."""

@@ -39,8 +39,8 @@ def level_input(beams: Beams, level: int, prompt: Prompt, layout: Layout, row_le
     slots = jnp.where((row_level <= level)[:, None], slots, layout.slots)
     positions = jnp.broadcast_to((prompt.last_position + level)[:, None], slots.shape)
     begin = jnp.broadcast_to(prompt.first_slot[:, None], slots.shape)
-    head = 0 if prompt.head is None else prompt.head.length
-    mask = SlotMask(begin, jnp.full_like(begin, layout.prompt), beams.path[..., 1 : level + 1], layout.prompt, head)
+    end, path = jnp.full_like(begin, layout.prompt), beams.path[..., 1 : level + 1]
+    mask = SlotMask(begin, end, path, layout.prompt, prompt.head_length)
     return StepInput(beams.tokens[..., level - 1], positions, slots, mask, first_slot=layout.offset[level])
 
 
