@@ -77,6 +77,25 @@ def test_codes_that_the_target_does_not_know(place, small_config, tmp_path):
         dataclasses.replace(small_config, train_target=None)
 
 
+def aligned(config, directory, workdir) -> Run:
+    """A run on the data of `place`, up to its draft."""
+    shutil.copytree(directory / "run" / "data", workdir / "data")
+    run = Run(config, workdir, None)
+    for stage in ("target", "teacher", "draft"):
+        run.make(stage)
+    return run
+
+
+def check_served(run, directory, exported):
+    """The exported draft beside the target's directory gives the lists of plain beam search."""
+    how = {"history": 4, "dtype": "float32", "base": run.base_of("draft")}
+    export_hf(exported, run.draft_model, run.draft_params, run.catalog, **how)
+    served = directory / "target", directory / "x.index.json"
+    draft = Recommender.from_hugging_face(*served, k=5, history=4, draft=exported)
+    plain = Recommender.from_hugging_face(*served, k=5, history=4)
+    assert draft(HISTORIES).items == plain(HISTORIES).items
+
+
 @pytest.mark.slow
 def test_a_draft_for_it(place, tmp_path):
     """Trained and aligned, with the lists of plain beam search and fewer calls."""
@@ -88,34 +107,19 @@ def test_a_draft_for_it(place, tmp_path):
     alone, ours = decoded_both_ways(run)
     assert not differing(ours, alone).any()
     assert ours.calls.mean() < 3
-    how = {"history": 4, "dtype": "float32", "base": run.base_of("draft")}
-    export_hf(tmp_path / "draft", run.draft_model, run.draft_params, run.catalog, **how)
-    draft = Recommender.from_hugging_face(
-        directory / "target", directory / "x.index.json", k=5, history=4, draft=tmp_path / "draft"
-    )
-    plain = Recommender.from_hugging_face(directory / "target", directory / "x.index.json", k=5, history=4)
-    assert draft(HISTORIES).items == plain(HISTORIES).items
+    check_served(run, directory, tmp_path / "draft")
 
 
 @pytest.mark.slow
 def test_a_draft_of_its_own_layers(place, tmp_path):
     """With all rows of the vocabulary. The draft is exported and served beside the directory of the target."""
     config, directory = place
-    shutil.copytree(directory / "run" / "data", tmp_path / "run" / "data")
     config = dataclasses.replace(config, draft=TargetLayersConfig((-1,)))
-    run = Run(config, tmp_path / "run", None)
-    for stage in ("target", "teacher", "draft"):
-        run.make(stage)
+    run = aligned(config, directory, tmp_path / "run")
     assert run.draft_params["embedding"].shape == run.target_params["embedding"].shape
     alone, ours = decoded_both_ways(run)
     assert not differing(ours, alone).any()
-    how = {"history": 4, "dtype": "float32", "base": run.base_of("draft")}
-    export_hf(tmp_path / "draft", run.draft_model, run.draft_params, run.catalog, **how)
-    draft = Recommender.from_hugging_face(
-        directory / "target", directory / "x.index.json", k=5, history=4, draft=tmp_path / "draft"
-    )
-    plain = Recommender.from_hugging_face(directory / "target", directory / "x.index.json", k=5, history=4)
-    assert draft(HISTORIES).items == plain(HISTORIES).items
+    check_served(run, directory, tmp_path / "draft")
     beyond = Run(dataclasses.replace(config, draft=TargetLayersConfig((0, 2))), tmp_path / "run", None)
     with pytest.raises(ValueError, match="it has 2, numbered from 0 to 1"):
         beyond.dataset  # noqa: B018
@@ -150,10 +154,7 @@ def test_a_draft_of_the_layers_of_a_target_with_an_adapter(place, small_config, 
     target = PretrainedConfig(str(directory / "target"), lora, dtype=dtype)
     config = dataclasses.replace(config, target=target, train_target=small_config.train_target)
     config = dataclasses.replace(config, draft=TargetLayersConfig((0,)), train_draft=None)
-    shutil.copytree(directory / "run" / "data", tmp_path / "run" / "data")
-    run = Run(config, tmp_path / "run", None)
-    for stage in ("target", "teacher", "draft"):
-        run.make(stage)
+    run = aligned(config, directory, tmp_path / "run")
     begun = take_layers(run.target_params, (0,))
     jax.tree.map(np.testing.assert_array_equal, dict(run.draft_sft()), begun)
     alone, ours = decoded_both_ways(run)
